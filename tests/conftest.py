@@ -1,0 +1,94 @@
+"""Fixtures of all tests: options, data that may be absent, and a pool of two gloo processes."""
+
+import os
+import pathlib
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"
+WORLD_SIZE = 2
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="also run the tests that take minutes")
+
+
+def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if "slow" in item.keywords and not config.getoption("--slow"):
+            item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+        if "shared_data" in item.keywords and not SHARED.is_dir():
+            item.add_marker(pytest.mark.skip(reason=f"needs {SHARED}"))
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def bccd() -> pathlib.Path:
+    """The folder of the blood-cell data set."""
+    return SHARED / "bccd"
+
+
+def _worker(rank: int, store: str, tasks: Any, results: Any) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=WORLD_SIZE)
+    while (task := tasks.get()) is not None:
+        function, args = task
+        torch.manual_seed(0)
+        try:
+            results.put((True, function(rank, *args)))
+        except Exception:  # reported in the test's own process
+            results.put((False, traceback.format_exc()))
+    dist.destroy_process_group()
+
+
+class Pool:
+    """Two processes in one gloo group that run a function each time they are called."""
+
+    def __init__(self) -> None:
+        context = mp.get_context("spawn")
+        store = os.path.join(tempfile.mkdtemp(), "store")  # noqa: PTH118 (a URL needs the text)
+        self.queues = [(context.Queue(), context.Queue()) for _ in range(WORLD_SIZE)]
+        self.processes = [
+            context.Process(target=_worker, args=(rank, store, *self.queues[rank]), daemon=True)
+            for rank in range(WORLD_SIZE)
+        ]
+        for process in self.processes:
+            process.start()
+
+    def __call__(self, function: Callable[..., Any], *args: Any, timeout: float = 120) -> list[Any]:
+        """The results of ``function(rank, *args)`` of both processes, which must be a module's own function."""
+        for tasks, _ in self.queues:
+            tasks.put((function, args))
+        answers = [results.get(timeout=timeout) for _, results in self.queues]
+        for ok, value in answers:
+            if not ok:
+                pytest.fail(value)
+        return [value for _, value in answers]
+
+    def close(self) -> None:
+        for tasks, _ in self.queues:
+            tasks.put(None)
+        for process in self.processes:
+            process.join(10)
+            process.kill()
+
+
+@pytest.fixture(scope="session")
+def two_processes() -> Iterator[Pool]:
+    """``two_processes(function, *args)`` runs a function in two gloo processes and returns both results."""
+    pool = Pool()
+    yield pool
+    pool.close()
