@@ -3,4 +3,47 @@
 Names are imported when they are used, so that ``lit-dense list`` answers without importing torch.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from ._version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from .assigners import Assigner as Assigner
+    from .box_losses import BoxLoss as BoxLoss
+    from .callbacks import SwapLoss as SwapLoss
+    from .criterion import Criterion as Criterion
+    from .data import CocoDataModule as CocoDataModule
+    from .head import patch as patch
+    from .head import unpatch as unpatch
+    from .losses import DenseLoss as DenseLoss
+    from .metrics import DetectionMAP as DetectionMAP
+    from .module import LitRetinaNet as LitRetinaNet
+    from .normalizers import Normalizer as Normalizer
+    from .samples import DenseSamples as DenseSamples
+    from .weighters import Weighter as Weighter
+    from .weighters import Weights as Weights
+
+_WHERE = {
+    "Assigner": "assigners",
+    "BoxLoss": "box_losses",
+    "CocoDataModule": "data",
+    "Criterion": "criterion",
+    "DenseLoss": "losses",
+    "DenseSamples": "samples",
+    "DetectionMAP": "metrics",
+    "LitRetinaNet": "module",
+    "Normalizer": "normalizers",
+    "SwapLoss": "callbacks",
+    "Weighter": "weighters",
+    "Weights": "weighters",
+    "patch": "head",
+    "unpatch": "head",
+}
+__all__ = ["__version__", *_WHERE]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'lit_dense' has no attribute {name!r}")
+    return getattr(import_module(f".{_WHERE[name]}", __name__), name)

@@ -22,7 +22,7 @@ class _SumWithGrad(torch.autograd.Function):
         return reduce.sum(tensor)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
         return ctx.reduce.sum(grad), None  # type: ignore[attr-defined]
 
 
@@ -70,7 +70,7 @@ class Reduce:
         """
         if self.world_size == 1:
             return tensor
-        total: Tensor = _SumWithGrad.apply(tensor, self)  # type: ignore[no-untyped-call]
+        total: Tensor = _SumWithGrad.apply(tensor, self)
         return total
 
     def gather(self, tensor: Tensor) -> Tensor:

@@ -1,0 +1,19 @@
+"""Assigners by name: each decides which ground truth an anchor stands for.
+
+The names are entry points of the group ``lit_dense.assigners``, and attributes of this module.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from ..named_type import named_type
+from ..registry import Registry
+from .base import Assigner as Assigner
+from .max_iou_assigner import MaxIoUAssigner as MaxIoUAssigner
+
+ASSIGNERS: Registry[Assigner] = Registry("lit_dense.assigners", "assigner", Assigner)
+__getattr__ = ASSIGNERS.attribute
+
+if TYPE_CHECKING:
+    AssignerLike = Assigner | str | dict[str, Any]
+else:
+    AssignerLike = named_type(ASSIGNERS, "AssignerLike")

@@ -1,0 +1,128 @@
+"""Builds backbones with a feature pyramid from names."""
+
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision import models
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+from .errors import UsageError
+from .registry import nearest
+from .tiny import tiny_backbone
+
+STRIDES = (2, 4, 8, 16, 32)
+"""A stage of a backbone is what lies between two of these."""
+
+
+def build_backbone(name: str, weights: str | None, frozen_stages: int | None, fpn_channels: int) -> nn.Module:
+    """A backbone with a pyramid of strides 8 to 128, from one of torchvision's or timm's classifiers.
+
+    With weights its batch norm is frozen, as torchvision's detectors have it; without, it is trained.
+
+    Args:
+        name: A torchvision ResNet or MobileNet, ``timm/NAME``, or ``tiny``.
+        weights: Name of the classifier's weights, such as ``IMAGENET1K_V1`` or ``DEFAULT``; any text for timm.
+        frozen_stages: Stages that are not trained, 0 to 5; by default 2 with weights and 0 without.
+        fpn_channels: Channels of the pyramid.
+
+    Raises:
+        UsageError: If the name, the weights or the number of stages is unknown.
+        ImportError: If timm is asked for and not installed.
+    """
+    if name == "tiny" or name.startswith("timm/"):
+        if frozen_stages:
+            raise UsageError(f"The backbone {name} has no stages that can be frozen: leave frozen_stages out.")
+        return tiny_backbone(fpn_channels) if name == "tiny" else _timm_backbone(name, weights, fpn_channels)
+    frozen = (2 if weights else 0) if frozen_stages is None else frozen_stages
+    if not 0 <= frozen <= len(STRIDES):
+        raise UsageError(f"frozen_stages must be 0 to {len(STRIDES)}, not {frozen}.")
+    body = _torchvision_body(name, weights)
+    ends = _stage_ends(body, name)
+    _freeze(body, ends, frozen)
+    layers = {child: str(level) for level, (child, _) in enumerate(ends[2:])}
+    channels = [c for _, c in ends[2:]]
+    pyramid: nn.Module = BackboneWithFPN(
+        body, layers, channels, fpn_channels, LastLevelP6P7(fpn_channels, fpn_channels)
+    )
+    return pyramid
+
+
+def _torchvision_body(name: str, weights: str | None) -> nn.Module:
+    """The convolutional part of a torchvision classifier, as a sequence of children."""
+    known = [
+        n for n in models.list_models(module=models) if n.startswith(("resnet", "resnext", "wide_res", "mobilenet"))
+    ]
+    if name not in known:
+        raise UsageError(
+            f"Unknown backbone {name!r}.{nearest(name, known)} Accepted: {', '.join(known)}, tiny, timm/NAME, "
+            "retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2."
+        )
+    enum = models.get_model_weights(name)
+    if weights is not None and weights not in enum.__members__:
+        raise UsageError(f"{name} has no weights {weights!r}: take one of {', '.join(enum.__members__)}.")
+    norm: Any = FrozenBatchNorm2d if weights else nn.BatchNorm2d
+    model: nn.Module = models.get_model(name, weights=weights, norm_layer=norm)
+    if isinstance(features := getattr(model, "features", None), nn.Module):
+        return features
+    return nn.Sequential(OrderedDict((n, m) for n, m in model.named_children() if n not in ("avgpool", "fc")))
+
+
+def _stage_ends(body: nn.Module, name: str) -> list[tuple[str, int]]:
+    """The last child of each stride and its channels, found by passing an image through."""
+    x, ends = torch.zeros(1, 3, 64, 64), dict[int, tuple[str, int]]()
+    training = body.training
+    body.eval()
+    with torch.no_grad():
+        for child_name, child in body.named_children():
+            x = child(x)
+            ends[64 // x.shape[-1]] = (child_name, x.shape[1])
+    body.train(training)
+    if missing := [s for s in STRIDES if s not in ends]:
+        raise UsageError(f"The backbone {name!r} has no stage of stride {missing[0]}.")
+    return [ends[s] for s in STRIDES]
+
+
+def _freeze(body: nn.Module, ends: list[tuple[str, int]], stages: int) -> None:
+    """Stop the gradients of the first stages."""
+    if stages == 0:
+        return
+    last = ends[stages - 1][0]
+    for name, child in body.named_children():
+        child.requires_grad_(False)
+        if name == last:
+            return
+
+
+class _TimmPyramid(nn.Module):
+    """A timm feature extractor and a pyramid on top of it."""
+
+    def __init__(self, body: nn.Module, in_channels: list[int], out_channels: int) -> None:
+        super().__init__()
+        self.body = body
+        self.fpn = FeaturePyramidNetwork(in_channels, out_channels, LastLevelP6P7(out_channels, out_channels))
+        self.out_channels = out_channels
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        features: dict[str, Tensor] = self.fpn(OrderedDict((str(i), f) for i, f in enumerate(self.body(x))))
+        return features
+
+
+def _timm_backbone(name: str, weights: str | None, fpn_channels: int) -> nn.Module:
+    try:
+        import timm
+    except ImportError as error:
+        raise ImportError(f'The backbone {name} needs timm: pip install "lit-dense[timm]"') from error
+    model = name.removeprefix("timm/")
+    if not timm.is_model(model):
+        raise UsageError(f"timm has no model {model!r}.{nearest(model, timm.list_models())}")
+    info: Any = timm.create_model(model, features_only=True).feature_info
+    strides = info.reduction()
+    wanted = [i for i, stride in enumerate(strides) if stride in (8, 16, 32)]
+    if len(wanted) != 3:
+        raise UsageError(f"{name} has features of strides {strides}; strides 8, 16 and 32 are needed.")
+    body = timm.create_model(model, pretrained=weights is not None, features_only=True, out_indices=wanted)
+    return _TimmPyramid(body, [info.channels()[i] for i in wanted], fpn_channels)

@@ -1,0 +1,95 @@
+"""What a batch of pictures and targets must look like before it meets the detector."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import UsageError
+
+Batch = tuple[list[Tensor], list[dict[str, Any]]]
+"""Images [3, H, W] and per image a target with ``boxes`` [G, 4] and ``labels`` [G]."""
+
+
+def float_images(images: Sequence[Tensor]) -> list[Tensor]:
+    """Images as floats in [0, 1]: integers travel, for they are a quarter of the size.
+
+    Args:
+        images: Images [3, H, W], uint8 or float.
+    """
+    return [i if i.is_floating_point() else i.float().div_(255) for i in images]
+
+
+def split_crowd(targets: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Targets whose crowd boxes lie apart, as ``crowd_boxes`` and ``crowd_labels``: no anchor is trained on them.
+
+    Args:
+        targets: Targets, of which ``iscrowd`` [G] tells which boxes stand for a crowd.
+    """
+    split = []
+    for target in targets:
+        crowd = target.get("iscrowd")
+        if crowd is None or not bool(crowd.any()):
+            split.append(target)
+            continue
+        keep, rows = crowd == 0, len(crowd)
+        fields = {
+            name: value[keep] if isinstance(value, Tensor) and value.dim() > 0 and len(value) == rows else value
+            for name, value in target.items()
+        }
+        split.append({**fields, "crowd_boxes": target["boxes"][~keep], "crowd_labels": target["labels"][~keep]})
+    return split
+
+
+def metric_targets(targets: Sequence[dict[str, Any]]) -> list[dict[str, Tensor]]:
+    """Targets for the metric: the crowd boxes back among the others, and told apart by ``iscrowd``.
+
+    Args:
+        targets: Targets as :func:`split_crowd` gives them.
+    """
+    whole = []
+    for target in targets:
+        boxes, labels = target["boxes"], target["labels"]
+        crowd_boxes, crowd_labels = target.get("crowd_boxes", boxes[:0]), target.get("crowd_labels", labels[:0])
+        whole.append(
+            {
+                "boxes": torch.cat([boxes, crowd_boxes]),
+                "labels": torch.cat([labels, crowd_labels]),
+                "iscrowd": torch.cat([torch.zeros_like(labels), torch.ones_like(crowd_labels)]),
+            }
+        )
+    return whole
+
+
+def check_batch(targets: Sequence[dict[str, Any]], num_classes: int) -> None:
+    """Check that targets can be trained on.
+
+    Args:
+        targets: Per image ``boxes`` [G, 4] and ``labels`` [G].
+        num_classes: Columns of the head.
+
+    Raises:
+        UsageError: If a target lacks a field, a box is not finite or has no area, or a label has no column.
+    """
+    for index, target in enumerate(targets):
+        name = f"image {target['image_id']}" if "image_id" in target else f"image {index} of the batch"
+        if missing := {"boxes", "labels"} - set(target):
+            raise UsageError(
+                f"The target of {name} has no {' and no '.join(sorted(missing))}; it has {', '.join(target)}."
+            )
+        boxes, labels = target["boxes"], target["labels"]
+        if boxes.dim() != 2 or boxes.shape[1] != 4 or len(boxes) != len(labels):
+            raise UsageError(
+                f"The target of {name} has boxes of shape {list(boxes.shape)} and labels of shape "
+                f"{list(labels.shape)}; expected [G, 4] and [G]."
+            )
+        bad = ~(boxes[:, 2:] > boxes[:, :2]).all(1) | ~boxes.isfinite().all(1)
+        if bool(bad.any()):
+            raise UsageError(f"The target of {name} has a box without area: {boxes[bad][0].tolist()} (x1 y1 x2 y2).")
+        wrong = labels[(labels < 0) | (labels >= num_classes)]
+        if len(wrong):
+            raise UsageError(
+                f"The target of {name} has label {int(wrong[0])}, but the head takes labels 0 to {num_classes - 1}. "
+                "Column 0 is a class, not background: labels that start at 1 must be lowered by 1."
+            )

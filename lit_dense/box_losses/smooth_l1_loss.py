@@ -1,0 +1,30 @@
+"""Smooth L1 distance of deltas."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import check_range
+from ..samples import DenseSamples
+from .base import BoxLoss
+
+
+class SmoothL1Loss(BoxLoss):
+    """Smooth L1 (https://arxiv.org/abs/1504.08083): quadratic below beta, linear above.
+
+    No state and nothing summed over processes; an image without objects adds nothing.
+
+    Args:
+        beta: Difference of deltas at which the quadratic part ends, at least 0; 0 gives L1. Dense detectors use about
+            0.1.
+
+    Raises:
+        UsageError: If beta is negative.
+    """
+
+    def __init__(self, beta: float = 0.11) -> None:
+        super().__init__()
+        self.beta = check_range("smooth_l1", "beta", beta, 0)
+
+    def forward(self, predicted: Tensor, target: Tensor, samples: DenseSamples) -> Tensor:
+        """Smooth L1 of each coordinate [P, 4]."""
+        return F.smooth_l1_loss(predicted, target, beta=self.beta, reduction="none")

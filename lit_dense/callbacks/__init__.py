@@ -1,0 +1,3 @@
+"""Callbacks for any Lightning trainer."""
+
+from .swap_loss import SwapLoss as SwapLoss

@@ -1,0 +1,175 @@
+"""The one place where samples, losses, weights and normalizer meet."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .assigners import ASSIGNERS, AssignerLike
+from .box_losses import BOX_LOSSES, BoxLossLike
+from .errors import UsageError
+from .losses import LOSSES, LossLike
+from .normalizers import NORMALIZERS, NormalizerLike
+from .part import Part
+from .samples import ClassCounts, DenseSamples
+from .weighters import WEIGHTERS, LossValues, Weighter, WeighterLike
+
+BRINGS_OWN_NORMALIZER = {"normalizer": "the classification loss", "box_normalizer": "the box loss"}
+
+
+class Criterion(nn.Module):
+    """Turns samples into the loss terms of a batch: ``sum(weight * value) / normalizer``.
+
+    The terms are one process's share: their mean over processes is the loss of one process that holds the whole
+    batch, and so is the mean of their gradients. A batch without objects, or with every anchor ignored, gives finite
+    terms that are connected to the predictions.
+
+    Args:
+        loss: The classification loss: a name, an object, or a dict with class_path and init_args.
+        box_loss: The box loss, given the same way.
+        weighters: Weighters, whose weights multiply.
+        normalizer: What the sums are divided by; by default ``image``, unless a loss brings its own.
+        assigner: Matches anchors and ground truths; by default the detector's own matcher does.
+
+    Raises:
+        UsageError: If a name is unknown, or two parts decide the same thing.
+    """
+
+    def __init__(
+        self,
+        loss: LossLike = "focal",
+        box_loss: BoxLossLike = "l1",
+        weighters: Sequence[WeighterLike] = (),
+        normalizer: NormalizerLike | None = None,
+        assigner: AssignerLike | None = None,
+    ) -> None:
+        super().__init__()
+        self.loss = LOSSES.build(loss)
+        self.box_loss = BOX_LOSSES.build(box_loss)
+        self.weighters = nn.ModuleList(WEIGHTERS.build(w) for w in weighters)
+        self.assigner = None if assigner is None else ASSIGNERS.build(assigner)
+        chosen = None if normalizer is None else NORMALIZERS.build(normalizer)
+        self._check_owners(chosen)
+        self.normalizer = chosen or NORMALIZERS.build("image")
+        self._normalizer_chosen = chosen is not None
+        self.class_counts: ClassCounts | None = None
+        self.step = 0
+        self.epoch = 0
+
+    @property
+    def parts(self) -> Iterable[Part]:
+        """Every part, nested ones included."""
+        return (m for m in self.modules() if isinstance(m, Part))
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The constructor's arguments as plain data."""
+        return {
+            "loss": self.loss.spec,
+            "box_loss": self.box_loss.spec,
+            "weighters": [w.spec for w in self._weighters],
+            "normalizer": self.normalizer.spec if self._normalizer_chosen else None,
+            "assigner": self.assigner and self.assigner.spec,
+        }
+
+    @property
+    def _weighters(self) -> list[Weighter]:
+        return [w for w in self.weighters if isinstance(w, Weighter)]
+
+    def get_extra_state(self) -> dict[str, int]:
+        """The step counter, for checkpoints."""
+        return {"step": self.step, "epoch": self.epoch}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        """Restore the step counter."""
+        self.step, self.epoch = state["step"], state["epoch"]
+
+    def forward(self, samples: DenseSamples) -> dict[str, Tensor]:
+        """The loss terms of a batch: ``classification``, ``bbox_regression`` and what weighters add.
+
+        Args:
+            samples: The batch. Its ``reduce`` is heeded while gradients are enabled and ignored in evaluation.
+        """
+        with torch.autocast(samples.logits.device.type, enabled=False):
+            samples = self._with_soft_targets(samples)
+            values = self._values(samples)
+            weights = [weighter(samples, values) for weighter in self._weighters]
+            terms = {
+                "classification": _total(
+                    values.classification, [w.classification for w in weights], values.image_scales, samples.image_idxs
+                ),
+                "bbox_regression": _total(
+                    values.box, [w.box for w in weights], values.box_scales, samples.pos_image_idxs
+                ),
+            }
+            for weighter, answer in zip(self._weighters, weights, strict=True):
+                self._add_extra(terms, weighter, answer.extra)
+        self._end_step()
+        return terms
+
+    def _with_soft_targets(self, samples: DenseSamples) -> DenseSamples:
+        owners = [w for w in self._weighters if "soft_targets" in w.owns]
+        return replace(samples, soft_targets=owners[0].soft_targets(samples)) if owners else samples
+
+    def _values(self, samples: DenseSamples) -> LossValues:
+        classification = self.loss(samples.logits, samples.labels, samples)
+        if self.box_loss.space == "deltas":
+            box = self.box_loss(samples.pos_deltas, samples.pos_target_deltas, samples)
+        else:
+            box = self.box_loss(samples.pos_boxes, samples.pos_gt_boxes, samples)
+        divisor = self.normalizer(samples)
+        whole = torch.full_like(divisor, float(samples.reduce.world_size))
+        return LossValues(
+            classification=classification.masked_fill(~samples.valid, 0.0),
+            box=box.sum(1) if box.dim() == 2 else box,
+            box_coordinates=box,
+            image_scales=whole if "normalizer" in self.loss.owns else 1 / divisor,
+            box_scales=whole if "box_normalizer" in self.box_loss.owns else 1 / divisor,
+        )
+
+    def _add_extra(self, terms: dict[str, Tensor], weighter: Weighter, extra: Any) -> None:
+        for name, value in extra.items():
+            if name in terms:
+                raise UsageError(
+                    f"The weighter {type(weighter).__name__} adds a loss term {name!r} that exists already."
+                )
+            terms[name] = value
+
+    def _end_step(self) -> None:
+        """Commit staged state once per training step; an evaluation leaves no trace."""
+        training = torch.is_grad_enabled()
+        for part in self.parts:
+            part.commit() if training else part.discard()
+        self.step += training
+
+    def _check_owners(self, normalizer: Part | None) -> None:
+        """Two parts may not decide the same thing."""
+        owners: dict[str, str] = {}
+        parts: list[Part] = [self.loss, self.box_loss, *self._weighters]
+        for part in parts + ([self.assigner] if self.assigner else []):
+            for thing in sorted(part.owns):
+                if thing in owners:
+                    both = f"{owners[thing]} and {type(part).__name__}"
+                    raise UsageError(f"{both} both decide the {thing.replace('_', ' ')}: take one of them.")
+                owners[thing] = type(part).__name__
+        if normalizer is not None:
+            for thing in sorted(BRINGS_OWN_NORMALIZER.keys() & owners.keys()):
+                raise UsageError(
+                    f"{owners[thing]} brings its own normalizer for {BRINGS_OWN_NORMALIZER[thing]}, and "
+                    f"{type(normalizer).__name__} was given too: leave one out."
+                )
+        soft = [w for w in self._weighters if "soft_targets" in w.owns]
+        if soft and not self.loss.accepts_soft_targets:
+            raise UsageError(
+                f"{type(soft[0]).__name__} gives soft targets, which the loss {type(self.loss).__name__} does not heed."
+            )
+
+
+def _total(values: Tensor, weights: Sequence[Tensor | None], scales: Tensor, image_idxs: Tensor) -> Tensor:
+    """The weighted sum over anchors, each scaled as its image is."""
+    for weight in weights:
+        if weight is not None:
+            values = values * weight
+    return (values * scales.to(values.dtype)[image_idxs]).sum()

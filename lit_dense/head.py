@@ -1,0 +1,177 @@
+"""How a criterion gets into torchvision's RetinaNet: a head that borrows the towers of the one that is there."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import RetinaNet
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.retinanet import RetinaNetHead
+
+from .criterion import Criterion
+from .errors import UsageError
+from .finite import FiniteCheck
+from .reduce import Reduce
+from .samples import BoxCoder, Geometry, collect_samples
+
+
+class DenseHead(RetinaNetHead):  # type: ignore[misc]  # torchvision has no types
+    """A RetinaNet head whose loss is a criterion's.
+
+    It borrows both towers of another head under their own names, so state-dict keys, forward, deepcopy and pickle stay
+    what they were. The criterion is not registered as a submodule: the keys of somebody's model stay their own, and
+    whoever patches a model keeps the criterion and saves its state.
+
+    Args:
+        head: The head to adopt.
+        criterion: What computes the loss.
+        box_coder: The detector's box coder.
+    """
+
+    criterion: Criterion
+
+    def __init__(self, head: RetinaNetHead, criterion: Criterion, box_coder: BoxCoder) -> None:
+        nn.Module.__init__(self)  # not RetinaNetHead's, which would make new towers
+        self.classification_head = head.classification_head
+        self.regression_head = head.regression_head
+        self.training = head.training
+        self.box_coder = box_coder
+        self.geometry: Geometry | None = None
+        self.finite_check = FiniteCheck()
+        self.__dict__["criterion"] = criterion  # past nn.Module, which would register it
+
+    def note_geometry(self, generator: nn.Module, inputs: tuple[ImageList, Sequence[Tensor]]) -> None:
+        """Forward pre-hook of the anchor generator: it is told what ``compute_loss`` is not."""
+        images, features = inputs
+        self.geometry = Geometry([(f.shape[-2], f.shape[-1]) for f in features], list(images.image_sizes))
+
+    def compute_loss(
+        self,
+        targets: list[dict[str, Tensor]],
+        head_outputs: dict[str, Tensor],
+        anchors: list[Tensor],
+        matched_idxs: list[Tensor],
+    ) -> dict[str, Tensor]:
+        """The criterion's loss terms, in place of torchvision's.
+
+        Raises:
+            UsageError: If a label has no column.
+            NonFiniteLossError: If a term is NaN or infinite; it names the loss and the images.
+        """
+        criterion = self.criterion.to(anchors[0].device)
+        if criterion.assigner is not None:
+            assigner = criterion.assigner
+            matched_idxs = [
+                assigner(a, t["boxes"], self.geometry) if len(t["boxes"]) else torch.full_like(m, -1)
+                for a, t, m in zip(anchors, targets, matched_idxs, strict=True)
+            ]
+        samples = collect_samples(
+            targets,
+            head_outputs,
+            anchors,
+            matched_idxs,
+            box_coder=self.box_coder,
+            geometry=self.geometry,
+            reduce=Reduce(enabled=torch.is_grad_enabled()),
+            class_counts=criterion.class_counts,
+            step=criterion.step,
+            epoch=criterion.epoch,
+        )
+        terms: dict[str, Tensor] = criterion(samples)
+        self.finite_check(terms, targets, criterion)
+        return terms
+
+
+def patch(
+    model: nn.Module,
+    loss: Any = "focal",
+    box_loss: Any = None,
+    weighters: Sequence[Any] = (),
+    normalizer: Any = None,
+    assigner: Any = None,
+) -> Criterion:
+    """Give the RetinaNet inside a module another loss; forward, keys and everything else stay.
+
+    Args:
+        model: A torchvision RetinaNet, or any module that contains one.
+        loss: The classification loss: a name, an object, or a dict with class_path and init_args.
+        box_loss: The box loss; by default the one that the model has.
+        weighters: Weighters, whose weights multiply.
+        normalizer: What the sums are divided by; torchvision's, the mean over images, by default.
+        assigner: Matches anchors and ground truths; by default the model's own matcher.
+
+    Returns:
+        The criterion that now computes the loss. It is no submodule: save its ``state_dict`` if its parts have state.
+        A model that was patched before gets the new criterion in place of the old one.
+
+    Raises:
+        UsageError: If there is no RetinaNet inside, or more than one.
+
+    Example:
+        >>> from torchvision.models.detection import retinanet_resnet50_fpn
+        >>> model = retinanet_resnet50_fpn(weights=None, weights_backbone=None, num_classes=3)
+        >>> criterion = patch(model, loss="focal", normalizer="batch")
+        >>> unpatch(model)
+    """
+    detector = find_retinanet(model)
+    criterion = Criterion(loss, box_loss or native_box_loss(detector), weighters, normalizer, assigner)
+    adopt(detector, criterion)
+    return criterion
+
+
+def unpatch(model: nn.Module) -> None:
+    """Give the RetinaNet inside a module its stock head back; does nothing where none was patched.
+
+    Args:
+        model: What was given to :func:`patch`.
+
+    Raises:
+        UsageError: If there is no RetinaNet inside, or more than one.
+    """
+    detector = find_retinanet(model)
+    head = detector.head
+    if not isinstance(head, DenseHead):
+        return
+    stock = RetinaNetHead.__new__(RetinaNetHead)
+    nn.Module.__init__(stock)
+    stock.classification_head, stock.regression_head = head.classification_head, head.regression_head
+    stock.training = head.training
+    _forget_hook(detector)
+    detector.head = stock
+
+
+def adopt(detector: RetinaNet, criterion: Criterion) -> None:
+    """Put a criterion into a RetinaNet, in place of its loss or of another criterion."""
+    unpatch(detector)
+    head = DenseHead(detector.head, criterion, detector.box_coder)
+    detector.anchor_generator.register_forward_pre_hook(head.note_geometry)
+    detector.head = head
+
+
+def _forget_hook(detector: RetinaNet) -> None:
+    hooks = detector.anchor_generator._forward_pre_hooks
+    for key in [k for k, hook in hooks.items() if isinstance(getattr(hook, "__self__", None), DenseHead)]:
+        del hooks[key]
+
+
+def native_box_loss(detector: RetinaNet) -> str:
+    """Name of the box loss that a torchvision RetinaNet comes with: ``l1``, or ``giou`` for the second version."""
+    return str(getattr(detector.head.regression_head, "_loss_type", "l1"))
+
+
+def find_retinanet(module: nn.Module) -> RetinaNet:
+    """The one RetinaNet inside a module.
+
+    Raises:
+        UsageError: If there is none, or more than one; the message lists what was found.
+    """
+    found = {name or "the module itself": m for name, m in module.named_modules() if isinstance(m, RetinaNet)}
+    if len(found) == 1:
+        return next(iter(found.values()))
+    if found:
+        raise UsageError(
+            f"{type(module).__name__} contains {len(found)} RetinaNets: {', '.join(found)}. Pass one of them."
+        )
+    inside = ", ".join(f"{name}: {type(m).__name__}" for name, m in module.named_children()) or "no submodules"
+    raise UsageError(f"{type(module).__name__} contains no torchvision RetinaNet. It contains {inside}.")

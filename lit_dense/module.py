@@ -1,0 +1,304 @@
+"""RetinaNet as a LightningModule: optimiser, steps and metric. It knows no loss by name."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torchvision.models.detection import RetinaNet
+
+from . import callbacks as callbacks  # a class name then works after --trainer.callbacks+=
+from .assigners import AssignerLike
+from .batch import Batch, check_batch, float_images, metric_targets, split_crowd
+from .box_losses import BoxLossLike
+from .criterion import Criterion
+from .errors import UsageError
+from .head import adopt
+from .losses import LossLike
+from .metrics import DetectionMAP
+from .metrics.mean_ap import Backend
+from .normalizers import NormalizerLike
+from .optim import OptimizerName, ScheduleName, WarmupSchedule, build_optimizer, build_scheduler, parameter_groups
+from .retinanet import build_retinanet, losses_and_detections, weights_categories
+from .weighters import WeighterLike
+
+
+class LitRetinaNet(LightningModule):
+    """torchvision's RetinaNet, trained with any loss and any weighting.
+
+    To change a piece, subclass and override it: ``build_model`` (the network), ``unpack_batch`` (the format of
+    batches), ``configure_optimizers``, or a step. Batches are ``(images, targets)``: images [3, H, W] as uint8 or as
+    floats in [0, 1]; targets with ``boxes`` [G, 4] in pixels (x1 y1 x2 y2), ``labels`` [G] and, for evaluation,
+    ``image_id``. An image without objects has boxes [0, 4] and counts as background.
+
+    Args:
+        num_classes: Number of object classes. Labels are 0 to num_classes - 1 and the head has as many columns: there
+            is no background column. By default that of the data module. torchvision's COCO weights have 91 columns,
+            named by category id, of which column 0 and ten others are unused: with num_classes=91 they are kept and
+            predict as they are; with another number the classifier starts anew.
+        backbone: A torchvision ResNet or MobileNet, ``tiny``, ``timm/NAME``, or a whole detector of torchvision:
+            ``retinanet_resnet50_fpn`` or ``retinanet_resnet50_fpn_v2``.
+        weights: Weights of a whole detector, such as ``COCO_V1``.
+        weights_backbone: Weights of the backbone, such as ``IMAGENET1K_V1`` or ``DEFAULT``.
+        frozen_stages: Stages of the backbone that are not trained, 0 to 5; by default 2 where it has weights.
+        fpn_channels: Channels of the feature pyramid and the head.
+        anchor_sizes: Anchor sizes of each pyramid level, in pixels; by default three per octave from 32 to 812.
+        aspect_ratios: Heights of anchors over their widths.
+        min_size: Length of an image's shorter side in pixels; one of several is drawn for each image in training.
+        max_size: Largest length of the longer side.
+        loss: The classification loss: a name, an object, or a dict with class_path and init_args.
+        box_loss: The box loss; by default ``l1``, or ``giou`` for ``retinanet_resnet50_fpn_v2``, as in torchvision.
+        weighters: Sample weighters, whose weights multiply.
+        normalizer: What the losses are divided by; by default the mean over images, as in torchvision.
+        assigner: Matches anchors and ground truths; by default torchvision's matcher.
+        optimizer: ``adamw``, or ``sgd`` with momentum 0.9. Norms and biases have no weight decay.
+        lr: Learning rate.
+        backbone_lr_factor: Learning rate of the backbone over that of the rest.
+        weight_decay: Weight decay of matrices and convolutions.
+        schedule: ``cosine``, ``multistep`` (a tenth at each milestone) or ``constant``, per optimiser step.
+        warmup_steps: Steps over which the learning rate rises; at most a tenth of the run.
+        milestones: Shares of the run at which ``multistep`` falls.
+        score_thresh: Smallest score of a prediction. Evaluation does not use it.
+        eval_score_thresh: Smallest score that evaluation counts; low, for it must not decide a comparison.
+        nms_thresh: IoU from which of two detections of a class only the better is kept.
+        detections_per_img: Most detections of an image.
+        map_backend: What computes mAP.
+
+    Raises:
+        UsageError: If a name is unknown or arguments do not fit together.
+    """
+
+    model: RetinaNet
+
+    def __init__(
+        self,
+        num_classes: int | None = None,
+        backbone: str = "resnet50",
+        weights: str | None = None,
+        weights_backbone: str | None = None,
+        frozen_stages: int | None = None,
+        fpn_channels: int = 256,
+        anchor_sizes: list[list[int]] | None = None,
+        aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0),
+        min_size: int | list[int] = 800,
+        max_size: int = 1333,
+        loss: LossLike = "focal",
+        box_loss: BoxLossLike | None = None,
+        weighters: Sequence[WeighterLike] = (),
+        normalizer: NormalizerLike | None = None,
+        assigner: AssignerLike | None = None,
+        optimizer: OptimizerName = "adamw",
+        lr: float = 1e-4,
+        backbone_lr_factor: float = 1.0,
+        weight_decay: float = 0.05,
+        schedule: ScheduleName = "cosine",
+        warmup_steps: int = 500,
+        milestones: Sequence[float] = (0.67, 0.89),
+        score_thresh: float = 0.05,
+        eval_score_thresh: float = 0.001,
+        nms_thresh: float = 0.5,
+        detections_per_img: int = 300,
+        map_backend: Backend = "faster_coco_eval",
+    ) -> None:
+        super().__init__()
+        native = "giou" if backbone == "retinanet_resnet50_fpn_v2" else "l1"
+        self.criterion = Criterion(loss, box_loss or native, weighters, normalizer, assigner)
+        self.network_options: dict[str, Any] = {
+            "backbone": backbone,
+            "weights": weights,
+            "weights_backbone": weights_backbone,
+            "frozen_stages": frozen_stages,
+            "fpn_channels": fpn_channels,
+            "anchor_sizes": anchor_sizes,
+            "aspect_ratios": aspect_ratios,
+            "min_size": min_size,
+            "max_size": max_size,
+            "score_thresh": min(score_thresh, eval_score_thresh),
+            "nms_thresh": nms_thresh,
+            "detections_per_img": detections_per_img,
+        }
+        # save_hyperparameters reads the local variables: a checkpoint holds plain data that rebuilds the same parts
+        spec = self.criterion.spec
+        loss, box_loss, weighters = spec["loss"], spec["box_loss"], spec["weighters"]
+        normalizer, assigner = spec["normalizer"], spec["assigner"]
+        self.save_hyperparameters(ignore=["spec", "native"])
+        # never read back from self.hparams: under LightningCLI these hold the arguments of a subclass
+        self.num_classes = num_classes
+        self.optimizer_name, self.lr, self.backbone_lr_factor = optimizer, lr, backbone_lr_factor
+        self.weight_decay, self.schedule = weight_decay, schedule
+        self.warmup_steps, self.milestones = warmup_steps, milestones
+        self.score_thresh, self.eval_score_thresh = score_thresh, eval_score_thresh
+        self.map_backend = map_backend
+        names = weights_categories(backbone, weights)
+        self.categories: list[dict[str, Any]] | None = None
+        if names is not None and num_classes == len(names):
+            self.categories = [{"id": label, "name": name} for label, name in enumerate(names)]
+        if num_classes is not None:
+            self.configure_model()
+
+    def configure_model(self) -> None:
+        """Build the network, once: in the constructor where ``num_classes`` is given, else when the data is known."""
+        if "model" in self._modules:
+            return
+        if self.num_classes is None:
+            self.num_classes = self._num_classes_of_data()
+        self.model = self.build_model(self.num_classes)
+        adopt(self.model, self.criterion)
+
+    def build_model(self, num_classes: int) -> RetinaNet:
+        """The network; override it for a backbone of your own.
+
+        The constructor calls it: what an override needs is set before ``super().__init__()``. The module's criterion
+        replaces the loss of whatever RetinaNet it returns.
+
+        Args:
+            num_classes: Columns of the head.
+        """
+        return build_retinanet(num_classes, **self.network_options)
+
+    def setup(self, stage: str) -> None:
+        """Take class names and counts from the data module, and check that its labels are those of the head.
+
+        Raises:
+            UsageError: If they are not.
+        """
+        self.configure_model()
+        data = getattr(self.trainer, "datamodule", None)
+        categories = getattr(data, "categories", None)
+        if categories:
+            self._check_categories(categories)
+            self.categories = list(categories)
+        if stage == "fit" and (counts := getattr(data, "class_counts", None)) is not None:
+            self.criterion.class_counts = counts
+        if stage != "predict":
+            names = [c["name"] for c in self.categories] if self.categories else None
+            self.val_map = DetectionMAP(class_names=names, backend=self.map_backend)
+            self.test_map = DetectionMAP(class_names=names, backend=self.map_backend)
+
+    def unpack_batch(self, batch: Any) -> Batch:
+        """Images and targets of a batch, on the CPU; override it for another format.
+
+        Args:
+            batch: What the data loader gives.
+        """
+        images, targets = batch
+        return list(images), list(targets)
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
+        """Unpack and check a batch and set its crowd boxes apart, before it leaves the CPU."""
+        images, targets = self.unpack_batch(batch)
+        if not self.trainer.predicting:
+            check_batch(targets, self.num_classes or 0)
+        return images, split_crowd(targets)
+
+    def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
+        """Detections of images [3, H, W]: per image ``boxes`` [N, 4], ``labels`` [N] and ``scores`` [N], best first."""
+        detections: list[dict[str, Tensor]] = self.model(float_images(images))
+        return [{name: rows[d["scores"] >= self.score_thresh] for name, rows in d.items()} for d in detections]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The sum of the loss terms."""
+        images, targets = batch
+        terms: dict[str, Tensor] = self.model(float_images(images), targets)
+        loss = torch.stack(list(terms.values())).sum()
+        self.log("train_loss", loss, prog_bar=True, batch_size=len(images))
+        self.log_dict({f"train_{name}": term for name, term in terms.items()}, batch_size=len(images))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Losses and detections of one forward pass."""
+        self._evaluate(batch, "val", self.val_map)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """The same for the test set."""
+        self._evaluate(batch, "test", self.test_map)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
+        """Detections of each image, with what its target tells of it: ``image_id``, ``file_name``."""
+        images, targets = batch
+        return [{**target, **found} for target, found in zip(targets, self(images), strict=True)]
+
+    def on_train_epoch_start(self) -> None:
+        """Tell the criterion which epoch it is."""
+        self.criterion.epoch = self.current_epoch
+
+    def on_validation_epoch_end(self) -> None:
+        """Log mAP over all images of all processes."""
+        self._log_map("val", self.val_map)
+
+    def on_test_epoch_end(self) -> None:
+        """Log mAP over all images of all processes."""
+        self._log_map("test", self.test_map)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimiser and a schedule that steps with it."""
+        body = getattr(self.model.backbone, "body", None)
+        backbone = body if self.backbone_lr_factor != 1 else None
+        groups = parameter_groups([self], backbone, self.lr, self.lr * self.backbone_lr_factor, self.weight_decay)
+        optimizer = build_optimizer(self.optimizer_name, groups, self.lr)
+        total = self.trainer.estimated_stepping_batches
+        schedule = WarmupSchedule(total, self.schedule, self.warmup_steps, self.milestones)
+        return {"optimizer": optimizer, "lr_scheduler": build_scheduler(optimizer, schedule)}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what rebuilds this module as plain data: its parts, also where a subclass saved objects, and classes."""
+        checkpoint["lit_dense"] = {"criterion": self.criterion.spec, "categories": self.categories}
+        saved = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
+        saved.update({name: part for name, part in self.criterion.spec.items() if name in saved})
+        if "num_classes" in saved:
+            saved["num_classes"] = self.num_classes
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over the classes, and warn where the checkpoint was trained with other parts."""
+        self.configure_model()
+        saved = checkpoint.get("lit_dense", {})
+        self.categories = self.categories or saved.get("categories")
+        for name, part in saved.get("criterion", {}).items():
+            if part != self.criterion.spec[name]:
+                rank_zero_warn(
+                    f"The checkpoint was trained with {name} {part}; this model has {self.criterion.spec[name]}."
+                )
+
+    def _evaluate(self, batch: Batch, stage: str, metric: DetectionMAP) -> None:
+        images, targets = batch
+        terms, detections = losses_and_detections(self.model, float_images(images), targets)
+        logged = {f"{stage}_{name}": term for name, term in terms.items()}
+        logged[f"{stage}_loss"] = torch.stack(list(terms.values())).sum()
+        self.log_dict(logged, on_epoch=True, on_step=False, sync_dist=True, batch_size=len(images))
+        counted = [{name: rows[d["scores"] >= self.eval_score_thresh] for name, rows in d.items()} for d in detections]
+        metric.update(counted, metric_targets(targets), [t.get("image_id") for t in targets])
+
+    def _log_map(self, stage: str, metric: DetectionMAP) -> None:
+        results = metric.compute()
+        metric.reset()
+        self.log_dict({f"{stage}_{name}": value for name, value in results.items()})
+
+    def _num_classes_of_data(self) -> int:
+        trainer = self._trainer
+        number = getattr(getattr(trainer, "datamodule", None), "num_classes", None)
+        if number is None:
+            raise UsageError(
+                "LitRetinaNet needs num_classes, the number of object classes: give it, or train with a data module "
+                "that has an attribute num_classes."
+            )
+        return int(number)
+
+    def _check_categories(self, categories: Sequence[dict[str, Any]]) -> None:
+        if len(categories) > (self.num_classes or 0):
+            raise UsageError(
+                f"The data has {len(categories)} classes, but num_classes={self.num_classes}: the head has no column "
+                f"for {categories[self.num_classes or 0]['name']!r} and what follows."
+            )
+        known = self.categories or []
+        for label, (mine, theirs) in enumerate(zip(known, categories, strict=False)):
+            if theirs["name"] and mine["name"] != theirs["name"]:
+                raise UsageError(
+                    f"Column {label} of this model is {mine['name']!r}, but the data calls label {label} "
+                    f"{theirs['name']!r}. For weights whose columns are category ids, as torchvision's COCO weights, "
+                    "set data.labels=category_id; to train on other classes, give another num_classes."
+                )
+        if len(categories) > 1 and categories[0]["name"].strip("_").lower() == "background":
+            rank_zero_info("The data's class 0 is called background: it gets a column as every class does.")

@@ -1,0 +1,84 @@
+"""Optimiser and learning-rate schedule of the detector."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from .errors import UsageError
+
+OptimizerName = Literal["adamw", "sgd"]
+ScheduleName = Literal["cosine", "multistep", "constant"]
+
+
+def parameter_groups(
+    modules: Iterable[nn.Module], backbone: nn.Module | None, lr: float, backbone_lr: float, weight_decay: float
+) -> list[dict[str, Any]]:
+    """Trained parameters in groups: the backbone with its own rate, norms and biases without weight decay.
+
+    Args:
+        modules: What is trained.
+        backbone: The pretrained part, None if there is none.
+        lr: Learning rate.
+        backbone_lr: Learning rate of the pretrained part.
+        weight_decay: Weight decay of matrices and convolutions.
+    """
+    slow = {id(p) for p in backbone.parameters()} if backbone is not None else set()
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in dict.fromkeys(p for module in modules for p in module.parameters() if p.requires_grad):
+        rate = backbone_lr if id(parameter) in slow else lr
+        decay = weight_decay if parameter.dim() > 1 else 0.0
+        groups.setdefault((rate, decay), []).append(parameter)
+    return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
+
+
+def build_optimizer(name: OptimizerName, groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
+    """AdamW, or SGD with momentum 0.9.
+
+    Args:
+        name: ``adamw`` or ``sgd``.
+        groups: Parameter groups.
+        lr: Learning rate where a group has none.
+    """
+    if name == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=0.9)
+    return torch.optim.AdamW(groups, lr=lr)
+
+
+class WarmupSchedule:
+    """Factor of the learning rate at each optimiser step: a linear warm-up, then a schedule.
+
+    Args:
+        total_steps: Optimiser steps of the whole run.
+        name: ``cosine`` falls to 0 at the end, ``multistep`` falls to a tenth at each milestone, ``constant`` stays.
+        warmup_steps: Steps of warm-up; at most a tenth of the run is used for it.
+        milestones: Shares of the run in (0, 1) at which ``multistep`` falls.
+    """
+
+    def __init__(self, total_steps: float, name: ScheduleName, warmup_steps: int, milestones: Sequence[float]) -> None:
+        if name != "constant" and not math.isfinite(total_steps):
+            raise UsageError(
+                f"schedule={name!r} needs to know how long training is: set --trainer.max_epochs or "
+                "--trainer.max_steps, or take schedule='constant'."
+            )
+        self.total_steps, self.name, self.milestones = total_steps, name, milestones
+        self.warmup_steps = min(warmup_steps, total_steps / 10)
+
+    def __call__(self, step: int) -> float:
+        """The factor at an optimiser step, counted from 0."""
+        if step < self.warmup_steps:
+            return (step + 1) / (self.warmup_steps + 1)
+        if self.name == "constant":
+            return 1.0
+        if self.name == "multistep":
+            return float(0.1 ** sum(step >= m * self.total_steps for m in self.milestones))
+        done = (step - self.warmup_steps) / max(1.0, self.total_steps - self.warmup_steps)
+        return (1 + math.cos(math.pi * min(1.0, done))) / 2
+
+
+def build_scheduler(optimizer: torch.optim.Optimizer, schedule: WarmupSchedule) -> dict[str, Any]:
+    """What Lightning takes for a schedule that steps with the optimiser."""
+    return {"scheduler": LambdaLR(optimizer, schedule), "interval": "step", "frequency": 1}

@@ -1,0 +1,69 @@
+"""The base of everything a criterion is made of: arguments that are remembered, state that is committed once."""
+
+import inspect
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+
+class Part(nn.Module):
+    """A loss, box loss, weighter, assigner or normalizer.
+
+    A part remembers the arguments of its constructor, so that a checkpoint can describe it as plain data. State that
+    changes as training goes on lives in buffers: ``forward`` reads them and stages their next values, and the
+    criterion commits these once per training step. So a part can be evaluated twice, or in validation, and its state
+    stays what it was.
+
+    Attributes:
+        owns: What the part decides alone, of ``assignment``, ``soft_targets``, ``normalizer`` and ``box_normalizer``.
+            Two parts that own one thing are a configuration error.
+    """
+
+    owns: ClassVar[frozenset[str]] = frozenset()
+    _init_args: dict[str, Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Part":
+        """Note the arguments, with defaults applied: a later change of a default must not change a checkpoint."""
+        self = super().__new__(cls)
+        signature = inspect.signature(cls.__init__)
+        try:
+            bound = signature.bind(self, *args, **kwargs)
+        except TypeError:  # wrong arguments, which __init__ reports; or none, for the object is being unpickled
+            return self
+        bound.apply_defaults()
+        given: dict[str, Any] = {}
+        for name, value in list(bound.arguments.items())[1:]:
+            given.update(value if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD else {name: value})
+        self.__dict__["_init_args"] = given  # not through nn.Module, whose __init__ has yet to run
+        return self
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """``class_path`` and ``init_args``: plain data that rebuilds this part."""
+        args = {name: _plain(value) for name, value in self.__dict__.get("_init_args", {}).items()}
+        return {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "init_args": args}
+
+    def stage(self, **state: Tensor) -> None:
+        """Set the next values of buffers; they take effect when the criterion commits.
+
+        Args:
+            state: Buffer names and tensors of the buffers' shapes.
+        """
+        self.__dict__.setdefault("_staged", {}).update({name: value.detach() for name, value in state.items()})
+
+    def commit(self) -> None:
+        """Write the staged values into the buffers."""
+        for name, value in self.__dict__.pop("_staged", {}).items():
+            getattr(self, name).copy_(value)
+
+    def discard(self) -> None:
+        """Forget the staged values: the step was an evaluation."""
+        self.__dict__.pop("_staged", None)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Part):
+        return value.spec
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value

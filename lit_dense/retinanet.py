@@ -1,0 +1,164 @@
+"""Builds torchvision's RetinaNet from names."""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision import models
+from torchvision.models.detection import RetinaNet, retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.retinanet import RetinaNetClassificationHead, RetinaNetHead
+
+from .backbones import build_backbone
+from .errors import UsageError
+
+DETECTORS = {"retinanet_resnet50_fpn": retinanet_resnet50_fpn, "retinanet_resnet50_fpn_v2": retinanet_resnet50_fpn_v2}
+
+
+def build_retinanet(
+    num_classes: int,
+    backbone: str = "resnet50",
+    weights: str | None = None,
+    weights_backbone: str | None = None,
+    frozen_stages: int | None = None,
+    fpn_channels: int = 256,
+    anchor_sizes: Sequence[Sequence[int]] | None = None,
+    aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0),
+    min_size: int | Sequence[int] = 800,
+    max_size: int = 1333,
+    **detector: Any,
+) -> RetinaNet:
+    """Build a RetinaNet whose head has ``num_classes`` columns, all of them object classes.
+
+    Args:
+        num_classes: Object classes; there is no background column.
+        backbone: A torchvision ResNet or MobileNet, ``tiny``, ``timm/NAME``, or a whole detector of torchvision:
+            ``retinanet_resnet50_fpn`` or ``retinanet_resnet50_fpn_v2``.
+        weights: Detector weights, such as ``COCO_V1``, of a whole detector. If it has other classes, its classifier
+            starts anew.
+        weights_backbone: Backbone weights, such as ``IMAGENET1K_V1`` or ``DEFAULT``.
+        frozen_stages: Stages of the backbone that are not trained, 0 to 5; by default 2 where it has weights.
+        fpn_channels: Channels of the pyramid and the head.
+        anchor_sizes: Anchor sizes of each pyramid level in pixels; by default three per octave from 32 to 812.
+        aspect_ratios: Heights of anchors over their widths.
+        min_size: Length of an image's shorter side in pixels; one of several is drawn for each image in training.
+        max_size: Largest length of the longer side.
+        detector: Further arguments of torchvision's RetinaNet.
+
+    Raises:
+        UsageError: If a name is unknown or an argument does not fit the backbone.
+    """
+    sizes = [min_size] if isinstance(min_size, int) else list(min_size)
+    options: dict[str, Any] = {"min_size": sizes, "max_size": max_size, **detector}
+    if backbone in DETECTORS:
+        if anchor_sizes is not None:
+            raise UsageError(f"{backbone} has anchors of its own: leave anchor_sizes out, or take backbone=resnet50.")
+        return _whole_detector(backbone, num_classes, weights, weights_backbone, frozen_stages, options)
+    if weights is not None:
+        raise UsageError(
+            f"weights={weights!r} are those of a whole detector: take backbone={' or '.join(DETECTORS)}, "
+            "or give weights_backbone for the backbone alone."
+        )
+    body = build_backbone(backbone, weights_backbone, frozen_stages, fpn_channels)
+    levels = _count_levels(body)
+    generator = _anchors(anchor_sizes or _default_sizes(levels), aspect_ratios)
+    if len(generator.sizes) != levels:
+        raise UsageError(
+            f"anchor_sizes has {len(generator.sizes)} levels, but the backbone {backbone!r} gives {levels}."
+        )
+    channels: Any = body.out_channels
+    head = RetinaNetHead(
+        channels,
+        generator.num_anchors_per_location()[0],
+        num_classes,
+        norm_layer=partial(nn.GroupNorm, math.gcd(32, channels)),
+    )
+    return RetinaNet(body, num_classes, anchor_generator=generator, head=head, **options)
+
+
+def _whole_detector(
+    name: str,
+    num_classes: int,
+    weights: str | None,
+    weights_backbone: str | None,
+    frozen_stages: int | None,
+    options: dict[str, Any],
+) -> RetinaNet:
+    """One of torchvision's detectors; where its weights have other classes, the classifier starts anew."""
+    trainable = None if frozen_stages is None else 5 - frozen_stages
+    if weights is None:
+        model: RetinaNet = DETECTORS[name](
+            weights=None,
+            weights_backbone=weights_backbone and _weights_enum("resnet50", weights_backbone),
+            num_classes=num_classes,
+            trainable_backbone_layers=trainable if weights_backbone else None,
+            **options,
+        )
+        return model
+    model = DETECTORS[name](weights=_weights_enum(name, weights), trainable_backbone_layers=trainable, **options)
+    classifier = model.head.classification_head
+    if classifier.num_classes != num_classes:
+        old = classifier.cls_logits
+        fresh = RetinaNetClassificationHead(old.in_channels, classifier.num_anchors, num_classes)
+        classifier.cls_logits, classifier.num_classes = fresh.cls_logits, num_classes
+    return model
+
+
+def _weights_enum(name: str, weights: str) -> Any:
+    enum = models.get_model_weights(name)
+    if weights not in enum.__members__:
+        raise UsageError(f"{name} has no weights {weights!r}: take one of {', '.join(enum.__members__)}.")
+    return enum[weights]
+
+
+def weights_categories(backbone: str, weights: str | None) -> list[str] | None:
+    """Names of the columns that detector weights come with; None without such weights."""
+    if weights is None or backbone not in DETECTORS:
+        return None
+    return list(_weights_enum(backbone, weights).meta["categories"])
+
+
+def _anchors(sizes: Sequence[Sequence[int]], ratios: Sequence[float]) -> AnchorGenerator:
+    return AnchorGenerator(tuple(tuple(s) for s in sizes), (tuple(ratios),) * len(sizes))
+
+
+def _default_sizes(levels: int) -> list[tuple[int, ...]]:
+    """RetinaNet's: three sizes per octave, 32 pixels and up on the level of stride 8."""
+    return [tuple(int(32 * 2 ** (level + octave / 3)) for octave in range(3)) for level in range(levels)]
+
+
+def _count_levels(body: nn.Module) -> int:
+    training = body.training
+    with torch.no_grad():
+        features: dict[str, Tensor] = body.eval()(torch.zeros(1, 3, 64, 64))
+    body.train(training)
+    return len(features)
+
+
+def losses_and_detections(
+    model: RetinaNet, images: list[Tensor], targets: list[dict[str, Tensor]]
+) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
+    """Loss terms and detections of one forward pass; torchvision's own forward gives one or the other.
+
+    Args:
+        model: The detector, in evaluation mode.
+        images: Images in [0, 1], each [3, H, W].
+        targets: Per image ``boxes`` [G, 4] in pixels and ``labels`` [G].
+
+    Returns:
+        The terms that the model's ``compute_loss`` gives, and per image ``boxes``, ``scores`` and ``labels``.
+    """
+    original_sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+    batch, resized = model.transform(images, targets)
+    features: list[Tensor] = list(model.backbone(batch.tensors).values())
+    outputs: dict[str, Tensor] = model.head(features)
+    anchors: list[Tensor] = model.anchor_generator(batch, features)
+    terms: dict[str, Tensor] = model.compute_loss(resized, outputs, anchors)
+    cells = [f.shape[-2] * f.shape[-1] for f in features]
+    per_level = [n * len(anchors[0]) // sum(cells) for n in cells]
+    levels = {name: list(output.split(per_level, dim=1)) for name, output in outputs.items()}
+    detections = model.postprocess_detections(levels, [list(a.split(per_level)) for a in anchors], batch.image_sizes)
+    return terms, model.transform.postprocess(detections, batch.image_sizes, original_sizes)

@@ -1,0 +1,277 @@
+"""The one thing that travels from the detector to losses and weighters: what was decided for this batch, flattened."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from .errors import UsageError
+from .reduce import Reduce
+
+NEGATIVE = -1
+IGNORED = -2
+
+
+class BoxCoder(Protocol):
+    """Turns boxes into deltas of anchors and back, as torchvision's ``BoxCoder`` does."""
+
+    def encode_single(self, reference_boxes: Tensor, proposals: Tensor) -> Tensor:
+        """Deltas [N, 4] that lead from the proposals to the boxes."""
+
+    def decode_single(self, rel_codes: Tensor, boxes: Tensor) -> Tensor:
+        """Boxes [N, 4] that the deltas lead to."""
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """How often each class occurs in the training set.
+
+    Args:
+        instances: Boxes of each class [C].
+        images: Images that show each class [C].
+        num_images: Images of the training set, the empty ones included.
+    """
+
+    instances: Tensor
+    images: Tensor
+    num_images: int
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Sizes of a batch that the loss of torchvision's detectors is not told.
+
+    Args:
+        level_sizes: Height and width of each pyramid level, in cells.
+        image_sizes: Height and width of each image in the padded batch, in pixels.
+    """
+
+    level_sizes: Sequence[tuple[int, int]]
+    image_sizes: Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True, eq=False)
+class DenseSamples:
+    """A batch as its anchors: A anchors of all images and levels, G ground-truth boxes, P positive anchors, C classes.
+
+    Args:
+        logits: Class scores before the sigmoid [A, C], with their graph.
+        deltas: Predicted box deltas [A, 4], with their graph.
+        anchors: Anchor boxes in pixels of the resized image, x1 y1 x2 y2 [A, 4].
+        matched_idxs: Index of the matched ground truth, unique in the batch; -1 background, -2 ignored [A].
+        gt_boxes: Ground-truth boxes in pixels of the resized image [G, 4].
+        gt_labels: Their classes, 0 to C - 1 [G].
+        gt_image_idxs: Their images, 0 to B - 1 [G].
+        num_images: B, images on this process.
+        box_coder: What encodes and decodes deltas.
+        reduce: Sums over the processes of the run.
+        geometry: Sizes of levels and images; None where the detector does not tell them.
+        class_counts: Class frequencies of the training set, None if unknown.
+        step: Training steps so far.
+        epoch: Epochs so far.
+        soft_targets: Target of each positive's own class in [0, 1], None for 1 [P].
+        target_fields: What else the targets hold for each box, by name, such as weights [G].
+    """
+
+    logits: Tensor
+    deltas: Tensor
+    anchors: Tensor
+    matched_idxs: Tensor
+    gt_boxes: Tensor
+    gt_labels: Tensor
+    gt_image_idxs: Tensor
+    num_images: int
+    box_coder: BoxCoder
+    reduce: Reduce
+    geometry: Geometry | None = None
+    class_counts: ClassCounts | None = None
+    step: int = 0
+    epoch: int = 0
+    soft_targets: Tensor | None = None
+    target_fields: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def num_classes(self) -> int:
+        """C, columns of the logits."""
+        return self.logits.shape[1]
+
+    @property
+    def anchors_per_image(self) -> int:
+        """Anchors of one image; images of a batch are padded to one size, so all have equally many."""
+        return len(self.anchors) // max(1, self.num_images)
+
+    @cached_property
+    def image_idxs(self) -> Tensor:
+        """Image of each anchor, 0 to B - 1 [A]."""
+        images = torch.arange(self.num_images, device=self.anchors.device)
+        return images.repeat_interleave(self.anchors_per_image)
+
+    @cached_property
+    def level_idxs(self) -> Tensor:
+        """Pyramid level of each anchor, 0 the finest [A].
+
+        Raises:
+            UsageError: If the detector does not tell the sizes of its levels.
+        """
+        cells = [h * w for h, w in self._known_geometry.level_sizes]
+        per_cell = self.anchors_per_image // max(1, sum(cells))
+        counts = torch.tensor([n * per_cell for n in cells], device=self.anchors.device)
+        return torch.arange(len(cells), device=self.anchors.device).repeat_interleave(counts).repeat(self.num_images)
+
+    @cached_property
+    def in_padding(self) -> Tensor:
+        """Whether the centre of an anchor lies outside its image, in the padding of the batch [A].
+
+        Raises:
+            UsageError: If the detector does not tell the sizes of its images.
+        """
+        sizes = torch.tensor(self._known_geometry.image_sizes, device=self.anchors.device).reshape(-1, 2)
+        height, width = sizes.repeat_interleave(self.anchors_per_image, dim=0).unbind(1)
+        centre_x, centre_y = (self.anchors[:, :2] + self.anchors[:, 2:]).div(2).unbind(1)
+        return (centre_x >= width) | (centre_y >= height)
+
+    @property
+    def _known_geometry(self) -> Geometry:
+        if self.geometry is None:
+            raise UsageError("This detector does not tell the sizes of its levels and images.")
+        return self.geometry
+
+    @cached_property
+    def positives(self) -> Tensor:
+        """Indices of the positive anchors [P]."""
+        return (self.matched_idxs >= 0).nonzero().squeeze(1)
+
+    @cached_property
+    def valid(self) -> Tensor:
+        """Whether an anchor counts: positive or negative, not ignored [A]."""
+        return self.matched_idxs != IGNORED
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """Class of each anchor: 0 to C - 1 of the matched ground truth, -1 background, -2 ignored [A]."""
+        labels = self.matched_idxs.clamp(max=NEGATIVE)
+        return labels.index_put((self.positives,), self.gt_labels[self.pos_matched_idxs])
+
+    @cached_property
+    def pos_matched_idxs(self) -> Tensor:
+        """Matched ground truth of each positive [P]."""
+        return self.matched_idxs[self.positives]
+
+    @cached_property
+    def pos_labels(self) -> Tensor:
+        """Class of each positive [P]."""
+        return self.gt_labels[self.pos_matched_idxs]
+
+    @cached_property
+    def pos_image_idxs(self) -> Tensor:
+        """Image of each positive [P]."""
+        return self.gt_image_idxs[self.pos_matched_idxs]
+
+    @cached_property
+    def pos_per_image(self) -> Tensor:
+        """Number of positives of each image [B]."""
+        return torch.bincount(self.pos_image_idxs, minlength=self.num_images)
+
+    @cached_property
+    def pos_gt_boxes(self) -> Tensor:
+        """Matched ground-truth box of each positive [P, 4]."""
+        return self.gt_boxes[self.pos_matched_idxs]
+
+    @cached_property
+    def pos_deltas(self) -> Tensor:
+        """Predicted deltas of the positives in float32, with their graph [P, 4]."""
+        return self.deltas[self.positives].float()
+
+    @cached_property
+    def pos_target_deltas(self) -> Tensor:
+        """Deltas that lead from each positive anchor to its ground truth [P, 4]."""
+        return self.box_coder.encode_single(self.pos_gt_boxes, self.anchors[self.positives])
+
+    @cached_property
+    def pos_boxes(self) -> Tensor:
+        """Predicted boxes of the positives, in pixels, with their graph [P, 4]."""
+        return self.box_coder.decode_single(self.pos_deltas, self.anchors[self.positives])
+
+    @cached_property
+    def pos_ious(self) -> Tensor:
+        """IoU of each positive's predicted box with its ground truth, detached [P]."""
+        boxes, targets = self.pos_boxes.detach(), self.pos_gt_boxes
+        low, high = torch.max(boxes[:, :2], targets[:, :2]), torch.min(boxes[:, 2:], targets[:, 2:])
+        intersection = (high - low).clamp(min=0).prod(1)
+        union = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (targets[:, 2:] - targets[:, :2]).prod(1) - intersection
+        return intersection / union.clamp(min=torch.finfo(union.dtype).tiny)
+
+    def anchor_gt_iou(self, image: int) -> Tensor:
+        """IoU of one image's ground truths with its anchors; rows in the order of the batch [G_image, A / B]."""
+        rows = slice(image * self.anchors_per_image, (image + 1) * self.anchors_per_image)
+        return torch.as_tensor(box_iou(self.gt_boxes[self.gt_image_idxs == image], self.anchors[rows]))
+
+
+def collect_samples(
+    targets: Sequence[dict[str, Tensor]],
+    head_outputs: dict[str, Tensor],
+    anchors: Sequence[Tensor],
+    matched_idxs: Sequence[Tensor],
+    **context: Any,
+) -> DenseSamples:
+    """Flatten what torchvision hands to a head's ``compute_loss``.
+
+    Args:
+        targets: Per image ``boxes`` [G_b, 4] and ``labels`` [G_b]; other tensors with G_b rows become target fields.
+        head_outputs: ``cls_logits`` [B, K, C] and ``bbox_regression`` [B, K, 4].
+        anchors: Per image [K, 4].
+        matched_idxs: Per image, index into its boxes, -1 background, -2 ignored [K].
+        context: The other fields of :class:`DenseSamples`.
+
+    Raises:
+        UsageError: If a label is negative or has no column in the logits.
+    """
+    logits, deltas = head_outputs["cls_logits"], head_outputs["bbox_regression"]
+    counts = [len(t["boxes"]) for t in targets]
+    offsets = [sum(counts[:image]) for image in range(len(counts))]
+    unique = [torch.where(m >= 0, m + offset, m) for m, offset in zip(matched_idxs, offsets, strict=True)]
+    gt_labels = torch.cat([t["labels"].reshape(-1) for t in targets]).long()
+    _check_labels(gt_labels, logits.shape[-1])
+    return DenseSamples(
+        logits=logits.flatten(0, 1),
+        deltas=deltas.flatten(0, 1),
+        anchors=torch.cat(list(anchors)),
+        matched_idxs=torch.cat(unique),
+        gt_boxes=torch.cat([t["boxes"].reshape(-1, 4) for t in targets]).to(deltas.device, torch.float32),
+        gt_labels=gt_labels,
+        gt_image_idxs=torch.arange(len(counts), device=logits.device).repeat_interleave(
+            torch.tensor(counts, device=logits.device)
+        ),
+        num_images=len(targets),
+        target_fields=_fields(targets, counts),
+        **context,
+    )
+
+
+def _check_labels(labels: Tensor, num_classes: int) -> None:
+    if labels.numel() == 0:
+        return
+    low, high = torch.stack(labels.aminmax()).tolist()  # one transfer for both
+    if low < 0 or high >= num_classes:
+        hint = ""
+        if low == 1 and high == num_classes:
+            hint = " They seem to start at 1: column 0 is a class here, not background, so subtract 1 from each label."
+        raise UsageError(
+            f"Labels of this batch run from {low} to {high}, but the head has {num_classes} class columns, which take "
+            f"labels 0 to {num_classes - 1}.{hint}"
+        )
+
+
+def _fields(targets: Sequence[dict[str, Tensor]], counts: Sequence[int]) -> dict[str, Tensor]:
+    """What every target holds besides boxes and labels with one row per box."""
+    names = set.intersection(*(set(t) for t in targets)) - {"boxes", "labels"} if targets else set()
+    found = {}
+    for name in sorted(names):
+        rows = [t[name] for t in targets]
+        if all(isinstance(r, Tensor) and r.dim() > 0 and len(r) == n for r, n in zip(rows, counts, strict=True)):
+            found[name] = torch.cat(rows)
+    return found

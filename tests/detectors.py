@@ -1,0 +1,60 @@
+"""Small detectors and batches that the tests share."""
+
+from collections import OrderedDict
+
+import torch
+from torch import nn
+from torchvision.models.detection import RetinaNet
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.retinanet import RetinaNetHead
+
+NUM_CLASSES = 4
+
+
+class TwoLevels(nn.Module):
+    """A backbone of two strided convolutions."""
+
+    out_channels = 8
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, stride=8, padding=1)
+        self.second = nn.Conv2d(8, 8, 3, stride=2, padding=1)
+
+    def forward(self, x):
+        first = self.first(x).relu()
+        return OrderedDict([("a", first), ("b", self.second(first))])
+
+
+def small_retinanet(num_classes=NUM_CLASSES, box_loss="l1", seed=0):
+    """torchvision's RetinaNet, small and equal for equal seeds, on 64-pixel images that are not resized."""
+    torch.manual_seed(seed)
+    anchors = AnchorGenerator(((12, 20), (28, 40)), ((0.5, 1.0),) * 2)
+    head = RetinaNetHead(8, 4, num_classes)
+    head.regression_head._loss_type = box_loss
+    nn.init.normal_(head.classification_head.cls_logits.weight, std=0.5)
+    nn.init.normal_(head.regression_head.bbox_reg.weight, std=0.5)
+    return RetinaNet(TwoLevels(), num_classes, min_size=64, max_size=64, anchor_generator=anchors, head=head)
+
+
+def random_batch(counts=(2, 0, 5), num_classes=NUM_CLASSES, seed=1, size=64):
+    """Images and targets with so many objects each."""
+    generator = torch.Generator().manual_seed(seed)
+    images, targets = [], []
+    for index, count in enumerate(counts):
+        images.append(torch.rand(3, size, size, generator=generator))
+        low = torch.rand(count, 2, generator=generator) * size * 0.6
+        high = low + 8 + torch.rand(count, 2, generator=generator) * size * 0.3
+        targets.append(
+            {
+                "boxes": torch.cat([low, high.clamp(max=size)], 1),
+                "labels": torch.randint(num_classes, (count,), generator=generator),
+                "image_id": index + 1,
+            }
+        )
+    return images, targets
+
+
+def gradients(module):
+    """All gradients of a module, end to end."""
+    return torch.cat([p.grad.flatten() if p.grad is not None else torch.zeros(p.numel()) for p in module.parameters()])

@@ -1,0 +1,114 @@
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from lit_dense.head import DenseHead, find_retinanet, patch, unpatch
+from tests.detectors import gradients, random_batch, small_retinanet
+
+
+@pytest.mark.parametrize("box_loss", ["l1", "smooth_l1", "giou"])
+@pytest.mark.parametrize("counts", [(2, 0, 5), (0, 0), (1,), (3, 3)])
+def test_focal_reproduces_torchvision(box_loss, counts):
+    stock, patched = small_retinanet(box_loss=box_loss), small_retinanet(box_loss=box_loss)
+    patch(
+        patched,
+        loss="focal",
+        box_loss={"class_path": box_loss, "init_args": {"beta": 1.0}} if box_loss == "smooth_l1" else None,
+    )
+    images, targets = random_batch(counts)
+    for model in (stock, patched):
+        terms = model(images, targets)
+        sum(terms.values()).backward()
+    expected, got = stock(images, targets), patched(images, targets)
+    assert list(got) == ["classification", "bbox_regression"]
+    for name, value in expected.items():
+        torch.testing.assert_close(got[name], value, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(gradients(patched), gradients(stock), rtol=1e-4, atol=1e-7)
+
+
+def test_everything_but_the_loss_stays():
+    stock, patched = small_retinanet(), small_retinanet()
+    patch(patched, "bce")
+    assert list(patched.state_dict()) == list(stock.state_dict())
+    images, _ = random_batch()
+    expected, got = stock.eval()(images), patched.eval()(images)
+    for a, b in zip(expected, got, strict=True):
+        assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_copies_have_a_loss_of_their_own(copied):
+    model = small_retinanet()
+    patch(model, "focal", normalizer="ema")
+    clone = copied(model)
+    batch = random_batch()
+    torch.testing.assert_close(clone(*batch), model(*batch))
+    clone(*batch)
+    assert clone.head.criterion.step == model.head.criterion.step + 1
+    unpatch(clone)
+    assert isinstance(model.head, DenseHead)
+
+
+def test_unpatch_gives_the_stock_model_back():
+    stock, model = small_retinanet(), small_retinanet()
+    patch(model, "bce")
+    patch(model, "focal", normalizer="batch")  # again: in place of the first
+    unpatch(model)
+    unpatch(model)
+    assert type(model.head) is type(stock.head)
+    assert not model.anchor_generator._forward_pre_hooks
+    batch = random_batch()
+    torch.testing.assert_close(model(*batch), stock(*batch))
+    torch.jit.script(model)  # export is torchvision's own again
+
+
+def test_towers_that_the_host_replaces_stay_replaced():
+    model = small_retinanet()
+    patch(model, "focal")
+    tower = small_retinanet(num_classes=2).head.classification_head
+    model.head.classification_head = tower
+    images, targets = random_batch(num_classes=2)
+    model(images, targets)["classification"].backward()
+    unpatch(model)
+    assert model.head.classification_head is tower
+
+
+def test_the_model_is_found_inside_anything():
+    inner = small_retinanet()
+    outer = nn.ModuleDict({"net": nn.ModuleDict({"detector": inner})})
+    assert find_retinanet(outer) is inner
+    with pytest.raises(ValueError, match=r"ModuleDict contains 2 RetinaNets: a, b\. Pass one"):
+        patch(nn.ModuleDict({"a": small_retinanet(), "b": small_retinanet()}))
+    with pytest.raises(ValueError, match=r"contains no torchvision RetinaNet. It contains conv: Conv2d"):
+        patch(nn.ModuleDict({"conv": nn.Conv2d(1, 1, 1)}))
+
+
+def test_labels_without_a_column_are_named():
+    model = small_retinanet(num_classes=3)
+    patch(model)
+    images, targets = random_batch((3,), num_classes=3)
+    targets[0]["labels"] = torch.tensor([1, 2, 3])
+    with pytest.raises(ValueError, match=r"from 1 to 3, but the head has 3 class columns.*subtract 1"):
+        model(images, targets)
+
+
+def test_levels_and_padding_are_known():
+    model = small_retinanet()
+    patch(model)
+    seen = []
+    model.head.criterion.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    images, targets = random_batch((1, 2))
+    images[1] = images[1][:, :, :32]
+    targets[1]["boxes"][:, 0::2] = targets[1]["boxes"][:, 0::2] / 4
+    targets[1]["boxes"][:, 2] += 4
+    model(images, targets)
+    samples = seen[0]
+    assert samples.level_idxs.bincount().tolist() == [2 * 64 * 4, 2 * 16 * 4]
+    assert not samples.in_padding[samples.image_idxs == 0].any()
+    padded = samples.in_padding[samples.image_idxs == 1]
+    assert 0.4 < padded.float().mean() < 0.6
+    assert samples.labels.max() < samples.num_classes
+    assert torch.equal(samples.pos_image_idxs, samples.image_idxs[samples.positives])
