@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 from torchvision.models.detection import RetinaNet
 
 from . import callbacks as callbacks  # a class name then works after --trainer.callbacks+=
@@ -21,7 +22,8 @@ from .losses import LossLike
 from .metrics import DetectionMAP
 from .metrics.mean_ap import Backend
 from .normalizers import NormalizerLike
-from .optim import OptimizerName, ScheduleName, WarmupSchedule, build_optimizer, build_scheduler, parameter_groups
+from .optim import OptimizerName, ScheduleName, WarmupSchedule, build_optimizer, parameter_groups
+from .pictures import keep_scores
 from .retinanet import build_retinanet, losses_and_detections, weights_categories
 from .weighters import WeighterLike
 
@@ -197,7 +199,7 @@ class LitRetinaNet(LightningModule):
     def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
         """Detections of images [3, H, W]: per image ``boxes`` [N, 4], ``labels`` [N] and ``scores`` [N], best first."""
         detections: list[dict[str, Tensor]] = self.model(float_images(images))
-        return [{name: rows[d["scores"] >= self.score_thresh] for name, rows in d.items()} for d in detections]
+        return [keep_scores(d, self.score_thresh) for d in detections]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The sum of the loss terms."""
@@ -208,13 +210,13 @@ class LitRetinaNet(LightningModule):
         self.log_dict({f"train_{name}": term for name, term in terms.items()}, batch_size=len(images))
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Losses and detections of one forward pass."""
-        self._evaluate(batch, "val", self.val_map)
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Losses and detections of one forward pass; returns the detections for callbacks."""
+        return {"detections": self._evaluate(batch, "val", self.val_map)}
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """The same for the test set."""
-        self._evaluate(batch, "test", self.test_map)
+        return {"detections": self._evaluate(batch, "test", self.test_map)}
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
         """Detections of each image, with what its target tells of it: ``image_id``, ``file_name``."""
@@ -241,7 +243,10 @@ class LitRetinaNet(LightningModule):
         optimizer = build_optimizer(self.optimizer_name, groups, self.lr)
         total = self.trainer.estimated_stepping_batches
         schedule = WarmupSchedule(total, self.schedule, self.warmup_steps, self.milestones)
-        return {"optimizer": optimizer, "lr_scheduler": build_scheduler(optimizer, schedule)}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": LambdaLR(optimizer, schedule), "interval": "step", "frequency": 1},
+        }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what rebuilds this module as plain data: its parts, also where a subclass saved objects, and classes."""
@@ -262,14 +267,16 @@ class LitRetinaNet(LightningModule):
                     f"The checkpoint was trained with {name} {part}; this model has {self.criterion.spec[name]}."
                 )
 
-    def _evaluate(self, batch: Batch, stage: str, metric: DetectionMAP) -> None:
+    def _evaluate(self, batch: Batch, stage: str, metric: DetectionMAP) -> list[dict[str, Tensor]]:
         images, targets = batch
         terms, detections = losses_and_detections(self.model, float_images(images), targets)
         logged = {f"{stage}_{name}": term for name, term in terms.items()}
         logged[f"{stage}_loss"] = torch.stack(list(terms.values())).sum()
         self.log_dict(logged, on_epoch=True, on_step=False, sync_dist=True, batch_size=len(images))
-        counted = [{name: rows[d["scores"] >= self.eval_score_thresh] for name, rows in d.items()} for d in detections]
-        metric.update(counted, metric_targets(targets), [t.get("image_id") for t in targets])
+        counted = [keep_scores(d, self.eval_score_thresh) for d in detections]
+        ids = [t["image_id"] for t in targets if "image_id" in t]
+        metric.update(counted, metric_targets(targets), ids if len(ids) == len(targets) else None)
+        return counted
 
     def _log_map(self, stage: str, metric: DetectionMAP) -> None:
         results = metric.compute()

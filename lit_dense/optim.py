@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
 
 from .errors import UsageError
 
@@ -77,8 +76,3 @@ class WarmupSchedule:
             return float(0.1 ** sum(step >= m * self.total_steps for m in self.milestones))
         done = (step - self.warmup_steps) / max(1.0, self.total_steps - self.warmup_steps)
         return (1 + math.cos(math.pi * min(1.0, done))) / 2
-
-
-def build_scheduler(optimizer: torch.optim.Optimizer, schedule: WarmupSchedule) -> dict[str, Any]:
-    """What Lightning takes for a schedule that steps with the optimiser."""
-    return {"scheduler": LambdaLR(optimizer, schedule), "interval": "step", "frequency": 1}

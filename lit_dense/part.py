@@ -33,7 +33,11 @@ class Part(nn.Module):
         bound.apply_defaults()
         given: dict[str, Any] = {}
         for name, value in list(bound.arguments.items())[1:]:
-            given.update(value if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD else {name: value})
+            kind = signature.parameters[name].kind
+            if kind is inspect.Parameter.VAR_KEYWORD:
+                given.update(value)
+            elif kind is not inspect.Parameter.VAR_POSITIONAL:  # nn.Module's own __init__ has *args, and uses none
+                given[name] = value
         self.__dict__["_init_args"] = given  # not through nn.Module, whose __init__ has yet to run
         return self
 

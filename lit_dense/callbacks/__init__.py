@@ -1,3 +1,5 @@
 """Callbacks for any Lightning trainer."""
 
+from .detection_pictures import DetectionPictures as DetectionPictures
+from .prediction_writer import PredictionWriter as PredictionWriter
 from .swap_loss import SwapLoss as SwapLoss

@@ -1,0 +1,76 @@
+"""Pictures of what a detector finds."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch import Tensor
+
+from ..pictures import draw_boxes, keep_scores, side_by_side
+
+
+class DetectionPictures(Callback):
+    """Draws the objects and the detections of a few validation images side by side, after every validation.
+
+    The picture lies in the folder of the run and is renewed each time; at the end its path is logged. For
+    LitRetinaNet, or a module whose ``validation_step`` returns ``{"detections": [...]}`` and takes batches of images
+    and targets.
+
+    Args:
+        num_images: Images drawn, the first of the validation set.
+        score_thresh: Smallest score drawn.
+        file_name: Name of the picture in the folder of the run.
+    """
+
+    def __init__(self, num_images: int = 8, score_thresh: float = 0.3, file_name: str = "detections.png") -> None:
+        self.num_images, self.score_thresh, self.file_name = num_images, score_thresh, file_name
+        self._seen: list[tuple[Tensor, dict[str, Any], dict[str, Tensor]]] = []
+        self._path: Path | None = None
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start anew."""
+        self._seen = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Tensor | Mapping[str, Any] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the first images of the first process."""
+        if trainer.sanity_checking or not trainer.is_global_zero or not isinstance(outputs, Mapping):
+            return
+        images, targets = batch
+        room = self.num_images - len(self._seen)
+        self._seen += list(zip(images, targets, outputs["detections"], strict=True))[:room]
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw them."""
+        if not self._seen:
+            return
+        names = [c["name"] for c in getattr(pl_module, "categories", None) or []]
+        rows = []
+        for image, target, detection in self._seen:
+            found = keep_scores(detection, self.score_thresh)
+            rows.append(
+                (
+                    draw_boxes(image, target["boxes"], target["labels"], names),
+                    draw_boxes(image, found["boxes"], found["labels"], names, found["scores"]),
+                )
+            )
+        pairs = [rows[i] + rows[i + 1] for i in range(0, len(rows) - 1, 2)] or rows
+        titles = ("objects", f"detections from score {self.score_thresh}") * (len(pairs[0]) // 2)
+        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / self.file_name
+        side_by_side(pairs, titles).save(self._path)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say where the picture is."""
+        if self._path is not None:
+            rank_zero_info(f"Picture of detections: {self._path.resolve()}")

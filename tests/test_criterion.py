@@ -1,0 +1,180 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lit_dense.box_losses import GIoULoss, L1Loss
+from lit_dense.criterion import Criterion
+from lit_dense.errors import UsageError
+from lit_dense.head import patch
+from lit_dense.losses import DenseLoss, FocalLoss
+from lit_dense.samples import IGNORED
+from lit_dense.weighters import Weighter, Weights
+from tests.detectors import gradients, random_batch, small_retinanet
+
+
+class Halve(Weighter):
+    def forward(self, samples, values):
+        return Weights(torch.full_like(values.classification, 0.5), torch.full_like(values.box, 0.25))
+
+
+class AddTerm(Weighter):
+    def __init__(self, name="extra"):
+        super().__init__()
+        self.name = name
+
+    def forward(self, samples, values):
+        return Weights(extra={self.name: values.box.sum() * 0 + 3.0})
+
+
+class SoftTargets(Weighter):
+    owns = frozenset({"soft_targets"})
+
+    def soft_targets(self, samples):
+        return samples.pos_ious
+
+    def forward(self, samples, values):
+        return Weights()
+
+
+class ScaledBySoftTarget(FocalLoss):
+    accepts_soft_targets = True
+
+    def forward(self, logits, labels, samples):
+        scale = torch.ones(len(labels)).index_put((samples.positives,), samples.soft_targets)
+        return super().forward(logits, labels, samples) * scale
+
+
+class OwnNormalizer(FocalLoss):
+    owns = frozenset({"normalizer"})
+
+
+class Counter(DenseLoss):
+    """Counts the steps in a buffer and multiplies the loss by the count."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, logits, labels, samples):
+        count = self.count + 1
+        self.stage(count=count)
+        return logits.sum(1) * count
+
+
+def samples_of(counts=(2, 0, 5), seed=1, **parts):
+    """The samples that a small detector makes of a random batch."""
+    model = small_retinanet()
+    patch(model, **parts)
+    seen = []
+    model.head.criterion.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    model(*random_batch(counts, seed=seed))
+    return seen[0]
+
+
+def test_weights_multiply():
+    samples = samples_of()
+    plain, weighted = Criterion()(samples), Criterion(weighters=[Halve(), Halve()])(samples)
+    torch.testing.assert_close(weighted["classification"], plain["classification"] / 4)
+    torch.testing.assert_close(weighted["bbox_regression"], plain["bbox_regression"] / 16)
+
+
+def test_extra_terms_are_added_under_their_names():
+    assert Criterion(weighters=[AddTerm()])(samples_of())["extra"] == 3.0
+    with pytest.raises(UsageError, match="AddTerm adds a loss term 'classification' that exists already"):
+        Criterion(weighters=[AddTerm("classification")])(samples_of())
+
+
+def test_soft_targets_reach_the_loss():
+    samples = samples_of()
+    soft = Criterion(ScaledBySoftTarget(), weighters=[SoftTargets()])(samples)["classification"]
+    assert 0 < soft < Criterion()(samples)["classification"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"loss": ScaledBySoftTarget(), "weighters": [SoftTargets(), SoftTargets()]}, "both decide the soft targets"),
+        ({"weighters": [SoftTargets()]}, "gives soft targets, which the loss FocalLoss does not heed"),
+        ({"loss": OwnNormalizer(), "normalizer": "batch"}, "OwnNormalizer brings its own normalizer.*BatchNormalizer"),
+    ],
+)
+def test_parts_that_decide_the_same_thing_are_named(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        Criterion(**arguments)
+
+
+def test_a_loss_with_its_own_normalizer_is_summed():
+    samples = samples_of()
+    own = Criterion(OwnNormalizer())(samples)["classification"]
+    torch.testing.assert_close(own, Criterion(normalizer="none")(samples)["classification"])
+    assert Criterion(**Criterion(OwnNormalizer()).spec).loss.owns == {"normalizer"}
+
+
+def test_state_is_committed_once_per_training_step_and_never_in_evaluation():
+    samples, criterion = samples_of(), Criterion(Counter())
+    criterion.train()
+    with torch.no_grad():
+        first = criterion(samples)["classification"]
+        torch.testing.assert_close(criterion(samples)["classification"], first)
+    assert (criterion.loss.count, criterion.step) == (0, 0)
+    torch.testing.assert_close(criterion(samples)["classification"], first)
+    assert (criterion.loss.count, criterion.step) == (1, 1)
+    torch.testing.assert_close(criterion(samples)["classification"], 2 * first)
+    restored = Criterion(Counter())
+    restored.load_state_dict(criterion.state_dict())
+    assert (restored.loss.count, restored.step) == (2, 2)
+
+
+def test_spec_rebuilds_the_criterion():
+    criterion = Criterion(FocalLoss(gamma=1.5), "giou", [AddTerm("more")], "ema", "max_iou")
+    twin = Criterion(**criterion.spec)
+    assert twin.spec == criterion.spec
+    assert twin.loss.gamma == 1.5
+    assert isinstance(twin.box_loss, GIoULoss)
+    assert twin.weighters[0].name == "more"
+
+
+@pytest.mark.parametrize("loss", ["focal", "bce"])
+@pytest.mark.parametrize("box_loss", ["l1", "smooth_l1", "giou"])
+@pytest.mark.parametrize("normalizer", ["image", "batch", "ema", "none"])
+@pytest.mark.parametrize("case", ["no positives", "all ignored", "one positive"])
+def test_hard_batches_are_finite_and_connected(loss, box_loss, normalizer, case):
+    model = small_retinanet()
+    criterion = patch(model, loss, box_loss, normalizer=normalizer)
+    images, targets = random_batch((0, 0) if case == "no positives" else (1,))
+    if case == "all ignored":
+        forward = criterion.forward
+        criterion.forward = lambda s: forward(replace(s, matched_idxs=torch.full_like(s.matched_idxs, IGNORED)))
+    terms = model(images, targets)
+    sum(terms.values()).backward()
+    assert all(t.isfinite() for t in terms.values())
+    assert all(p.grad is not None for p in model.parameters())
+    assert gradients(model).isfinite().all()
+    if case == "all ignored":
+        assert sum(terms.values()) == 0
+
+
+def test_losses_are_computed_in_float32_under_autocast():
+    model, reference = small_retinanet(), small_retinanet()
+    patch(model)
+    patch(reference)
+    batch = random_batch()
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = model(*batch)
+    assert all(t.dtype == torch.float32 for t in terms.values())
+    expected = reference(*batch)
+    torch.testing.assert_close(terms["classification"], expected["classification"], rtol=0.05, atol=0)
+
+
+def test_assigner_takes_the_place_of_the_matcher():
+    batch = random_batch()
+    same, strict = small_retinanet(), small_retinanet()
+    patch(same, assigner="max_iou")
+    patch(
+        strict,
+        assigner={"class_path": "max_iou", "init_args": {"positive": 0.95, "allow_low_quality": False}},
+        box_loss=L1Loss(),
+    )
+    torch.testing.assert_close(same(*batch), small_retinanet()(*batch))
+    assert strict(*batch)["bbox_regression"] == 0
