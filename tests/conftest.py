@@ -2,6 +2,9 @@
 
 import os
 import pathlib
+import shutil
+import subprocess
+import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
@@ -11,6 +14,12 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+
+from lit_dense.assigners import ASSIGNERS
+from lit_dense.box_losses import BOX_LOSSES
+from lit_dense.losses import LOSSES
+from lit_dense.normalizers import NORMALIZERS
+from lit_dense.weighters import WEIGHTERS
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"
 WORLD_SIZE = 2
@@ -92,3 +101,38 @@ def two_processes() -> Iterator[Pool]:
     pool = Pool()
     yield pool
     pool.close()
+
+
+@pytest.fixture(scope="session")
+def installed_plugins(tmp_path_factory) -> dict[str, pathlib.Path]:
+    """Folders into which pip installed each of the packages under tests/plugins, by name."""
+    source = pathlib.Path(__file__).parent / "plugins"
+    built = tmp_path_factory.mktemp("plugins")
+    shutil.copytree(source, built / "source")  # building leaves files beside the source
+    folders = {}
+    for package in sorted(p.name for p in source.iterdir() if p.is_dir()):
+        folders[package] = built / package
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
+        subprocess.run([*command, "--target", str(folders[package]), str(built / "source" / package)], check=True)
+    return folders
+
+
+@pytest.fixture
+def plugins(installed_plugins, monkeypatch) -> Iterator[Callable[..., None]]:
+    """``plugins("good", "clash")`` makes these packages importable, as if they were installed, for one test."""
+    registries = (LOSSES, BOX_LOSSES, WEIGHTERS, ASSIGNERS, NORMALIZERS)
+
+    def forget() -> None:
+        for registry in registries:
+            registry.__dict__.pop("points", None)
+        for name in installed_plugins:
+            sys.modules.pop(f"{name}_plugin", None)
+
+    def install(*names: str) -> None:
+        for name in names:
+            monkeypatch.syspath_prepend(str(installed_plugins[name]))
+        forget()
+
+    yield install
+    monkeypatch.undo()
+    forget()
