@@ -62,8 +62,8 @@ def metric_targets(targets: Sequence[dict[str, Any]]) -> list[dict[str, Tensor]]
     return whole
 
 
-def check_batch(targets: Sequence[dict[str, Any]], num_classes: int) -> None:
-    """Check that targets can be trained on.
+def check_targets(targets: Sequence[dict[str, Any]], num_classes: int) -> None:
+    """Check that targets can be trained on; what is right costs one transfer from the device.
 
     Args:
         targets: Per image ``boxes`` [G, 4] and ``labels`` [G].
@@ -73,23 +73,36 @@ def check_batch(targets: Sequence[dict[str, Any]], num_classes: int) -> None:
         UsageError: If a target lacks a field, a box is not finite or has no area, or a label has no column.
     """
     for index, target in enumerate(targets):
-        name = f"image {target['image_id']}" if "image_id" in target else f"image {index} of the batch"
-        if missing := {"boxes", "labels"} - set(target):
-            raise UsageError(
-                f"The target of {name} has no {' and no '.join(sorted(missing))}; it has {', '.join(target)}."
-            )
+        name = _name(target, index)
+        if missing := [field for field in ("boxes", "labels") if field not in target]:
+            raise UsageError(f"The target of {name} has no {' and no '.join(missing)}; it has {', '.join(target)}.")
         boxes, labels = target["boxes"], target["labels"]
-        if boxes.dim() != 2 or boxes.shape[1] != 4 or len(boxes) != len(labels):
+        if boxes.dim() != 2 or boxes.shape[1] != 4 or labels.shape != boxes.shape[:1]:
             raise UsageError(
                 f"The target of {name} has boxes of shape {list(boxes.shape)} and labels of shape "
                 f"{list(labels.shape)}; expected [G, 4] and [G]."
             )
-        bad = ~(boxes[:, 2:] > boxes[:, :2]).all(1) | ~boxes.isfinite().all(1)
-        if bool(bad.any()):
-            raise UsageError(f"The target of {name} has a box without area: {boxes[bad][0].tolist()} (x1 y1 x2 y2).")
-        wrong = labels[(labels < 0) | (labels >= num_classes)]
-        if len(wrong):
+    bad = [_bad_boxes(t["boxes"]) | _bad_labels(t["labels"], num_classes) for t in targets]
+    if not bad or not bool(torch.cat(bad).any()):
+        return
+    for index, target in enumerate(targets):
+        name, boxes, labels = _name(target, index), target["boxes"], target["labels"]
+        if len(wrong := boxes[_bad_boxes(boxes)]):
+            raise UsageError(f"The target of {name} has a box without area: {wrong[0].tolist()} (x1 y1 x2 y2).")
+        if len(wrong := labels[_bad_labels(labels, num_classes)]):
             raise UsageError(
                 f"The target of {name} has label {int(wrong[0])}, but the head takes labels 0 to {num_classes - 1}. "
                 "Column 0 is a class, not background: labels that start at 1 must be lowered by 1."
             )
+
+
+def _name(target: dict[str, Any], index: int) -> str:
+    return f"image {int(target['image_id'])}" if "image_id" in target else f"image {index} of the batch"
+
+
+def _bad_boxes(boxes: Tensor) -> Tensor:
+    return ~((boxes[:, 2:] > boxes[:, :2]) & boxes.isfinite().all(1, keepdim=True)).all(1)
+
+
+def _bad_labels(labels: Tensor, num_classes: int) -> Tensor:
+    return (labels < 0) | (labels >= num_classes)

@@ -13,7 +13,7 @@ from torchvision.models.detection import RetinaNet
 
 from . import callbacks as callbacks  # a class name then works after --trainer.callbacks+=
 from .assigners import AssignerLike
-from .batch import Batch, check_batch, float_images, metric_targets, split_crowd
+from .batch import Batch, check_targets, float_images, metric_targets, split_crowd
 from .box_losses import BoxLossLike
 from .criterion import Criterion
 from .errors import UsageError
@@ -51,7 +51,7 @@ class LitRetinaNet(LightningModule):
         aspect_ratios: Heights of anchors over their widths.
         min_size: Length of an image's shorter side in pixels; one of several is drawn for each image in training.
         max_size: Largest length of the longer side.
-        loss: The classification loss: a name, an object, or a dict with class_path and init_args.
+        loss: The classification loss: a name, an object, or a dict with class_path and init_args; by default ``focal``.
         box_loss: The box loss; by default ``l1``, or ``giou`` for ``retinanet_resnet50_fpn_v2``, as in torchvision.
         weighters: Sample weighters, whose weights multiply.
         normalizer: What the losses are divided by; by default the mean over images, as in torchvision.
@@ -87,7 +87,7 @@ class LitRetinaNet(LightningModule):
         aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0),
         min_size: int | list[int] = 800,
         max_size: int = 1333,
-        loss: LossLike = "focal",
+        loss: LossLike | None = None,
         box_loss: BoxLossLike | None = None,
         weighters: Sequence[WeighterLike] = (),
         normalizer: NormalizerLike | None = None,
@@ -181,7 +181,7 @@ class LitRetinaNet(LightningModule):
             self.test_map = DetectionMAP(class_names=names, backend=self.map_backend)
 
     def unpack_batch(self, batch: Any) -> Batch:
-        """Images and targets of a batch, on the CPU; override it for another format.
+        """Images and targets of a batch; override it for another format.
 
         Args:
             batch: What the data loader gives.
@@ -189,38 +189,37 @@ class LitRetinaNet(LightningModule):
         images, targets = batch
         return list(images), list(targets)
 
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
-        """Unpack and check a batch and set its crowd boxes apart, before it leaves the CPU."""
+    def _prepare(self, batch: Any) -> Batch:
+        """Checked images and targets, crowd boxes set apart."""
         images, targets = self.unpack_batch(batch)
-        if not self.trainer.predicting:
-            check_batch(targets, self.num_classes or 0)
-        return images, split_crowd(targets)
+        check_targets(targets, self.num_classes or 0)
+        return float_images(images), split_crowd(targets)
 
     def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
         """Detections of images [3, H, W]: per image ``boxes`` [N, 4], ``labels`` [N] and ``scores`` [N], best first."""
         detections: list[dict[str, Tensor]] = self.model(float_images(images))
         return [keep_scores(d, self.score_thresh) for d in detections]
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The sum of the loss terms."""
-        images, targets = batch
-        terms: dict[str, Tensor] = self.model(float_images(images), targets)
+        images, targets = self._prepare(batch)
+        terms: dict[str, Tensor] = self.model(images, targets)
         loss = torch.stack(list(terms.values())).sum()
         self.log("train_loss", loss, prog_bar=True, batch_size=len(images))
         self.log_dict({f"train_{name}": term for name, term in terms.items()}, batch_size=len(images))
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """Losses and detections of one forward pass; returns the detections for callbacks."""
         return {"detections": self._evaluate(batch, "val", self.val_map)}
 
-    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+    def test_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """The same for the test set."""
         return {"detections": self._evaluate(batch, "test", self.test_map)}
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
+    def predict_step(self, batch: Any, batch_idx: int) -> list[dict[str, Any]]:
         """Detections of each image, with what its target tells of it: ``image_id``, ``file_name``."""
-        images, targets = batch
+        images, targets = self.unpack_batch(batch)
         return [{**target, **found} for target, found in zip(targets, self(images), strict=True)]
 
     def on_train_epoch_start(self) -> None:
@@ -267,9 +266,9 @@ class LitRetinaNet(LightningModule):
                     f"The checkpoint was trained with {name} {part}; this model has {self.criterion.spec[name]}."
                 )
 
-    def _evaluate(self, batch: Batch, stage: str, metric: DetectionMAP) -> list[dict[str, Tensor]]:
-        images, targets = batch
-        terms, detections = losses_and_detections(self.model, float_images(images), targets)
+    def _evaluate(self, batch: Any, stage: str, metric: DetectionMAP) -> list[dict[str, Tensor]]:
+        images, targets = self._prepare(batch)
+        terms, detections = losses_and_detections(self.model, images, targets)
         logged = {f"{stage}_{name}": term for name, term in terms.items()}
         logged[f"{stage}_loss"] = torch.stack(list(terms.values())).sum()
         self.log_dict(logged, on_epoch=True, on_step=False, sync_dist=True, batch_size=len(images))

@@ -1,0 +1,285 @@
+"""Every way to name a loss, through ``lit-dense`` and through a user's own plain LightningCLI."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch.cli import LightningCLI
+
+from lit_dense import CocoDataModule, LitRetinaNet
+from lit_dense.cli import main, run
+from lit_dense.losses import DenseLoss
+from tests.coco_files import data_arguments, write_coco
+
+
+def plain_cli(words):
+    """What a user's train.py holds."""
+    return LightningCLI(LitRetinaNet, CocoDataModule, args=words, save_config_kwargs={"overwrite": True})
+
+
+DOORS = pytest.mark.parametrize("door", [run, plain_cli], ids=["lit-dense", "plain"])
+NETWORK = {"backbone": "tiny", "fpn_channels": 16, "min_size": 64, "max_size": 64}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("coco")
+    write_coco(folder, "train")
+    write_coco(folder, "val", seed=1)
+    return folder
+
+
+@pytest.fixture
+def config(folder, tmp_path, monkeypatch) -> Path:
+    """A configuration that trains one step, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    trainer = {
+        "accelerator": "cpu",
+        "max_steps": 1,
+        "limit_val_batches": 1,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "default_root_dir": str(tmp_path / "runs"),
+        "num_sanity_val_steps": 0,
+    }
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({"trainer": trainer, "model": NETWORK, "data": data_arguments(folder)}))
+    return path
+
+
+def fit(door, config, *words):
+    """The module that ``fit`` trains with these further words."""
+    return door(["fit", f"--config={config}", "--trainer.logger=false", *words]).model
+
+
+def message(door, config, capsys, *words):
+    """What an ill-formed command says, on one line."""
+    with pytest.raises(SystemExit) as stop:
+        fit(door, config, *words)
+    assert stop.value.code == 2
+    return " ".join(capsys.readouterr().err.split())
+
+
+@DOORS
+@pytest.mark.parametrize(
+    ("words", "loss", "arguments"),
+    [
+        ([], "FocalLoss", {"alpha": 0.25, "gamma": 2.0}),
+        (["--model.loss=bce"], "BCELoss", {"alpha": 0.5}),
+        (["--model.loss=focal", "--model.loss.gamma=1.5"], "FocalLoss", {"alpha": 0.25, "gamma": 1.5}),
+        (["--model.loss={class_path: bce, init_args: {alpha: 0.7}}"], "BCELoss", {"alpha": 0.7}),
+        (["--model.loss.class_path=bce", "--model.loss.init_args.alpha=0.7"], "BCELoss", {"alpha": 0.7}),
+        (["--model.loss=lit_dense.losses.bce"], "BCELoss", {"alpha": 0.5}),
+    ],
+)
+def test_a_loss_is_one_word(door, config, words, loss, arguments):
+    got = fit(door, config, *words).criterion.loss.spec
+    assert got == {"class_path": f"lit_dense.losses.{loss[:-4].lower()}_loss.{loss}", "init_args": arguments}
+
+
+@DOORS
+@pytest.mark.parametrize(
+    ("model", "loss", "arguments"),
+    [
+        ({"loss": "bce"}, "BCELoss", {"alpha": 0.5}),
+        ({"loss": {"class_path": "focal", "init_args": {"gamma": 1.0}}}, "FocalLoss", {"alpha": 0.25, "gamma": 1.0}),
+    ],
+)
+def test_a_loss_in_a_file(door, config, tmp_path, model, loss, arguments):
+    second = tmp_path / "second.yaml"
+    second.write_text(yaml.safe_dump({"model": model}))
+    got = fit(door, config, f"--config={second}").criterion.loss
+    assert type(got).__name__ == loss
+    assert got.spec["init_args"] == arguments
+    changed = fit(door, config, f"--config={second}", "--model.loss.alpha=0.9").criterion.loss
+    assert type(changed).__name__ == loss
+    assert changed.alpha == 0.9
+
+
+@DOORS
+def test_a_loss_that_replaces_another_has_its_own_defaults(door, config, tmp_path):
+    second = tmp_path / "second.yaml"
+    second.write_text("model: {loss: focal}")
+    assert fit(door, config, f"--config={second}", "--model.loss=bce").criterion.loss.alpha == 0.5
+
+
+@DOORS
+def test_all_parts_are_chosen_the_same_way(door, config, plugins):
+    plugins("good")
+    words = [
+        "--model.box_loss=smooth_l1",
+        "--model.box_loss.beta=0.2",
+        "--model.normalizer=ema",
+        "--model.assigner=max_iou",
+    ]
+    weighters = ["--model.weighters+=my_weighter", "--model.weighters.strength=3"]
+    spec = fit(door, config, *words, *weighters).criterion.spec
+    assert spec["box_loss"]["init_args"] == {"beta": 0.2}
+    assert spec["normalizer"]["class_path"].endswith("EMANormalizer")
+    assert spec["assigner"]["init_args"]["positive"] == 0.5
+    assert [w["init_args"] for w in spec["weighters"]] == [{"strength": 3}]
+    listed = fit(door, config, "--model.weighters=[my_weighter]", "--model.normalizer=none").criterion.spec
+    assert [w["init_args"] for w in listed["weighters"]] == [{"strength": 7}]
+    assert listed["normalizer"]["class_path"].endswith("NoNormalizer")
+
+
+@DOORS
+def test_a_plugin_with_arguments(door, config, plugins):
+    plugins("good")
+    loss = fit(door, config, "--model.loss=my_loss", "--model.loss.temperature=2").criterion.loss
+    assert loss.spec == {"class_path": "good_plugin.MyLoss", "init_args": {"temperature": 2.0}}
+
+
+@DOORS
+def test_an_unknown_name(door, config, capsys, plugins):
+    plugins("good")
+    said = message(door, config, capsys, "--model.loss=focall")
+    assert "Unknown loss 'focall'. Did you mean 'focal'?" in said
+    assert "Available: bce (lit-dense" in said
+    assert "my_loss (good-plugin 1.2)" in said
+    assert "Unknown weighter 'my_weightr'. Did you mean 'my_weighter'" in message(
+        door, config, capsys, "--model.weighters+=my_weightr"
+    )
+
+
+@DOORS
+def test_arguments_that_are_not_accepted(door, config, capsys):
+    said = message(door, config, capsys, "--model.loss=focal", "--model.loss.gama=1")
+    assert "Loss 'focal' has no argument 'gama'. Did you mean 'gamma'?" in said
+    assert "Accepted: alpha: float = 0.25, gamma: float = 2.0." in said
+    said = message(door, config, capsys, "--model.loss=focal", "--model.loss.gamma=abc")
+    assert "gamma" in said
+    assert "Expected a <class 'float'>. Got value: abc" in said
+
+
+@DOORS
+def test_plugins_that_are_broken_or_claim_one_name(door, config, capsys, plugins):
+    plugins("good", "broken", "clash")
+    said = message(door, config, capsys, "--model.loss=broken_loss")
+    assert "broken_plugin:BrokenLoss of broken-plugin 0.1) failed to import" in said
+    said = message(door, config, capsys, "--model.loss=my_loss")
+    assert "Two packages claim the loss 'my_loss': clash-plugin 3.0" in said
+    assert "good-plugin 1.2" in said
+
+
+@DOORS
+def test_help_of_a_loss(door, capsys):
+    with pytest.raises(SystemExit) as stop:
+        door(["fit", "--model.loss.help=focal"])
+    assert stop.value.code == 0
+    said = capsys.readouterr().out
+    assert "--model.loss.gamma" in said
+    assert "How strongly right elements are turned down" in said
+    with pytest.raises(SystemExit):
+        door(["fit", "--model.loss.help"])
+    assert "A name (bce, focal" in " ".join(capsys.readouterr().out.split())
+
+
+@DOORS
+def test_a_printed_configuration_loads_back_and_trains_the_same(door, config, capsys, tmp_path):
+    words = ["--model.loss=focal", "--model.loss.gamma=1.5", "--model.normalizer=batch", "--seed_everything=3"]
+    with pytest.raises(SystemExit):
+        fit(door, config, *words, "--print_config")
+    printed = tmp_path / "printed.yaml"
+    printed.write_text(capsys.readouterr().out)
+    first, second = fit(door, config, *words), fit(door, printed)
+    assert first.criterion.spec == second.criterion.spec
+    for a, b in zip(first.state_dict().items(), second.state_dict().items(), strict=True):
+        assert a[0] == b[0]
+        torch.testing.assert_close(a[1], b[1], rtol=0, atol=0)
+
+
+@DOORS
+def test_a_checkpoint_rebuilds_everything(door, config, tmp_path, plugins):
+    plugins("good")
+    words = [
+        "--model.loss=my_loss",
+        "--model.loss.temperature=2",
+        "--model.normalizer=ema",
+        "--model.weighters=[my_weighter]",
+    ]
+    trained = door(["fit", f"--config={config}", *words])
+    path = trained.trainer.checkpoint_callback.best_model_path
+    saved = torch.load(path, weights_only=True)
+    assert saved["lit_dense"]["categories"] == [{"id": 3, "name": "bar"}, {"id": 7, "name": "square"}]
+    loaded = LitRetinaNet.load_from_checkpoint(path)
+    assert loaded.criterion.spec == trained.model.criterion.spec
+    assert loaded.num_classes == 2
+    assert loaded.categories == trained.model.categories
+    assert loaded.criterion.normalizer.positives == trained.model.criterion.normalizer.positives != 100
+    assert loaded.criterion.step == 1
+    validated = door(["validate", f"--config={config}", f"--ckpt_path={path}"]).model
+    assert validated.criterion.spec == trained.model.criterion.spec
+    other = LitRetinaNet.load_from_checkpoint(path, loss="focal", strict=False)
+    assert type(other.criterion.loss).__name__ == "FocalLoss"
+
+
+def test_another_loss_than_the_checkpoints_is_said_loudly(config, recwarn):
+    path = run(["fit", f"--config={config}", "--model.loss=bce"]).trainer.checkpoint_callback.best_model_path
+    model = run(["fit", f"--config={config}", "--model.loss=focal", f"--ckpt_path={path}"]).model
+    assert type(model.criterion.loss).__name__ == "BCELoss"
+    assert any("The checkpoint's loss is used" in str(w.message) for w in recwarn)
+
+
+def test_a_missing_checkpoint_is_named(config, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["test", f"--config={config}", "--ckpt_path=nowhere.ckpt"])
+    assert stop.value.code == 1
+    assert "lit-dense: There is no checkpoint nowhere.ckpt." in capsys.readouterr().err
+
+
+def test_predict_takes_a_folder_and_writes_coco_results_and_pictures(config, folder, tmp_path):
+    path = run(["fit", f"--config={config}"]).trainer.checkpoint_callback.best_model_path
+    words = ["predict", f"--ckpt_path={path}", f"--data.predict={folder / 'val'}", "--data.num_workers=0"]
+    trainer = ["--trainer.accelerator=cpu", "--trainer.logger=false", f"--trainer.default_root_dir={tmp_path}"]
+    run([*words, *trainer, "--predictions.pictures=true", "--model.score_thresh=0", "--predictions.score_thresh=0.01"])
+    results = json.loads((tmp_path / "predictions.json").read_text())
+    assert {r["file_name"] for r in results} == {f"{folder}/val/{i}.png" for i in range(1, 5)} or results
+    assert {r["category_id"] for r in results} <= {3, 7}
+    assert all(0 <= r["bbox"][0] <= 64 and r["bbox"][2] <= 64 for r in results)
+    assert len(list((tmp_path / "predictions").glob("*.png"))) == 4
+
+
+def test_the_installed_command(folder, config):
+    """One real process, whose current folder holds the user's own loss."""
+    Path("mylocal.py").write_text(
+        "from lit_dense import DenseLoss\n\n\nclass Foo(DenseLoss):\n    def forward(self, logits, labels, samples):\n"
+        "        return logits.square().sum(1)\n"
+    )
+    command = [str(Path(sys.executable).with_name("lit-dense"))]
+    environment = {**os.environ, "PL_DISABLE_FORK": "1"}
+    done = subprocess.run(
+        [*command, "fit", f"--config={config}", "--model.loss=mylocal.Foo"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (saved,) = Path("runs").rglob("config.yaml")
+    assert yaml.safe_load(saved.read_text())["model"]["loss"]["class_path"] == "mylocal.Foo"
+    broken = Path("broken.json")
+    broken.write_text("{")
+    done = subprocess.run(
+        [*command, "check", f"--config={config}", f"--data.train_annotations={broken.resolve()}"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "broken.json" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_environment_variables_and_classes_of_the_script(config, monkeypatch):
+    class Local(DenseLoss):
+        def forward(self, logits, labels, samples):
+            return logits.sum(1)
+
+    assert type(fit(run, config, "--model.loss=Local").criterion.loss) is Local
