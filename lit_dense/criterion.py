@@ -27,8 +27,8 @@ class Criterion(nn.Module):
     terms that are connected to the predictions.
 
     Args:
-        loss: The classification loss: a name, an object, or a dict with class_path and init_args; by default ``focal``.
-        box_loss: The box loss, given the same way; by default ``l1``.
+        loss: The classification loss: a name, an object, or a dict with class_path and init_args.
+        box_loss: The box loss, given the same way.
         weighters: Weighters, whose weights multiply.
         normalizer: What the sums are divided by; by default ``image``, unless a loss brings its own.
         assigner: Matches anchors and ground truths; by default the detector's own matcher does.
@@ -39,17 +39,15 @@ class Criterion(nn.Module):
 
     def __init__(
         self,
-        loss: LossLike | None = None,
-        box_loss: BoxLossLike | None = None,
+        loss: LossLike = "focal",
+        box_loss: BoxLossLike = "l1",
         weighters: Sequence[WeighterLike] = (),
         normalizer: NormalizerLike | None = None,
         assigner: AssignerLike | None = None,
     ) -> None:
         super().__init__()
-        # the defaults are no names in the signature: on a command line the arguments of a default that is replaced
-        # would be handed on to its successor, where that has arguments of the same names
-        self.loss = LOSSES.build(loss or "focal")
-        self.box_loss = BOX_LOSSES.build(box_loss or "l1")
+        self.loss = LOSSES.build(loss)
+        self.box_loss = BOX_LOSSES.build(box_loss)
         self.weighters = nn.ModuleList(WEIGHTERS.build(w) for w in weighters)
         self.assigner = None if assigner is None else ASSIGNERS.build(assigner)
         chosen = None if normalizer is None else NORMALIZERS.build(normalizer)

@@ -85,7 +85,7 @@ class DenseHead(RetinaNetHead):  # type: ignore[misc]  # torchvision has no type
 
 def patch(
     model: nn.Module,
-    loss: Any = None,
+    loss: Any = "focal",
     box_loss: Any = None,
     weighters: Sequence[Any] = (),
     normalizer: Any = None,
@@ -95,7 +95,7 @@ def patch(
 
     Args:
         model: A torchvision RetinaNet, or any module that contains one.
-        loss: The classification loss: a name, an object, or a dict with class_path and init_args; by default ``focal``.
+        loss: The classification loss: a name, an object, or a dict with class_path and init_args.
         box_loss: The box loss; by default the one that the model has.
         weighters: Weighters, whose weights multiply.
         normalizer: What the sums are divided by; torchvision's, the mean over images, by default.

@@ -51,7 +51,7 @@ class LitRetinaNet(LightningModule):
         aspect_ratios: Heights of anchors over their widths.
         min_size: Length of an image's shorter side in pixels; one of several is drawn for each image in training.
         max_size: Largest length of the longer side.
-        loss: The classification loss: a name, an object, or a dict with class_path and init_args; by default ``focal``.
+        loss: The classification loss: a name, an object, or a dict with class_path and init_args.
         box_loss: The box loss; by default ``l1``, or ``giou`` for ``retinanet_resnet50_fpn_v2``, as in torchvision.
         weighters: Sample weighters, whose weights multiply.
         normalizer: What the losses are divided by; by default the mean over images, as in torchvision.
@@ -87,7 +87,7 @@ class LitRetinaNet(LightningModule):
         aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0),
         min_size: int | list[int] = 800,
         max_size: int = 1333,
-        loss: LossLike | None = None,
+        loss: LossLike = "focal",
         box_loss: BoxLossLike | None = None,
         weighters: Sequence[WeighterLike] = (),
         normalizer: NormalizerLike | None = None,

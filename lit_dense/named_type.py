@@ -5,8 +5,10 @@ jsonargparse asks the class in an annotation three things: which subclasses it h
 from a registry is all that names need: nothing of jsonargparse is imported or replaced.
 """
 
+import sys
 from abc import ABCMeta
 from collections.abc import Iterable, Iterator
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from .errors import UsageError
@@ -42,10 +44,25 @@ class _NamedMeta(ABCMeta):
         if isinstance(value, type):
             return False
         cls.given = ()
-        if isinstance(value, cls.registry.base):
+        if isinstance(value, cls.registry.base) or cls._is_name(value):
             return True
         cls._explain(value)
         return False
+
+    def _is_name(cls, value: Any) -> bool:
+        """Whether this is a name, which then stays the word that the user wrote.
+
+        jsonargparse would turn it into a class path with arguments, and hand on to it the arguments of the class that
+        it replaces where both have one of the same name: ``--model.loss=bce`` would get the alpha of focal.
+        """
+        registry = cls.registry
+        if not isinstance(value, str) or value not in {*registry.points, *registry.unnamed()} or not _reading():
+            return False
+        try:
+            registry.find(value)
+        except ImportError as error:
+            raise UsageError(str(error)) from error  # jsonargparse shows the message of a ValueError
+        return True
 
     def __subclasscheck__(cls, sub: type) -> bool:
         given, cls.given = cls.given, ()
@@ -72,6 +89,20 @@ class _NamedMeta(ABCMeta):
             value = value.get("class_path")
         if isinstance(value, str) and value.isidentifier() and value not in {*registry.points, *registry.unnamed()}:
             raise UsageError(registry.unknown(value))
+
+
+def _reading() -> bool:
+    """Whether jsonargparse asks while it reads a value rather than while it writes one, which it has to do itself.
+
+    It does not tell, but the function that asks has an argument ``serialize``. Where a later version has none, names
+    are treated as jsonargparse treats them.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if "serialize" in frame.f_locals:
+            return not frame.f_locals["serialize"]
+        frame = frame.f_back
+    return False
 
 
 def named_type(registry: "Registry[Any]", label: str) -> Any:

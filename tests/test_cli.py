@@ -52,6 +52,11 @@ def config(folder, tmp_path, monkeypatch) -> Path:
     return path
 
 
+class LogitSum(DenseLoss):
+    def forward(self, logits, labels, samples):
+        return logits.sum(1)
+
+
 def fit(door, config, *words):
     """The module that ``fit`` trains with these further words."""
     return door(["fit", f"--config={config}", "--trainer.logger=false", *words]).model
@@ -72,6 +77,7 @@ def message(door, config, capsys, *words):
         ([], "FocalLoss", {"alpha": 0.25, "gamma": 2.0}),
         (["--model.loss=bce"], "BCELoss", {"alpha": 0.5}),
         (["--model.loss=focal", "--model.loss.gamma=1.5"], "FocalLoss", {"alpha": 0.25, "gamma": 1.5}),
+        (["--model.loss.gamma=1.5"], "FocalLoss", {"alpha": 0.25, "gamma": 1.5}),
         (["--model.loss={class_path: bce, init_args: {alpha: 0.7}}"], "BCELoss", {"alpha": 0.7}),
         (["--model.loss.class_path=bce", "--model.loss.init_args.alpha=0.7"], "BCELoss", {"alpha": 0.7}),
         (["--model.loss=lit_dense.losses.bce"], "BCELoss", {"alpha": 0.5}),
@@ -104,8 +110,9 @@ def test_a_loss_in_a_file(door, config, tmp_path, model, loss, arguments):
 @DOORS
 def test_a_loss_that_replaces_another_has_its_own_defaults(door, config, tmp_path):
     second = tmp_path / "second.yaml"
-    second.write_text("model: {loss: focal}")
-    assert fit(door, config, f"--config={second}", "--model.loss=bce").criterion.loss.alpha == 0.5
+    for loss in ("focal", "{class_path: focal, init_args: {alpha: 0.9, gamma: 3.0}}"):
+        second.write_text(f"model: {{loss: {loss}}}")
+        assert fit(door, config, f"--config={second}", "--model.loss=bce").criterion.loss.alpha == 0.5
 
 
 @DOORS
@@ -207,6 +214,7 @@ def test_a_checkpoint_rebuilds_everything(door, config, tmp_path, plugins):
     path = trained.trainer.checkpoint_callback.best_model_path
     saved = torch.load(path, weights_only=True)
     assert saved["lit_dense"]["categories"] == [{"id": 3, "name": "bar"}, {"id": 7, "name": "square"}]
+    assert yaml.safe_load((Path(trained.trainer.log_dir) / "config.yaml").read_text())["model"]["normalizer"] == "ema"
     loaded = LitRetinaNet.load_from_checkpoint(path)
     assert loaded.criterion.spec == trained.model.criterion.spec
     assert loaded.num_classes == 2
@@ -277,9 +285,5 @@ def test_the_installed_command(folder, config):
     assert "Traceback" not in done.stderr
 
 
-def test_environment_variables_and_classes_of_the_script(config, monkeypatch):
-    class Local(DenseLoss):
-        def forward(self, logits, labels, samples):
-            return logits.sum(1)
-
-    assert type(fit(run, config, "--model.loss=Local").criterion.loss) is Local
+def test_a_class_of_the_users_script_is_named_by_its_class(config):
+    assert type(fit(run, config, "--model.loss=LogitSum").criterion.loss) is LogitSum

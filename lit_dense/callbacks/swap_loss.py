@@ -22,7 +22,7 @@ class SwapLoss(Callback):
     is saved under the checkpoint's ``callbacks`` and restored on resume. After the run the model has its stock head.
 
     Args:
-        loss: The classification loss: a name, an object, or a dict with class_path and init_args; by default ``focal``.
+        loss: The classification loss: a name, an object, or a dict with class_path and init_args.
         box_loss: The box loss; by default the one that the model has.
         weighters: Sample weighters, whose weights multiply.
         normalizer: What the losses are divided by; by default the mean over images, as in torchvision.
@@ -38,7 +38,7 @@ class SwapLoss(Callback):
 
     def __init__(
         self,
-        loss: LossLike | None = None,
+        loss: LossLike = "focal",
         box_loss: BoxLossLike | None = None,
         weighters: Sequence[WeighterLike] = (),
         normalizer: NormalizerLike | None = None,
