@@ -21,45 +21,30 @@ def float_images(images: Sequence[Tensor]) -> list[Tensor]:
     return [i if i.is_floating_point() else i.float().div_(255) for i in images]
 
 
-def split_crowd(targets: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Targets whose crowd boxes lie apart, as ``crowd_boxes`` and ``crowd_labels``: no anchor is trained on them.
+def without_crowd(targets: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Targets without their crowd boxes: no anchor is trained on one.
 
     Args:
-        targets: Targets, of which ``iscrowd`` [G] tells which boxes stand for a crowd.
+        targets: Targets, of which ``iscrowd`` [G], where it is given, tells which boxes stand for a crowd.
     """
-    split = []
-    for target in targets:
-        crowd = target.get("iscrowd")
-        if crowd is None or not bool(crowd.any()):
-            split.append(target)
-            continue
-        keep, rows = crowd == 0, len(crowd)
-        fields = {
-            name: value[keep] if isinstance(value, Tensor) and value.dim() > 0 and len(value) == rows else value
-            for name, value in target.items()
-        }
-        split.append({**fields, "crowd_boxes": target["boxes"][~keep], "crowd_labels": target["labels"][~keep]})
-    return split
+    return [_without_crowd(t) if "iscrowd" in t and bool(t["iscrowd"].any()) else t for t in targets]
+
+
+def _without_crowd(target: dict[str, Any]) -> dict[str, Any]:
+    keep = target["iscrowd"] == 0
+    return {
+        name: value[keep] if isinstance(value, Tensor) and value.dim() > 0 and len(value) == len(keep) else value
+        for name, value in target.items()
+    }
 
 
 def metric_targets(targets: Sequence[dict[str, Any]]) -> list[dict[str, Tensor]]:
-    """Targets for the metric: the crowd boxes back among the others, and told apart by ``iscrowd``.
+    """What of the targets the metric takes: boxes, labels, and where they are given areas and crowds.
 
     Args:
-        targets: Targets as :func:`split_crowd` gives them.
+        targets: Targets of whole images, crowd boxes included.
     """
-    whole = []
-    for target in targets:
-        boxes, labels = target["boxes"], target["labels"]
-        crowd_boxes, crowd_labels = target.get("crowd_boxes", boxes[:0]), target.get("crowd_labels", labels[:0])
-        whole.append(
-            {
-                "boxes": torch.cat([boxes, crowd_boxes]),
-                "labels": torch.cat([labels, crowd_labels]),
-                "iscrowd": torch.cat([torch.zeros_like(labels), torch.ones_like(crowd_labels)]),
-            }
-        )
-    return whole
+    return [{name: t[name] for name in ("boxes", "labels", "area", "iscrowd") if name in t} for t in targets]
 
 
 def check_targets(targets: Sequence[dict[str, Any]], num_classes: int) -> None:

@@ -13,7 +13,7 @@ from torchvision.models.detection import RetinaNet
 
 from . import callbacks as callbacks  # a class name then works after --trainer.callbacks+=
 from .assigners import AssignerLike
-from .batch import Batch, check_targets, float_images, metric_targets, split_crowd
+from .batch import Batch, check_targets, float_images, metric_targets, without_crowd
 from .box_losses import BoxLossLike
 from .criterion import Criterion
 from .errors import UsageError
@@ -190,10 +190,10 @@ class LitRetinaNet(LightningModule):
         return list(images), list(targets)
 
     def _prepare(self, batch: Any) -> Batch:
-        """Checked images and targets, crowd boxes set apart."""
+        """Checked images and targets."""
         images, targets = self.unpack_batch(batch)
         check_targets(targets, self.num_classes or 0)
-        return float_images(images), split_crowd(targets)
+        return float_images(images), targets
 
     def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
         """Detections of images [3, H, W]: per image ``boxes`` [N, 4], ``labels`` [N] and ``scores`` [N], best first."""
@@ -203,7 +203,7 @@ class LitRetinaNet(LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The sum of the loss terms."""
         images, targets = self._prepare(batch)
-        terms: dict[str, Tensor] = self.model(images, targets)
+        terms: dict[str, Tensor] = self.model(images, without_crowd(targets))
         loss = torch.stack(list(terms.values())).sum()
         self.log("train_loss", loss, prog_bar=True, batch_size=len(images))
         self.log_dict({f"train_{name}": term for name, term in terms.items()}, batch_size=len(images))
@@ -268,7 +268,7 @@ class LitRetinaNet(LightningModule):
 
     def _evaluate(self, batch: Any, stage: str, metric: DetectionMAP) -> list[dict[str, Tensor]]:
         images, targets = self._prepare(batch)
-        terms, detections = losses_and_detections(self.model, images, targets)
+        terms, detections = losses_and_detections(self.model, images, without_crowd(targets))
         logged = {f"{stage}_{name}": term for name, term in terms.items()}
         logged[f"{stage}_loss"] = torch.stack(list(terms.values())).sum()
         self.log_dict(logged, on_epoch=True, on_step=False, sync_dist=True, batch_size=len(images))
@@ -280,7 +280,10 @@ class LitRetinaNet(LightningModule):
     def _log_map(self, stage: str, metric: DetectionMAP) -> None:
         results = metric.compute()
         metric.reset()
-        self.log_dict({f"{stage}_{name}": value for name, value in results.items()})
+        # every process has the same numbers; monitors on all of them ask for the first ones, nobody for those of classes
+        shared = {f"{stage}_{name}": value for name, value in results.items() if "/" not in name}
+        self.log_dict(shared, sync_dist=True)
+        self.log_dict({f"{stage}_{n}": v for n, v in results.items() if "/" in n}, rank_zero_only=True)
 
     def _num_classes_of_data(self) -> int:
         trainer = self._trainer

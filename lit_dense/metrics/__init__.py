@@ -1,0 +1,3 @@
+"""Metrics of dense detection that are right on any number of processes."""
+
+from .mean_ap import DetectionMAP as DetectionMAP

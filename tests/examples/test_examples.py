@@ -1,0 +1,60 @@
+"""The examples run, and do what they say."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.coco_files import data_arguments, write_coco
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+QUIET = {"enable_progress_bar": False, "enable_model_summary": False}
+
+
+def example(name):
+    specification = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def test_own_detector_learns():
+    metrics = example("own_detector").main(epochs=3, **QUIET)
+    assert metrics["val_map_50"] >= 0
+    assert metrics["train_loss"] < 3
+
+
+def test_swap_loss_changes_somebody_elses_training():
+    swapped = example("swap_loss").main("bce", enable_checkpointing=False, **QUIET)
+    assert set(swapped) == {"classification", "bbox_regression"}
+    assert (
+        swapped["classification"]
+        != example("swap_loss").main("focal", enable_checkpointing=False, **QUIET)["classification"]
+    )
+
+
+def test_own_cli_takes_its_own_loss(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_coco(tmp_path, "train")
+    write_coco(tmp_path, "val", seed=1)
+    module = example("own_cli")
+    monkeypatch.setitem(__import__("sys").modules, "own_cli", module)
+    config = {
+        "model": {"backbone": "tiny", "fpn_channels": 16, "min_size": 64, "max_size": 64},
+        "data": data_arguments(tmp_path),
+        "trainer": {"max_steps": 1, "accelerator": "cpu", "logger": False, **QUIET},
+    }
+    Path("config.yaml").write_text(yaml.safe_dump(config))
+    cli = module.main(["fit", "--config=config.yaml", "--model.loss=LogitHinge", "--model.loss.margin=0.5"])
+    assert cli.model.criterion.loss.margin == 0.5
+
+
+@pytest.mark.slow
+def test_ddp_script(tmp_path):
+    import subprocess
+
+    arguments = ["--trainer.max_steps=2", "--trainer.limit_val_batches=1", f"--trainer.default_root_dir={tmp_path}"]
+    done = subprocess.run(["bash", EXAMPLES / "ddp.sh", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "MEMBER: 2/2" in done.stderr

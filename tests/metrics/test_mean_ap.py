@@ -1,0 +1,299 @@
+import copy
+import pickle
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from lit_dense.metrics import DetectionMAP
+
+from .images import (
+    BOX,
+    NAMES,
+    ONE,
+    PRED,
+    STATS,
+    TARGET,
+    compute,
+    make_images,
+    pycocotools_evaluation,
+    reference,
+    update,
+)
+
+BACKENDS = ["faster_coco_eval", "pycocotools"]
+
+# The numbers are COCO's
+
+SIZES = [8.0, 31.5, 32.0, 32.5, 64.0, 95.5, 96.0, 97.0]  # on both sides of 32 and 96
+
+
+@st.composite
+def random_images(draw):
+    def rows(max_size):
+        box = st.tuples(st.integers(0, 3), st.integers(0, 3), st.sampled_from(SIZES), st.sampled_from(SIZES))
+        drawn = draw(st.lists(st.tuples(box, st.integers(0, len(NAMES) - 1)), max_size=max_size))
+        boxes = [[8.0 * x, 8.0 * y, 8.0 * x + w, 8.0 * y + h] for (x, y, w, h), _ in drawn]
+        labels = torch.tensor([label for _, label in drawn], dtype=torch.int64)
+        return {"boxes": torch.tensor(boxes).reshape(-1, 4), "labels": labels}
+
+    def column(pred, values, dtype):
+        return torch.tensor([draw(st.sampled_from(values)) for _ in pred["labels"]], dtype=dtype)
+
+    images = []
+    for image_id in draw(st.lists(st.integers(0, 1000), min_size=1, max_size=4, unique=True)):
+        pred, target = rows(12), rows(5)
+        pred["scores"] = column(pred, [0.05, 0.3, 0.31, 0.7], torch.float32)
+        if draw(st.booleans()):
+            target["iscrowd"] = column(target, [0, 0, 1], torch.int64)
+        if draw(st.booleans()):
+            target["area"] = column(target, [0.0, 50.0, 1023.5, 1024.0, 1024.5, 9216.0, 9217.0], torch.float32)
+        images.append((pred, target, image_id))
+    return images
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@settings(max_examples=40, deadline=None)
+@given(images=random_images())
+def test_equals_pycocotools(backend, images):
+    assert compute(images, backend=backend) == pytest.approx(reference(images), abs=1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_equals_pycocotools_on_many_images_at_any_coordinates(backend):
+    images = make_images(60)
+    expected = reference(images)
+    assert 0.1 < expected["map"] < 0.9
+    assert compute(images, backend=backend) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_limit_of_detections_holds_per_class_and_can_be_raised(backend):
+    boxes = torch.arange(110.0)[:, None] * 20 + torch.tensor([0.0, 0.0, 10.0, 10.0])
+    target = {"boxes": torch.cat([boxes, boxes + 5]), "labels": torch.arange(2).repeat_interleave(110)}
+    pred = {**target, "scores": torch.linspace(1, 0.1, 220)}
+    default = compute([(pred, target, 1)], backend=backend)
+    assert default == pytest.approx(reference([(pred, target, 1)]), abs=1e-6)
+    assert default["mar_100"] == pytest.approx(100 / 110)
+    raised = compute([(pred, target, 1)], backend=backend, max_detections=200)
+    assert (raised["map"], raised["mar_200"]) == (1, 1)
+    assert "mar_100" not in raised
+    stats = pycocotools_evaluation([(pred, target, 1)], 2, max_detections=200).stats
+    assert (raised["map_50"], raised["mar_200"]) == pytest.approx((stats[1], stats[8]))
+
+
+def test_false_positives_on_images_without_ground_truth_count():
+    box = torch.tensor([[10.0, 10.0, 50.0, 50.0]])
+    found = ({"boxes": box, "scores": torch.tensor([0.5]), "labels": torch.tensor([0])}, {"boxes": box}, 1)
+    found[1]["labels"] = torch.tensor([0])
+    empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    wrong = {"boxes": box, "scores": torch.tensor([0.9]), "labels": torch.tensor([0])}
+    assert compute([found])["map"] == 1
+    assert compute([found, (wrong, empty, 2)])["map"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_class_without_ground_truth_is_minus_one_and_not_in_the_mean(backend):
+    box, one = torch.tensor([[10.0, 10.0, 50.0, 50.0]]), torch.tensor([1])
+    pred = {"boxes": box.repeat(2, 1), "scores": torch.tensor([0.9, 0.8]), "labels": torch.tensor([1, 2])}
+    result = compute([(pred, {"boxes": box, "labels": one}, 1)], backend=backend)
+    assert (result["map"], result["map/dog"], result["map/bird"], result["map_50/fish"]) == (1, 1, -1, -1)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_nothing_seen_gives_minus_one(backend):
+    assert set(compute([], backend=backend).values()) == {-1}
+    empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    assert set(compute([({**empty, "scores": torch.zeros(0)}, empty, 1)], backend=backend).values()) == {-1}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_detections_gives_zero(backend):
+    images = [({"boxes": torch.zeros(0, 4), "scores": torch.zeros(0), "labels": torch.zeros(0)}, t, i)
+              for _, t, i in make_images(3)]  # fmt: skip
+    result = compute(images, backend=backend)
+    assert (result["map"], result["mar_100"]) == (0, 0)
+
+
+# What goes in and how it comes out
+
+
+def test_keys_without_names_are_the_labels_seen():
+    metric = DetectionMAP()
+    update(metric, make_images(5, num_classes=2))
+    assert [*metric.compute()] == [*STATS, "map/0", "map/1", "map_50/0", "map_50/1"]
+    assert all(value.shape == () for value in metric.compute().values())
+
+
+def test_order_of_images_and_batches_does_not_matter():
+    images = make_images(12)
+    shuffled = [images[i] for i in np.random.default_rng(1).permutation(len(images))]
+    assert compute(images) == compute(shuffled)
+
+
+def test_images_without_ids_all_count_and_repeated_ids_count_once():
+    images = make_images(6)
+    metric = DetectionMAP(NAMES)
+    update(metric, images)
+    update(metric, images[::-1])
+    with pytest.warns(UserWarning, match="6 of 12 images were left out"):
+        assert {k: v.item() for k, v in metric.compute().items()} == compute(images)
+    renamed = [(p, t, i + 1000) for p, t, i in images]
+    in_order = sorted(images, key=lambda image: image[2]) + sorted(renamed, key=lambda image: image[2])
+    assert compute(in_order, with_ids=False) == compute(images + renamed)
+
+
+def test_ids_may_be_a_tensor_and_inputs_of_any_float_and_integer_type():
+    images = make_images(4)
+    metric = DetectionMAP(NAMES)
+    preds = [{k: v.double() if k != "labels" else v.to(torch.uint8) for k, v in p.items()} for p, _, _ in images]
+    targets = [{**t, "iscrowd": torch.zeros(len(t["labels"]), dtype=torch.bool)} for _, t, _ in images]
+    metric.update(preds, targets, torch.tensor([i for _, _, i in images]))
+    assert metric.compute()["map"].item() == compute(images)["map"]
+
+
+def test_empty_images_may_come_as_empty_lists_made_tensors():
+    images = make_images(3)
+    empty = torch.tensor([])
+    metric = DetectionMAP(NAMES)
+    update(metric, images)
+    metric.update([{"boxes": empty, "scores": empty, "labels": empty}], [{"boxes": empty, "labels": empty}], [7])
+    assert metric.compute()["map"].item() == compute(images)["map"]
+
+
+@pytest.mark.parametrize(
+    ("preds", "targets", "ids", "message"),
+    [
+        ([PRED], [], None, "preds has 1 images but targets has 0"),
+        (PRED, [TARGET], None, "preds must be a list with one dict"),
+        ([PRED], [BOX], None, "targets must be a list with one dict"),
+        ([PRED], [TARGET], [1, 2], "image_ids has 2 ids for 1 images"),
+        ([PRED], [TARGET], ["a.jpg"], "image_ids must be integers, got .'a.jpg'"),
+        ([PRED], [TARGET], [1.0], "image_ids must be integers"),
+        ([PRED, {"boxes": BOX, "labels": ONE}], [TARGET] * 2, None, r"preds\[1\] has no 'scores'; it has 'boxes', "),
+        ([PRED], [{"boxes": BOX}], None, r"targets\[0\] has no 'labels'"),
+        ([{**PRED, "labels": [0]}], [TARGET], None, r"preds\[0\]\['labels'\] is a list; a tensor"),
+        ([{**PRED, "labels": torch.zeros(1)}], [TARGET], None, r"preds\[0\]\['labels'\] has type torch.float32"),
+        ([{**PRED, "scores": torch.ones(2)}], [TARGET], None, r"\['scores'\] has shape \(2,\); \[1\] is expected"),
+        ([PRED], [{**TARGET, "boxes": torch.zeros(4)}], None, r"targets\[0\]\['boxes'\] has shape \(4,\); \[N, 4\]"),
+        ([PRED], [{**TARGET, "area": torch.ones(1, 1)}], None, r"targets\[0\]\['area'\] has shape \(1, 1\)"),
+        ([PRED], [{**TARGET, "iscrowd": torch.ones(1)}], None, r"targets\[0\]\['iscrowd'\] has type torch.float32"),
+    ],
+)
+def test_wrong_input_is_named_and_leaves_the_metric_as_it_was(preds, targets, ids, message):
+    metric = DetectionMAP()
+    with pytest.raises(ValueError, match=message):
+        metric.update(preds, targets, ids)
+    assert metric.images == metric.boxes == metric.labels == []
+
+
+def test_label_without_a_name_is_an_error():
+    metric = DetectionMAP(["cat"])
+    metric.update([{**PRED, "labels": ONE + 1}], [TARGET])
+    with pytest.raises(ValueError, match="a detection has label 1, but class_names names 1 classes"):
+        metric.compute()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_score_that_is_not_a_number_is_an_error(backend):
+    metric = DetectionMAP(backend=backend)
+    metric.update([{**PRED, "scores": torch.tensor([torch.nan])}], [TARGET])
+    with pytest.raises(ValueError, match="the scores of 1 of 1 detections are not a number"):
+        metric.compute()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"backend": "coco"}, "backend must be 'faster_coco_eval' or 'pycocotools', got 'coco'"),
+        ({"max_detections": 10}, "max_detections must be over 10"),
+        ({"class_names": ["cat", "dog", "cat"]}, "repeated: cat"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        DetectionMAP(**arguments)
+
+
+# A torchmetrics metric
+
+
+def test_states_are_no_larger_than_what_went_in():
+    images = make_images(20)
+    metric = DetectionMAP(NAMES)
+    update(metric, images)
+    states = [rows for name in ("images", "boxes", "labels") for rows in getattr(metric, name)]
+    given = sum(v.numel() * v.element_size() for pred, target, _ in images for v in (*pred.values(), *target.values()))
+    assert sum(rows.numel() * rows.element_size() for rows in states) <= 1.5 * given
+    assert len(states) == 3 * 7  # one of each per batch, not per image
+
+
+def test_forward_gives_the_batch_and_accumulates_without_the_graph():
+    images = make_images(8)
+    for pred, _, _ in images:
+        pred["boxes"].requires_grad_()
+    metric = DetectionMAP(NAMES)
+    for part in (images[:4], images[4:]):
+        preds, targets, ids = zip(*part, strict=True)
+        assert metric(list(preds), list(targets), list(ids))["map"].item() == compute(part)["map"]
+    assert not any(rows.requires_grad for rows in metric.boxes)
+    assert metric.compute()["map"].item() == compute(images)["map"]
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda metric: pickle.loads(pickle.dumps(metric))])
+def test_a_copy_goes_on_from_where_it_was(copied):
+    images = make_images(8)
+    metric = DetectionMAP(NAMES, backend="pycocotools")
+    update(metric, images[:4])
+    other = copied(metric)
+    update(other, images[4:])
+    assert other.compute()["map"].item() == compute(images)["map"]
+    assert metric.compute()["map"].item() == compute(images[:4])["map"]
+
+
+class Detector(pl.LightningModule):
+    def __init__(self, images):
+        super().__init__()
+        self.images = images
+        self.metric = DetectionMAP(NAMES)
+
+    def val_dataloader(self):
+        return DataLoader(
+            self.images, batch_size=3, collate_fn=lambda batch: [list(c) for c in zip(*batch, strict=True)]
+        )
+
+    def validation_step(self, batch, _):
+        self.metric.update(*batch)
+
+    def on_validation_epoch_end(self):
+        self.log_dict(self.metric.compute())
+        self.metric.reset()
+
+
+def test_in_a_lightning_module_each_validation_starts_anew(tmp_path):
+    module = Detector(make_images(8))
+    trainer = pl.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    (first,) = trainer.validate(module, verbose=False)
+    assert first == pytest.approx(compute(module.images))
+    module.images = make_images(5, seed=1)
+    (second,) = trainer.validate(module, verbose=False)
+    assert second == pytest.approx(compute(module.images))
+    assert first["map"] != second["map"]
+
+
+@pytest.mark.gpu
+def test_states_and_result_live_on_the_metrics_device():
+    images = make_images(8)
+    metric = DetectionMAP(NAMES).to("cuda")
+    update(metric, [({k: v.to("cuda") for k, v in pred.items()}, target, i) for pred, target, i in images])
+    result = metric.compute()
+    assert all(rows.device.type == "cuda" for rows in metric.boxes)
+    assert all(value.device.type == "cuda" for value in result.values())
+    assert {key: value.item() for key, value in result.items()} == compute(images)

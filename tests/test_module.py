@@ -1,0 +1,204 @@
+import copy
+
+import pytest
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lit_dense import CocoDataModule, LitRetinaNet
+from lit_dense.errors import UsageError
+from lit_dense.finite import NonFiniteLossError
+from lit_dense.losses import DenseLoss, FocalLoss
+from tests.coco_files import data_arguments, write_coco
+from tests.detectors import random_batch, small_retinanet
+
+NETWORK = {"backbone": "tiny", "fpn_channels": 16, "min_size": 64, "max_size": 64}
+
+
+class SmallRetinaNet(LitRetinaNet):
+    """The way in for a network of one's own."""
+
+    def build_model(self, num_classes):
+        return small_retinanet(num_classes)
+
+
+class InfiniteLoss(DenseLoss):
+    def forward(self, logits, labels, samples):
+        return logits.sum(1) * float("inf")
+
+
+@pytest.fixture
+def data(tmp_path):
+    write_coco(tmp_path, "train")
+    write_coco(tmp_path, "val", seed=1)
+    return CocoDataModule(**data_arguments(tmp_path), transforms=[])
+
+
+def trainer(tmp_path, **arguments):
+    return Trainer(
+        accelerator="cpu",
+        logger=False,
+        default_root_dir=tmp_path,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **{"enable_checkpointing": False, "max_epochs": 1, **arguments},
+    )
+
+
+def test_losses_and_detections_of_validation_come_from_one_forward(tmp_path, data):
+    module = SmallRetinaNet(2)
+    calls = []
+    module.model.backbone.register_forward_hook(lambda *args: calls.append(1))
+    run = trainer(tmp_path)
+    (results,) = run.validate(module, data, verbose=False)
+    assert len(calls) == 1  # one batch of four images
+    assert {"val_loss", "val_classification", "val_bbox_regression", "val_map", "val_map_50"} <= set(results)
+    assert {"val_map/bar", "val_map_50/square"} <= set(results)
+    images, targets = next(iter(data.val_dataloader()))
+    images = [image / 255 for image in images]
+    detections = module.eval()(images)
+    stock = module.model(images)
+    for mine, theirs in zip(detections, stock, strict=True):
+        keep = theirs["scores"] >= module.score_thresh
+        assert torch.equal(mine["boxes"], theirs["boxes"][keep])
+    with torch.no_grad():
+        module.train()
+        terms = module.model(images, targets)
+    torch.testing.assert_close(results["val_classification"], terms["classification"].item())
+
+
+def test_the_number_of_classes_comes_from_the_data_and_is_saved(tmp_path, data):
+    module = LitRetinaNet(**NETWORK, loss=FocalLoss(gamma=1.5), normalizer="ema")
+    trainer(tmp_path, max_steps=1).fit(module, data)
+    assert module.num_classes == 2
+    assert module.model.head.classification_head.num_classes == 2
+    assert module.criterion.class_counts.num_images == 4
+    module.trainer.save_checkpoint(tmp_path / "a.ckpt")
+    saved = torch.load(tmp_path / "a.ckpt", weights_only=True)
+    assert saved["hyper_parameters"]["num_classes"] == 2
+    assert saved["hyper_parameters"]["loss"]["init_args"] == {"alpha": 0.25, "gamma": 1.5}
+    loaded = LitRetinaNet.load_from_checkpoint(tmp_path / "a.ckpt")
+    assert loaded.criterion.loss.gamma == 1.5
+    torch.testing.assert_close(loaded.state_dict(), module.state_dict())
+
+
+def test_a_subclass_that_saves_objects_loads_back(tmp_path, data):
+    module = Preset(2, loss=FocalLoss(gamma=0.5))
+    trainer(tmp_path, max_steps=1).fit(module, data)
+    module.trainer.save_checkpoint(tmp_path / "a.ckpt")
+    loaded = Preset.load_from_checkpoint(tmp_path / "a.ckpt")
+    assert loaded.criterion.loss.gamma == 0.5
+    assert loaded.width == 3
+
+
+class Preset(SmallRetinaNet):
+    def __init__(self, num_classes, loss="bce", width=3):
+        super().__init__(num_classes, loss=loss)
+        self.width = width
+
+
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path, data):
+    def run(steps, checkpoint=None, **arguments):
+        torch.manual_seed(0)
+        module = SmallRetinaNet(2, normalizer="ema", schedule="constant", warmup_steps=2, lr=1e-2)
+        # the schedule depends on the length of the run, which is the same here
+        run = trainer(tmp_path, max_epochs=3, limit_val_batches=0, **arguments)
+        data_again = CocoDataModule(**data_arguments(tmp_path), batch_size=2, seed=5)
+        if steps is not None:
+            run.fit_loop.epoch_loop.max_steps = steps
+        run.fit(module, data_again, ckpt_path=checkpoint)
+        return module
+
+    whole = run(None)
+    saver = ModelCheckpoint(tmp_path / "mid", every_n_train_steps=3, save_top_k=-1)
+    run(3, callbacks=[saver], enable_checkpointing=True)
+    (path,) = (tmp_path / "mid").glob("*step=3.ckpt")
+    torch.manual_seed(99)  # what the process did before must not matter
+    resumed = run(None, checkpoint=path)
+    for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert a == b if isinstance(a, dict) else torch.equal(a, b), name
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path, data):
+    module = SmallRetinaNet(2, loss=InfiniteLoss())
+    with pytest.raises(
+        NonFiniteLossError, match=r"classification = .*InfiniteLoss, L1Loss.*images .*10.*learning rate"
+    ):
+        trainer(tmp_path, num_sanity_val_steps=0).fit(module, data)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"labels": torch.tensor([0, 2])},
+            "image 3 has label 2, but the head takes labels 0 to 1. Column 0 is a class",
+        ),
+        (
+            {"boxes": torch.tensor([[1.0, 1, 5, 5], [2, 2, 2, 9]])},
+            "image 3 has a box without area: .2.0, 2.0, 2.0, 9.0",
+        ),
+        ({"boxes": torch.tensor([[1.0, 1, 5, 5], [2, 2, float("nan"), 9]])}, "image 3 has a box without area"),
+        ({"boxes": torch.zeros(2, 5)}, r"image 3 has boxes of shape \[2, 5\] and labels of shape \[2\]; expected"),
+        ({"boxes": None}, "image 3 has no boxes; it has labels, image_id"),
+    ],
+)
+def test_targets_that_cannot_be_trained_on_are_named(change, message):
+    target = {"boxes": torch.tensor([[1.0, 1, 5, 5], [2, 2, 9, 9]]), "labels": torch.tensor([0, 1]), "image_id": 3}
+    target = {k: v for k, v in {**target, **change}.items() if v is not None}
+    with pytest.raises(UsageError, match=message):
+        SmallRetinaNet(2).training_step(([torch.rand(3, 64, 64)], [target]), 0)
+
+
+def test_crowd_boxes_are_not_trained_on_and_not_counted_as_misses(tmp_path):
+    module = SmallRetinaNet(2)
+    (image,), (target,) = random_batch((2,), num_classes=2)
+    crowd = {**target, "boxes": torch.cat([target["boxes"], torch.tensor([[0.0, 0, 60, 60]])])}
+    crowd |= {"labels": torch.cat([target["labels"], torch.tensor([1])]), "iscrowd": torch.tensor([0, 0, 1])}
+    losses = [module.training_step(([image], [t]), 0) for t in (target, crowd)]
+    assert losses[0] == losses[1]
+
+
+class Labelled(LightningDataModule):
+    num_classes = 3
+
+    def __init__(self, names):
+        super().__init__()
+        self.categories = [{"id": i + 1, "name": name} for i, name in enumerate(names)]
+
+    def val_dataloader(self):
+        return [([torch.rand(3, 64, 64)], [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.long)}])]
+
+
+def test_classes_that_do_not_fit_the_head_are_named(tmp_path):
+    with pytest.raises(UsageError, match="The data has 3 classes, but num_classes=2: .* no column for 'c'"):
+        trainer(tmp_path).validate(SmallRetinaNet(2), Labelled("abc"))
+    module = SmallRetinaNet(3)
+    module.categories = [{"id": i, "name": n} for i, n in enumerate(("N/A", "a", "b"))]
+    with pytest.raises(UsageError, match=r"Column 0 of this model is 'N/A', but the data calls label 0 'a'"):
+        trainer(tmp_path).validate(module, Labelled("abc"))
+    with pytest.raises(UsageError, match="needs num_classes"):
+        trainer(tmp_path).validate(LitRetinaNet(), Labelled("abc").val_dataloader())
+
+
+def test_norms_and_biases_have_no_weight_decay_and_the_backbone_its_own_rate(tmp_path, data):
+    module = LitRetinaNet(2, "mobilenet_v3_small", fpn_channels=16, lr=1e-2, backbone_lr_factor=0.1, min_size=64)
+    trainer(tmp_path, max_steps=1, limit_val_batches=0).fit(module, data)
+    groups = module.optimizers().param_groups
+    assert sorted({(round(g["initial_lr"], 6), g["weight_decay"]) for g in groups}) == [
+        (0.001, 0.0),
+        (0.001, 0.05),
+        (0.01, 0.0),
+        (0.01, 0.05),
+    ]
+    for group in groups:
+        assert all((p.dim() > 1) == (group["weight_decay"] > 0) for p in group["params"])
+    assert sum(len(g["params"]) for g in groups) == sum(p.requires_grad for p in module.parameters())
+
+
+def test_deepcopies_are_independent():
+    module = SmallRetinaNet(2, normalizer="ema")
+    clone = copy.deepcopy(module)
+    assert clone.model.head.criterion is clone.criterion
+    clone.training_step(random_batch((3,), num_classes=2), 0)
+    assert (module.criterion.step, clone.criterion.step) == (0, 1)
