@@ -280,7 +280,7 @@ class LitRetinaNet(LightningModule):
     def _log_map(self, stage: str, metric: DetectionMAP) -> None:
         results = metric.compute()
         metric.reset()
-        # every process has the same numbers; monitors on all of them ask for the first ones, nobody for those of classes
+        # every process has the same numbers; monitors ask each for the first few, but not for those of classes
         shared = {f"{stage}_{name}": value for name, value in results.items() if "/" not in name}
         self.log_dict(shared, sync_dist=True)
         self.log_dict({f"{stage}_{n}": v for n, v in results.items() if "/" in n}, rank_zero_only=True)

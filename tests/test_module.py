@@ -171,7 +171,7 @@ class Labelled(LightningDataModule):
 
 
 def test_classes_that_do_not_fit_the_head_are_named(tmp_path):
-    with pytest.raises(UsageError, match="The data has 3 classes, but num_classes=2: .* no column for 'c'"):
+    with pytest.raises(UsageError, match=r"The data has 3 classes, but num_classes=2: .* no column for 'c'"):
         trainer(tmp_path).validate(SmallRetinaNet(2), Labelled("abc"))
     module = SmallRetinaNet(3)
     module.categories = [{"id": i, "name": n} for i, n in enumerate(("N/A", "a", "b"))]

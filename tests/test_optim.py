@@ -25,6 +25,6 @@ def test_warm_up_takes_at_most_a_tenth_of_the_run():
 
 
 def test_a_run_without_end_has_no_cosine():
-    with pytest.raises(UsageError, match="max_epochs or --trainer.max_steps, or take schedule='constant'"):
+    with pytest.raises(UsageError, match=r"max_epochs or --trainer.max_steps, or take schedule='constant'"):
         WarmupSchedule(float("inf"), "cosine", 10, ())
     assert WarmupSchedule(float("inf"), "constant", 10, ())(20) == 1.0
