@@ -114,7 +114,7 @@ def run(words: Sequence[str]) -> "LightningCLI":
         trainer_class=CheckingTrainer,
         save_config_kwargs={"overwrite": True},
         parser_kwargs={"prog": "lit-dense", "version": __version__},
-        args=list(words),
+        args=None if list(words) == sys.argv[1:] else list(words),  # Lightning warns of args beside sys.argv
     )
 
 

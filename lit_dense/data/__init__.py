@@ -1,0 +1,15 @@
+"""Data: COCO files, images, checks, augmentation, order, and the data module that puts them together."""
+
+from .coco import Category as Category
+from .coco import CocoData as CocoData
+from .dataset import CocoDataset as CocoDataset
+from .module import CocoDataModule as CocoDataModule
+from .problems import DataError as DataError
+from .samplers import Draw as Draw
+from .samplers import EpochSampler as EpochSampler
+from .samplers import ResumableLoader as ResumableLoader
+from .split import stratified_split as stratified_split
+from .summary import CheckReport as CheckReport
+from .summary import check as check
+from .transforms import box_rows as box_rows
+from .transforms import default_train_transforms as default_train_transforms

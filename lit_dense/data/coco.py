@@ -1,0 +1,124 @@
+"""Images with their boxes in memory, as flat arrays."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..samples import ClassCounts
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
+
+
+class Category(TypedDict):
+    """A category of a COCO file."""
+
+    id: int
+    name: str
+
+
+@dataclass(frozen=True)
+class CocoData:
+    """Images with their boxes, checked, as flat arrays: I images, N boxes sorted by image.
+
+    Args:
+        path: The file that they came from.
+        folder: The folder that file names start from.
+        categories: By ascending id; empty for images without annotations.
+        image_ids: int64 [I].
+        file_names: The I file names.
+        sizes: Height and width of each image, int64 [I, 2].
+        upright: Whether an image is to be turned as its EXIF data says, [I].
+        offsets: The boxes of image i are those from offsets[i] to offsets[i + 1], int64 [I + 1].
+        annotation_ids: int64 [N].
+        category_ids: int64 [N].
+        boxes: x1, y1, x2, y2 in pixels, float32 [N, 4].
+        area: Of the object's mask where the file says it, else of its box, in square pixels, float32 [N].
+        iscrowd: [N].
+    """
+
+    path: Path
+    folder: Path
+    categories: list[Category]
+    image_ids: Ints
+    file_names: list[str]
+    sizes: Ints
+    upright: Bools
+    offsets: Ints
+    annotation_ids: Ints
+    category_ids: Ints
+    boxes: Floats
+    area: Floats
+    iscrowd: Bools
+
+    @classmethod
+    def without_boxes(cls, file_names: list[str], sizes: Ints) -> "CocoData":
+        """Images alone, numbered from 1, with names that start from the current folder."""
+        count = len(file_names)
+        return cls(
+            path=Path(),
+            folder=Path(),
+            categories=[],
+            image_ids=np.arange(1, count + 1),
+            file_names=file_names,
+            sizes=sizes,
+            upright=np.ones(count, bool),
+            offsets=np.zeros(count + 1, np.int64),
+            annotation_ids=np.zeros(0, np.int64),
+            category_ids=np.zeros(0, np.int64),
+            boxes=np.zeros((0, 4), np.float32),
+            area=np.zeros(0, np.float32),
+            iscrowd=np.zeros(0, bool),
+        )
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    @property
+    def image_index(self) -> Ints:
+        """The index of the image of each box, int64 [N]."""
+        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+
+    def select(self, indices: Ints) -> "CocoData":
+        """Some of the images, with their boxes, in the order of the indices."""
+        counts = np.diff(self.offsets)[indices]
+        offsets = np.concatenate([[0], counts.cumsum()])
+        rows = np.repeat(self.offsets[indices] - offsets[:-1], counts) + np.arange(offsets[-1])
+        return replace(
+            self,
+            image_ids=self.image_ids[indices],
+            file_names=[self.file_names[index] for index in indices],
+            sizes=self.sizes[indices],
+            upright=self.upright[indices],
+            offsets=offsets,
+            annotation_ids=self.annotation_ids[rows],
+            category_ids=self.category_ids[rows],
+            boxes=self.boxes[rows],
+            area=self.area[rows],
+            iscrowd=self.iscrowd[rows],
+        )
+
+    def labels(self, category_ids: Ints) -> Ints:
+        """The index of each box's category, int64 [N].
+
+        Args:
+            category_ids: The ids that labels stand for, ascending; every box's must be among them.
+        """
+        return np.searchsorted(category_ids, self.category_ids)
+
+    def presence(self, category_ids: Ints) -> Bools:
+        """Whether an image has a box of a category that is no crowd, [I, C]."""
+        present = np.zeros((len(self), len(category_ids)), bool)
+        present[self.image_index[~self.iscrowd], self.labels(category_ids)[~self.iscrowd]] = True
+        return present
+
+    def class_counts(self, category_ids: Ints) -> ClassCounts:
+        """How often each category occurs."""
+        instances = np.bincount(self.labels(category_ids)[~self.iscrowd], minlength=len(category_ids))
+        images = self.presence(category_ids).sum(0)
+        return ClassCounts(torch.from_numpy(instances), torch.from_numpy(images), len(self))

@@ -1,0 +1,141 @@
+"""Images with their boxes, as a map-style data set and as batches."""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from .coco import CocoData, Ints
+from .images import read_image
+from .problems import DataError
+from .samplers import Draw
+
+Sample = tuple[tv_tensors.Image, dict[str, Any]]
+
+
+class CocoDataset(Dataset[Sample]):
+    """The images of one split with their boxes.
+
+    An item is an image, uint8 [3, H, W] in RGB, and a dict: ``boxes`` (x1, y1, x2, y2) float32 [N, 4], ``labels``
+    int64 [N], ``area`` float32 [N], ``iscrowd`` int64 [N], ``image_id``, ``file_name`` and ``orig_size`` (height and
+    width before the transforms). An image without boxes has N = 0. With transforms, boxes are clipped to the image,
+    those with a side below one pixel removed, and areas scaled as the boxes' areas are: near enough to tell large from
+    small in training, but not the mask's area that COCO evaluates with, so leave evaluation data untransformed.
+
+    An item is asked for by an int or a :class:`~lit_dense.data.Draw`: with the latter, its transforms draw the numbers
+    that follow from the seed, and the generators of torch (CPU), numpy and Python are left as they were.
+
+    Args:
+        data: The images and boxes.
+        category_ids: The ids of the categories that labels 0, 1, ... stand for, ascending.
+        transforms: Applied to (image, dict with ``boxes`` and ``labels``), as those of torchvision.transforms.v2.
+    """
+
+    def __init__(self, data: CocoData, category_ids: Ints, transforms: Callable[..., Any] | None = None) -> None:
+        self.data = data
+        self.labels = data.labels(category_ids)
+        self.transforms = transforms
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, item: int | Draw) -> Sample:
+        if not isinstance(item, Draw):
+            return self._sample(item)
+        with _seeded(item.seed):
+            return self._sample(item.item)
+
+    def _sample(self, index: int) -> Sample:
+        data = self.data
+        image = self._read(index)
+        size = image.shape[-2:]
+        rows = slice(data.offsets[index], data.offsets[index + 1])
+        fields = {
+            "labels": torch.tensor(self.labels[rows]),
+            "area": torch.tensor(data.area[rows]),
+            "iscrowd": torch.tensor(data.iscrowd[rows], dtype=torch.int64),
+        }
+        boxes = tv_tensors.BoundingBoxes(torch.tensor(data.boxes[rows]), format="XYXY", canvas_size=size)
+        if self.transforms is not None:
+            image, boxes, fields = _transform(self.transforms, image, boxes, fields)
+        return image, {
+            "boxes": boxes,
+            **fields,
+            "image_id": int(data.image_ids[index]),
+            "file_name": data.file_names[index],
+            "orig_size": tuple(size),
+        }
+
+    def _read(self, index: int) -> tv_tensors.Image:
+        path = self.data.folder / self.data.file_names[index]
+        image = tv_tensors.Image(read_image(path, upright=bool(self.data.upright[index])))
+        expected = self.data.sizes[index].tolist()
+        if list(image.shape[-2:]) != expected:
+            sizes = f"{image.shape[-1]} x {image.shape[-2]}, but was {expected[1]} x {expected[0]} at setup"
+            raise DataError(f"{path}: the image is {sizes}. Was the file replaced?")
+        return image
+
+
+def _transform(
+    transforms: Callable[..., Any],
+    image: tv_tensors.Image,
+    boxes: tv_tensors.BoundingBoxes,
+    fields: dict[str, Tensor],
+) -> tuple[tv_tensors.Image, tv_tensors.BoundingBoxes, dict[str, Tensor]]:
+    """Transforms an image and its boxes, and keeps the other fields of the boxes in step."""
+    image, target = transforms(image, {"boxes": boxes, "labels": fields["labels"], "row": torch.arange(len(boxes))})
+    moved, labels, rows = target["boxes"], target["labels"], target["row"]
+    if len(moved) != len(rows):
+        raise DataError(
+            "A transform removed boxes without their labels. None needs to: boxes that transforms have made smaller "
+            "than a pixel are removed after the last. To remove others, use labels_getter=lit_dense.data.box_rows."
+        )
+    if len(labels) == len(boxes):
+        labels = labels[rows]
+    moved, large = v2.functional.sanitize_bounding_boxes(v2.functional.clamp_bounding_boxes(moved))
+    rows = rows[large]
+    area = fields["area"][rows] * _areas(moved) / _areas(boxes[rows])
+    return image, moved, {"labels": labels[large], "area": area, "iscrowd": fields["iscrowd"][rows]}
+
+
+def _areas(boxes: Tensor) -> Tensor:
+    corners = boxes.as_subclass(Tensor)
+    return (corners[:, 2:] - corners[:, :2]).prod(1)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seeds the generators of torch (CPU), numpy and Python, and puts them back afterwards."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 (what transforms may use)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # not torch.manual_seed: that would seed CUDA for good
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+def collate(samples: Sequence[Sample]) -> tuple[list[Tensor], list[dict[str, Any]]]:
+    """A batch: the list of images and the list of targets, as plain tensors."""
+    images = [image.as_subclass(Tensor) for image, _ in samples]
+    return images, [{name: _plain(value) for name, value in target.items()} for _, target in samples]
+
+
+def collate_images(samples: Sequence[Sample]) -> tuple[list[Tensor], list[dict[str, Any]]]:
+    """A batch to predict on: its targets tell ``image_id``, ``file_name`` and ``orig_size`` alone."""
+    images, targets = collate(samples)
+    return images, [{name: target[name] for name in ("image_id", "file_name", "orig_size")} for target in targets]
+
+
+def _plain(value: Any) -> Any:
+    return value.as_subclass(Tensor) if isinstance(value, Tensor) else value

@@ -1,0 +1,285 @@
+"""The data module: COCO files and folders of images for training, evaluation and prediction."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+from torchvision.transforms import v2
+
+from ..errors import UsageError, check_range
+from ..samples import ClassCounts
+from .coco import Category, CocoData, Ints
+from .dataset import CocoDataset, collate, collate_images
+from .problems import Problems
+from .samplers import EpochSampler, ResumableLoader
+from .sources import Source, SourceReader, check_known, demo_sources, find_sources, label_categories, read_images
+from .split import stratified_split
+from .transforms import compose, default_train_transforms
+
+_STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
+_NEEDS = {
+    "fit": "train_annotations",
+    "validate": "val_annotations, or train_annotations and val_split,",
+    "test": "test_annotations",
+    "predict": "predict, test_annotations or val_annotations",
+}
+
+
+class CocoDataModule(LightningDataModule):
+    """Images with boxes in COCO's format, checked before they are used.
+
+    ``setup`` finds what is wrong with the files it needs and reports it all together: what can be repaired (clipped,
+    dropped) is, with one warning; anything else raises ``DataError``. Batches are a list of images, uint8 [3, H, W],
+    and a list of targets, as :class:`CocoDataset` describes them; images without boxes are among them.
+
+    Args:
+        root: Folder that the paths of images and annotations start from.
+        train_images: Folder of the training images.
+        train_annotations: COCO file of the training images.
+        val_images: Folder of the validation images. Default: that of the training images.
+        val_annotations: COCO file of the validation images. Default: none, and ``val_split`` decides.
+        test_images: Folder of the test images. Default: that of the training images.
+        test_annotations: COCO file of the test images.
+        val_split: Share of the training file's images that validates, where there is no validation file; classes keep
+            their proportions. 0: train without validation.
+        predict: What to predict on: an image file, a folder (with its subfolders), a glob or a list of them; paths
+            start from the current folder. Default: the test images, or else the validation images.
+        demo: Make a small data set of handwritten digits in ``root/digits`` and use it.
+        batch_size: Images per process and training step.
+        eval_batch_size: Images per process and step of validation, test and prediction. Default: ``batch_size``.
+        num_workers: Processes that load images, per loader.
+        pin_memory: Load into pinned memory where there is a CUDA device.
+        transforms: Augmentation of training images, from ``torchvision.transforms.v2``. Default: flips, moderate scale
+            jitter and changes of light; an empty list for none.
+        labels: What labels are: ``contiguous`` numbers the categories 0 to C - 1 by ascending id; ``category_id``
+            takes the ids themselves, as the 91 columns of torchvision's COCO weights do; unused labels are named "".
+        strict: Make problems that could be repaired errors.
+        seed: Seed of the split, the order and the augmentation.
+
+    Attributes:
+        num_classes: Number of labels.
+        categories: ``id`` and ``name`` of each label. Validation and training categories together.
+        class_counts: Class frequencies of the training set, None before ``setup("fit")``.
+        data: The splits that were set up, as :class:`CocoData`.
+    """
+
+    def __init__(
+        self,
+        root: str | Path = ".",
+        train_images: str | Path | None = None,
+        train_annotations: str | Path | None = None,
+        val_images: str | Path | None = None,
+        val_annotations: str | Path | None = None,
+        test_images: str | Path | None = None,
+        test_annotations: str | Path | None = None,
+        val_split: float = 0.0,
+        predict: list[str | Path] | str | Path | None = None,
+        demo: bool = False,
+        batch_size: int = 4,
+        eval_batch_size: int | None = None,
+        num_workers: int = 2,
+        pin_memory: bool = True,
+        transforms: Sequence[v2.Transform] | None = None,
+        labels: Literal["contiguous", "category_id"] = "contiguous",
+        strict: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        self.root = Path(root)
+        self.demo = demo
+        self.val_split = check_range(name, "val_split", val_split, 0, 0.99)
+        self.batch_size = int(check_range(name, "batch_size", batch_size, 1))
+        self.eval_batch_size = int(check_range(name, "eval_batch_size", eval_batch_size or batch_size, 1))
+        self.num_workers = int(check_range(name, "num_workers", num_workers, 0))
+        self.seed = int(check_range(name, "seed", seed, 0))
+        self.pin_memory = pin_memory
+        self.labels = labels
+        self.strict = strict
+        self.transforms = compose(default_train_transforms() if transforms is None else transforms)
+        self.predict = [predict] if isinstance(predict, str | Path) else predict
+        given = {
+            "train": (train_annotations, train_images),
+            "val": (val_annotations, val_images),
+            "test": (test_annotations, test_images),
+        }
+        self.sources = demo_sources(self.root, given) if demo else find_sources(self.root, given)
+        _check_split(self.sources, self.val_split)
+        self.data: dict[str, CocoData] = {}
+        self.class_counts: ClassCounts | None = None
+        self._categories: list[Category] | None = None
+        self._reader = SourceReader()
+
+    @property
+    def categories(self) -> list[Category]:
+        """``id`` and ``name`` of each label; before ``setup`` it reads them from the files.
+
+        Empty where there are no annotation files, or where only images are predicted on.
+
+        Raises:
+            DataError: A file cannot be read.
+        """
+        if self._categories is None:
+            self.prepare_data()
+            problems = Problems()
+            categories = self._read_categories(problems)
+            problems.settle(strict=False)
+            self._categories = categories
+        return self._categories
+
+    @property
+    def num_classes(self) -> int:
+        """Number of labels; before ``setup`` it reads them from the files."""
+        return len(self.categories)
+
+    def prepare_data(self) -> None:
+        """Makes the demo set where it is asked for and not there."""
+        if self.demo and not all(source.annotations.is_file() for source in self.sources.values()):
+            from .digits import write_digits
+
+            try:
+                write_digits(self.root / "digits")
+            except FileExistsError:
+                if not all(source.annotations.is_file() for source in self.sources.values()):
+                    raise  # else another process was faster
+
+    def setup(self, stage: str) -> None:
+        """Reads and checks what a stage needs and was not read before.
+
+        Args:
+            stage: ``fit``, ``validate``, ``test`` or ``predict``.
+
+        Raises:
+            DataError: The data has problems that cannot be repaired, or any where ``strict``.
+            UsageError: The stage needs files that are not given.
+        """
+        splits = self._splits(stage)
+        problems = Problems()
+        found = self.read([split for split in splits if split not in self.data], problems)
+        problems.settle(self.strict)
+        self.data |= found
+        if splits == ["predict"]:
+            self._categories = self._categories or []
+        else:
+            self._categories = self._read_categories(Problems())
+        if stage == "fit":
+            self.class_counts = self.data["train"].class_counts(self._category_ids())
+
+    def read(self, splits: Iterable[str], problems: Problems) -> dict[str, CocoData]:
+        """Reads and checks splits, and keeps none of them.
+
+        Args:
+            splits: Of ``available``.
+            problems: Where all that is wrong is noted.
+
+        Returns:
+            The splits that can be used.
+        """
+        found: dict[str, CocoData | None] = {}
+        for split in splits:
+            if split == "predict":
+                found[split] = read_images(self.predict or [], problems)
+            elif self.val_split and split != "test":
+                if split not in found:
+                    found |= self._read_and_split(problems)
+            else:
+                found[split] = self._reader.split(self.sources[split], problems)
+        usable = {split: data for split, data in found.items() if data is not None}
+        if found.keys() - {"predict"}:
+            categories = self._read_categories(problems)
+            if "test" in usable:
+                check_known(usable["test"], categories, problems)
+        return usable
+
+    @property
+    def available(self) -> list[str]:
+        """The splits that the arguments give: some of ``train``, ``val``, ``test`` and ``predict``."""
+        given = {**self.sources, **({"val": None} if self.val_split else {})}
+        if self.predict is not None:
+            given["predict"] = None
+        return [split for split in ("train", "val", "test", "predict") if split in given]
+
+    def _splits(self, stage: str) -> list[str]:
+        wanted = _STAGES.get(stage, (self._predict_split,))
+        if wanted[0] not in self.available:
+            raise UsageError(f"The data module needs {_NEEDS[stage]} to {stage}.")
+        return [split for split in wanted if split in self.available]
+
+    @property
+    def _predict_split(self) -> str:
+        return next((split for split in ("predict", "test") if split in self.available), "val")
+
+    def _read_and_split(self, problems: Problems) -> dict[str, CocoData | None]:
+        whole = self._reader.split(self.sources["train"], problems)
+        if whole is None:
+            return {"train": None, "val": None}
+        presence = whole.presence(np.array([category["id"] for category in whole.categories]))
+        train, val = stratified_split(presence, self.val_split, self.seed)
+        if not len(val):
+            problems.add(whole.path, "too few images to split: val_split needs two")
+        return {"train": whole.select(train), "val": whole.select(val)}
+
+    def _read_categories(self, problems: Problems) -> list[Category]:
+        """The category of each label: those of the training and validation files, or else of the test file."""
+        paths = [source.annotations for split, source in self.sources.items() if split != "test"]
+        if not paths and "test" in self.sources:
+            paths = [self.sources["test"].annotations]
+        categories = self._reader.categories(paths, problems)
+        return label_categories(categories, self.labels == "category_id", ", ".join(map(str, paths)), problems)
+
+    def _category_ids(self) -> Ints:
+        return np.array([category["id"] for category in self.categories], np.int64)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled batches; a last batch that is not full is left out, unless it is the only one."""
+        dataset = self._dataset("train", self.transforms)
+        world_size, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        drop_last = len(dataset) >= self.batch_size * world_size
+        return ResumableLoader(
+            dataset,
+            self.batch_size,
+            sampler=EpochSampler(dataset, world_size, rank, self.seed, drop_last),
+            drop_last=drop_last,
+            collate_fn=collate,
+            **self._workers(),
+        )
+
+    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
+        """The validation images in order; an empty list where there are none."""
+        return self._eval_loader("val", collate) if "val" in self.available else []
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """The test images in order."""
+        return self._eval_loader("test", collate)
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """The images to predict on, in order; targets tell ``image_id``, ``file_name`` and ``orig_size``."""
+        return self._eval_loader(self._predict_split, collate_images)
+
+    def _eval_loader(self, split: str, collate_fn: Callable[..., Any]) -> DataLoader[Any]:
+        return DataLoader(self._dataset(split), self.eval_batch_size, collate_fn=collate_fn, **self._workers())
+
+    def _dataset(self, split: str, transforms: Callable[..., Any] | None = None) -> CocoDataset:
+        if split not in self.data:
+            raise UsageError(f"The {split} images are not set up: call setup first.")
+        return CocoDataset(self.data[split], self._category_ids(), transforms)
+
+    def _workers(self) -> dict[str, Any]:
+        return {
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": self.pin_memory and torch.cuda.is_available(),
+            # Workers are seeded from here, and not from the global generator, which a model draws from.
+            "generator": torch.Generator().manual_seed(self.seed),
+        }
+
+
+def _check_split(sources: dict[str, Source], val_split: float) -> None:
+    if val_split and "val" in sources:
+        raise UsageError("There are validation images already: leave out val_split.")
+    if val_split and "train" not in sources:
+        raise UsageError("val_split takes images from train_annotations, which is not given.")

@@ -1,0 +1,45 @@
+"""Splitting one data set into training and validation so that both see every class in proportion."""
+
+import numpy as np
+
+from .coco import Bools, Ints
+
+
+def stratified_split(presence: Bools, val_share: float, seed: int) -> tuple[Ints, Ints]:
+    """Deals images out so that each class is in the validation part with its share of images.
+
+    Iterative stratification (Sechidis et al., 2011): the images of the class with the fewest images left are dealt
+    out first, for they leave the least choice; then those of the next. Images without any class are a class of their
+    own. Of a class with one image, training gets it.
+
+    Args:
+        presence: Whether an image shows a class, [I, C].
+        val_share: Share of the images that validation gets, between 0 and 1.
+        seed: Which of the equally good splits.
+
+    Returns:
+        Indices of the training and of the validation images, each ascending. Both have at least one where I > 1.
+
+    Example:
+        >>> train, val = stratified_split(np.array([[True, False]] * 8 + [[True, True]] * 4), 0.25, seed=0)
+        >>> len(val), int((val >= 8).sum())
+        (3, 1)
+    """
+    presence = np.concatenate([presence, ~presence.any(1, keepdims=True)], axis=1)
+    images_of_class = presence.sum(0)
+    rng = np.random.default_rng(seed)
+    left = np.ones(len(presence), bool)
+    val = np.zeros(len(presence), bool)
+    while left.any():
+        counts = presence[left].sum(0)
+        rarest = np.argmin(np.where(counts > 0, counts, len(presence) + 1))
+        members = np.flatnonzero(left & presence[:, rarest])
+        left[members] = False
+        wanted = val_share * images_of_class[rarest] - val[presence[:, rarest]].sum()
+        lagging = val_share * (~left).sum() - val.sum()  # a rounding that makes up for those before
+        number = int(np.clip(round(lagging), np.floor(wanted), np.ceil(wanted)).clip(0, len(members)))
+        if images_of_class[rarest] > 1:
+            val[rng.permutation(members)[:number]] = True
+    if len(val) > 1 and val.all() == val.any():
+        val[rng.integers(len(val))] ^= True
+    return np.flatnonzero(~val), np.flatnonzero(val)

@@ -1,0 +1,105 @@
+"""What ``lit-dense check`` tells about a data set."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import UsageError
+from .coco import CocoData, Floats, Ints
+from .problems import Problems
+
+if TYPE_CHECKING:
+    from .module import CocoDataModule
+
+MAX_ROWS = 40  # classes in a table before it leaves out the middle
+SIZES = ("small", "medium", "large")
+SMALL, LARGE = 32**2, 96**2  # COCO's limits between them, in square pixels
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """The result of a check.
+
+    Args:
+        text: What was found, to be printed.
+        ok: Whether the data can be used: nothing is wrong but what is repaired.
+    """
+
+    text: str
+    ok: bool
+
+
+def check(datamodule: "CocoDataModule") -> CheckReport:
+    """Reads everything that a data module is given, and tells what is in it and what is wrong with it.
+
+    Args:
+        datamodule: With ``strict``, what could be repaired counts as an error.
+
+    Raises:
+        UsageError: The data module is given no data.
+    """
+    if not datamodule.available:
+        raise UsageError("There is nothing to check: give train_annotations and train_images, or predict.")
+    datamodule.prepare_data()
+    problems = Problems()
+    found = datamodule.read(datamodule.available, problems)
+    parts = [summarize(split, data) for split, data in found.items()]
+    if problems.found:
+        parts.append(f"Problems:\n{problems.report(datamodule.strict)}")
+    errors = problems.errors(datamodule.strict)
+    repaired = len(problems.found) - len(errors)
+    if errors:
+        verdict = f"The data cannot be used: kinds of errors: {len(errors)}."
+    elif repaired:
+        verdict = f"The data can be used; kinds of problems that are repaired: {repaired}."
+    else:
+        verdict = "The data can be used; no problem was found."
+    return CheckReport("\n\n".join([*parts, verdict]), not errors)
+
+
+def summarize(split: str, data: CocoData) -> str:
+    """The sizes and counts of one split.
+
+    Args:
+        split: Its name.
+        data: Its images and boxes, after repairs.
+    """
+    counts = np.diff(data.offsets)
+    where = f"  ({data.path})" if data.categories else ""
+    lines = [f"{split}: {len(data):,} images, {len(data.boxes):,} boxes{where}"]
+    height, width = data.sizes.T
+    lines += [f"  image width      {_spread(width)}", f"  image height     {_spread(height)}"]
+    if not data.categories:
+        return "\n".join(lines)
+    lines.append(f"  boxes per image  {_spread(counts)}")
+    lines.append(f"  without boxes    {_share((counts == 0).sum(), len(data))}")
+    lines.append(f"  crowd boxes      {_share(data.iscrowd.sum(), len(data.boxes))}")
+    sizes = np.digitize(data.area, (SMALL, LARGE))
+    named = [f"{name} {_share((sizes == size).sum(), len(sizes))}" for size, name in enumerate(SIZES)]
+    lines.append(f"  object sizes     {', '.join(named)}  (limits 32² and 96² pixels)")
+    return "\n".join([*lines, *_class_table(data)])
+
+
+def _class_table(data: CocoData) -> list[str]:
+    """Classes by falling count; crowd boxes are not counted."""
+    counts = data.class_counts(np.array([category["id"] for category in data.categories]))
+    instances, images = counts.instances.numpy(), counts.images.numpy()
+    width = max(len("class"), *(len(category["name"]) for category in data.categories))
+    shares = instances / max(instances.sum(), 1)
+    rows = [
+        f"  {data.categories[c]['name']:{width}}  {instances[c]:9,}  {shares[c]:6.1%}  {images[c]:9,}"
+        for c in np.argsort(-instances, kind="stable")
+    ]
+    if len(rows) > MAX_ROWS:
+        half = MAX_ROWS // 2
+        rows[half:-half] = [f"  ... {len(rows) - 2 * half} more ..."]
+    return [f"  {'class':{width}}  {'boxes':>9}  {'share':>6}  {'images':>9}", *rows]
+
+
+def _spread(values: Ints | Floats) -> str:
+    return f"{values.min()} / {np.median(values):g} / {values.max()}  (smallest / median / largest)"
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part:,} ({part / max(whole, 1):.1%})"

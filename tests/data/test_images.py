@@ -1,0 +1,141 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+from lit_dense.data import DataError
+from lit_dense.data.images import Header, find_images, read_header, read_headers, read_image
+
+RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
+
+
+def rgb(path):
+    image = read_image(path)
+    assert image.dtype == torch.uint8
+    return image.permute(1, 2, 0).numpy()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"])
+def test_every_mode_becomes_rgb(tmp_path, mode):
+    colours = np.stack([RAMP, RAMP[::-1], RAMP.T], axis=2)
+    image = Image.fromarray(colours).convert("L" if mode in ("LA", "PA") else "RGB").convert(mode)
+    path = tmp_path / ("a.tif" if mode in ("CMYK", "YCbCr", "PA") else "a.png")
+    image.save(path)
+    expected = np.asarray(image.convert("RGB"))
+    assert (rgb(path) == expected).all()
+    assert expected.std() > 20
+
+
+def test_alpha_is_dropped_and_colours_stay(tmp_path):
+    pixels = np.dstack([RAMP, RAMP, RAMP, np.zeros_like(RAMP)])
+    Image.fromarray(pixels, "RGBA").save(tmp_path / "a.png")
+    assert (rgb(tmp_path / "a.png") == pixels[..., :3]).all()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("transparency", [0, bytes(range(256))])
+def test_transparent_palettes_keep_their_colours_without_a_warning(tmp_path, transparency):
+    image = Image.fromarray(RAMP).convert("P")
+    image.save(tmp_path / "a.png", transparency=transparency)
+    assert (rgb(tmp_path / "a.png")[..., 0] == RAMP).all()
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bits_become_eight_by_their_full_range(tmp_path, suffix):
+    Image.fromarray(RAMP.astype(np.uint16) * 257).save(tmp_path / f"a.{suffix}")
+    assert (rgb(tmp_path / f"a.{suffix}") == RAMP[..., None]).all()
+
+
+def test_a_dark_sixteen_bit_image_stays_dark(tmp_path):
+    Image.fromarray(np.full((4, 4), 600, np.uint16)).save(tmp_path / "a.png")
+    assert (rgb(tmp_path / "a.png") == 2).all()
+
+
+def test_big_endian_sixteen_bits(tmp_path):
+    Image.frombytes("I;16B", (16, 16), (RAMP.astype(">u2") * 257).tobytes()).save(tmp_path / "a.tif")
+    assert (rgb(tmp_path / "a.tif") == RAMP[..., None]).all()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        RAMP.astype(np.int32) * 257,
+        RAMP.astype(np.int32) * 8_421_504,
+        RAMP / np.float32(255),
+        RAMP.astype(np.float32),
+        RAMP.astype(np.float32) * 257,
+    ],
+)
+def test_integers_and_floats_of_32_bits(tmp_path, values):
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    assert (rgb(tmp_path / "a.tif") == RAMP[..., None]).all()
+
+
+def test_values_that_are_no_numbers_are_black(tmp_path):
+    values = np.array([[np.nan, np.inf], [-np.inf, -3], [1, 0.5]], np.float32)
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    assert rgb(tmp_path / "a.tif")[..., 0].tolist() == [[0, 0], [0, 0], [255, 128]]
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(tmp_path, suffix, orientation):
+    path = tmp_path / f"a.{suffix}"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.dstack([RAMP[:8], RAMP[:8], RAMP[8:]])).save(path, exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(path)).convert("RGB"))
+    assert (rgb(path) == expected).all()
+    header = read_header(path)
+    assert (header.height, header.width) == expected.shape[:2]
+    assert header.swapped == (orientation >= 5 and suffix != "tif")
+    if suffix != "tif":
+        raw = read_image(path, upright=False)
+        assert raw.shape == (3, 8, 16)
+
+
+def test_damaged_exif_data_is_no_orientation(tmp_path):
+    Image.fromarray(RAMP[:8]).save(tmp_path / "a.jpg", exif=b"Exif\0\0XX*\0garbage")
+    assert read_header(tmp_path / "a.jpg") == Header(16, 8, False)
+    assert read_image(tmp_path / "a.jpg").shape == (3, 8, 16)
+
+
+def test_a_truncated_image_is_named(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+    assert read_header(path) == Header(64, 64, False)
+    with pytest.raises(DataError, match=r"a\.png: .*truncated"):
+        read_image(path)
+    with pytest.raises(DataError, match=r"b\.png: no such file"):
+        read_image(tmp_path / "b.png")
+
+
+def test_an_image_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
+    Image.fromarray(RAMP).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert "exceeds limit" in read_header(tmp_path / "a.png")
+
+
+def test_headers_keep_their_order(tmp_path):
+    paths = []
+    for width in range(1, 40):
+        paths.append(tmp_path / f"{width}.png")
+        Image.new("L", (width, 5)).save(paths[-1])
+    many = paths * 20  # several chunks
+    assert [header.width for header in read_headers(many)] == list(range(1, 40)) * 20
+    assert read_headers([]) == []
+
+
+def test_files_folders_and_globs_are_found(tmp_path):
+    for name in ("b.JPG", "a.png", "sub/c.tiff", "sub/deep/d.webp", "notes.txt", "raw.dat", "e[1].png"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    at = lambda *names: [str(tmp_path / name) for name in names]  # noqa: E731
+    assert find_images([tmp_path]) == (at("a.png", "b.JPG", "e[1].png", "sub/c.tiff", "sub/deep/d.webp"), [])
+    assert find_images([f"{tmp_path}/*.png"])[0] == at("a.png", "e[1].png")
+    assert find_images([f"{tmp_path}/**/*"])[0] == at("a.png", "b.JPG", "e[1].png", "sub/c.tiff", "sub/deep/d.webp")
+    assert find_images(at("e[1].png", "raw.dat", "e[1].png"))[0] == at("e[1].png", "raw.dat")
+    assert find_images([tmp_path / "sub", tmp_path])[0][:2] == at("sub/c.tiff", "sub/deep/d.webp")
+    assert find_images(at("gone.png", "*.bmp", "a.png")) == (at("a.png"), at("gone.png", "*.bmp"))

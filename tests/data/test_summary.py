@@ -1,0 +1,121 @@
+import json
+
+import numpy as np
+import pytest
+
+from lit_dense.data import CocoDataModule, check
+from lit_dense.data.checks import check_split
+from lit_dense.data.coco_json import read_coco
+from lit_dense.data.problems import Problems
+from lit_dense.data.summary import MAX_ROWS, summarize
+from lit_dense.errors import UsageError
+
+from .coco_files import box_entry, image_entry, write_coco, write_image, write_json
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_coco(tmp_path, 8)
+    return tmp_path
+
+
+def make(folder, **options):
+    return CocoDataModule(folder, "train", "train.json", **options)
+
+
+def spoil(folder, *annotations):
+    content = json.loads((folder / "train.json").read_text())
+    content["annotations"] += annotations
+    (folder / "train.json").write_text(json.dumps(content))
+
+
+def test_good_data(folder):
+    report = check(make(folder))
+    assert report.ok
+    assert "train: 8 images, 9 boxes" in report.text
+    assert "no problem was found" in report.text
+
+
+def test_the_numbers(tmp_path):
+    for number in (1, 2, 3):
+        write_image(tmp_path / f"{number}.png", width=100 * number, height=120)
+    annotations = [
+        box_entry(1, 1, (0, 0, 10, 10), 3),
+        box_entry(2, 1, (0, 0, 40, 40), 3),
+        box_entry(3, 1, (0, 0, 99, 99), 7),
+        box_entry(4, 3, (0, 0, 20, 20), 7, iscrowd=1),
+    ]
+    problems = Problems()
+    path = write_json(tmp_path / "a.json", [image_entry(n, 100 * n, 120) for n in (1, 2, 3)], annotations)
+    text = summarize("train", check_split(read_coco(path, problems), tmp_path, problems))
+    assert "train: 3 images, 4 boxes" in text
+    assert "100 / 200 / 300" in text
+    assert "120 / 120 / 120" in text
+    assert "without boxes    1 (33.3%)" in text
+    assert "crowd boxes      1 (25.0%)" in text
+    assert "small 2 (50.0%), medium 1 (25.0%), large 1 (25.0%)" in text
+    rows = [line.split() for line in text.splitlines()[-2:]]
+    assert rows == [["cat", "2", "66.7%", "1"], ["dog", "1", "33.3%", "1"]]
+
+
+def test_repairs_are_listed_and_strict_makes_them_errors(folder):
+    spoil(folder, box_entry(50, 1, (0, 0, 0, 5)))
+    report = check(make(folder))
+    assert report.ok
+    assert "boxes of zero or negative size: 1 (dropped)" in report.text
+    assert "kinds of problems that are repaired: 1" in report.text
+    assert "train: 8 images, 9 boxes" in report.text
+    report = check(make(folder, strict=True))
+    assert not report.ok
+    assert "kinds of errors: 1" in report.text
+
+
+def test_errors_of_all_splits(folder):
+    write_json(folder / "val.json", [image_entry(1), image_entry(1)])
+    report = check(
+        make(folder, val_annotations="val.json", test_annotations="gone.json", predict=[str(folder / "none")])
+    )
+    assert not report.ok
+    for part in ("image ids used more than once", "gone.json\n  ! no such file", "paths without an image: 1"):
+        assert part in report.text
+    assert "train: 8 images" in report.text
+
+
+def test_many_classes_leave_out_the_middle(tmp_path):
+    write_image(tmp_path / "1.png")
+    categories = [{"id": number, "name": f"class{number}"} for number in range(100)]
+    annotations = [box_entry(number, 1, category_id=number % 100) for number in range(1, 150)]
+    problems = Problems()
+    path = write_json(tmp_path / "a.json", [image_entry(1)], annotations, categories)
+    lines = summarize("train", check_split(read_coco(path, problems), tmp_path, problems)).splitlines()
+    rows = [line for line in lines if "class" in line and "%" in line]
+    assert len(rows) == MAX_ROWS
+    assert f"  ... {100 - MAX_ROWS} more ..." in lines
+
+
+def test_no_boxes_at_all(folder):
+    write_json(folder / "train.json", [image_entry(1)], [])
+    report = check(make(folder))
+    assert report.ok
+    assert "train: 1 images, 0 boxes" in report.text
+
+
+def test_images_to_predict_on(folder):
+    report = check(CocoDataModule(predict=str(folder / "train")))
+    assert report.ok
+    assert "predict: 8 images" in report.text
+    assert "class" not in report.text
+
+
+def test_nothing_to_check():
+    with pytest.raises(UsageError, match="nothing to check"):
+        check(CocoDataModule())
+
+
+@pytest.mark.shared_data
+def test_real_data(bccd):
+    report = check(CocoDataModule(bccd, "images", "annotations/train.json"))
+    assert report.ok
+    rows = dict(line.split()[:2] for line in report.text.splitlines() if line.startswith(("  RBC", "  WBC", "  Plate")))
+    assert rows == {"RBC": "2,381", "WBC": "214", "Platelets": "209"}
+    assert np.isclose(sum(int(count.replace(",", "")) for count in rows.values()), 2804)
