@@ -176,7 +176,7 @@ class LitRetinaNet(LightningModule):
         if stage == "fit" and (counts := getattr(data, "class_counts", None)) is not None:
             self.criterion.class_counts = counts
         if stage != "predict":
-            names = [c["name"] for c in self.categories] if self.categories else None
+            names = _unique_names(self.categories) if self.categories else None
             self.val_map = DetectionMAP(class_names=names, backend=self.map_backend)
             self.test_map = DetectionMAP(class_names=names, backend=self.map_backend)
 
@@ -288,7 +288,7 @@ class LitRetinaNet(LightningModule):
     def _num_classes_of_data(self) -> int:
         trainer = self._trainer
         number = getattr(getattr(trainer, "datamodule", None), "num_classes", None)
-        if number is None:
+        if not number:
             raise UsageError(
                 "LitRetinaNet needs num_classes, the number of object classes: give it, or train with a data module "
                 "that has an attribute num_classes."
@@ -311,3 +311,9 @@ class LitRetinaNet(LightningModule):
                 )
         if len(categories) > 1 and categories[0]["name"].strip("_").lower() == "background":
             rank_zero_info("The data's class 0 is called background: it gets a column as every class does.")
+
+
+def _unique_names(categories: Sequence[dict[str, Any]]) -> list[str]:
+    """A name for each label: categories may share one, and labels that no category uses have none."""
+    names = [c["name"] or f"unused {c['id']}" for c in categories]
+    return [f"{name} ({c['id']})" if names.count(name) > 1 else name for name, c in zip(names, categories, strict=True)]

@@ -12,7 +12,8 @@ import yaml
 from lightning.pytorch.cli import LightningCLI
 
 from lit_dense import CocoDataModule, LitRetinaNet
-from lit_dense.cli import main, run
+from lit_dense.cli import main
+from lit_dense.lightning_cli import run
 from lit_dense.losses import DenseLoss
 from tests.coco_files import data_arguments, write_coco
 
@@ -247,7 +248,7 @@ def test_predict_takes_a_folder_and_writes_coco_results_and_pictures(config, fol
     trainer = ["--trainer.accelerator=cpu", "--trainer.logger=false", f"--trainer.default_root_dir={tmp_path}"]
     run([*words, *trainer, "--predictions.pictures=true", "--model.score_thresh=0", "--predictions.score_thresh=0.01"])
     results = json.loads((tmp_path / "predictions.json").read_text())
-    assert {r["file_name"] for r in results} == {f"{folder}/val/{i}.png" for i in range(1, 5)} or results
+    assert {r["file_name"] for r in results} == {f"{folder}/val/{i}.png" for i in range(1, 5)}
     assert {r["category_id"] for r in results} <= {3, 7}
     assert all(0 <= r["bbox"][0] <= 64 and r["bbox"][2] <= 64 for r in results)
     assert len(list((tmp_path / "predictions").glob("*.png"))) == 4

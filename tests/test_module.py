@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from lit_dense import CocoDataModule, LitRetinaNet
 from lit_dense.errors import UsageError
@@ -97,24 +97,27 @@ class Preset(SmallRetinaNet):
         self.width = width
 
 
+class Kill(Callback):
+    """The machine is switched off in the middle of the second epoch."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step == 3:
+            raise SystemError
+
+
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path, data):
-    def run(steps, checkpoint=None, **arguments):
+    def run(checkpoint=None, **arguments):
         torch.manual_seed(0)
-        module = SmallRetinaNet(2, normalizer="ema", schedule="constant", warmup_steps=2, lr=1e-2)
-        # the schedule depends on the length of the run, which is the same here
-        run = trainer(tmp_path, max_epochs=3, limit_val_batches=0, **arguments)
-        data_again = CocoDataModule(**data_arguments(tmp_path), batch_size=2, seed=5)
-        if steps is not None:
-            run.fit_loop.epoch_loop.max_steps = steps
-        run.fit(module, data_again, ckpt_path=checkpoint)
+        module = SmallRetinaNet(2, normalizer="ema", lr=1e-2)
+        data = CocoDataModule(**data_arguments(tmp_path), batch_size=2, seed=5)
+        trainer(tmp_path, max_epochs=3, limit_val_batches=0, **arguments).fit(module, data, ckpt_path=checkpoint)
         return module
 
-    whole = run(None)
-    saver = ModelCheckpoint(tmp_path / "mid", every_n_train_steps=3, save_top_k=-1)
-    run(3, callbacks=[saver], enable_checkpointing=True)
-    (path,) = (tmp_path / "mid").glob("*step=3.ckpt")
-    torch.manual_seed(99)  # what the process did before must not matter
-    resumed = run(None, checkpoint=path)
+    whole = run()
+    saver = ModelCheckpoint(tmp_path, every_n_train_steps=3)
+    with pytest.raises(SystemError):
+        run(callbacks=[saver, Kill()], enable_checkpointing=True)
+    resumed = run(checkpoint=saver.best_model_path)
     for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert a == b if isinstance(a, dict) else torch.equal(a, b), name
 

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 from .problems import DataError
 

@@ -113,6 +113,8 @@ class CocoDataModule(LightningDataModule):
         self.class_counts: ClassCounts | None = None
         self._categories: list[Category] | None = None
         self._reader = SourceReader()
+        self._train_loader: ResumableLoader | None = None
+        self._resumed: dict[str, int] = {}
 
     @property
     def categories(self) -> list[Category]:
@@ -239,14 +241,33 @@ class CocoDataModule(LightningDataModule):
         dataset = self._dataset("train", self.transforms)
         world_size, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         drop_last = len(dataset) >= self.batch_size * world_size
-        return ResumableLoader(
+        self._train_loader = ResumableLoader(
             dataset,
-            self.batch_size,
+            batch_size=self.batch_size,
             sampler=EpochSampler(dataset, world_size, rank, self.seed, drop_last),
             drop_last=drop_last,
             collate_fn=collate,
             **self._workers(),
         )
+        if self._resumed:
+            self._train_loader.load_state_dict(self._resumed)
+            self._resumed = {}
+        return self._train_loader
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the training loader is.
+
+        Lightning keeps the state of loaders itself, but forgets to give it back where a loader was made before the
+        checkpoint was read, as ``trainer.estimated_stepping_batches`` in ``configure_optimizers`` makes one.
+        """
+        return {} if self._train_loader is None else self._train_loader.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Goes on from there, with the loader that is there or the one that will be made."""
+        if self._train_loader is None:
+            self._resumed = state_dict
+        elif state_dict:
+            self._train_loader.load_state_dict(state_dict)
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """The validation images in order; an empty list where there are none."""
@@ -261,7 +282,10 @@ class CocoDataModule(LightningDataModule):
         return self._eval_loader(self._predict_split, collate_images)
 
     def _eval_loader(self, split: str, collate_fn: Callable[..., Any]) -> DataLoader[Any]:
-        return DataLoader(self._dataset(split), self.eval_batch_size, collate_fn=collate_fn, **self._workers())
+        # by keyword: for prediction Lightning makes the loader anew, from its arguments and a batch size of its own
+        return DataLoader(
+            self._dataset(split), batch_size=self.eval_batch_size, collate_fn=collate_fn, **self._workers()
+        )
 
     def _dataset(self, split: str, transforms: Callable[..., Any] | None = None) -> CocoDataset:
         if split not in self.data:

@@ -1,0 +1,127 @@
+"""Lightning's command line for LitRetinaNet and CocoDataModule, with a verb that looks through a data set."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+
+from ._version import __version__
+from .assigners import ASSIGNERS
+from .box_losses import BOX_LOSSES
+from .callbacks import PredictionWriter
+from .data import CocoDataModule, check
+from .errors import UsageError
+from .losses import LOSSES
+from .module import LitRetinaNet
+from .normalizers import NORMALIZERS
+from .registry import Registry
+from .weighters import WEIGHTERS
+
+PARTS: dict[str, Registry[Any]] = {
+    "loss": LOSSES,
+    "box_loss": BOX_LOSSES,
+    "weighters": WEIGHTERS,
+    "normalizer": NORMALIZERS,
+    "assigner": ASSIGNERS,
+}
+
+
+class CheckingTrainer(Trainer):
+    """A trainer with one more verb; LightningCLI takes its verbs from the trainer."""
+
+    def check(self, model: Any, datamodule: CocoDataModule) -> None:
+        """Looks through a data set and prints what is in it and what is wrong with it."""
+        report = check(datamodule)
+        print(report.text)
+        if not report.ok:
+            sys.exit(1)
+
+
+class LitDenseCLI(LightningCLI):
+    """LightningCLI with ``check``, a writer of predictions, and a say for the command where a checkpoint says otherwise."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's verbs, and ``check``."""
+        return {**LightningCLI.subcommands(), "check": {"model", "datamodule"}}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The options of the writer of predictions."""
+        parser.add_lightning_class_args(PredictionWriter, "predictions")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, and remember what was asked for before a checkpoint has its say."""
+        super().parse_arguments(parser, args)
+        self._words: list[str] = sys.argv[1:] if args is None else list(args)
+        self._asked = self.config[self.config["subcommand"]].get("model").clone()
+
+    def before_instantiate_classes(self) -> None:
+        """Keep ``check`` from building a network, and settle what command and checkpoint say."""
+        config = self.config[self.subcommand]
+        if self.subcommand == "check":
+            config["model"]["num_classes"] = None  # then no network is built
+            return
+        if path := config.get("ckpt_path"):
+            _check_exists(path)
+            for name in self._asked.as_dict():
+                if _said(self._words, name):
+                    self._settle(config["model"], name)
+
+    def _settle(self, model: Any, name: str) -> None:
+        """What the command says wins over the checkpoint, but for the parts that the checkpoint's state belongs to."""
+        if name not in PARTS:
+            model[name] = self._asked[name]
+            return
+        asked, saved = _spec(PARTS[name], self._asked[name]), _spec(PARTS[name], model[name])
+        if asked != saved:
+            rank_zero_warn(
+                f"The checkpoint's {name} is used, {saved}, not {asked}: its state belongs to it. To train on with another "
+                f"one, start from LitRetinaNet.load_from_checkpoint(path, {name}=..., strict=False) in Python."
+            )
+
+
+def run(words: Sequence[str]) -> LitDenseCLI:
+    """Run one of Lightning's verbs, or ``check``.
+
+    Args:
+        words: The command's words.
+
+    Returns:
+        The command line, with what it made: ``model``, ``datamodule`` and ``trainer``.
+    """
+    return LitDenseCLI(
+        LitRetinaNet,
+        CocoDataModule,
+        trainer_class=CheckingTrainer,
+        save_config_kwargs={"overwrite": True},
+        parser_kwargs={"prog": "lit-dense", "version": __version__},
+        args=None if list(words) == sys.argv[1:] else list(words),  # Lightning warns of args beside sys.argv
+    )
+
+
+def _check_exists(path: Any) -> None:
+    """A checkpoint that is not there is better said now than after the data was read."""
+    if path in ("last", "best", "hpc", "registry") or "://" in str(path) or Path(path).exists():
+        return
+    folder = Path(path).parent
+    there = ", ".join(sorted(p.name for p in folder.glob("*.ckpt"))) if folder.is_dir() else ""
+    raise UsageError(f"There is no checkpoint {path}." + (f" In its folder: {there}." if there else ""))
+
+
+def _said(words: Sequence[str], name: str) -> bool:
+    """Whether the command itself gives an argument of the model."""
+    options = [word.split("=")[0].rstrip("+") for word in words]
+    return any(option == f"--model.{name}" or option.startswith(f"--model.{name}.") for option in options)
+
+
+def _spec(registry: Registry[Any], value: Any) -> Any:
+    """A part's configuration written out, so that a name equals the class and the arguments that it stands for."""
+    if value is None:
+        return None
+    if isinstance(value, list):
+        return [_spec(registry, item) for item in value]
+    return registry.build(value.as_dict() if hasattr(value, "as_dict") else value).spec
