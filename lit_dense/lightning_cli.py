@@ -42,7 +42,7 @@ class CheckingTrainer(Trainer):
 
 
 class LitDenseCLI(LightningCLI):
-    """LightningCLI with ``check``, a writer of predictions, and a say for the command where a checkpoint says otherwise."""
+    """LightningCLI with ``check`` and a writer of predictions, whose words win over what a checkpoint says."""
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -79,8 +79,8 @@ class LitDenseCLI(LightningCLI):
         asked, saved = _spec(PARTS[name], self._asked[name]), _spec(PARTS[name], model[name])
         if asked != saved:
             rank_zero_warn(
-                f"The checkpoint's {name} is used, {saved}, not {asked}: its state belongs to it. To train on with another "
-                f"one, start from LitRetinaNet.load_from_checkpoint(path, {name}=..., strict=False) in Python."
+                f"The checkpoint's {name} is used, {saved}, not {asked}: its state belongs to it. To train on with "
+                f"another, start from LitRetinaNet.load_from_checkpoint(path, {name}=..., strict=False) in Python."
             )
 
 

@@ -1,6 +1,5 @@
 """Builds torchvision's RetinaNet from names."""
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -62,6 +61,10 @@ def build_retinanet(
             f"weights={weights!r} are those of a whole detector: take backbone={' or '.join(DETECTORS)}, "
             "or give weights_backbone for the backbone alone."
         )
+    if fpn_channels < 8 or fpn_channels % 8:
+        raise UsageError(
+            f"fpn_channels must be a multiple of 8, for the head normalises groups of 8: not {fpn_channels}."
+        )
     body = build_backbone(backbone, weights_backbone, frozen_stages, fpn_channels)
     levels = _count_levels(body)
     generator = _anchors(anchor_sizes or _default_sizes(levels), aspect_ratios)
@@ -74,7 +77,7 @@ def build_retinanet(
         channels,
         generator.num_anchors_per_location()[0],
         num_classes,
-        norm_layer=partial(nn.GroupNorm, math.gcd(32, channels)),
+        norm_layer=partial(nn.GroupNorm, channels // 8),
     )
     return RetinaNet(body, num_classes, anchor_generator=generator, head=head, **options)
 

@@ -1,0 +1,70 @@
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader
+
+from lit_dense import LitRetinaNet, SwapLoss
+from lit_dense.errors import UsageError
+from lit_dense.head import DenseHead
+from tests.detectors import random_batch, small_retinanet
+
+
+class Foreign(LightningModule):
+    """Knows torchvision alone, and validates in train mode under no_grad, as some projects do."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = small_retinanet()
+
+    def training_step(self, batch, batch_idx):
+        return torch.stack(list(self.net(*batch).values())).sum()
+
+    def validation_step(self, batch, batch_idx):
+        self.net.train()
+        self.log("val", torch.stack(list(self.net(*batch).values())).sum())
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=1e-3)
+
+
+def loader(batches=3):
+    return DataLoader([random_batch((2, 1), seed=seed) for seed in range(batches)], batch_size=None)
+
+
+def fit(module, *callbacks, checkpoint=None, **arguments):
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    trainer = Trainer(callbacks=list(callbacks), **{"max_epochs": 1, **quiet, **arguments})
+    trainer.fit(module, loader(), loader(1), ckpt_path=checkpoint)
+    return trainer
+
+
+def test_the_module_trains_with_the_loss_and_is_left_as_it_was():
+    module, swap = Foreign(), SwapLoss("bce", normalizer="ema")
+    fit(module, swap, enable_checkpointing=False)
+    assert type(swap.criterion.loss).__name__ == "BCELoss"
+    assert swap.criterion.step == 3  # validation has left no trace
+    assert not isinstance(module.net.head, DenseHead)
+
+
+def test_state_survives_a_resume_and_the_checkpoint_is_the_hosts_own(tmp_path):
+    saver = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
+    fit(Foreign(), SwapLoss("focal", normalizer="ema"), saver)
+    saved = torch.load(saver.best_model_path, weights_only=True)
+    assert list(saved["state_dict"]) == list(Foreign().state_dict())
+    Foreign().load_state_dict(saved["state_dict"])
+    resumed = SwapLoss("focal", normalizer="ema")
+    fit(Foreign(), resumed, checkpoint=saver.best_model_path, max_epochs=2, enable_checkpointing=False)
+    whole = SwapLoss("focal", normalizer="ema")
+    fit(Foreign(), whole, max_epochs=2, enable_checkpointing=False)
+    assert resumed.criterion.step == whole.criterion.step == 6
+    torch.testing.assert_close(resumed.criterion.normalizer.positives, whole.criterion.normalizer.positives)
+
+
+def test_modules_that_cannot_be_swapped_say_why():
+    with pytest.raises(UsageError, match="LitRetinaNet takes loss, weighters and the rest itself"):
+        fit(LitRetinaNet(2, "tiny", fpn_channels=16), SwapLoss("bce"), enable_checkpointing=False)
+    module = Foreign()
+    module.net = torch.nn.Linear(1, 1)
+    with pytest.raises(UsageError, match=r"Foreign contains no torchvision RetinaNet. It contains net: Linear"):
+        fit(module, SwapLoss("bce"), enable_checkpointing=False)
