@@ -69,7 +69,7 @@ def test_half_precision_and_large_logits(dtype):
     for loss in (focal_loss, bce_loss):
         values = loss(logits, torch.tensor([0, 0]))
         assert values.dtype == torch.float32
-        assert values[0] == pytest.approx(0, abs=1e-6)
+        assert values[0].item() == pytest.approx(0, abs=1e-6)
         assert values[1] > 12
         (gradient,) = torch.autograd.grad(values.sum(), logits)
         assert gradient.isfinite().all()
