@@ -112,3 +112,20 @@ def test_levels_and_padding_are_known():
     assert 0.4 < padded.float().mean() < 0.6
     assert samples.labels.max() < samples.num_classes
     assert torch.equal(samples.pos_image_idxs, samples.image_idxs[samples.positives])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("box_loss", ["l1", "giou"])
+def test_losses_on_a_gpu_are_those_of_the_cpu(box_loss):
+    on_cpu, on_gpu = small_retinanet(), small_retinanet().cuda()
+    images, targets = random_batch()
+    moved = [{k: v.cuda() if isinstance(v, torch.Tensor) else v for k, v in t.items()} for t in targets]
+    expected, got = {}, {}
+    for model, terms, batch in (
+        (on_cpu, expected, (images, targets)),
+        (on_gpu, got, ([i.cuda() for i in images], moved)),
+    ):
+        patch(model, "focal", box_loss, normalizer="ema")
+        terms |= model(*batch)
+    for name in expected:
+        torch.testing.assert_close(got[name].cpu(), expected[name], rtol=1e-3, atol=1e-5)

@@ -15,7 +15,7 @@ class DetectionPictures(Callback):
     """Draws the objects and the detections of a few validation images side by side, after every validation.
 
     The picture lies in the folder of the run and is renewed each time; at the end its path is logged. For
-    LitRetinaNet, or a module whose ``validation_step`` returns ``{"detections": [...]}`` and takes batches of images
+    LitRetinaNet, or a module whose ``validation_step`` returns ``{"detections": [...]}`` and whose batches are images
     and targets.
 
     Args:
@@ -45,7 +45,8 @@ class DetectionPictures(Callback):
         """Keep the first images of the first process."""
         if trainer.sanity_checking or not trainer.is_global_zero or not isinstance(outputs, Mapping):
             return
-        images, targets = batch
+        unpack = getattr(pl_module, "unpack_batch", None)
+        images, targets = unpack(batch) if unpack else batch
         room = self.num_images - len(self._seen)
         self._seen += list(zip(images, targets, outputs["detections"], strict=True))[:room]
 

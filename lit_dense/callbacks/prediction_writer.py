@@ -46,7 +46,8 @@ class PredictionWriter(BasePredictionWriter):
     ) -> None:
         """Keep the results of a batch, and draw its pictures."""
         categories = getattr(pl_module, "categories", None)
-        images, _ = batch
+        unpack = getattr(pl_module, "unpack_batch", None)
+        images, _ = unpack(batch) if unpack else batch
         for image, found in zip(images, prediction, strict=True):
             self._results[int(found["image_id"])] = _coco_results(found, categories)
             if self.pictures:
@@ -55,7 +56,7 @@ class PredictionWriter(BasePredictionWriter):
                 picture = draw_boxes(image, kept["boxes"], kept["labels"], names, kept["scores"])
                 folder = self._file(trainer).with_suffix("")
                 folder.mkdir(parents=True, exist_ok=True)
-                picture.save(folder / f"{int(found['image_id'])}_{Path(found['file_name']).stem}.png")
+                picture.save(folder / f"{int(found['image_id'])}_{Path(found.get('file_name', '')).stem}.png")
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gather what the processes hold and write it."""
@@ -83,7 +84,7 @@ def _coco_results(found: dict[str, Any], categories: Sequence[dict[str, Any]] | 
     return [
         {
             "image_id": int(found["image_id"]),
-            "file_name": found["file_name"],
+            "file_name": found.get("file_name"),
             "category_id": label if ids is None else ids[label],
             "bbox": [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)],
             "score": round(score, 5),

@@ -1,0 +1,43 @@
+import copy
+import pickle
+
+import pytest
+import torch
+
+from lit_dense.criterion import Criterion
+from lit_dense.finite import FiniteCheck, NonFiniteLossError
+
+TARGETS = [{"image_id": 3}, {"image_id": torch.tensor(8)}]
+
+
+def terms(value, device="cpu"):
+    return {"classification": torch.tensor(1.0, device=device), "bbox_regression": torch.tensor(value, device=device)}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_the_message_names_loss_images_and_what_to_try(value):
+    with pytest.raises(NonFiniteLossError) as error:
+        FiniteCheck()(terms(value), TARGETS, Criterion("focal", "giou"))
+    said = str(error.value)
+    assert f"bbox_regression = {value}" in said
+    assert "classification" not in said
+    assert "FocalLoss, GIoULoss" in said
+    assert "images 3, 8" in said
+    assert "learning rate" in said
+
+
+def test_images_without_ids_and_finite_terms():
+    check = FiniteCheck()
+    check(terms(2.0), TARGETS, Criterion())
+    with pytest.raises(NonFiniteLossError, match="a batch of 2 images whose targets have no image_id"):
+        check(terms(float("nan")), [{}, {}], Criterion())
+    copy.deepcopy(check)
+    pickle.loads(pickle.dumps(check))
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_a_bad_step_is_found_in_the_next():
+    check = FiniteCheck()
+    check(terms(float("nan"), "cuda"), TARGETS, Criterion())
+    with pytest.raises(NonFiniteLossError, match="images 3, 8"):
+        check(terms(1.0, "cuda"), [{}], Criterion())
