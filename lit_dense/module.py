@@ -46,7 +46,8 @@ class LitRetinaNet(LightningModule):
         weights: Weights of a whole detector, such as ``COCO_V1``.
         weights_backbone: Weights of the backbone, such as ``IMAGENET1K_V1`` or ``DEFAULT``.
         frozen_stages: Stages of the backbone that are not trained, 0 to 5; by default 2 where it has weights.
-        fpn_channels: Channels of the feature pyramid and the head.
+        fpn_channels: Channels of the feature pyramid and the head, a multiple of 8.
+        head_convs: Convolutions of each of the head's towers, 1 to 4.
         anchor_sizes: Anchor sizes of each pyramid level, in pixels; by default three per octave from 32 to 812.
         aspect_ratios: Heights of anchors over their widths.
         min_size: Length of an image's shorter side in pixels; one of several is drawn for each image in training.
@@ -83,6 +84,7 @@ class LitRetinaNet(LightningModule):
         weights_backbone: str | None = None,
         frozen_stages: int | None = None,
         fpn_channels: int = 256,
+        head_convs: int = 4,
         anchor_sizes: list[list[int]] | None = None,
         aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0),
         min_size: int | list[int] = 800,
@@ -114,6 +116,7 @@ class LitRetinaNet(LightningModule):
             "weights_backbone": weights_backbone,
             "frozen_stages": frozen_stages,
             "fpn_channels": fpn_channels,
+            "head_convs": head_convs,
             "anchor_sizes": anchor_sizes,
             "aspect_ratios": aspect_ratios,
             "min_size": min_size,

@@ -12,7 +12,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetClassificationHead, RetinaNetHead
 
 from .backbones import build_backbone
-from .errors import UsageError
+from .errors import UsageError, check_range
 
 DETECTORS = {"retinanet_resnet50_fpn": retinanet_resnet50_fpn, "retinanet_resnet50_fpn_v2": retinanet_resnet50_fpn_v2}
 
@@ -24,6 +24,7 @@ def build_retinanet(
     weights_backbone: str | None = None,
     frozen_stages: int | None = None,
     fpn_channels: int = 256,
+    head_convs: int = 4,
     anchor_sizes: Sequence[Sequence[int]] | None = None,
     aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0),
     min_size: int | Sequence[int] = 800,
@@ -40,7 +41,8 @@ def build_retinanet(
             starts anew.
         weights_backbone: Backbone weights, such as ``IMAGENET1K_V1`` or ``DEFAULT``.
         frozen_stages: Stages of the backbone that are not trained, 0 to 5; by default 2 where it has weights.
-        fpn_channels: Channels of the pyramid and the head.
+        fpn_channels: Channels of the pyramid and the head, a multiple of 8.
+        head_convs: Convolutions of each of the head's towers, 1 to 4.
         anchor_sizes: Anchor sizes of each pyramid level in pixels; by default three per octave from 32 to 812.
         aspect_ratios: Heights of anchors over their widths.
         min_size: Length of an image's shorter side in pixels; one of several is drawn for each image in training.
@@ -79,6 +81,8 @@ def build_retinanet(
         num_classes,
         norm_layer=partial(nn.GroupNorm, channels // 8),
     )
+    for tower in (head.classification_head, head.regression_head):
+        tower.conv = tower.conv[: int(check_range("LitRetinaNet", "head_convs", head_convs, 1, 4))]
     return RetinaNet(body, num_classes, anchor_generator=generator, head=head, **options)
 
 

@@ -1,7 +1,7 @@
 """The demo data set: scikit-learn's handwritten digits, scattered over cluttered pictures, in COCO's format.
 
-It is small enough to make in seconds and still a detection problem: class counts fall off like Zipf's law, sizes vary
-threefold, contrast varies, and there are textures, strokes and pieces of digits that count as background.
+It is small enough to make in seconds and still a detection problem: class counts fall off like Zipf's law, sizes and
+contrast vary, and there are textures, strokes and pieces of digits that count as background.
 """
 
 import filecmp
@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-SIZE = 128  # of a picture, pixels
+SIZE = 96  # of a picture, pixels
 ZIPF = 1.5  # a class's share is rank ** -ZIPF: the tenth class is 1 / 32 of the first
-HEIGHTS = (16.0, 48.0)  # of the ink, pixels
-MAX_OBJECTS = 10  # in a picture
+HEIGHTS = (14.0, 36.0)  # of a digit before it is turned and cut to its ink, pixels
+MAX_OBJECTS = 12  # in a picture
 EMPTY_SHARE = 0.1  # of the pictures
 INK = 0.25  # coverage from which a pixel belongs to the box
 
@@ -47,7 +47,7 @@ class Digits(NamedTuple):
         return Digits([self.images[i] for i in rows], self.labels[rows], self.sources[rows])
 
 
-def write_digits(folder: Path, seed: int = 0, num_train: int = 2000, num_val: int = 250) -> None:
+def write_digits(folder: Path, seed: int = 0, num_train: int = 3000, num_val: int = 300) -> None:
     """Writes train.json, val.json and the pictures of both, in folders train and val.
 
     The two parts share no handwritten digit. The annotations carry, besides COCO's keys, ``source``: the number of the
