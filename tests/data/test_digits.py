@@ -1,6 +1,5 @@
 import builtins
 import json
-import os
 
 import numpy as np
 import pytest
@@ -129,7 +128,7 @@ def test_a_stopped_run_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(digits, "_write_part", stop_at_val)
     with pytest.raises(KeyboardInterrupt):
         write_digits(tmp_path / "digits", num_train=3, num_val=3)
-    assert os.listdir(tmp_path) == []
+    assert not any(tmp_path.iterdir())
 
 
 def test_the_same_set_may_be_written_twice_but_nothing_else_is_replaced(tmp_path):
@@ -140,7 +139,7 @@ def test_the_same_set_may_be_written_twice_but_nothing_else_is_replaced(tmp_path
     with pytest.raises(FileExistsError, match="holds something else"):
         write_digits(folder, seed=1, num_train=3, num_val=2)
     assert files(folder) == before
-    assert os.listdir(tmp_path) == ["digits"]
+    assert [p.name for p in tmp_path.iterdir()] == ["digits"]
 
 
 def test_a_missing_scikit_learn_is_named(tmp_path, monkeypatch):
@@ -154,4 +153,4 @@ def test_a_missing_scikit_learn_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without_sklearn)
     with pytest.raises(ModuleNotFoundError, match=r"pip install \"lit-dense\[demo\]\""):
         write_digits(tmp_path / "digits")
-    assert os.listdir(tmp_path) == []
+    assert not any(tmp_path.iterdir())
