@@ -34,7 +34,7 @@ def main(args: Sequence[str] | None = None) -> None:
         return
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)  # --model.loss=mylocal.MyLoss works as it does under `python train.py`
-    # before torch is imported: threads that spin while they wait make a run on a busy machine's CPU several times slower
+    # before torch is imported: threads that spin while they wait make a run on a busy CPU several times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from .lightning_cli import run
 
