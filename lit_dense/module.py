@@ -129,7 +129,7 @@ class LitRetinaNet(LightningModule):
         spec = self.criterion.spec
         loss, box_loss, weighters = spec["loss"], spec["box_loss"], spec["weighters"]
         normalizer, assigner = spec["normalizer"], spec["assigner"]
-        self.save_hyperparameters(ignore=["spec", "native"])
+        self.save_hyperparameters()
         # never read back from self.hparams: under LightningCLI these hold the arguments of a subclass
         self.num_classes = num_classes
         self.optimizer_name, self.lr, self.backbone_lr_factor = optimizer, lr, backbone_lr_factor
@@ -285,6 +285,8 @@ class LitRetinaNet(LightningModule):
         metric.reset()
         # every process has the same numbers; monitors ask each for the first few, but not for those of classes
         shared = {f"{stage}_{name}": value for name, value in results.items() if "/" not in name}
+        shown = {name: shared.pop(name) for name in (f"{stage}_map", f"{stage}_map_50")}
+        self.log_dict(shown, sync_dist=True, prog_bar=True)
         self.log_dict(shared, sync_dist=True)
         self.log_dict({f"{stage}_{n}": v for n, v in results.items() if "/" in n}, rank_zero_only=True)
 
