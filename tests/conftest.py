@@ -24,6 +24,8 @@ from lit_dense.weighters import WEIGHTERS
 SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"
 WORLD_SIZE = 2
 
+collect_ignore = ["plugins"]  # packages of their own, which the tests install
+
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="also run the tests that take minutes")
