@@ -283,12 +283,11 @@ class LitRetinaNet(LightningModule):
     def _log_map(self, stage: str, metric: DetectionMAP) -> None:
         results = metric.compute()
         metric.reset()
-        # every process has the same numbers; monitors ask each for the first few, but not for those of classes
-        shared = {f"{stage}_{name}": value for name, value in results.items() if "/" not in name}
-        shown = {name: shared.pop(name) for name in (f"{stage}_map", f"{stage}_map_50")}
+        named = {f"{stage}_{name}": value for name, value in results.items()}
+        shown = {name: named.pop(name) for name in (f"{stage}_map", f"{stage}_map_50")}
+        # every process has these numbers already; without sync_dist Lightning would warn of it for each
         self.log_dict(shown, sync_dist=True, prog_bar=True)
-        self.log_dict(shared, sync_dist=True)
-        self.log_dict({f"{stage}_{n}": v for n, v in results.items() if "/" in n}, rank_zero_only=True)
+        self.log_dict(named, sync_dist=True)
 
     def _num_classes_of_data(self) -> int:
         trainer = self._trainer
