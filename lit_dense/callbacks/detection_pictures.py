@@ -52,6 +52,7 @@ class DetectionPictures(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw them."""
+        folder = Path(trainer.log_dir or trainer.default_root_dir)  # asking for log_dir is a collective: all ask
         if not self._seen:
             return
         names = [c["name"] for c in getattr(pl_module, "categories", None) or []]
@@ -66,7 +67,6 @@ class DetectionPictures(Callback):
             )
         pairs = [rows[i] + rows[i + 1] for i in range(0, len(rows) - 1, 2)] or rows
         titles = ("objects", f"detections from score {self.score_thresh}") * (len(pairs[0]) // 2)
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / self.file_name
         side_by_side(pairs, titles).save(self._path)

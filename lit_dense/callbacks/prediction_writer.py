@@ -29,10 +29,12 @@ class PredictionWriter(BasePredictionWriter):
         super().__init__(write_interval="batch")
         self.path, self.pictures, self.score_thresh = path, pictures, score_thresh
         self._results: dict[int, list[dict[str, Any]]] = {}
+        self._file = Path(path)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start anew."""
+        """Start anew, and learn where to write: asking for log_dir is a collective, so all ask, once."""
         self._results = {}
+        self._file = Path(trainer.log_dir or trainer.default_root_dir) / self.path
 
     def write_on_batch_end(
         self,
@@ -54,7 +56,7 @@ class PredictionWriter(BasePredictionWriter):
                 kept = keep_scores({name: found[name] for name in ("boxes", "labels", "scores")}, self.score_thresh)
                 names = [c["name"] for c in categories or []]
                 picture = draw_boxes(image, kept["boxes"], kept["labels"], names, kept["scores"])
-                folder = self._file(trainer).with_suffix("")
+                folder = self._file.with_suffix("")
                 folder.mkdir(parents=True, exist_ok=True)
                 picture.save(folder / f"{int(found['image_id'])}_{Path(found.get('file_name', '')).stem}.png")
 
@@ -65,16 +67,13 @@ class PredictionWriter(BasePredictionWriter):
             gathered.update(results)
         if not trainer.is_global_zero:
             return
-        path = self._file(trainer)
+        path = self._file
         path.parent.mkdir(parents=True, exist_ok=True)
         rows = [row for image_id in sorted(gathered) for row in gathered[image_id]]
         path.write_text(json.dumps(rows))
         rank_zero_info(f"{len(rows)} detections of {len(gathered)} images: {path.resolve()}")
         if self.pictures:
             rank_zero_info(f"Pictures: {path.with_suffix('').resolve()}")
-
-    def _file(self, trainer: Trainer) -> Path:
-        return Path(trainer.log_dir or trainer.default_root_dir) / self.path
 
 
 def _coco_results(found: dict[str, Any], categories: Sequence[dict[str, Any]] | None) -> list[dict[str, Any]]:
