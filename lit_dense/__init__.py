@@ -12,11 +12,14 @@ if TYPE_CHECKING:
     from .assigners import Assigner as Assigner
     from .box_losses import BoxLoss as BoxLoss
     from .callbacks import SwapLoss as SwapLoss
+    from .class_counts import ClassCounts as ClassCounts
     from .criterion import Criterion as Criterion
     from .data import CocoDataModule as CocoDataModule
+    from .functional import Elements as Elements
     from .head import patch as patch
     from .head import unpatch as unpatch
     from .losses import DenseLoss as DenseLoss
+    from .losses import SigmoidLoss as SigmoidLoss
     from .metrics import DetectionMAP as DetectionMAP
     from .module import LitRetinaNet as LitRetinaNet
     from .normalizers import Normalizer as Normalizer
@@ -27,13 +30,16 @@ if TYPE_CHECKING:
 _WHERE = {
     "Assigner": "assigners",
     "BoxLoss": "box_losses",
+    "ClassCounts": "class_counts",
     "CocoDataModule": "data",
     "Criterion": "criterion",
     "DenseLoss": "losses",
     "DenseSamples": "samples",
     "DetectionMAP": "metrics",
+    "Elements": "functional",
     "LitRetinaNet": "module",
     "Normalizer": "normalizers",
+    "SigmoidLoss": "losses",
     "SwapLoss": "callbacks",
     "Weighter": "weighters",
     "Weights": "weighters",

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from .assigners import ASSIGNERS, AssignerLike
 from .box_losses import BOX_LOSSES, BoxLossLike
-from .errors import UsageError
+from .class_counts import ClassCounts
+from .errors import UsageError, check_range
 from .losses import LOSSES, LossLike
 from .normalizers import NORMALIZERS, NormalizerLike
 from .part import Part
-from .samples import ClassCounts, DenseSamples
+from .samples import DenseSamples
 from .weighters import WEIGHTERS, LossValues, Weighter, WeighterLike
 
 BRINGS_OWN_NORMALIZER = {"normalizer": "the classification loss", "box_normalizer": "the box loss"}
@@ -32,6 +33,9 @@ class Criterion(nn.Module):
         weighters: Weighters, whose weights multiply.
         normalizer: What the sums are divided by; by default ``image``, unless a loss brings its own.
         assigner: Matches anchors and ground truths; by default the detector's own matcher does.
+        loss_weight: What the classification term is multiplied by.
+        box_loss_weight: What the box term is multiplied by.
+        class_counts: Class frequencies of the training set, for parts that need them.
 
     Raises:
         UsageError: If a name is unknown, or two parts decide the same thing.
@@ -44,6 +48,9 @@ class Criterion(nn.Module):
         weighters: Sequence[WeighterLike] = (),
         normalizer: NormalizerLike | None = None,
         assigner: AssignerLike | None = None,
+        loss_weight: float = 1.0,
+        box_loss_weight: float = 1.0,
+        class_counts: ClassCounts | None = None,
     ) -> None:
         super().__init__()
         self.loss = LOSSES.build(loss)
@@ -54,7 +61,11 @@ class Criterion(nn.Module):
         self._check_owners(chosen)
         self.normalizer = chosen or NORMALIZERS.build("image")
         self._normalizer_chosen = chosen is not None
-        self.class_counts: ClassCounts | None = None
+        self.loss_weight = check_range("criterion", "loss_weight", loss_weight, 0)
+        self.box_loss_weight = check_range("criterion", "box_loss_weight", box_loss_weight, 0)
+        self.class_counts = class_counts
+        self.num_classes: int | None = None
+        self._checked = False
         self.step = 0
         self.epoch = 0
 
@@ -72,7 +83,57 @@ class Criterion(nn.Module):
             "weighters": [w.spec for w in self._weighters],
             "normalizer": self.normalizer.spec if self._normalizer_chosen else None,
             "assigner": self.assigner and self.assigner.spec,
+            "loss_weight": self.loss_weight,
+            "box_loss_weight": self.box_loss_weight,
         }
+
+    def prepare(self, num_classes: int) -> None:
+        """Let the parts make what depends on the number of classes; before their state is loaded.
+
+        Args:
+            num_classes: The head's classes; columns that the loss has besides are not counted.
+
+        Raises:
+            UsageError: If the criterion was trained with another number.
+        """
+        if self.num_classes == num_classes:
+            return
+        if self.num_classes is not None and self.step:
+            raise UsageError(
+                f"This criterion has the state of {self.num_classes} classes, and the head has {num_classes}: "
+                "make another."
+            )
+        self.num_classes = num_classes
+        for part in self.parts:
+            part.prepare(num_classes)
+        if self.class_counts is not None:
+            self.receive_class_counts(self.class_counts)
+
+    def receive_class_counts(self, counts: ClassCounts) -> None:
+        """Tell the parts how often each class occurs.
+
+        Args:
+            counts: Class frequencies of the training set.
+
+        Raises:
+            UsageError: If there are more classes than the head has.
+        """
+        self.class_counts = counts
+        if self.num_classes is None:
+            return
+        if len(counts.images) > self.num_classes:
+            raise UsageError(f"class_counts has {len(counts.images)} classes, but the head has {self.num_classes}.")
+        for part in self.parts:
+            part.receive_class_counts(counts)
+
+    def check_ready(self) -> None:
+        """Raise an error if a part misses something without which it cannot be trained.
+
+        Raises:
+            UsageError: If one does; the message says how to give it.
+        """
+        for part in self.parts:
+            part.check_ready()
 
     @property
     def _weighters(self) -> list[Weighter]:
@@ -92,6 +153,10 @@ class Criterion(nn.Module):
         Args:
             samples: The batch. Its ``reduce`` is heeded while gradients are enabled and ignored in evaluation.
         """
+        self.prepare(samples.num_classes)
+        if not self._checked:
+            self.check_ready()
+            self._checked = True
         with torch.autocast(samples.logits.device.type, enabled=False):
             samples = self._with_soft_targets(samples)
             values = self._values(samples)
@@ -125,8 +190,8 @@ class Criterion(nn.Module):
             classification=classification.masked_fill(~samples.valid, 0.0),
             box=box.sum(1) if box.dim() == 2 else box,
             box_coordinates=box,
-            image_scales=whole if "normalizer" in self.loss.owns else 1 / divisor,
-            box_scales=whole if "box_normalizer" in self.box_loss.owns else 1 / divisor,
+            image_scales=self.loss_weight * (whole if "normalizer" in self.loss.owns else 1 / divisor),
+            box_scales=self.box_loss_weight * (whole if "box_normalizer" in self.box_loss.owns else 1 / divisor),
         )
 
     def _add_extra(self, terms: dict[str, Tensor], weighter: Weighter, extra: Any) -> None:

@@ -9,9 +9,11 @@ from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNetHead
 
+from .class_counts import ClassCounts
 from .criterion import Criterion
-from .errors import UsageError
+from .errors import UsageError, check_range
 from .finite import FiniteCheck
+from .losses import DenseLoss
 from .reduce import Reduce
 from .samples import BoxCoder, Geometry, collect_samples
 
@@ -46,6 +48,15 @@ class DenseHead(RetinaNetHead):  # type: ignore[misc]  # torchvision has no type
         images, features = inputs
         self.geometry = Geometry([(f.shape[-2], f.shape[-1]) for f in features], list(images.image_sizes))
 
+    def forward(self, x: list[Tensor]) -> dict[str, Tensor]:
+        """Outputs of both towers; in evaluation the class logits are those whose sigmoid is the score."""
+        outputs: dict[str, Tensor] = super().forward(x)
+        return outputs if self.training else self.with_scores(outputs)
+
+    def with_scores(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Outputs with one logit for each class, whose sigmoid is its score, whatever columns the loss needs."""
+        return {**outputs, "cls_logits": self.criterion.loss.score_logits(outputs["cls_logits"])}
+
     def compute_loss(
         self,
         targets: list[dict[str, Tensor]],
@@ -77,6 +88,7 @@ class DenseHead(RetinaNetHead):  # type: ignore[misc]  # torchvision has no type
             class_counts=criterion.class_counts,
             step=criterion.step,
             epoch=criterion.epoch,
+            extra_logits=criterion.loss.extra_logits,
         )
         terms: dict[str, Tensor] = criterion(samples)
         self.finite_check(terms, targets, criterion)
@@ -90,6 +102,10 @@ def patch(
     weighters: Sequence[Any] = (),
     normalizer: Any = None,
     assigner: Any = None,
+    loss_weight: float = 1.0,
+    box_loss_weight: float = 1.0,
+    class_counts: ClassCounts | None = None,
+    prior: float | None = None,
 ) -> Criterion:
     """Give the RetinaNet inside a module another loss; forward, keys and everything else stay.
 
@@ -100,13 +116,20 @@ def patch(
         weighters: Weighters, whose weights multiply.
         normalizer: What the sums are divided by; torchvision's, the mean over images, by default.
         assigner: Matches anchors and ground truths; by default the model's own matcher.
+        loss_weight: What the classification term is multiplied by.
+        box_loss_weight: What the box term is multiplied by.
+        class_counts: Class frequencies of the training set, for losses that need them.
+        prior: Probability of an object that the classifier's bias is set to; by default the bias stays what it is.
+
+    A loss with columns of its own (``softmax``, ``seesaw``) takes them from the end of the head's: build the model with
+    so many more ``num_classes``.
 
     Returns:
         The criterion that now computes the loss. It is no submodule: save its ``state_dict`` if its parts have state.
         A model that was patched before gets the new criterion in place of the old one.
 
     Raises:
-        UsageError: If there is no RetinaNet inside, or more than one.
+        UsageError: If there is no RetinaNet inside, or more than one; or if a loss needs class counts and has none.
 
     Example:
         >>> from torchvision.models.detection import retinanet_resnet50_fpn
@@ -115,8 +138,20 @@ def patch(
         >>> unpatch(model)
     """
     detector = find_retinanet(model)
-    criterion = Criterion(loss, box_loss or native_box_loss(detector), weighters, normalizer, assigner)
+    criterion = Criterion(
+        loss,
+        box_loss or native_box_loss(detector),
+        weighters,
+        normalizer,
+        assigner,
+        loss_weight,
+        box_loss_weight,
+        class_counts,
+    )
     adopt(detector, criterion)
+    criterion.check_ready()
+    if prior is not None:
+        set_prior(detector, criterion.loss, prior)
     return criterion
 
 
@@ -142,11 +177,40 @@ def unpatch(model: nn.Module) -> None:
 
 
 def adopt(detector: RetinaNet, criterion: Criterion) -> None:
-    """Put a criterion into a RetinaNet, in place of its loss or of another criterion."""
+    """Put a criterion into a RetinaNet, in place of its loss or of another criterion.
+
+    Raises:
+        UsageError: If the head has too few columns for the loss.
+    """
+    columns, extra = detector.head.classification_head.num_classes, criterion.loss.extra_logits
+    if columns <= extra:
+        raise UsageError(
+            f"{type(criterion.loss).__name__} has {extra} columns besides those of classes, but the head has only "
+            f"{columns}: build the model with num_classes={columns + extra}."
+        )
+    criterion.prepare(columns - extra)
     unpatch(detector)
     head = DenseHead(detector.head, criterion, detector.box_coder)
     detector.anchor_generator.register_forward_pre_hook(head.note_geometry)
     detector.head = head
+
+
+def set_prior(detector: RetinaNet, loss: DenseLoss, prior: float) -> None:
+    """Set the classifier's bias such that each class has the score ``prior`` before training.
+
+    Args:
+        detector: The detector; a bias that was trained is overwritten.
+        loss: Decides what the columns mean.
+        prior: Probability of an object.
+
+    Raises:
+        UsageError: If the prior is not between 0 and 1.
+    """
+    prior = check_range("prior", "prior", prior, 1e-6, 0.999999)
+    tower = detector.head.classification_head
+    bias = loss.prior_bias(tower.num_classes - loss.extra_logits, prior)
+    with torch.no_grad():
+        tower.cls_logits.bias.copy_(bias.repeat(tower.num_anchors))  # channels are anchors times columns
 
 
 def _forget_hook(detector: RetinaNet) -> None:

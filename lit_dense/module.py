@@ -17,7 +17,7 @@ from .batch import Batch, check_targets, float_images, metric_targets, without_c
 from .box_losses import BoxLossLike
 from .criterion import Criterion
 from .errors import UsageError
-from .head import adopt
+from .head import adopt, set_prior
 from .losses import LossLike
 from .metrics import DetectionMAP
 from .metrics.mean_ap import Backend
@@ -57,6 +57,10 @@ class LitRetinaNet(LightningModule):
         weighters: Sample weighters, whose weights multiply.
         normalizer: What the losses are divided by; by default the mean over images, as in torchvision.
         assigner: Matches anchors and ground truths; by default torchvision's matcher.
+        loss_weight: What the classification loss is multiplied by.
+        box_loss_weight: What the box loss is multiplied by.
+        prior: Score of an object before training, which the classifier's bias is set to unless it comes with trained
+            weights; by default what the loss recommends: 0.01, and 0.001 for ``eql`` and ``efl``.
         optimizer: ``adamw``, or ``sgd`` with momentum 0.9. Norms and biases have no weight decay.
         lr: Learning rate.
         backbone_lr_factor: Learning rate of the backbone over that of the rest.
@@ -94,6 +98,9 @@ class LitRetinaNet(LightningModule):
         weighters: Sequence[WeighterLike] = (),
         normalizer: NormalizerLike | None = None,
         assigner: AssignerLike | None = None,
+        loss_weight: float = 1.0,
+        box_loss_weight: float = 1.0,
+        prior: float | None = None,
         optimizer: OptimizerName = "adamw",
         lr: float = 1e-4,
         backbone_lr_factor: float = 1.0,
@@ -109,7 +116,9 @@ class LitRetinaNet(LightningModule):
     ) -> None:
         super().__init__()
         native = "giou" if backbone == "retinanet_resnet50_fpn_v2" else "l1"
-        self.criterion = Criterion(loss, box_loss or native, weighters, normalizer, assigner)
+        self.criterion = Criterion(
+            loss, box_loss or native, weighters, normalizer, assigner, loss_weight, box_loss_weight
+        )
         self.network_options: dict[str, Any] = {
             "backbone": backbone,
             "weights": weights,
@@ -131,7 +140,7 @@ class LitRetinaNet(LightningModule):
         normalizer, assigner = spec["normalizer"], spec["assigner"]
         self.save_hyperparameters()
         # never read back from self.hparams: under LightningCLI these hold the arguments of a subclass
-        self.num_classes = num_classes
+        self.num_classes, self.prior = num_classes, prior
         self.optimizer_name, self.lr, self.backbone_lr_factor = optimizer, lr, backbone_lr_factor
         self.weight_decay, self.schedule = weight_decay, schedule
         self.warmup_steps, self.milestones = warmup_steps, milestones
@@ -139,7 +148,7 @@ class LitRetinaNet(LightningModule):
         self.map_backend = map_backend
         names = weights_categories(backbone, weights)
         self.categories: list[dict[str, Any]] | None = None
-        if names is not None and num_classes == len(names):
+        if names is not None and num_classes == len(names) and not self.criterion.loss.extra_logits:
             self.categories = [{"id": label, "name": name} for label, name in enumerate(names)]
         if num_classes is not None:
             self.configure_model()
@@ -150,8 +159,12 @@ class LitRetinaNet(LightningModule):
             return
         if self.num_classes is None:
             self.num_classes = self._num_classes_of_data()
-        self.model = self.build_model(self.num_classes)
+        loss = self.criterion.loss
+        self.model = self.build_model(self.num_classes + loss.extra_logits)
         adopt(self.model, self.criterion)
+        bias = self.model.head.classification_head.cls_logits.bias
+        if bool((bias == bias[0]).all()):  # as torchvision starts it: trained biases differ
+            set_prior(self.model, loss, loss.prior if self.prior is None else self.prior)
 
     def build_model(self, num_classes: int) -> RetinaNet:
         """The network; override it for a backbone of your own.
@@ -160,7 +173,7 @@ class LitRetinaNet(LightningModule):
         replaces the loss of whatever RetinaNet it returns.
 
         Args:
-            num_classes: Columns of the head.
+            num_classes: Columns of the head: the object classes, and those that the loss has besides.
         """
         return build_retinanet(num_classes, **self.network_options)
 
@@ -168,7 +181,7 @@ class LitRetinaNet(LightningModule):
         """Take class names and counts from the data module, and check that its labels are those of the head.
 
         Raises:
-            UsageError: If they are not.
+            UsageError: If they are not, or if the loss needs class counts that the data does not tell.
         """
         self.configure_model()
         data = getattr(self.trainer, "datamodule", None)
@@ -176,8 +189,10 @@ class LitRetinaNet(LightningModule):
         if categories:
             self._check_categories(categories)
             self.categories = list(categories)
-        if stage == "fit" and (counts := getattr(data, "class_counts", None)) is not None:
-            self.criterion.class_counts = counts
+        if stage == "fit":
+            if (counts := getattr(data, "class_counts", None)) is not None:
+                self.criterion.receive_class_counts(counts)
+            self.criterion.check_ready()
         if stage != "predict":
             names = _unique_names(self.categories) if self.categories else None
             self.val_map = DetectionMAP(class_names=names, backend=self.map_backend)

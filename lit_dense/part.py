@@ -1,9 +1,12 @@
 """The base of everything a criterion is made of: arguments that are remembered, state that is committed once."""
 
 import inspect
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from .class_counts import ClassCounts
 
 
 class Part(nn.Module):
@@ -19,7 +22,7 @@ class Part(nn.Module):
             Two parts that own one thing are a configuration error.
     """
 
-    owns: ClassVar[frozenset[str]] = frozenset()
+    owns: frozenset[str] = frozenset()
     _init_args: dict[str, Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "Part":
@@ -46,6 +49,23 @@ class Part(nn.Module):
         """``class_path`` and ``init_args``: plain data that rebuilds this part."""
         args = {name: _plain(value) for name, value in self.__dict__.get("_init_args", {}).items()}
         return {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "init_args": args}
+
+    def prepare(self, num_classes: int) -> None:
+        """Make what depends on the number of classes, such as buffers; called once, before state is loaded.
+
+        Args:
+            num_classes: C, which the head and the loss's own columns decide.
+        """
+
+    def receive_class_counts(self, counts: "ClassCounts") -> None:
+        """Take over what is known of the training set, after ``prepare`` and before training.
+
+        Args:
+            counts: Class frequencies; they may have fewer classes than the head has columns.
+        """
+
+    def check_ready(self) -> None:
+        """Raise a ``UsageError`` if something is missing without which the part cannot be trained."""
 
     def stage(self, **state: Tensor) -> None:
         """Set the next values of buffers; they take effect when the criterion commits.

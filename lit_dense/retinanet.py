@@ -13,6 +13,7 @@ from torchvision.models.detection.retinanet import RetinaNetClassificationHead, 
 
 from .backbones import build_backbone
 from .errors import UsageError, check_range
+from .head import DenseHead
 
 DETECTORS = {"retinanet_resnet50_fpn": retinanet_resnet50_fpn, "retinanet_resnet50_fpn_v2": retinanet_resnet50_fpn_v2}
 
@@ -31,10 +32,10 @@ def build_retinanet(
     max_size: int = 1333,
     **detector: Any,
 ) -> RetinaNet:
-    """Build a RetinaNet whose head has ``num_classes`` columns, all of them object classes.
+    """Build a RetinaNet whose head has ``num_classes`` columns.
 
     Args:
-        num_classes: Object classes; there is no background column.
+        num_classes: Columns of the head: the object classes, and those that the loss has besides.
         backbone: A torchvision ResNet or MobileNet, ``tiny``, ``timm/NAME``, or a whole detector of torchvision:
             ``retinanet_resnet50_fpn`` or ``retinanet_resnet50_fpn_v2``.
         weights: Detector weights, such as ``COCO_V1``, of a whole detector. If it has other classes, its classifier
@@ -161,9 +162,11 @@ def losses_and_detections(
     original_sizes = [(image.shape[-2], image.shape[-1]) for image in images]
     batch, resized = model.transform(images, targets)
     features: list[Tensor] = list(model.backbone(batch.tensors).values())
-    outputs: dict[str, Tensor] = model.head(features)
+    outputs: dict[str, Tensor] = RetinaNetHead.forward(model.head, features)  # as the loss wants them
     anchors: list[Tensor] = model.anchor_generator(batch, features)
     terms: dict[str, Tensor] = model.compute_loss(resized, outputs, anchors)
+    if isinstance(model.head, DenseHead):
+        outputs = model.head.with_scores(outputs)
     cells = [f.shape[-2] * f.shape[-1] for f in features]
     per_level = [n * len(anchors[0]) // sum(cells) for n in cells]
     levels = {name: list(output.split(per_level, dim=1)) for name, output in outputs.items()}

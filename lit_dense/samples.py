@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from .class_counts import ClassCounts as ClassCounts
 from .errors import UsageError
+from .functional.iou import paired_iou
 from .reduce import Reduce
 
 NEGATIVE = -1
@@ -24,21 +26,6 @@ class BoxCoder(Protocol):
 
     def decode_single(self, rel_codes: Tensor, boxes: Tensor) -> Tensor:
         """Boxes [N, 4] that the deltas lead to."""
-
-
-@dataclass(frozen=True)
-class ClassCounts:
-    """How often each class occurs in the training set.
-
-    Args:
-        instances: Boxes of each class [C].
-        images: Images that show each class [C].
-        num_images: Images of the training set, the empty ones included.
-    """
-
-    instances: Tensor
-    images: Tensor
-    num_images: int
 
 
 @dataclass(frozen=True)
@@ -59,7 +46,7 @@ class DenseSamples:
     """A batch as its anchors: A anchors of all images and levels, G ground-truth boxes, P positive anchors, C classes.
 
     Args:
-        logits: Class scores before the sigmoid [A, C], with their graph.
+        logits: Class scores, with their graph [A, C], or wider where the loss has columns of its own.
         deltas: Predicted box deltas [A, 4], with their graph.
         anchors: Anchor boxes in pixels of the resized image, x1 y1 x2 y2 [A, 4].
         matched_idxs: Index of the matched ground truth, unique in the batch; -1 background, -2 ignored [A].
@@ -74,6 +61,8 @@ class DenseSamples:
         step: Training steps so far.
         epoch: Epochs so far.
         soft_targets: Target of each positive's own class in [0, 1], None for 1 [P].
+        class_weights: What a loss of single logits multiplies the elements of each class by, None for 1 [C].
+        extra_logits: Columns of the logits beyond one per class.
         target_fields: What else the targets hold for each box, by name, such as weights [G].
     """
 
@@ -92,12 +81,14 @@ class DenseSamples:
     step: int = 0
     epoch: int = 0
     soft_targets: Tensor | None = None
+    class_weights: Tensor | None = None
+    extra_logits: int = 0
     target_fields: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:
-        """C, columns of the logits."""
-        return self.logits.shape[1]
+        """C, the head's classes."""
+        return self.logits.shape[1] - self.extra_logits
 
     @property
     def anchors_per_image(self) -> int:
@@ -156,6 +147,12 @@ class DenseSamples:
         labels = self.matched_idxs.clamp(max=NEGATIVE)
         return labels.index_put((self.positives,), self.gt_labels[self.pos_matched_idxs])
 
+    def of_anchors(self, values: Tensor | None) -> Tensor | None:
+        """Values of the positives [P] as values of all anchors, 0 elsewhere [A]; None stays None."""
+        if values is None:
+            return None
+        return values.new_zeros(len(self.matched_idxs)).index_put((self.positives,), values)
+
     @cached_property
     def pos_matched_idxs(self) -> Tensor:
         """Matched ground truth of each positive [P]."""
@@ -199,11 +196,7 @@ class DenseSamples:
     @cached_property
     def pos_ious(self) -> Tensor:
         """IoU of each positive's predicted box with its ground truth, detached [P]."""
-        boxes, targets = self.pos_boxes.detach(), self.pos_gt_boxes
-        low, high = torch.max(boxes[:, :2], targets[:, :2]), torch.min(boxes[:, 2:], targets[:, 2:])
-        intersection = (high - low).clamp(min=0).prod(1)
-        union = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (targets[:, 2:] - targets[:, :2]).prod(1) - intersection
-        return intersection / union.clamp(min=torch.finfo(union.dtype).tiny)
+        return paired_iou(self.pos_boxes.detach(), self.pos_gt_boxes)
 
     def anchor_gt_iou(self, image: int) -> Tensor:
         """IoU of one image's ground truths with its anchors; rows in the order of the batch [G_image, A / B]."""
@@ -235,7 +228,7 @@ def collect_samples(
     offsets = [sum(counts[:image]) for image in range(len(counts))]
     unique = [torch.where(m >= 0, m + offset, m) for m, offset in zip(matched_idxs, offsets, strict=True)]
     gt_labels = torch.cat([t["labels"].reshape(-1) for t in targets]).long()
-    _check_labels(gt_labels, logits.shape[-1])
+    _check_labels(gt_labels, logits.shape[-1] - context.get("extra_logits", 0))
     return DenseSamples(
         logits=logits.flatten(0, 1),
         deltas=deltas.flatten(0, 1),
@@ -261,7 +254,7 @@ def _check_labels(labels: Tensor, num_classes: int) -> None:
         if low == 1 and high == num_classes:
             hint = " They seem to start at 1: column 0 is a class here, not background, so subtract 1 from each label."
         raise UsageError(
-            f"Labels of this batch run from {low} to {high}, but the head has {num_classes} class columns, which take "
+            f"Labels of this batch run from {low} to {high}, but the head has {num_classes} classes, which take "
             f"labels 0 to {num_classes - 1}.{hint}"
         )
 

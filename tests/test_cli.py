@@ -76,12 +76,12 @@ def message(door, config, capsys, *words):
     ("words", "loss", "arguments"),
     [
         ([], "FocalLoss", {"alpha": 0.25, "gamma": 2.0}),
-        (["--model.loss=bce"], "BCELoss", {"alpha": 0.5}),
+        (["--model.loss=bce"], "BCELoss", {"alpha": 0.5, "pos_weight": 1.0}),
         (["--model.loss=focal", "--model.loss.gamma=1.5"], "FocalLoss", {"alpha": 0.25, "gamma": 1.5}),
         (["--model.loss.gamma=1.5"], "FocalLoss", {"alpha": 0.25, "gamma": 1.5}),
-        (["--model.loss={class_path: bce, init_args: {alpha: 0.7}}"], "BCELoss", {"alpha": 0.7}),
-        (["--model.loss.class_path=bce", "--model.loss.init_args.alpha=0.7"], "BCELoss", {"alpha": 0.7}),
-        (["--model.loss=lit_dense.losses.bce"], "BCELoss", {"alpha": 0.5}),
+        (["--model.loss={class_path: bce, init_args: {alpha: 0.7}}"], "BCELoss", {"alpha": 0.7, "pos_weight": 1.0}),
+        (["--model.loss.class_path=bce", "--model.loss.init_args.alpha=0.7"], "BCELoss", {"alpha": 0.7, "pos_weight": 1.0}),
+        (["--model.loss=lit_dense.losses.bce"], "BCELoss", {"alpha": 0.5, "pos_weight": 1.0}),
     ],
 )
 def test_a_loss_is_one_word(door, config, words, loss, arguments):
@@ -93,7 +93,7 @@ def test_a_loss_is_one_word(door, config, words, loss, arguments):
 @pytest.mark.parametrize(
     ("model", "loss", "arguments"),
     [
-        ({"loss": "bce"}, "BCELoss", {"alpha": 0.5}),
+        ({"loss": "bce"}, "BCELoss", {"alpha": 0.5, "pos_weight": 1.0}),
         ({"loss": {"class_path": "focal", "init_args": {"gamma": 1.0}}}, "FocalLoss", {"alpha": 0.25, "gamma": 1.0}),
     ],
 )
@@ -148,7 +148,7 @@ def test_an_unknown_name(door, config, capsys, plugins):
     plugins("good")
     said = message(door, config, capsys, "--model.loss=focall")
     assert "Unknown loss 'focall'. Did you mean 'focal'?" in said
-    assert "Available: bce (lit-dense" in said
+    assert "Available: asl (lit-dense" in said
     assert "my_loss (good-plugin 1.2)" in said
     assert "Unknown weighter 'my_weightr'. Did you mean 'my_weighter'" in message(
         door, config, capsys, "--model.weighters+=my_weightr"
@@ -185,7 +185,7 @@ def test_help_of_a_loss(door, capsys):
     assert "How strongly right elements are turned down" in said
     with pytest.raises(SystemExit):
         door(["fit", "--model.loss.help"])
-    assert "A name (bce, focal" in " ".join(capsys.readouterr().out.split())
+    assert "A name (asl, bce" in " ".join(capsys.readouterr().out.split())
 
 
 @DOORS

@@ -3,14 +3,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lit_dense.box_losses import GIoULoss, L1Loss
+from lit_dense.box_losses import BOX_LOSSES, GIoULoss, L1Loss
 from lit_dense.criterion import Criterion
 from lit_dense.errors import UsageError
 from lit_dense.head import patch
-from lit_dense.losses import DenseLoss, FocalLoss
+from lit_dense.losses import LOSSES, DenseLoss, FocalLoss
+from lit_dense.normalizers import NORMALIZERS
 from lit_dense.samples import IGNORED
 from lit_dense.weighters import Weighter, Weights
-from tests.detectors import gradients, random_batch, small_retinanet
+from tests.detectors import COUNTS, NUM_CLASSES, gradients, random_batch, small_retinanet
 
 
 class Halve(Weighter):
@@ -64,8 +65,8 @@ class Counter(DenseLoss):
 
 def samples_of(counts=(2, 0, 5), seed=1, **parts):
     """The samples that a small detector makes of a random batch."""
-    model = small_retinanet()
-    patch(model, **parts)
+    model = small_retinanet(NUM_CLASSES + Criterion(**parts).loss.extra_logits)
+    patch(model, class_counts=COUNTS, **parts)
     seen = []
     model.head.criterion.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     model(*random_batch(counts, seed=seed))
@@ -77,6 +78,38 @@ def test_weights_multiply():
     plain, weighted = Criterion()(samples), Criterion(weighters=[Halve(), Halve()])(samples)
     torch.testing.assert_close(weighted["classification"], plain["classification"] / 4)
     torch.testing.assert_close(weighted["bbox_regression"], plain["bbox_regression"] / 16)
+
+
+def test_terms_have_weights():
+    samples = samples_of()
+    plain, weighted = Criterion()(samples), Criterion(loss_weight=3.8, box_loss_weight=10)(samples)
+    torch.testing.assert_close(weighted["classification"], 3.8 * plain["classification"])
+    torch.testing.assert_close(weighted["bbox_regression"], 10 * plain["bbox_regression"])
+    with pytest.raises(UsageError, match="box_loss_weight must be at least 0, not -1"):
+        Criterion(box_loss_weight=-1)
+
+
+def test_class_counts_are_asked_for():
+    with pytest.raises(UsageError, match=r"'eql' needs to know how often.*argument frequencies, a number for each"):
+        patch(small_retinanet(), loss="eql")
+    with pytest.raises(UsageError, match="frequencies has 3 numbers, but the head has 4 classes"):
+        patch(small_retinanet(), loss={"class_path": "eql", "init_args": {"frequencies": [1, 1, 1]}})
+    with pytest.raises(UsageError, match="class_counts has 4 classes, but the head has 3"):
+        patch(small_retinanet(3), loss="eql", class_counts=COUNTS)
+    told = patch(small_retinanet(6), loss="eql", class_counts=COUNTS).loss.frequencies.values
+    torch.testing.assert_close(told, torch.tensor([0.4, 0.08, 0.001, 0, 0, 0]))
+
+
+def test_a_checkpoint_knows_the_class_counts():
+    told = patch(small_retinanet(), loss="federated", class_counts=COUNTS)
+    criterion = Criterion("federated")
+    criterion.prepare(NUM_CLASSES)
+    criterion.load_state_dict(told.state_dict())
+    criterion.check_ready()
+    assert criterion.loss.image_counts.values.tolist() == [400, 80, 1, 0]
+    criterion.step = 1
+    with pytest.raises(UsageError, match="state of 4 classes, and the head has 5"):
+        criterion.prepare(5)
 
 
 def test_extra_terms_are_added_under_their_names():
@@ -95,7 +128,7 @@ def test_soft_targets_reach_the_loss():
     ("arguments", "message"),
     [
         ({"loss": ScaledBySoftTarget(), "weighters": [SoftTargets(), SoftTargets()]}, "both decide the soft targets"),
-        ({"weighters": [SoftTargets()]}, "gives soft targets, which the loss FocalLoss does not heed"),
+        ({"loss": "efl", "weighters": [SoftTargets()]}, "soft targets, which the loss EqualizedFocalLoss does not heed"),
         ({"loss": OwnNormalizer(), "normalizer": "batch"}, "OwnNormalizer brings its own normalizer.*BatchNormalizer"),
     ],
 )
@@ -135,13 +168,18 @@ def test_spec_rebuilds_the_criterion():
     assert twin.weighters[0].name == "more"
 
 
-@pytest.mark.parametrize("loss", ["focal", "bce"])
-@pytest.mark.parametrize("box_loss", ["l1", "smooth_l1", "giou"])
-@pytest.mark.parametrize("normalizer", ["image", "batch", "ema", "none"])
+@pytest.mark.parametrize(
+    ("loss", "box_loss", "normalizer"),
+    [
+        *((loss, "l1", None) for loss in LOSSES.points),
+        *(("focal", box_loss, None) for box_loss in BOX_LOSSES.points),
+        *(("focal", "l1", normalizer) for normalizer in NORMALIZERS.points),
+    ],
+)
 @pytest.mark.parametrize("case", ["no positives", "all ignored", "one positive"])
 def test_hard_batches_are_finite_and_connected(loss, box_loss, normalizer, case):
-    model = small_retinanet()
-    criterion = patch(model, loss, box_loss, normalizer=normalizer)
+    model = small_retinanet(NUM_CLASSES + Criterion(loss).loss.extra_logits)
+    criterion = patch(model, loss, box_loss, normalizer=normalizer, class_counts=COUNTS)
     images, targets = random_batch((0, 0) if case == "no positives" else (1,))
     if case == "all ignored":
         forward = criterion.forward

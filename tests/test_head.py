@@ -91,7 +91,7 @@ def test_labels_without_a_column_are_named():
     patch(model)
     images, targets = random_batch((3,), num_classes=3)
     targets[0]["labels"] = torch.tensor([1, 2, 3])
-    with pytest.raises(ValueError, match=r"from 1 to 3, but the head has 3 class columns.*subtract 1"):
+    with pytest.raises(ValueError, match=r"from 1 to 3, but the head has 3 classes.*subtract 1"):
         model(images, targets)
 
 

@@ -30,7 +30,7 @@ def test_a_class_of_the_users_script_has_its_own_name():
     [
         (
             "focall",
-            r"Unknown loss 'focall'\. Did you mean 'focal'\? Available: bce \(lit-dense .*\), focal \(lit-dense",
+            r"Unknown loss 'focall'\. Did you mean 'focal'\? Available: asl \(lit-dense .*\), bce \(lit-dense",
         ),
         ("FocalLoss", "Did you mean 'focal'"),
         ("lit_dense.losses.nothing", "cannot be imported: .*has no attribute 'nothing'"),

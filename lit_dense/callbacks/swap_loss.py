@@ -7,6 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ..assigners import AssignerLike
 from ..box_losses import BoxLossLike
+from ..class_counts import ClassCounts
 from ..criterion import Criterion
 from ..errors import UsageError
 from ..head import DenseHead, adopt, find_retinanet, native_box_loss, unpatch
@@ -27,9 +28,13 @@ class SwapLoss(Callback):
         weighters: Sample weighters, whose weights multiply.
         normalizer: What the losses are divided by; by default the mean over images, as in torchvision.
         assigner: Matches anchors and ground truths; by default the model's own matcher.
+        loss_weight: What the classification term is multiplied by.
+        box_loss_weight: What the box term is multiplied by.
+        class_counts: Class frequencies of the training set, for losses that need them; by default the data module's,
+            if it has an attribute ``class_counts``.
 
     Raises:
-        UsageError: At setup, if the module contains no RetinaNet, or more than one.
+        UsageError: At setup, if the module contains no RetinaNet, or more than one, or if class counts are missing.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -43,8 +48,11 @@ class SwapLoss(Callback):
         weighters: Sequence[WeighterLike] = (),
         normalizer: NormalizerLike | None = None,
         assigner: AssignerLike | None = None,
+        loss_weight: float = 1.0,
+        box_loss_weight: float = 1.0,
+        class_counts: ClassCounts | None = None,
     ) -> None:
-        self._parts = (weighters, normalizer, assigner)
+        self._parts = (weighters, normalizer, assigner, loss_weight, box_loss_weight, class_counts)
         self._loss, self._box_loss = loss, box_loss
         self._restored: dict[str, Any] = {}
         self.criterion: Criterion | None = None
@@ -54,11 +62,17 @@ class SwapLoss(Callback):
         detector = find_retinanet(pl_module)
         if isinstance(detector.head, DenseHead) and detector.head.criterion in set(pl_module.modules()):
             raise UsageError(f"{type(pl_module).__name__} takes loss, weighters and the rest itself: give them there.")
+        first = self.criterion is None
         if self.criterion is None:
             self.criterion = Criterion(self._loss, self._box_loss or native_box_loss(detector), *self._parts)
-            self.load_state_dict(self._restored)
-        self.criterion.class_counts = getattr(getattr(trainer, "datamodule", None), "class_counts", None)
         adopt(detector, self.criterion)
+        counts = getattr(getattr(trainer, "datamodule", None), "class_counts", None)
+        if counts is not None and self.criterion.class_counts is None:
+            self.criterion.receive_class_counts(counts)
+        if first:
+            self.load_state_dict(self._restored)
+        if stage == "fit":
+            self.criterion.check_ready()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the model its stock head back."""

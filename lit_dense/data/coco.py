@@ -120,5 +120,6 @@ class CocoData:
     def class_counts(self, category_ids: Ints) -> ClassCounts:
         """How often each category occurs."""
         instances = np.bincount(self.labels(category_ids)[~self.iscrowd], minlength=len(category_ids))
-        images = self.presence(category_ids).sum(0)
-        return ClassCounts(torch.from_numpy(instances), torch.from_numpy(images), len(self))
+        present = self.presence(category_ids)
+        annotated = int(present.any(1).sum())
+        return ClassCounts(torch.from_numpy(instances), torch.from_numpy(present.sum(0)), len(self), annotated)

@@ -4,10 +4,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .anchor_sum import sum_over_classes
+from .elements import Elements, ValueAndSlope, sum_over_classes
 
 
-def focal_loss(logits: Tensor, labels: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+def focal_elements(alpha: float = 0.25, gamma: float = 2.0) -> Elements:
+    """The two branches of focal loss; a soft target y mixes them, ``y * positive + (1 - y) * negative``.
+
+    The mixture is the soft focal loss of https://arxiv.org/abs/1912.05086.
+    """
+
+    def no(x: Tensor, weight: float) -> ValueAndSlope:
+        """Weight * p ** gamma * -log(1 - p)."""
+        p, cost = torch.sigmoid(x), F.softplus(x)
+        factor = weight * p**gamma
+        return factor * cost, factor * torch.addcmul(p, 1 - p, cost, value=gamma)
+
+    def negative(x: Tensor, labels: Tensor) -> ValueAndSlope:
+        return no(x, 1 - alpha)
+
+    def positive(x: Tensor, labels: Tensor, targets: Tensor | None) -> ValueAndSlope:
+        value, slope = no(-x, alpha)
+        if targets is None:
+            return value, -slope
+        as_no, no_slope = no(x, 1 - alpha)
+        return targets * value + (1 - targets) * as_no, (1 - targets) * no_slope - targets * slope
+
+    return Elements(negative, positive)
+
+
+def focal_loss(
+    logits: Tensor, labels: Tensor, alpha: float = 0.25, gamma: float = 2.0, soft_targets: Tensor | None = None
+) -> Tensor:
     """Focal loss (https://arxiv.org/abs/1708.02002) of each anchor, summed over its classes.
 
     Cross-entropy times ``(1 - p_t) ** gamma``: elements that are already right count little. Gradients flow through
@@ -18,6 +45,7 @@ def focal_loss(logits: Tensor, labels: Tensor, alpha: float = 0.25, gamma: float
         labels: Class of each anchor, 0 to C - 1; -1 background, -2 ignored [A].
         alpha: Weight of positive elements, ``1 - alpha`` of negative ones, in [0, 1].
         gamma: How strongly right elements are turned down, at least 0; 0 gives cross-entropy.
+        soft_targets: Target of each anchor's own class in [0, 1], None for 1 [A].
 
     Returns:
         One value per anchor, 0 where it is ignored [A].
@@ -26,11 +54,4 @@ def focal_loss(logits: Tensor, labels: Tensor, alpha: float = 0.25, gamma: float
         >>> focal_loss(torch.tensor([[0.0, 2.0], [0.0, -2.0]]), torch.tensor([0, -2]))
         tensor([1.2809, 0.0000])
     """
-
-    def negative(x: Tensor) -> Tensor:
-        return (1 - alpha) * torch.exp(gamma * F.logsigmoid(x)) * F.softplus(x)
-
-    def positive(x: Tensor) -> Tensor:
-        return alpha * torch.exp(gamma * F.logsigmoid(-x)) * F.softplus(-x)
-
-    return sum_over_classes(logits, labels, negative, positive)
+    return sum_over_classes(logits, labels, focal_elements(alpha, gamma), soft_targets)

@@ -1,9 +1,12 @@
 """The base of classification losses."""
 
-from typing import ClassVar
+import math
+from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor
 
+from ..functional.elements import Elements, sum_over_classes
 from ..part import Part
 from ..samples import DenseSamples
 
@@ -11,10 +14,14 @@ from ..samples import DenseSamples
 class DenseLoss(Part):
     """A classification loss: logits and labels in, one value per anchor out.
 
-    Subclass it, give ``forward``, and register the class in the entry-point group ``lit_dense.losses``.
+    Subclass it, give ``forward``, and register the class in the entry-point group ``lit_dense.losses``. A loss of
+    single logits is shorter as a :class:`SigmoidLoss`, which is also several times faster.
 
     Attributes:
         accepts_soft_targets: Whether ``samples.soft_targets`` are heeded.
+        accepts_class_weights: Whether ``samples.class_weights`` are heeded, as every loss of single logits should.
+        extra_logits: Columns that the head has beyond one per class.
+        prior: Recommended probability of an object at the start of training, which the head's bias is set to.
 
     Example:
         >>> import torch
@@ -24,7 +31,10 @@ class DenseLoss(Part):
         ...         return (1 - logits * (2 * target - 1)).clamp(min=0).sum(1)
     """
 
-    accepts_soft_targets: ClassVar[bool] = False
+    accepts_soft_targets: bool = False
+    accepts_class_weights: bool = False
+    extra_logits: int = 0
+    prior: float = 0.01
 
     def forward(self, logits: Tensor, labels: Tensor, samples: DenseSamples) -> Tensor:
         """One value per anchor: the sum over its classes [A].
@@ -33,8 +43,57 @@ class DenseLoss(Part):
         anchors the result must still be finite and connected to the logits.
 
         Args:
-            logits: Scores before the sigmoid [A, C].
+            logits: Scores as the head gives them [A, C + extra_logits].
             labels: Class of each anchor, 0 to C - 1; -1 background, -2 ignored [A].
             samples: Everything else that is known of the batch.
         """
         raise NotImplementedError
+
+    def score_logits(self, logits: Tensor) -> Tensor:
+        """Logits whose sigmoid is the score of each class [..., C + extra_logits] -> [..., C].
+
+        The detector's inference and exports apply a sigmoid to what this returns.
+        """
+        return logits
+
+    def prior_bias(self, num_classes: int, prior: float) -> Tensor:
+        """The head's bias with which an untrained detector gives each class the score ``prior`` [C + extra_logits]."""
+        return torch.full((num_classes + self.extra_logits,), -math.log((1 - prior) / prior))
+
+
+class SigmoidLoss(DenseLoss, ABC):
+    """A loss of single logits: an element as a yes and as a no, each with its derivative.
+
+    Subclass it and give ``elements``: the rest is done by one mechanism that reads the logits in pieces, keeps no
+    one-hot targets and no copy in float32, and computes the gradient in the same pass.
+
+    Example:
+        >>> class Squared(SigmoidLoss):  # (p - t) ** 2
+        ...     def elements(self, samples):
+        ...         def negative(x, labels):
+        ...             p = x.sigmoid()
+        ...             return p**2, 2 * p * p * (1 - p)
+        ...         def positive(x, labels, targets):
+        ...             value, slope = negative(-x, labels)
+        ...             return value, -slope
+        ...         return Elements(negative, positive)
+    """
+
+    accepts_class_weights = True
+
+    @abstractmethod
+    def elements(self, samples: DenseSamples) -> Elements:
+        """Both branches of the loss.
+
+        Args:
+            samples: What is known of the batch.
+        """
+
+    def pos_targets(self, samples: DenseSamples) -> Tensor | None:
+        """Target of each positive's own class in [0, 1], None for 1 [P]."""
+        return samples.soft_targets
+
+    def forward(self, logits: Tensor, labels: Tensor, samples: DenseSamples) -> Tensor:
+        """The loss of each anchor, summed over its classes [A]."""
+        targets = samples.of_anchors(self.pos_targets(samples))
+        return sum_over_classes(logits, labels, self.elements(samples), targets, samples.class_weights)

@@ -1,29 +1,32 @@
-"""Alpha-balanced cross-entropy as a part of a criterion."""
-
-from torch import Tensor
+"""Weighted cross-entropy as a part of a criterion."""
 
 from ..errors import check_range
-from ..functional.bce import bce_loss
+from ..functional.bce import bce_elements
+from ..functional.elements import Elements
 from ..samples import DenseSamples
-from .base import DenseLoss
+from .base import SigmoidLoss
 
 
-class BCELoss(DenseLoss):
-    """Alpha-balanced binary cross-entropy (section 3.1 of https://arxiv.org/abs/1708.02002).
+class BCELoss(SigmoidLoss):
+    """Weighted binary cross-entropy (section 3.1 of https://arxiv.org/abs/1708.02002).
 
     No state and nothing summed over processes; an image without objects counts as background.
 
     Args:
         alpha: Weight of positive elements, ``1 - alpha`` of negative ones, in [0, 1].
+        pos_weight: What positive elements are multiplied by besides, at least 0.
 
     Raises:
-        UsageError: If alpha is out of range.
+        UsageError: If an argument is out of range.
     """
 
-    def __init__(self, alpha: float = 0.5) -> None:
+    accepts_soft_targets = True
+
+    def __init__(self, alpha: float = 0.5, pos_weight: float = 1.0) -> None:
         super().__init__()
         self.alpha = check_range("bce", "alpha", alpha, 0, 1)
+        self.pos_weight = check_range("bce", "pos_weight", pos_weight, 0)
 
-    def forward(self, logits: Tensor, labels: Tensor, samples: DenseSamples) -> Tensor:
-        """Cross-entropy of each anchor [A]."""
-        return bce_loss(logits, labels, self.alpha)
+    def elements(self, samples: DenseSamples) -> Elements:
+        """Cross-entropy of single logits."""
+        return bce_elements(self.alpha, self.pos_weight)

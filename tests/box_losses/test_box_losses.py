@@ -1,8 +1,38 @@
 import pytest
 import torch
+from hypothesis import given
 
-from lit_dense.box_losses import BOX_LOSSES, GIoULoss, L1Loss, SmoothL1Loss
+from lit_dense.box_losses import (
+    BOX_LOSSES,
+    BalancedL1Loss,
+    CIoULoss,
+    DIoULoss,
+    EIoULoss,
+    GIoULoss,
+    IoULoss,
+    L1Loss,
+    MSELoss,
+    SmoothL1Loss,
+)
+from lit_dense.errors import UsageError
+from tests.functional.test_iou import boxes
 from tests.test_criterion import samples_of
+
+OF_BOXES = [IoULoss(), IoULoss("log"), IoULoss("square"), GIoULoss(), DIoULoss(), CIoULoss(), EIoULoss(), EIoULoss(0.5)]
+OF_DELTAS = [L1Loss(), MSELoss(), SmoothL1Loss(), BalancedL1Loss(), BalancedL1Loss(beta=0.11)]
+
+
+def describe(loss):
+    return "-".join(map(str, [type(loss).__name__, *loss.spec["init_args"].values()]))
+
+
+of_boxes = pytest.mark.parametrize("loss", OF_BOXES, ids=describe)
+of_deltas = pytest.mark.parametrize("loss", OF_DELTAS, ids=describe)
+of_both = pytest.mark.parametrize("loss", OF_BOXES + OF_DELTAS, ids=describe)
+
+
+def pair(predicted, target):
+    return torch.tensor([predicted]).double(), torch.tensor([target]).double(), None
 
 
 @pytest.mark.parametrize("name", sorted(BOX_LOSSES.points))
@@ -16,12 +46,167 @@ def test_nothing_costs_nothing_and_wrong_costs_something(name):
     assert (wrong > 0).all()
 
 
-def test_worked_values():
-    box, target = torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[1.0, 1, 3, 3]])
-    torch.testing.assert_close(GIoULoss()(box, target, None), torch.tensor([1.079365]))
+@pytest.mark.parametrize(
+    ("predicted", "target", "iou", "giou", "diou", "ciou"),
+    [
+        ((0, 0, 2, 2), (1, 1, 3, 3), 0.142857, -0.079365, 0.031746, 0.031746),
+        ((0, 0, 4, 2), (0, 0, 2, 2), 0.5, 0.5, 0.45, 0.446752),  # mmdetection's CIoU: 0.45
+        ((0, 0, 4, 3), (0, 0, 4, 2), 0.666667, 0.666667, 0.656667, 0.656171),
+        ((0, 0, 1, 1), (2, 2, 3, 3), 0.0, -0.777778, -0.444444, -0.444444),
+    ],
+)
+def test_worked_values_of_boxes(predicted, target, iou, giou, diou, ciou):
+    for loss, value in ((IoULoss(), iou), (GIoULoss(), giou), (DIoULoss(), diou), (CIoULoss(), ciou)):
+        assert loss(*pair(predicted, target)).tolist() == pytest.approx([1 - value], abs=1e-6)
+
+
+def test_worked_values_of_arguments():
+    overlapping = pair((0, 0, 2, 2), (1, 1, 3, 3))
+    assert IoULoss("log")(*overlapping).tolist() == pytest.approx([1.945910], abs=1e-6)
+    assert IoULoss("square")(*overlapping).tolist() == pytest.approx([0.979592], abs=1e-6)
+    assert EIoULoss()(*overlapping).tolist() == pytest.approx([1 - 0.031746], abs=1e-6)
+    assert EIoULoss(0.5)(*overlapping).tolist() == pytest.approx([(1 - 0.031746) * 0.142857**0.5], abs=1e-6)
+
+
+def test_worked_values_of_deltas():
     deltas, zero = torch.tensor([[0.05, -0.5, 0.0, 2.0]]), torch.zeros(1, 4)
-    torch.testing.assert_close(
-        SmoothL1Loss(0.11)(deltas, zero, None)[0, :2], torch.tensor([0.011364, 0.445]), rtol=1e-4, atol=0
+    for loss, values in [
+        (L1Loss(), [0.05, 0.5, 0.0, 2.0]),
+        (MSELoss(), [0.0025, 0.25, 0.0, 4.0]),
+        (SmoothL1Loss(0.11), [0.011364, 0.445, 0.0, 1.945]),
+        (SmoothL1Loss(1), [0.00125, 0.125, 0.0, 1.5]),
+        (SmoothL1Loss(0), [0.05, 0.5, 0.0, 2.0]),
+    ]:
+        assert loss(deltas, zero, None)[0].tolist() == pytest.approx(values, abs=1e-6)
+    assert BalancedL1Loss()(deltas, zero, None)[0, 1:].tolist() == pytest.approx([0.400568, 0, 2.578594], abs=1e-6)
+    rescaled = BalancedL1Loss(beta=0.11)(deltas, zero, None)
+    assert rescaled[0, :3].tolist() == pytest.approx([0.038280, 0.703645, 0], abs=1e-6)
+
+
+@given(boxes(), boxes())
+def test_what_is_added_to_iou_only_costs(predicted, target):
+    iou, giou, diou, ciou, eiou = (
+        loss(*pair(predicted, target)).item() for loss in (IoULoss(), GIoULoss(), DIoULoss(), CIoULoss(), EIoULoss())
     )
-    torch.testing.assert_close(L1Loss()(deltas, zero, None), deltas.abs())
-    torch.testing.assert_close(SmoothL1Loss(0)(deltas, zero, None), deltas.abs())
+    assert iou <= giou + 1e-6
+    assert iou <= diou + 1e-6
+    assert diou <= ciou + 1e-6
+    assert diou <= eiou + 1e-6
+    assert giou <= 2
+    assert diou <= 2
+
+
+@of_boxes
+@given(box=boxes())
+def test_identical_boxes_cost_nothing_and_stay(loss, box):
+    predicted, target, samples = pair(box, box)
+    cost = loss(predicted.requires_grad_(), target, samples)
+    (gradient,) = torch.autograd.grad(cost.sum(), predicted)
+    torch.testing.assert_close(cost, torch.zeros_like(cost), rtol=0, atol=1e-6)
+    torch.testing.assert_close(gradient, torch.zeros_like(gradient), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", [IoULoss(), GIoULoss(), DIoULoss(), EIoULoss()], ids=describe)
+def test_gradient_of_boxes_is_that_of_the_loss(loss):
+    predicted, target = torch.tensor(
+        [[[0.0, 0, 2, 2], [3, 4, 50, 60], [0, 0, 1, 1]], [[1.0, 1, 3, 3], [10, 1, 45, 75], [2, 2, 3, 3.5]]],
+        dtype=torch.float64,
+    )
+    assert torch.autograd.gradcheck(lambda x: loss(x, target, None), predicted.requires_grad_())
+
+
+def test_gradient_of_ciou_leaves_its_factor_alone():
+    predicted, target = torch.tensor([[[0.0, 0, 4, 2]], [[0.0, 0, 2, 2]]], dtype=torch.float64)
+    predicted.requires_grad_()
+
+    def ciou(x):
+        """CIoU with the factor of these boxes, as a constant."""
+        width, height = (x[:, 2:] - x[:, :2]).unbind(1)
+        v = 4 / torch.pi**2 * (torch.pi / 4 - torch.atan(width / height)) ** 2
+        return DIoULoss()(x, target, None) + 0.077417 * v
+
+    expected = torch.autograd.grad(ciou(predicted).sum(), predicted)
+    actual = torch.autograd.grad(CIoULoss()(predicted, target, None).sum(), predicted)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-6)
+
+
+@of_deltas
+def test_gradient_of_deltas_is_that_of_the_loss(loss):
+    deltas = torch.tensor([[0.05, -0.5, 1.2, 2.0]], dtype=torch.float64, requires_grad=True)
+    target = torch.tensor([[0.0, 0.0, 0.5, -3.0]], dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: loss(x, target, None), deltas)
+
+
+@of_both
+def test_no_positives_give_nothing_that_is_still_part_of_the_graph(loss):
+    predicted = torch.zeros(0, 4, requires_grad=True)
+    cost = loss(predicted, torch.zeros(0, 4), None)
+    assert cost.shape == ((0,) if loss.space == "boxes" else (0, 4))
+    cost.sum().backward()
+    assert predicted.grad.shape == (0, 4)
+
+
+@of_boxes
+@pytest.mark.parametrize(
+    ("predicted", "target"),
+    [
+        ((0, 0, 1, 1), (1300, 700, 1333, 800)),  # far
+        ((0, 0, 1, 1), (1, 0, 2, 1)),  # touching
+        ((0, 0, 0, 0), (0, 0, 2, 2)),
+        ((1, 1, 1, 1), (0, 0, 2, 2)),
+        ((1, 0, 1, 2), (0, 0, 2, 2)),
+        ((0, 1, 2, 1), (0, 0, 2, 2)),
+        ((5, 5, 5, 5), (0, 0, 2, 2)),
+        ((0, 0, 5, 1e-20), (0, 0, 5, 5)),
+        ((0, 0, 1e-6, 1e-6), (0, 0, 1e-6, 1e-6)),
+        ((0, 0, 2, 2), (1, 1, 1, 1)),
+        ((1, 1, 1, 1), (1, 1, 1, 1)),
+        ((1, 1, 1, 1), (2, 2, 2, 2)),
+        ((-1e9, -1e9, 1e9, 1e9), (0, 0, 2, 2)),
+        ((0, 0, 1e9, 2e-3), (0, 0, 2, 2)),
+    ],
+)
+def test_boxes_without_area_and_boxes_far_away_are_finite(loss, predicted, target):
+    predicted = torch.tensor([predicted], requires_grad=True, dtype=torch.float32)
+    cost = loss(predicted, torch.tensor([target], dtype=torch.float32), None)
+    (gradient,) = torch.autograd.grad(cost.sum(), predicted)
+    assert cost.isfinite().all()
+    assert gradient.isfinite().all()
+
+
+def test_flat_boxes_leave_the_ciou_of_others_alone():
+    predicted = torch.tensor([[0.0, 1, 2, 1], [0, 0, 4, 2], [0, 0, 4, 2]], requires_grad=True)
+    target = torch.tensor([[0.0, 0, 2, 2], [0, 0, 2, 2], [0, 0, 4, 0]])
+    cost = CIoULoss()(predicted, target, None)
+    (gradient,) = torch.autograd.grad(cost.sum(), predicted)
+    assert cost.tolist() == pytest.approx([1.0, 1 - 0.446752, 1.05], abs=1e-6)  # DIoU for the two flat ones
+    torch.testing.assert_close(
+        gradient[1:2], torch.autograd.grad(CIoULoss()(predicted[1:2], target[1:2], None).sum(), predicted)[0][1:2]
+    )
+
+
+@of_deltas
+@pytest.mark.parametrize("difference", [0.0, 1e-20, -1e-6, 1e4, -1e15])
+def test_deltas_small_and_large_are_finite(loss, difference):
+    deltas = torch.full((1, 4), difference, requires_grad=True)
+    cost = loss(deltas, torch.zeros(1, 4), None)
+    (gradient,) = torch.autograd.grad(cost.sum(), deltas)
+    assert cost.isfinite().all()
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "words"),
+    [
+        ("balanced_l1", {"alpha": 0.0}, "alpha must be at least"),
+        ("balanced_l1", {"gamma": 0.0}, "gamma must be in"),
+        ("balanced_l1", {"alpha": 0.01}, "gamma must be in"),
+        ("balanced_l1", {"beta": 0.0}, "beta must be at least"),
+        ("eiou", {"gamma": -1.0}, "gamma must be at least"),
+        ("iou", {"form": "cubic"}, "form must be one of linear, log, square"),
+        ("smooth_l1", {"beta": -1.0}, "beta must be at least"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(name, args, words):
+    with pytest.raises(UsageError, match=words):
+        BOX_LOSSES.build({"class_path": name, "init_args": args})

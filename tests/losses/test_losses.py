@@ -5,31 +5,53 @@ import torch
 
 from lit_dense.errors import UsageError
 from lit_dense.losses import LOSSES, BCELoss, FocalLoss
+from tests.detectors import COUNTS, NUM_CLASSES
 from tests.test_criterion import samples_of
 
 
-@pytest.mark.parametrize("name", sorted(LOSSES.points))
-def test_one_value_per_anchor_whatever_the_order_of_anchors(name):
-    samples = samples_of((2, 0, 5))
+def ready(name):
+    """A loss that knows the classes and their counts."""
     loss = LOSSES.build(name)
-    values = loss(samples.logits, samples.labels, samples)
-    assert values.shape == samples.labels.shape
-    assert values.isfinite().all()
-    assert (values >= 0).all()
-    order = torch.randperm(len(values))
-    shuffled = loss(samples.logits[order], samples.labels[order], samples)
-    torch.testing.assert_close(shuffled, values[order])
+    for part in (m for m in loss.modules() if hasattr(m, "prepare")):
+        part.prepare(NUM_CLASSES)
+        part.receive_class_counts(COUNTS)
+    return loss
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES.points))
 def test_a_right_answer_costs_less_than_a_wrong_one(name):
-    samples = samples_of((3,))
-    wrong = torch.full_like(samples.logits, 2.0)
-    right = torch.full_like(samples.logits, -4.0)
+    samples, loss = samples_of((3,), loss=name), ready(name)
+    logits = samples.logits.detach()
+    wrong = torch.full_like(logits, 2.0)
+    right = torch.full_like(logits, -4.0)
+    if loss.extra_logits:  # the last columns: background, or object and background
+        is_object = samples.labels >= 0
+        right[:, -1], wrong[:, -1] = torch.where(is_object, -9.0, 9.0), torch.where(is_object, 9.0, -9.0)
     wrong[samples.positives, samples.pos_labels] = -4.0
     right[samples.positives, samples.pos_labels] = 2.0
+    cheap, dear = loss(right, samples.labels, samples), loss(wrong, samples.labels, samples)
+    counted = samples.valid
+    assert (dear[counted] > 0).all()
+    if "normalizer" in loss.owns:  # a rare kind of element may weigh more than a wrong one
+        cheap, dear = cheap[counted].sum(), dear[counted].sum()
+    assert (cheap <= dear).all()
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES.points))
+def test_ignored_anchors_cost_nothing(name):
+    samples, loss = samples_of((3,), loss=name), ready(name)
+    labels = samples.labels.clone()
+    labels[samples.labels == -1] = -2
+    assert (loss(samples.logits, labels, samples)[labels == -2] == 0).all()
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES.points))
+def test_a_bias_at_the_prior_gives_scores_at_the_prior(name):
     loss = LOSSES.build(name)
-    assert (loss(right, samples.labels, samples) <= loss(wrong, samples.labels, samples)).all()
+    scores = loss.score_logits(loss.prior_bias(NUM_CLASSES, loss.prior)).sigmoid()
+    assert scores.shape == (NUM_CLASSES,)
+    expected = loss.prior / (NUM_CLASSES if loss.extra_logits else 1)  # one softmax is shared by all classes
+    torch.testing.assert_close(scores, torch.full_like(scores, expected), rtol=1e-4, atol=0)
 
 
 def test_arguments_out_of_range_are_named():
@@ -37,3 +59,9 @@ def test_arguments_out_of_range_are_named():
         FocalLoss(gamma=-1)
     with pytest.raises(UsageError, match=r"bce: alpha must be in \[0, 1\], not nan"):
         BCELoss(alpha=float("nan"))
+    with pytest.raises(UsageError, match="gamma_neg must be 0 or at least 1"):
+        LOSSES.build({"class_path": "asl", "init_args": {"gamma_neg": 0.5}})
+    with pytest.raises(UsageError, match=r"must be one of single logits.*SoftmaxLoss heeds no"):
+        LOSSES.build({"class_path": "federated", "init_args": {"loss": "softmax"}})
+    with pytest.raises(UsageError, match=r"eql: frequencies must be numbers of at least 0, not -1.0 \(class 1\)"):
+        LOSSES.build({"class_path": "eql", "init_args": {"frequencies": [1, -1]}})

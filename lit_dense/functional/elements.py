@@ -1,0 +1,106 @@
+"""Losses of single logits: what an element costs as a yes and as a no, added up over the classes of an anchor."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .per_anchor import IGNORED, Rows, per_anchor
+
+ValueAndSlope = tuple[Tensor, Tensor]
+
+
+class Elements(NamedTuple):
+    """A loss of single logits, each with its derivative with respect to the logit.
+
+    Args:
+        negative: Elements whose target is 0. Gets logits [n, C] and the anchors' labels [n]; returns two [n, C].
+        positive: The elements of the anchors' own classes. Gets logits [n], labels [n] and soft targets [n], None
+            where all are 1; returns two [n]. What it says of background is not used.
+    """
+
+    negative: Callable[[Tensor, Tensor], ValueAndSlope]
+    positive: Callable[[Tensor, Tensor, Tensor | None], ValueAndSlope]
+
+
+class ClassGradients(NamedTuple):
+    """How strongly a loss pulls at each class: absolute derivatives, summed over the anchors that count.
+
+    Args:
+        positive: Of elements whose target is not 0 [C].
+        negative: Of elements whose target is 0 [C].
+    """
+
+    positive: Tensor
+    negative: Tensor
+
+
+def sum_over_classes(
+    logits: Tensor,
+    labels: Tensor,
+    elements: Elements,
+    soft_targets: Tensor | None = None,
+    class_weights: Tensor | None = None,
+) -> Tensor:
+    """Sum a loss of single logits over the classes of each anchor.
+
+    Args:
+        logits: Scores before the sigmoid [A, C].
+        labels: Class of each anchor, 0 to C - 1; -1 background, -2 ignored [A].
+        elements: The loss.
+        soft_targets: Target of each anchor's own class in [0, 1], None for 1 [A].
+        class_weights: What the elements of each class are multiplied by, None for 1 [C].
+
+    Returns:
+        One value per anchor, 0 where it is ignored, connected to the logits whatever they are [A].
+    """
+    return per_anchor(logits, labels, _formula(elements, class_weights, False), soft_targets)[0]
+
+
+def sum_over_classes_and_gradients(
+    logits: Tensor,
+    labels: Tensor,
+    elements: Elements,
+    soft_targets: Tensor | None = None,
+    class_weights: Tensor | None = None,
+) -> tuple[Tensor, ClassGradients]:
+    """:func:`sum_over_classes`, and the gradient's sums over anchors by class, gathered in the same pass."""
+    values, sums = per_anchor(logits, labels, _formula(elements, class_weights, True), soft_targets)
+    assert sums is not None  # for the type checker: the formula below always gives them
+    return values, ClassGradients(sums[0], sums[1])
+
+
+def _formula(
+    elements: Elements, class_weights: Tensor | None, with_gradients: bool
+) -> Callable[[Tensor, Tensor, Tensor | None], Rows]:
+    def rows(x: Tensor, labels: Tensor, targets: Tensor | None) -> Rows:
+        value, slope = elements.negative(x, labels)
+        if class_weights is not None:
+            value, slope = value * class_weights, slope * class_weights
+        own = labels >= 0
+        column = labels.clamp(min=0).unsqueeze(1)
+        own_value, own_slope = elements.positive(x.gather(1, column).squeeze(1), labels, targets)
+        if class_weights is not None:
+            weight = class_weights[column.squeeze(1)]
+            own_value, own_slope = own_value * weight, own_slope * weight
+        sums = _gradient_sums(slope, own_slope, labels) if with_gradients else None
+        # the dense formula took every element for a no: the few that are a yes are put in its place
+        in_place = not torch.is_grad_enabled()  # else autograd may want what the formula gave
+        put = torch.Tensor.scatter_ if in_place else torch.Tensor.scatter
+        own_column = own.unsqueeze(1)
+        values = put(value, 1, column, torch.where(own_column, own_value.unsqueeze(1), value.gather(1, column))).sum(1)
+        slopes = put(slope, 1, column, torch.where(own_column, own_slope.unsqueeze(1), slope.gather(1, column)))
+        return Rows(values, slopes, sums)
+
+    return rows
+
+
+def _gradient_sums(slope: Tensor, own_slope: Tensor, labels: Tensor) -> Tensor:
+    slope, own_slope = slope.detach(), own_slope.detach()
+    own, column = labels >= 0, labels.clamp(min=0)
+    counted = (labels != IGNORED).to(slope.dtype)
+    positive = slope.new_zeros(slope.shape[1]).index_add(0, column, torch.where(own, own_slope.abs(), 0.0))
+    others = torch.where(own, slope.gather(1, column.unsqueeze(1)).squeeze(1), 0.0)
+    own_as_no = slope.new_zeros(slope.shape[1]).index_add(0, column, others.abs())
+    return torch.stack([positive, counted @ slope.abs() - own_as_no])

@@ -1,0 +1,38 @@
+"""Equalization loss (https://arxiv.org/abs/2003.05176)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .elements import Elements, ValueAndSlope, sum_over_classes
+
+
+def equalization_elements(rare: Tensor) -> Elements:
+    """The two branches of equalization loss: objects of other classes do not push a rare class down."""
+
+    def negative(x: Tensor, labels: Tensor) -> ValueAndSlope:
+        weight = torch.where((labels >= 0).unsqueeze(1) & rare, 0.0, 1.0).to(x.dtype)
+        return weight * F.softplus(x), weight * torch.sigmoid(x)
+
+    def positive(x: Tensor, labels: Tensor, targets: Tensor | None) -> ValueAndSlope:
+        return F.softplus(-x), -torch.sigmoid(-x)
+
+    return Elements(negative, positive)
+
+
+def equalization_loss(logits: Tensor, labels: Tensor, rare: Tensor) -> Tensor:
+    """Equalization loss (https://arxiv.org/abs/2003.05176) of each anchor, summed over its classes.
+
+    Args:
+        logits: Scores before the sigmoid [A, C].
+        labels: Class of each anchor, 0 to C - 1; -1 background, -2 ignored [A].
+        rare: Whether a class is rare [C].
+
+    Returns:
+        One value per anchor, 0 where it is ignored [A].
+
+    Example:
+        >>> equalization_loss(torch.zeros(2, 2), torch.tensor([0, -1]), torch.tensor([False, True]))
+        tensor([0.6931, 1.3863])
+    """
+    return sum_over_classes(logits, labels, equalization_elements(rare))

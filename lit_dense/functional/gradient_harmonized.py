@@ -1,0 +1,93 @@
+"""Gradient harmonized losses, GHM-C and GHM-R (https://arxiv.org/abs/1811.05181)."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .elements import Elements, ValueAndSlope
+from .per_anchor import IGNORED, pieces, readable_piece
+
+HistogramUpdate = Literal["corrected", "paper", "reference"]
+
+
+def classification_histogram(
+    logits: Tensor, labels: Tensor, bins: int = 30, class_weights: Tensor | None = None
+) -> Tensor:
+    """Number of elements in each bin of the gradient's norm ``|p - t|``, ignored anchors left out [bins].
+
+    Args:
+        logits: Scores before the sigmoid [A, C].
+        labels: Class of each anchor, 0 to C - 1; -1 background, -2 ignored [A].
+        bins: Equal parts of [0, 1].
+        class_weights: Elements of a class with weight 0 are not counted [C].
+
+    Example:
+        >>> classification_histogram(torch.tensor([[-4.0], [-4.0], [4.0]]), torch.tensor([-1, 0, 0]), bins=2)
+        tensor([2., 1.], dtype=torch.float64)
+    """
+    counts = torch.zeros(bins, dtype=torch.float64, device=logits.device)
+    logits = logits.detach()
+    for piece in pieces(logits):
+        norm = torch.sigmoid(readable_piece(logits, piece))
+        own, column = labels[piece] >= 0, labels[piece].clamp(min=0).unsqueeze(1)
+        at_own = norm.gather(1, column)
+        norm.scatter_(1, column, torch.where(own.unsqueeze(1), 1 - at_own, at_own))
+        norm.masked_fill_((labels[piece] == IGNORED).unsqueeze(1), -1.0)  # in no bin
+        if class_weights is not None:
+            norm.masked_fill_(class_weights == 0, -1.0)
+        counts += norm_histogram(norm, bins)
+    return counts
+
+
+def norm_histogram(norms: Tensor, bins: int) -> Tensor:
+    """Number of norms in each of equal parts of [0, 1], the last closed; others are not counted [bins]."""
+    return torch.histc(norms.float(), bins, 0.0, 1.0).double()
+
+
+def harmonize(
+    counts: Tensor, history: Tensor, steps: Tensor, momentum: float, update: HistogramUpdate
+) -> tuple[Tensor, Tensor]:
+    """What the elements of each bin are multiplied by, and the moving average of counts.
+
+    Args:
+        counts: Elements of the batch in each bin [bins].
+        history: The moving average before this batch [bins].
+        steps: How many batches it has seen, [].
+        momentum: Share of the past in the average.
+        update: ``corrected`` (bias correction, so that the first steps are not ``1 / (1 - momentum)`` times too
+            large), ``paper`` (none, and divided by all bins) or ``reference`` (the authors' code: none, and a bin
+            without elements keeps its average).
+
+    Returns:
+        ``1 / (average * number of bins with elements)``, 0 for bins without [bins]; and the new average [bins].
+    """
+    filled = counts > 0
+    average = momentum * history + (1 - momentum) * counts
+    if update == "reference":
+        average = torch.where(filled, average, history)
+    density = average / (1 - momentum ** (steps + 1)) if update == "corrected" else average
+    divisor = len(counts) if update == "paper" else filled.sum()
+    return torch.where(filled, 1 / (density * divisor), 0.0), average
+
+
+def harmonized_elements(bin_weights: Tensor) -> Elements:
+    """Cross-entropy, each element times the weight of its bin [bins]."""
+    bins = len(bin_weights)
+    closed = torch.cat([bin_weights, bin_weights[-1:]])  # a norm of exactly 1 belongs to the last bin
+
+    def weight(norm: Tensor) -> Tensor:
+        return closed.to(norm.dtype)[(norm.detach() * bins).long().clamp_(0, bins)]  # NaN is in the first
+
+    def negative(x: Tensor, labels: Tensor) -> ValueAndSlope:
+        p = torch.sigmoid(x)
+        factor = weight(p)
+        return factor * F.softplus(x), factor * p
+
+    def positive(x: Tensor, labels: Tensor, targets: Tensor | None) -> ValueAndSlope:
+        # as in the histogram: 1 - p and sigmoid(-x) may round to different bins
+        factor = weight(1 - torch.sigmoid(x))
+        return factor * F.softplus(-x), -factor * torch.sigmoid(-x)
+
+    return Elements(negative, positive)

@@ -1,0 +1,134 @@
+"""From logits to one value per anchor, in one pass over pieces that fit a cache: the mechanism behind every loss."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+IGNORED = -2
+LARGEST_LOGIT = 1e5  # beyond float16's largest number, so that only an infinite logit is changed
+
+_plain: ContextVar[bool] = ContextVar("plain", default=False)
+
+
+class Rows(NamedTuple):
+    """What a formula says of n anchors.
+
+    Args:
+        values: Loss of each [n].
+        slopes: Derivative of each value with respect to the anchor's own logits [n, L].
+        statistic: Anything that is added up over anchors, of one shape whatever n.
+    """
+
+    values: Tensor
+    slopes: Tensor
+    statistic: Tensor | None = None
+
+
+Formula = Callable[[Tensor, Tensor, Tensor | None], Rows]
+
+
+@contextmanager
+def plain_path() -> Iterator[None]:
+    """Let autograd differentiate whole tensors in place of the closed-form derivatives, within this context.
+
+    It needs several times the memory and time and gives the same numbers: what the fast path is tested against, and
+    what ``torch.compile`` sees.
+
+    Example:
+        >>> from lit_dense.functional import focal_loss
+        >>> logits, labels = torch.randn(4, 3), torch.tensor([0, 2, -1, -2])
+        >>> with plain_path():
+        ...     plain = focal_loss(logits, labels)
+        >>> torch.allclose(plain, focal_loss(logits, labels))
+        True
+    """
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
+
+
+def per_anchor(
+    logits: Tensor, labels: Tensor, formula: Formula, targets: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Apply a formula to all anchors, piece by piece.
+
+    Values and derivatives are computed together, in float32 whatever the logits' type; the only tensor as large as the
+    logits is their gradient. Weights that multiply the values later reach the gradient in the backward pass. Infinite
+    logits count as very large ones; NaN stays NaN.
+
+    Args:
+        logits: Scores [A, L].
+        labels: Class of each anchor, 0 to C - 1; -1 background, -2 ignored [A].
+        formula: Gives :class:`Rows` of logits [n, L], labels [n] and targets [n].
+        targets: Passed on to the formula with the anchors they belong to [A].
+
+    Returns:
+        One value per anchor, 0 where it is ignored, connected to the logits [A]; and the sum of the statistics.
+    """
+    if _plain.get() or torch.compiler.is_compiling():
+        rows = formula(_readable(logits), labels, targets)
+        return rows.values.masked_fill(labels == IGNORED, 0.0), rows.statistic
+    keep = torch.is_grad_enabled() and logits.requires_grad and logits.dtype.itemsize >= 4
+    answer: tuple[Tensor, Tensor | None] = _PerAnchor.apply(logits, labels, targets, formula, keep)
+    return answer
+
+
+def pieces(logits: Tensor) -> Iterator[slice]:
+    """Slices of the anchors such that a piece fits a processor's cache; at least one, empty where there are none."""
+    # CPU: half a MiB of float32 for each thread, so that the formula's temporaries stay in its cache
+    elements = 2**17 * min(torch.get_num_threads(), 8) if logits.device.type == "cpu" else 2**24
+    step = max(1, elements // max(1, logits.shape[1]))
+    return (slice(start, start + step) for start in range(0, max(1, len(logits)), step))
+
+
+def readable_piece(logits: Tensor, piece: slice) -> Tensor:
+    """Logits of a piece as a formula may read them: a copy of its own, float32 or wider, finite or NaN [n, L]."""
+    return _readable(logits[piece])
+
+
+def _readable(logits: Tensor) -> Tensor:
+    wide = logits.float() if logits.dtype.itemsize < 4 else logits
+    return wide.clamp(-LARGEST_LOGIT, LARGEST_LOGIT)
+
+
+class _PerAnchor(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, labels: Tensor, targets: Tensor | None, formula: Formula, keep: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        # Half precision would round derivatives before the loss scale is applied: there they are computed again.
+        slopes = torch.empty_like(logits) if keep else None
+        values, statistic = [], None
+        for piece in pieces(logits):
+            rows = formula(readable_piece(logits, piece), labels[piece], None if targets is None else targets[piece])
+            values.append(rows.values)
+            if slopes is not None:
+                slopes[piece] = rows.slopes
+            if rows.statistic is not None:
+                statistic = rows.statistic if statistic is None else statistic + rows.statistic
+        ctx.save_for_backward(logits, labels, targets)
+        ctx.formula, ctx.slopes = formula, slopes
+        if statistic is not None:
+            ctx.mark_non_differentiable(statistic)
+        return torch.cat(values).masked_fill_(labels == IGNORED, 0.0), statistic
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor, None, None, None, None]:
+        logits, labels, targets = ctx.saved_tensors
+        scale = grad.masked_fill(labels == IGNORED, 0.0).unsqueeze(1)
+        slopes, ctx.slopes = ctx.slopes, None
+        if slopes is not None:
+            return slopes.mul_(scale), None, None, None, None
+        slopes = torch.empty_like(logits)
+        for piece in pieces(logits):
+            chosen = None if targets is None else targets[piece]
+            slopes[piece] = ctx.formula(readable_piece(logits, piece), labels[piece], chosen).slopes * scale[piece]
+        return slopes, None, None, None, None

@@ -1,0 +1,45 @@
+"""Quality focal loss (https://arxiv.org/abs/2006.04388)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .elements import Elements, ValueAndSlope, sum_over_classes
+
+
+def quality_focal_elements(beta: float = 2.0) -> Elements:
+    """The two branches of quality focal loss: cross-entropy with a soft target, times the distance to it."""
+
+    def negative(x: Tensor, labels: Tensor) -> ValueAndSlope:
+        p, cost = torch.sigmoid(x), F.softplus(x)
+        factor = p**beta
+        return factor * cost, factor * torch.addcmul(p, 1 - p, cost, value=beta)
+
+    def positive(x: Tensor, labels: Tensor, targets: Tensor | None) -> ValueAndSlope:
+        p, y = torch.sigmoid(x), 1.0 if targets is None else targets
+        entropy = y * F.softplus(-x) + (1 - y) * F.softplus(x)
+        away = p - y
+        distance = away.abs()
+        steepness = beta * distance ** (beta - 1) * away.sign() if beta > 0 else torch.zeros_like(p)
+        return distance**beta * entropy, distance**beta * away + steepness * p * torch.sigmoid(-x) * entropy
+
+    return Elements(negative, positive)
+
+
+def quality_focal_loss(logits: Tensor, labels: Tensor, beta: float = 2.0, soft_targets: Tensor | None = None) -> Tensor:
+    """Quality focal loss (https://arxiv.org/abs/2006.04388) of each anchor, summed over its classes.
+
+    Args:
+        logits: Scores before the sigmoid [A, C].
+        labels: Class of each anchor, 0 to C - 1; -1 background, -2 ignored [A].
+        beta: How strongly elements near their target are turned down: 0 or at least 1.
+        soft_targets: Target of each anchor's own class in [0, 1], such as the IoU of its predicted box [A].
+
+    Returns:
+        One value per anchor, 0 where it is ignored [A].
+
+    Example:
+        >>> quality_focal_loss(torch.tensor([[0.4055]]), torch.tensor([0]), soft_targets=torch.tensor([0.8]))
+        tensor([0.0237])
+    """
+    return sum_over_classes(logits, labels, quality_focal_elements(beta), soft_targets)

@@ -1,0 +1,42 @@
+"""Cross-entropy of a softmax over the classes and background."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .per_anchor import Rows, per_anchor
+
+LARGEST_PROBABILITY = 1 - 1e-6
+
+
+def softmax_loss(logits: Tensor, labels: Tensor, background_weight: float = 1.0) -> Tensor:
+    """Cross-entropy of a softmax over C classes and background, which is the last column.
+
+    Args:
+        logits: Scores before the softmax [A, C + 1].
+        labels: Class of each anchor, 0 to C - 1; -1 background, -2 ignored [A].
+        background_weight: Weight of background anchors.
+
+    Returns:
+        One value per anchor, 0 where it is ignored [A].
+
+    Example:
+        >>> softmax_loss(torch.zeros(2, 4), torch.tensor([1, -1]))
+        tensor([1.3863, 1.3863])
+    """
+
+    def rows(x: Tensor, labels: Tensor, targets: Tensor | None) -> Rows:
+        column = torch.where(labels >= 0, labels, x.shape[1] - 1).unsqueeze(1)
+        weight = torch.where(labels >= 0, 1.0, background_weight).to(x.dtype)
+        log_p = F.log_softmax(x, dim=1)
+        slopes = log_p.detach().exp()
+        slopes.scatter_add_(1, column, slopes.new_full(column.shape, -1.0))
+        return Rows(-weight * log_p.gather(1, column).squeeze(1), slopes.mul_(weight.unsqueeze(1)))
+
+    return per_anchor(logits, labels, rows)[0]
+
+
+def softmax_score_logits(logits: Tensor) -> Tensor:
+    """Logits whose sigmoid is the softmax's probability of each class [..., C + 1] -> [..., C]."""
+    log_p = F.log_softmax(logits, dim=-1)[..., :-1]
+    return log_p - torch.log1p(-log_p.exp().clamp(max=LARGEST_PROBABILITY))

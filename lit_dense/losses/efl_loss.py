@@ -1,0 +1,41 @@
+"""Equalized focal loss as a part of a criterion."""
+
+from torch import Tensor
+
+from ..errors import check_range
+from ..functional.elements import Elements
+from ..functional.equalized_focal import equalized_focal_elements
+from ..samples import DenseSamples
+from .gradient_balance import GradientBalancedLoss
+
+
+class EqualizedFocalLoss(GradientBalancedLoss):
+    """Equalized focal loss (https://arxiv.org/abs/2201.02593): focal loss with an exponent for each class.
+
+    State: sums of positive and negative gradients of each class, over the anchors of all processes. The first step is
+    focal loss. An image without objects counts as background.
+
+    Args:
+        alpha: Weight of positive elements, ``1 - alpha`` of negative ones, in [0, 1].
+        gamma: Exponent of a class whose gradients are balanced, over 0.
+        scale: What the exponent of a class without positive gradient is larger by, at least 0.
+
+    Raises:
+        UsageError: If an argument is out of range.
+    """
+
+    prior = 0.001
+
+    def __init__(self, alpha: float = 0.25, gamma: float = 2.0, scale: float = 8.0) -> None:
+        super().__init__()
+        self.alpha = check_range("efl", "alpha", alpha, 0, 1)
+        self.gamma = check_range("efl", "gamma", gamma, 1e-3)
+        self.scale = check_range("efl", "scale", scale, 0)
+
+    def ratio(self) -> Tensor:
+        """Gradient ratio of each class, in [0, 1], 1 at first [C]."""
+        return self.gradient_ratio(initial=1.0).clamp(max=1.0)
+
+    def elements(self, samples: DenseSamples) -> Elements:
+        """Equalized focal loss of single logits."""
+        return equalized_focal_elements(self.ratio(), self.alpha, self.gamma, self.scale)

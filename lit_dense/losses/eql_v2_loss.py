@@ -1,0 +1,39 @@
+"""Equalization loss v2 as a part of a criterion."""
+
+from torch import Tensor
+
+from ..errors import check_range
+from ..functional.elements import Elements
+from ..functional.equalization_v2 import equalization_v2_elements, equalization_v2_weights
+from ..samples import DenseSamples
+from .gradient_balance import GradientBalancedLoss
+
+
+class EqualizationLossV2(GradientBalancedLoss):
+    """Equalization loss v2 (https://arxiv.org/abs/2012.08548): classes that are mostly pushed down are pushed up.
+
+    State: sums of positive and negative gradients of each class, over the anchors of all processes. The first step is
+    cross-entropy. An image without objects counts as background.
+
+    Args:
+        gamma: Steepness of the map from gradient ratio to weight, over 0.
+        mu: Gradient ratio at which a negative element has half its weight.
+        alpha: How much more positive elements of a class without gradient count, at least 0.
+
+    Raises:
+        UsageError: If an argument is out of range.
+    """
+
+    def __init__(self, gamma: float = 12.0, mu: float = 0.8, alpha: float = 4.0) -> None:
+        super().__init__()
+        self.gamma = check_range("eql_v2", "gamma", gamma, 1e-3)
+        self.mu = check_range("eql_v2", "mu", mu, 0)
+        self.alpha = check_range("eql_v2", "alpha", alpha, 0)
+
+    def ratio(self) -> Tensor:
+        """Gradient ratio of each class, 100 at first [C]."""
+        return self.gradient_ratio(initial=100.0)
+
+    def elements(self, samples: DenseSamples) -> Elements:
+        """Weighted cross-entropy of single logits."""
+        return equalization_v2_elements(*equalization_v2_weights(self.ratio(), self.gamma, self.mu, self.alpha))

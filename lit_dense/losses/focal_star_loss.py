@@ -1,0 +1,32 @@
+"""FL* as a part of a criterion."""
+
+from ..errors import check_range
+from ..functional.elements import Elements
+from ..functional.focal_star import focal_star_elements
+from ..samples import DenseSamples
+from .base import SigmoidLoss
+
+
+class FocalStarLoss(SigmoidLoss):
+    """FL* (appendix of https://arxiv.org/abs/1708.02002): cross-entropy of a steeper and shifted logit.
+
+    No state and nothing summed over processes; an image without objects counts as background.
+
+    Args:
+        gamma: Steepness, over 0.
+        beta: Shift: how sure an element must be before it counts little.
+        alpha: Share of positive elements in the weighting, in [0, 1]; 0.5 is the paper's, which has no weights.
+
+    Raises:
+        UsageError: If an argument is out of range.
+    """
+
+    def __init__(self, gamma: float = 2.0, beta: float = 1.0, alpha: float = 0.5) -> None:
+        super().__init__()
+        self.gamma = check_range("focal_star", "gamma", gamma, 1e-3)
+        self.beta = check_range("focal_star", "beta", beta, float("-inf"))
+        self.alpha = check_range("focal_star", "alpha", alpha, 0, 1)
+
+    def elements(self, samples: DenseSamples) -> Elements:
+        """FL* of single logits."""
+        return focal_star_elements(self.gamma, self.beta, self.alpha)

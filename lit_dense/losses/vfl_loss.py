@@ -1,0 +1,39 @@
+"""Varifocal loss as a part of a criterion."""
+
+from torch import Tensor
+
+from ..errors import check_range
+from ..functional.elements import Elements
+from ..functional.varifocal import varifocal_elements
+from ..samples import DenseSamples
+from .base import SigmoidLoss
+
+
+class VarifocalLoss(SigmoidLoss):
+    """Varifocal loss (https://arxiv.org/abs/2008.13367): good boxes teach the score more.
+
+    The target of a positive's own class is the IoU of its predicted box with its object, detached, unless a weighter
+    gives soft targets. No state and nothing summed over processes; an image without objects counts as background.
+
+    Args:
+        alpha: Weight of negative elements, at least 0.
+        gamma: How strongly negative elements that are right are turned down, at least 0.
+
+    Raises:
+        UsageError: If an argument is out of range.
+    """
+
+    accepts_soft_targets = True
+
+    def __init__(self, alpha: float = 0.75, gamma: float = 2.0) -> None:
+        super().__init__()
+        self.alpha = check_range("vfl", "alpha", alpha, 0)
+        self.gamma = check_range("vfl", "gamma", gamma, 0)
+
+    def pos_targets(self, samples: DenseSamples) -> Tensor:
+        """IoU of each positive's box [P]."""
+        return samples.pos_ious if samples.soft_targets is None else samples.soft_targets
+
+    def elements(self, samples: DenseSamples) -> Elements:
+        """Varifocal loss of single logits."""
+        return varifocal_elements(self.alpha, self.gamma)
