@@ -80,7 +80,11 @@ def message(door, config, capsys, *words):
         (["--model.loss=focal", "--model.loss.gamma=1.5"], "FocalLoss", {"alpha": 0.25, "gamma": 1.5}),
         (["--model.loss.gamma=1.5"], "FocalLoss", {"alpha": 0.25, "gamma": 1.5}),
         (["--model.loss={class_path: bce, init_args: {alpha: 0.7}}"], "BCELoss", {"alpha": 0.7, "pos_weight": 1.0}),
-        (["--model.loss.class_path=bce", "--model.loss.init_args.alpha=0.7"], "BCELoss", {"alpha": 0.7, "pos_weight": 1.0}),
+        (
+            ["--model.loss.class_path=bce", "--model.loss.init_args.alpha=0.7"],
+            "BCELoss",
+            {"alpha": 0.7, "pos_weight": 1.0},
+        ),
         (["--model.loss=lit_dense.losses.bce"], "BCELoss", {"alpha": 0.5, "pos_weight": 1.0}),
     ],
 )

@@ -128,7 +128,10 @@ def test_soft_targets_reach_the_loss():
     ("arguments", "message"),
     [
         ({"loss": ScaledBySoftTarget(), "weighters": [SoftTargets(), SoftTargets()]}, "both decide the soft targets"),
-        ({"loss": "efl", "weighters": [SoftTargets()]}, "soft targets, which the loss EqualizedFocalLoss does not heed"),
+        (
+            {"loss": "efl", "weighters": [SoftTargets()]},
+            "soft targets, which the loss EqualizedFocalLoss does not heed",
+        ),
         ({"loss": OwnNormalizer(), "normalizer": "batch"}, "OwnNormalizer brings its own normalizer.*BatchNormalizer"),
     ],
 )

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .per_anchor import IGNORED, Rows, per_anchor
+from .one_pass import IGNORED, Rows, per_anchor
 
 ValueAndSlope = tuple[Tensor, Tensor]
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .elements import Elements, ValueAndSlope
-from .per_anchor import IGNORED, pieces, readable_piece
+from .one_pass import IGNORED, pieces, readable_piece
 
 HistogramUpdate = Literal["corrected", "paper", "reference"]
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .per_anchor import Rows, per_anchor
+from .one_pass import Rows, per_anchor
 
 LARGEST_PROBABILITY = 1 - 1e-6
 

@@ -1,0 +1,101 @@
+"""GHM's histogram, its moving average, and what becomes of the elements."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lit_dense.box_losses import GHMRLoss
+from lit_dense.functional.elements import sum_over_classes
+from lit_dense.functional.gradient_harmonized import (
+    classification_histogram,
+    harmonize,
+    harmonized_elements,
+    norm_histogram,
+)
+from tests.functional.numpy_losses import cross_entropy, one_hot, random_anchors, sigmoid
+
+NORMS = np.array([0.05, 0.05, 0.05, 0.15, 0.95])
+LABELS = torch.tensor([-1, -1, -1, -1, 0])
+LOGITS = torch.tensor(np.log(NORMS / (1 - NORMS)) * np.array([1, 1, 1, 1, -1]))[:, None]
+
+
+def steps(update, number, momentum=0.75):
+    """The loss at each of so many steps over the same five elements."""
+    history, losses = torch.zeros(10, dtype=torch.float64), []
+    for step in range(number):
+        counts = classification_histogram(LOGITS, LABELS, bins=10)
+        weights, history = harmonize(counts, history, torch.tensor(float(step)), momentum, update)
+        losses.append(sum_over_classes(LOGITS, LABELS, harmonized_elements(weights)).sum().item())
+    return losses
+
+
+def test_worked_values():
+    assert classification_histogram(LOGITS, LABELS, bins=10).tolist() == [3, 1, 0, 0, 0, 0, 0, 0, 0, 1]
+    assert steps("reference", 1, momentum=0) == pytest.approx([1.069848], abs=1e-6)
+    assert steps("paper", 1, momentum=0) == pytest.approx([0.320954], abs=1e-6)
+    assert steps("reference", 3) == pytest.approx([4.279393, 2.445367, 1.850548], abs=1e-6)
+    assert steps("corrected", 3) == pytest.approx([1.069848] * 3, abs=1e-6)
+
+
+def test_a_bin_without_elements_keeps_its_average_in_the_reference_alone():
+    history, nothing = torch.tensor([8.0, 4.0]), torch.tensor([0.0, 2.0])
+    assert harmonize(nothing, history, torch.tensor(3.0), 0.5, "reference")[1].tolist() == [8, 3]
+    weights, average = harmonize(nothing, history, torch.tensor(3.0), 0.5, "paper")
+    assert average.tolist() == [4, 3]
+    assert weights.tolist() == [0, pytest.approx(1 / 6)]
+
+
+@given(seed=st.integers(0, 1000), bins=st.sampled_from([1, 5, 30]), scale=st.floats(0.1, 8))
+def test_without_momentum_it_is_the_mean_over_bins_of_mean_cross_entropy(seed, bins, scale):
+    logits, labels, _ = random_anchors(seed, anchors=20, scale=scale)
+    counted = labels.numpy() != -2
+    targets = one_hot(labels, 4)
+    norms = np.abs(sigmoid(logits) - targets)[counted].ravel().astype(np.float32)
+    entropy = cross_entropy(logits, targets)[counted].ravel()
+    index = np.minimum((norms * np.float32(bins)).astype(int), bins - 1)
+    expected = np.mean([entropy[index == b].mean() for b in np.unique(index)]) if len(index) else 0.0
+    counts = classification_histogram(logits, labels, bins)
+    assert counts.tolist() == np.bincount(index, minlength=bins).tolist()
+    weights, _ = harmonize(counts, torch.zeros(bins), torch.zeros(()), 0.0, "corrected")
+    loss = sum_over_classes(logits, labels, harmonized_elements(weights)).sum().item()
+    assert loss == pytest.approx(expected, rel=1e-6)
+    twice = classification_histogram(logits.repeat(2, 1), labels.repeat(2), bins)
+    weights, _ = harmonize(twice, torch.zeros(bins), torch.zeros(()), 0.0, "corrected")
+    doubled = sum_over_classes(logits.repeat(2, 1), labels.repeat(2), harmonized_elements(weights)).sum().item()
+    assert doubled == pytest.approx(expected, rel=1e-6)
+
+
+def test_classes_without_weight_are_not_counted():
+    logits, labels, _ = random_anchors(0)
+    mask = torch.tensor([1.0, 0, 1, 0])
+    assert classification_histogram(logits, labels, 6, mask).sum() == 2 * (labels != -2).sum()
+
+
+def test_nothing_to_count():
+    assert classification_histogram(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long)).sum() == 0
+    assert classification_histogram(torch.zeros(2, 3), torch.tensor([-2, -2])).sum() == 0
+    weights, _ = harmonize(torch.zeros(4), torch.zeros(4), torch.zeros(()), 0.5, "corrected")
+    assert weights.tolist() == [0, 0, 0, 0]
+
+
+def test_norms_at_the_ends_are_counted():
+    assert norm_histogram(torch.tensor([0.0, 1.0, 0.5, float("nan"), -1.0]), 2).tolist() == [1, 2]
+
+
+class OneProcess:
+    class reduce:  # noqa: N801 (stands for samples.reduce)
+        @staticmethod
+        def sum(tensor):
+            return tensor
+
+
+@pytest.mark.parametrize(
+    ("update", "expected"), [("reference", 0.135434), ("paper", 0.054174), ("corrected", 0.135434)]
+)
+def test_box_loss_worked_values(update, expected):
+    deltas = torch.tensor([[0.0, 0.01, 0.02, 0.1], [1.0, 1.0, 1.0, 1.0]], dtype=torch.float64)[:, :]
+    flat = torch.cat([deltas[0], deltas[1, :1]])[:, None]  # five coordinates
+    loss = GHMRLoss(momentum=0.0, update=update)(flat, torch.zeros_like(flat), OneProcess)
+    assert loss.sum().item() == pytest.approx(expected, abs=1e-6)
