@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ..errors import check_range
-from ..functional.gradient_harmonized import HistogramUpdate, harmonize, norm_histogram
+from ..functional.gradient_harmonized import HistogramUpdate, harmonize, norm_bins, norm_histogram
 from ..samples import DenseSamples
 from .base import BoxLoss
 
@@ -49,5 +49,5 @@ class GHMRLoss(BoxLoss):
         counts = samples.reduce.sum(norm_histogram(norm, self.bins))
         weights, history = harmonize(counts, self.history, self.steps, self.momentum, self.update)
         self.stage(history=history, steps=self.steps + 1)
-        index = (norm * self.bins).long().clamp(0, self.bins - 1)
+        index = norm_bins(norm, self.bins, torch.int64)
         return (root - self.mu) * weights.to(root.dtype)[index]

@@ -13,16 +13,18 @@ def asymmetric_elements(
     """The two branches of asymmetric loss: a focal factor each, and probabilities of negatives shifted down."""
 
     def negative(x: Tensor, labels: Tensor) -> ValueAndSlope:
-        p, q = torch.sigmoid(x), torch.sigmoid(-x)
+        p = torch.sigmoid(x)
+        q = 1 - p
         shifted = (p - margin).clamp(min=0)
-        # without a margin the probability of a no can underflow, and with one it cannot
+        # steep is the weight's derivative over gamma_neg; a power of its own would double the cost
+        steep = shifted ** (gamma_neg - 1) if gamma_neg > 0 else torch.zeros_like(p)
+        weight = steep * shifted if gamma_neg > 0 else (shifted > 0).to(p.dtype)
+        # 1 - p is only as exact as 1 where it is small: a margin hides that, and without one softplus is exact
         cost = -(q + margin).clamp(max=1).log() if margin > 0 else F.softplus(x)
-        ratio = q / (q + margin) if margin > 0 else torch.ones_like(q)
-        weight = shifted**gamma_neg
-        slope = weight * p * ratio * (shifted > 0)
-        if not detach_weight and gamma_neg > 0:
-            slope = slope + gamma_neg * shifted ** (gamma_neg - 1) * cost * p * q
-        return (weight.detach() if detach_weight else weight) * cost, slope
+        pull = weight * q / (q + margin) if margin > 0 else weight
+        if detach_weight:
+            return weight.detach() * cost, p * pull
+        return weight * cost, p * torch.addcmul(pull, q, steep * cost, value=gamma_neg)
 
     def positive(x: Tensor, labels: Tensor, targets: Tensor | None) -> ValueAndSlope:
         p, q, cost = torch.sigmoid(x), torch.sigmoid(-x), F.softplus(-x)

@@ -34,16 +34,33 @@ def classification_histogram(
         own, column = labels[piece] >= 0, labels[piece].clamp(min=0).unsqueeze(1)
         at_own = norm.gather(1, column)
         norm.scatter_(1, column, torch.where(own.unsqueeze(1), 1 - at_own, at_own))
-        norm.masked_fill_((labels[piece] == IGNORED).unsqueeze(1), -1.0)  # in no bin
+        counted: Tensor = (labels[piece] != IGNORED).unsqueeze(1)
         if class_weights is not None:
-            norm.masked_fill_(class_weights == 0, -1.0)
-        counts += norm_histogram(norm, bins)
+            counted = counted & (class_weights != 0)
+        counts += norm_histogram(norm, bins, counted)
     return counts
 
 
-def norm_histogram(norms: Tensor, bins: int) -> Tensor:
-    """Number of norms in each of equal parts of [0, 1], the last closed; others are not counted [bins]."""
-    return torch.histc(norms.float(), bins, 0.0, 1.0).double()
+def norm_histogram(norms: Tensor, bins: int, counted: Tensor | None = None) -> Tensor:
+    """Number of norms in each of equal parts of [0, 1] [bins].
+
+    Args:
+        norms: Of any shape.
+        bins: How many parts; the last is closed.
+        counted: Which of them to count, of a shape that broadcasts; all by default.
+    """
+    index = norm_bins(norms, bins, torch.int64)
+    if counted is not None:
+        index.masked_fill_(~counted, bins)
+    index = index.flatten()
+    # whole numbers are exact in any order, and adding them up needs no wait for a device, as bincount does
+    found = torch.zeros(bins + 1, dtype=torch.int64, device=norms.device)
+    return found.scatter_add_(0, index, torch.ones_like(index))[:bins].double()
+
+
+def norm_bins(norms: Tensor, bins: int, dtype: torch.dtype) -> Tensor:
+    """The part that each norm lies in; 1 lies in the last, NaN in the first."""
+    return (norms * bins).to(dtype).clamp_(0, bins - 1)
 
 
 def harmonize(
@@ -74,11 +91,10 @@ def harmonize(
 
 def harmonized_elements(bin_weights: Tensor) -> Elements:
     """Cross-entropy, each element times the weight of its bin [bins]."""
-    bins = len(bin_weights)
-    closed = torch.cat([bin_weights, bin_weights[-1:]])  # a norm of exactly 1 belongs to the last bin
 
-    def weight(norm: Tensor) -> Tensor:
-        return closed.to(norm.dtype)[(norm.detach() * bins).long().clamp_(0, bins)]  # NaN is in the first
+    def weight(norms: Tensor) -> Tensor:
+        index = norm_bins(norms.detach(), len(bin_weights), torch.int32)
+        return bin_weights.to(norms.dtype).index_select(0, index.flatten()).view_as(norms)
 
     def negative(x: Tensor, labels: Tensor) -> ValueAndSlope:
         p = torch.sigmoid(x)

@@ -1,0 +1,219 @@
+"""Time and memory of every loss, forward and backward to the logits, beside torchvision's and mmdetection's.
+
+    python benchmarks/losses.py --anchors 163206 --classes 80
+
+Losses and peers run in turns in one process and one thread, so that a busy machine slows all of them alike: read the
+ratios. Memory is the largest resident size of a process of its own beyond what it held before, over that of the logits.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.models.detection._utils import BoxCoder
+from torchvision.models.detection.retinanet import RetinaNetClassificationHead
+
+from lit_dense.class_counts import ClassCounts
+from lit_dense.losses import LOSSES, DenseLoss
+from lit_dense.reduce import Reduce
+from lit_dense.samples import DenseSamples
+
+Step = Callable[[], Tensor]
+OBJECTS, POSITIVES_OF_EACH, IGNORED = 10, 30, 200
+
+
+def batch(images: int, anchors: int, classes: int, extra: int = 0, device: str = "cpu") -> DenseSamples:
+    """Images whose logits are those of a detector that has begun to learn."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(images * anchors, classes + extra, generator=generator) - 4
+    matched = torch.full((images, anchors), -1)
+    for image in range(images):
+        taken = torch.arange(OBJECTS).repeat_interleave(POSITIVES_OF_EACH)[: anchors // 2]
+        matched[image, : len(taken)] = taken + image * OBJECTS
+        matched[image, len(taken) : len(taken) + min(IGNORED, anchors // 4)] = -2
+    low = torch.rand(images * anchors, 2, generator=generator) * 700
+    objects = images * OBJECTS
+    return DenseSamples(
+        logits=logits.to(device).requires_grad_(),
+        deltas=torch.zeros(images * anchors, 4, device=device),
+        anchors=torch.cat([low, low + 50], 1).to(device),
+        matched_idxs=matched.flatten().to(device),
+        gt_boxes=torch.tensor([[10.0, 10, 70, 60]], device=device).repeat(objects, 1),
+        gt_labels=torch.randint(classes, (objects,), generator=generator).to(device),
+        gt_image_idxs=torch.arange(images, device=device).repeat_interleave(OBJECTS),
+        num_images=images,
+        box_coder=BoxCoder((1.0, 1.0, 1.0, 1.0)),
+        reduce=Reduce(enabled=False),
+        extra_logits=extra,
+    )
+
+
+def own(name: str, images: int, anchors: int, classes: int, device: str) -> Step:
+    """One of ours, with its weights of each image as torchvision has them."""
+    loss = LOSSES.build({"class_path": "federated", "init_args": {"loss": "focal"}} if name == "federated" else name)
+    counts = ClassCounts(torch.arange(classes) + 1, torch.arange(classes) + 1, classes * 100)
+    for part in (m for m in loss.modules() if isinstance(m, DenseLoss) or hasattr(m, "receive_class_counts")):
+        part.prepare(classes)
+        part.receive_class_counts(counts)
+    loss.to(device)
+    samples = batch(images, anchors, classes, loss.extra_logits, device)
+    scales = (1 / (samples.pos_per_image.clamp(min=1) * images))[samples.image_idxs]
+
+    def step() -> Tensor:
+        samples.logits.grad = None
+        total: Tensor = (loss(samples.logits, samples.labels, samples) * scales).sum()
+        total.backward()
+        loss.commit()
+        return total
+
+    return step
+
+
+def torchvision_focal(images: int, anchors: int, classes: int, device: str) -> Step:
+    """Torchvision's loss as its RetinaNet calls it."""
+    samples = batch(images, anchors, classes, 0, device)
+    head = RetinaNetClassificationHead(8, 9, classes)
+    targets = [{"labels": samples.gt_labels[samples.gt_image_idxs == image]} for image in range(images)]
+    matched = [m.where(m < 0, m - image * OBJECTS) for image, m in enumerate(samples.matched_idxs.view(images, -1))]
+
+    def step() -> Tensor:
+        samples.logits.grad = None
+        outputs = {"cls_logits": samples.logits.view(images, anchors, classes)}
+        loss: Tensor = head.compute_loss(targets, outputs, matched)
+        loss.backward()
+        return loss
+
+    return step
+
+
+def mmdetection_ghm(images: int, anchors: int, classes: int, device: str, bins: int = 30) -> Step:
+    """GHM-C as mmdetection computes it: one-hot targets and a mask of all elements for each bin."""
+    samples = batch(images, anchors, classes, 0, device)
+    history = torch.zeros(bins, device=device)
+    edges = torch.linspace(0, 1, bins + 1)
+    edges[-1] += 1e-6
+
+    def step() -> Tensor:
+        samples.logits.grad = None
+        target = torch.zeros_like(samples.logits)
+        target[samples.positives, samples.pos_labels] = 1
+        valid = samples.valid[:, None].expand_as(target)
+        norm = (samples.logits.sigmoid().detach() - target).abs()
+        weights, filled, total = torch.zeros_like(target), 0, max(valid.float().sum().item(), 1.0)
+        for index in range(bins):
+            inside = (norm >= edges[index]) & (norm < edges[index + 1]) & valid
+            count = inside.sum().item()
+            if count > 0:
+                history[index] = 0.75 * history[index] + 0.25 * count
+                weights[inside] = total / history[index]
+                filled += 1
+        weights = weights / max(filled, 1)
+        loss = F.binary_cross_entropy_with_logits(samples.logits, target, weights, reduction="sum") / total
+        loss.backward()
+        return loss
+
+    return step
+
+
+def make(name: str, size: tuple[int, int, int], device: str) -> Step:
+    """A step by the name that the table has."""
+    if name == "torchvision focal":
+        return torchvision_focal(*size, device)
+    if name.startswith("mmdetection ghm"):
+        return mmdetection_ghm(*size, device)
+    return own(name, *size, device)
+
+
+def seconds(step: Step, device: str) -> float:
+    """Of one step: of the processor in this process, or of the device."""
+    if device != "cpu":
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        step()
+        torch.cuda.synchronize()
+        return time.perf_counter() - start
+    start = time.process_time()
+    step()
+    return time.process_time() - start
+
+
+def extra_memory(name: str, size: tuple[int, int, int]) -> float:
+    """Peak of a step beyond what was held before it, in MiB; Linux only."""
+    torch.set_num_threads(1)
+    small = make(name, (1, 64, size[2]), "cpu")
+    small()  # what a first call loads is not the loss's
+    step = make(name, size, "cpu")
+    before = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    step()
+    return (_status("VmHWM") - before) / 1024
+
+
+def _status(field: str) -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1])
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=2)
+    parser.add_argument("--anchors", type=int, default=163206, help="of each image")
+    parser.add_argument("--classes", type=int, default=80)
+    parser.add_argument("--losses", nargs="+", default=["focal", *sorted(set(LOSSES.points) - {"focal"})])
+    parser.add_argument("--peers", nargs="*", default=["torchvision focal", "mmdetection ghm"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    size = (options.images, options.anchors, options.classes)
+    names = [*options.peers, *options.losses]
+    print(
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, one thread"
+    )
+    logits = options.images * options.anchors * options.classes * 4 / 2**20
+    print(f"{options.images} x {options.anchors:,} anchors x {options.classes:,} classes, logits {logits:.0f} MiB\n")
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(options.rounds + 1):
+        for name in names:
+            step = make(name, size, options.device)  # of one at a time, so that all find the memory alike
+            taken = seconds(step, options.device)
+            if turn:  # the first round warms up
+                times[name].append(taken)
+    memory = {}
+    if options.device == "cpu" and Path("/proc/self/clear_refs").exists():
+        for name in names:
+            with get_context("spawn").Pool(1) as pool:
+                memory[name] = pool.apply(extra_memory, (name, size)) / logits
+    print("| loss | ms | less time than torchvision focal | less than mmdetection ghm | over focal | extra memory |")
+    print("|---|---|---|---|---|---|")
+    for name in names:
+        of_peers = [
+            _ratio(times[p], times[name]) if p in times else "" for p in ("torchvision focal", "mmdetection ghm")
+        ]
+        cells = [
+            name,
+            f"{1000 * statistics.median(times[name]):.1f}",
+            *of_peers,
+            _ratio(times[name], times["focal"]) if "focal" in times else "",
+            f"{memory[name]:.2f} x" if name in memory else "",
+        ]
+        print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def _ratio(above: list[float], below: list[float]) -> str:
+    """Median of the paired ratios, smallest and largest."""
+    ratios = [a / b for a, b in zip(above, below, strict=True)]
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}, {max(ratios):.2f})"
+
+
+if __name__ == "__main__":
+    main()
