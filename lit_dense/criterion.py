@@ -1,7 +1,6 @@
 """The one place where samples, losses, weights and normalizer meet."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -176,7 +175,7 @@ class Criterion(nn.Module):
 
     def _with_soft_targets(self, samples: DenseSamples) -> DenseSamples:
         owners = [w for w in self._weighters if "soft_targets" in w.owns]
-        return replace(samples, soft_targets=owners[0].soft_targets(samples)) if owners else samples
+        return samples.with_soft_targets(owners[0].soft_targets(samples)) if owners else samples
 
     def _values(self, samples: DenseSamples) -> LossValues:
         classification = self.loss(samples.logits, samples.labels, samples)

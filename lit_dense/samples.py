@@ -1,7 +1,7 @@
 """The one thing that travels from the detector to losses and weighters: what was decided for this batch, flattened."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -146,6 +146,20 @@ class DenseSamples:
         """Class of each anchor: 0 to C - 1 of the matched ground truth, -1 background, -2 ignored [A]."""
         labels = self.matched_idxs.clamp(max=NEGATIVE)
         return labels.index_put((self.positives,), self.gt_labels[self.pos_matched_idxs])
+
+    def with_soft_targets(self, soft_targets: Tensor) -> "DenseSamples":
+        """The same batch with targets of the positives [P]."""
+        return self._twin(soft_targets=soft_targets)
+
+    def with_class_weights(self, class_weights: Tensor) -> "DenseSamples":
+        """The same batch with weights of the classes [C]."""
+        return self._twin(class_weights=class_weights)
+
+    def _twin(self, **changes: Any) -> "DenseSamples":
+        """A copy that keeps what was derived already: some of it made the host wait for the device."""
+        twin = replace(self, **changes)
+        twin.__dict__.update({name: value for name, value in self.__dict__.items() if name not in twin.__dict__})
+        return twin
 
     def of_anchors(self, values: Tensor | None) -> Tensor | None:
         """Values of the positives [P] as values of all anchors, 0 elsewhere [A]; None stays None."""

@@ -12,9 +12,10 @@ import yaml
 from lightning.pytorch.cli import LightningCLI
 
 from lit_dense import CocoDataModule, LitRetinaNet
+from lit_dense.box_losses import BOX_LOSSES
 from lit_dense.cli import main
 from lit_dense.lightning_cli import run
-from lit_dense.losses import DenseLoss
+from lit_dense.losses import LOSSES, DenseLoss
 from tests.coco_files import data_arguments, write_coco
 
 
@@ -292,3 +293,31 @@ def test_the_installed_command(folder, config):
 
 def test_a_class_of_the_users_script_is_named_by_its_class(config):
     assert type(fit(run, config, "--model.loss=LogitSum").criterion.loss) is LogitSum
+
+
+@pytest.mark.parametrize("loss", sorted(LOSSES.points))
+def test_every_loss_trains_by_its_name(config, loss):
+    module = fit(run, config, f"--model.loss={loss}")
+    assert type(module.criterion.loss) is LOSSES.load(loss)
+    assert module.criterion.step == 1
+
+
+@pytest.mark.parametrize("box_loss", sorted(BOX_LOSSES.points))
+def test_every_box_loss_trains_by_its_name(config, box_loss):
+    module = fit(run, config, f"--model.box_loss={box_loss}", "--model.box_loss_weight=2")
+    assert type(module.criterion.box_loss) is BOX_LOSSES.load(box_loss)
+    assert module.criterion.box_loss_weight == 2
+
+
+def test_a_loss_inside_a_loss(config):
+    module = fit(run, config, "--model.loss=federated", "--model.loss.loss=focal", "--model.loss.num_classes=1")
+    assert type(module.criterion.loss.loss).__name__ == "FocalLoss"
+    assert module.criterion.spec["loss"]["init_args"]["loss"]["init_args"] == {"alpha": 0.25, "gamma": 2.0}
+
+
+@pytest.mark.parametrize("recipe", sorted((Path(__file__).parents[1] / "configs" / "recipes").glob("*.yaml")))
+def test_every_recipe_trains(config, recipe):
+    module = fit(run, config, f"--config={recipe}")
+    chosen = yaml.safe_load(recipe.read_text())["model"]
+    assert type(module.criterion.loss) is LOSSES.load(chosen["loss"])
+    assert module.criterion.step == 1

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from lit_dense.errors import UsageError
 from lit_dense.head import DenseHead, find_retinanet, patch, unpatch
 from tests.detectors import gradients, random_batch, small_retinanet
 
@@ -129,3 +130,26 @@ def test_losses_on_a_gpu_are_those_of_the_cpu(box_loss):
         terms |= model(*batch)
     for name in expected:
         torch.testing.assert_close(got[name].cpu(), expected[name], rtol=1e-3, atol=1e-5)
+
+
+def test_a_loss_with_columns_of_its_own_takes_the_last_ones():
+    model = small_retinanet(5)
+    criterion = patch(model, "softmax")
+    assert criterion.num_classes == 4
+    images, targets = random_batch()
+    assert model(images, targets)["classification"].isfinite()
+    found = model.eval()(images)
+    assert max(d["labels"].max() for d in found if len(d["labels"])) < 4
+    with pytest.raises(UsageError, match=r"SeesawLoss has 2 columns.*has only 2: build the model with num_classes=4"):
+        patch(small_retinanet(2), "seesaw")
+
+
+def test_prior_of_a_model_that_exists():
+    model = small_retinanet()
+    before = model.head.classification_head.cls_logits.bias.clone()
+    patch(model, "efl")
+    assert torch.equal(model.head.classification_head.cls_logits.bias, before)
+    patch(model, "efl", prior=0.001)
+    torch.testing.assert_close(model.head.classification_head.cls_logits.bias, torch.full((16,), -6.906755))
+    with pytest.raises(UsageError, match="prior must be in"):
+        patch(model, "efl", prior=1.5)

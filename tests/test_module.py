@@ -205,3 +205,64 @@ def test_deepcopies_are_independent():
     assert clone.model.head.criterion is clone.criterion
     clone.training_step(random_batch((3,), num_classes=2), 0)
     assert (module.criterion.step, clone.criterion.step) == (0, 1)
+
+
+@pytest.mark.parametrize(("loss", "extra"), [("softmax", 1), ("seesaw", 2)])
+def test_a_loss_with_columns_of_its_own(tmp_path, data, loss, extra):
+    module = LitRetinaNet(**NETWORK, loss=loss, eval_score_thresh=0.0, score_thresh=0.0)
+    run = trainer(tmp_path, max_steps=2)
+    run.fit(module, data)
+    assert module.num_classes == 2
+    assert module.model.head.classification_head.num_classes == 2 + extra
+    run.save_checkpoint(tmp_path / "a.ckpt")
+    loaded = LitRetinaNet.load_from_checkpoint(tmp_path / "a.ckpt").eval()
+    torch.testing.assert_close(loaded.state_dict(), module.state_dict())
+    images, _ = next(iter(data.val_dataloader()))
+    features = [torch.randn(1, 16, size, size) for size in (8, 4)]
+    raw = loaded.model.head.train()(features)["cls_logits"]
+    scores = loaded.model.head.eval()(features)["cls_logits"].sigmoid()
+    classes = raw[..., :2].softmax(-1) * raw[..., 2:].softmax(-1)[..., :1]
+    expected = raw.softmax(-1)[..., :2] if loss == "softmax" else classes
+    torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-6)
+    traced = torch.jit.trace(loaded.model.head, (features,), strict=False)
+    torch.testing.assert_close(traced(features)["cls_logits"].sigmoid(), scores)
+    detections = loaded(images)
+    assert all(set(d["labels"].tolist()) <= {0, 1} for d in detections)
+    (results,) = run.validate(module, data, verbose=False)
+    assert 0 <= results["val_map"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "score"), [({}, 0.01), ({"loss": "efl"}, 0.001), ({"prior": 0.1}, 0.1), ({"loss": "softmax"}, 0.005)]
+)
+def test_the_head_starts_at_the_prior(arguments, score):
+    module = LitRetinaNet(2, **NETWORK, **arguments).eval()
+    head = module.model.head
+    torch.nn.init.zeros_(head.classification_head.cls_logits.weight)
+    scores = head([torch.zeros(1, 16, 4, 4)])["cls_logits"].sigmoid()
+    torch.testing.assert_close(scores, torch.full_like(scores, score), rtol=1e-3, atol=0)
+
+
+def test_a_trained_bias_is_not_reset():
+    class Trained(SmallRetinaNet):
+        def build_model(self, num_classes):
+            model = super().build_model(num_classes)
+            torch.nn.init.normal_(model.head.classification_head.cls_logits.bias)
+            return model
+
+    bias = Trained(2, prior=0.5).model.head.classification_head.cls_logits.bias
+    assert bias.std() > 0
+
+
+def test_class_counts_come_from_the_data_module_or_are_asked_for(tmp_path, data):
+    module = LitRetinaNet(**NETWORK, loss="eql")
+    run = trainer(tmp_path, max_steps=1)
+    run.fit(module, data)
+    told = module.criterion.loss.frequencies.values
+    torch.testing.assert_close(told, data.class_counts.frequencies.to(told))
+    run.save_checkpoint(tmp_path / "a.ckpt")
+    torch.testing.assert_close(
+        LitRetinaNet.load_from_checkpoint(tmp_path / "a.ckpt").criterion.loss.frequencies.values, told
+    )
+    with pytest.raises(UsageError, match="'eql' needs to know how often each class occurs"):
+        trainer(tmp_path).fit(LitRetinaNet(2, **NETWORK, loss="eql"), data.train_dataloader())

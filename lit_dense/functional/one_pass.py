@@ -73,7 +73,7 @@ def per_anchor(
         One value per anchor, 0 where it is ignored, connected to the logits [A]; and the sum of the statistics.
     """
     if _plain.get() or torch.compiler.is_compiling():
-        rows = formula(_readable(logits), labels, targets)
+        rows = formula(readable(logits), labels, targets)
         return rows.values.masked_fill(labels == IGNORED, 0.0), rows.statistic
     keep = torch.is_grad_enabled() and logits.requires_grad and logits.dtype.itemsize >= 4
     answer: tuple[Tensor, Tensor | None] = _PerAnchor.apply(logits, labels, targets, formula, keep)
@@ -90,10 +90,11 @@ def pieces(logits: Tensor) -> Iterator[slice]:
 
 def readable_piece(logits: Tensor, piece: slice) -> Tensor:
     """Logits of a piece as a formula may read them: a copy of its own, float32 or wider, finite or NaN [n, L]."""
-    return _readable(logits[piece])
+    return readable(logits[piece])
 
 
-def _readable(logits: Tensor) -> Tensor:
+def readable(logits: Tensor) -> Tensor:
+    """Logits as a formula may read them: float32 or wider, finite or NaN."""
     wide = logits.float() if logits.dtype.itemsize < 4 else logits
     return wide.clamp(-LARGEST_LOGIT, LARGEST_LOGIT)
 

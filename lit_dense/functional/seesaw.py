@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .one_pass import Rows, per_anchor
+from .one_pass import Rows, per_anchor, readable
 from .softmax import LARGEST_PROBABILITY
 
 
@@ -35,7 +35,7 @@ def seesaw_loss(
         One value per anchor, 0 where it is ignored [A].
     """
     classes = labels[positives]
-    ranked = _ranking(logits[positives, :-2].float(), classes, counts, p, q, eps)
+    ranked = _ranking(readable(logits[positives, :-2]), classes, counts, p, q, eps)
     objectness = per_anchor(logits, labels, _objectness)[0]
     return objectness.index_add(0, positives, ranked)
 

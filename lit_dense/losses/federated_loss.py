@@ -1,7 +1,7 @@
 """Federated loss as a part of a criterion: some classes at a time, of any loss of single logits."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,12 +55,19 @@ class FederatedLoss(DenseLoss):
         self.image_counts = ClassTable("federated", "image_counts", "images", image_counts)
         self.seed = seed
 
+    @property
+    def spec(self) -> dict[str, Any]:
+        """``class_path`` and ``init_args``, those of the loss inside included."""
+        spec = super().spec
+        spec["init_args"]["loss"] = self.loss.spec
+        return spec
+
     def forward(self, logits: Tensor, labels: Tensor, samples: DenseSamples) -> Tensor:
         """The loss inside, of the classes that this step heeds [A]."""
         heeded = self.heeded_classes(samples).to(torch.float32)
         if samples.class_weights is not None:
             heeded = heeded * samples.class_weights
-        values: Tensor = self.loss(logits, labels, replace(samples, class_weights=heeded))
+        values: Tensor = self.loss(logits, labels, samples.with_class_weights(heeded))
         return values
 
     def heeded_classes(self, samples: DenseSamples) -> Tensor:

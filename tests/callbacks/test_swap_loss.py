@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader
 from lit_dense import LitRetinaNet, SwapLoss
 from lit_dense.errors import UsageError
 from lit_dense.head import DenseHead
-from tests.detectors import random_batch, small_retinanet
+from tests.detectors import COUNTS, random_batch, small_retinanet
 
 
 class Foreign(LightningModule):
@@ -68,3 +68,17 @@ def test_modules_that_cannot_be_swapped_say_why():
     module.net = torch.nn.Linear(1, 1)
     with pytest.raises(UsageError, match=r"Foreign contains no torchvision RetinaNet. It contains net: Linear"):
         fit(module, SwapLoss("bce"), enable_checkpointing=False)
+
+
+def test_losses_with_state_of_each_class_and_with_counts(tmp_path):
+    saver = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
+    first = SwapLoss("eql_v2")
+    fit(Foreign(), first, saver)
+    resumed = SwapLoss("eql_v2")
+    fit(Foreign(), resumed, checkpoint=saver.best_model_path, max_epochs=1, enable_checkpointing=False)
+    gradients = resumed.criterion.loss.negative_gradients
+    assert (gradients > 0).all()
+    torch.testing.assert_close(gradients, first.criterion.loss.negative_gradients)
+    with pytest.raises(UsageError, match="'federated' needs to know how often each class occurs"):
+        fit(Foreign(), SwapLoss("federated"), enable_checkpointing=False)
+    fit(Foreign(), SwapLoss("federated", class_counts=COUNTS), enable_checkpointing=False)

@@ -1,0 +1,142 @@
+"""Batches made from random numbers, without a detector."""
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torchvision.models.detection._utils import BoxCoder
+
+from ..class_counts import ClassCounts
+from ..reduce import Reduce
+from ..samples import IGNORED, NEGATIVE, DenseSamples, Geometry
+
+LEVELS = ((5, 6), (2, 5))
+SIZE = 128
+DERIVED = tuple(name for name, value in vars(DenseSamples).items() if isinstance(value, cached_property))
+
+INVENTED_COUNTS = ClassCounts(
+    instances=torch.tensor([900, 90, 9, 1, 0]), images=torch.tensor([400, 80, 5, 1, 0]), num_images=1000
+)
+
+
+def make_batch(
+    num_classes: int,
+    extra_logits: int = 0,
+    objects: Sequence[int] = (3, 0, 5, 0),
+    seed: int = 0,
+    levels: Sequence[tuple[int, int]] = LEVELS,
+    per_object: int = 3,
+    class_counts: ClassCounts | None = None,
+) -> DenseSamples:
+    """A batch of images with so many objects each; an eighth of the anchors is ignored.
+
+    Args:
+        num_classes: C.
+        extra_logits: Further columns of the logits.
+        objects: Objects of each image.
+        seed: Of everything that is random.
+        levels: Cells of each pyramid level, with one anchor each.
+        per_object: Positive anchors of each object.
+        class_counts: Passed on to the samples.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    per_image = sum(h * w for h, w in levels)
+    anchors = _boxes(len(objects) * per_image, generator)
+    gt_boxes = _boxes(sum(objects), generator)
+    matched = torch.full((len(anchors),), NEGATIVE)
+    first = 0
+    for image, count in enumerate(objects):
+        order = torch.randperm(per_image, generator=generator) + image * per_image
+        taken = order[: count * per_object]
+        matched[taken] = torch.arange(first, first + count).repeat_interleave(per_object)
+        matched[order[len(taken) : len(taken) + per_image // 8]] = IGNORED
+        noise = 3 * torch.randn(len(taken), 4, generator=generator).clamp(-2, 2)
+        anchors[taken] = gt_boxes[matched[taken]] + noise
+        first += count
+    return with_derived(
+        DenseSamples(
+            logits=2 * torch.randn(len(anchors), num_classes + extra_logits, generator=generator),
+            deltas=0.3 * torch.randn(len(anchors), 4, generator=generator),
+            anchors=anchors,
+            matched_idxs=matched,
+            gt_boxes=gt_boxes,
+            gt_labels=torch.randint(num_classes, (sum(objects),), generator=generator),
+            gt_image_idxs=torch.arange(len(objects)).repeat_interleave(torch.tensor(objects)),
+            num_images=len(objects),
+            box_coder=BoxCoder(weights=(1.0, 1.0, 1.0, 1.0)),
+            reduce=Reduce(enabled=False),
+            geometry=Geometry(levels, [(SIZE, SIZE)] * len(objects)),
+            class_counts=class_counts,
+            extra_logits=extra_logits,
+        )
+    )
+
+
+def _boxes(number: int, generator: torch.Generator) -> Tensor:
+    low = torch.rand(number, 2, generator=generator) * SIZE * 0.6
+    return torch.cat([low, low + 16 + torch.rand(number, 2, generator=generator) * SIZE * 0.25], 1)
+
+
+def with_derived(samples: DenseSamples) -> DenseSamples:
+    """The same samples, with all that is derived from them computed already."""
+    for name in DERIVED:
+        getattr(samples, name)
+    return samples
+
+
+def with_logits(samples: DenseSamples, logits: Tensor) -> DenseSamples:
+    """Samples with other logits, of which nothing is derived [A, L]."""
+    other = replace(samples, logits=logits)
+    other.__dict__.update({name: getattr(samples, name) for name in DERIVED})
+    return other
+
+
+def with_leaves(samples: DenseSamples) -> tuple[DenseSamples, tuple[Tensor, Tensor]]:
+    """Samples whose logits and deltas are computed from leaves of the graph, as a network's are; and the leaves."""
+    logits, deltas = (t.detach().clone().requires_grad_() for t in (samples.logits, samples.deltas))
+    return with_derived(replace(samples, logits=logits.clone(), deltas=deltas.clone())), (logits, deltas)
+
+
+def all_ignored(samples: DenseSamples) -> DenseSamples:
+    """Samples of which no anchor counts."""
+    return with_derived(replace(samples, matched_idxs=torch.full_like(samples.matched_idxs, IGNORED)))
+
+
+def images_of(samples: DenseSamples, first: int, last: int) -> DenseSamples:
+    """What a process that has the images from ``first`` to before ``last`` gets."""
+    rows = slice(first * samples.anchors_per_image, last * samples.anchors_per_image)
+    here = (samples.gt_image_idxs >= first) & (samples.gt_image_idxs < last)
+    offset = int((samples.gt_image_idxs < first).sum())
+    matched = samples.matched_idxs[rows]
+    return with_derived(
+        replace(
+            samples,
+            logits=samples.logits[rows],
+            deltas=samples.deltas[rows],
+            anchors=samples.anchors[rows],
+            matched_idxs=torch.where(matched >= 0, matched - offset, matched),
+            gt_boxes=samples.gt_boxes[here],
+            gt_labels=samples.gt_labels[here],
+            gt_image_idxs=samples.gt_image_idxs[here] - first,
+            num_images=last - first,
+            geometry=Geometry(LEVELS, [(SIZE, SIZE)] * (last - first)),
+        )
+    )
+
+
+def shuffled(samples: DenseSamples, seed: int = 0) -> tuple[DenseSamples, Tensor]:
+    """Samples with the anchors of each level of each image in another order, and that order [A]."""
+    generator = torch.Generator().manual_seed(seed)
+    block = samples.image_idxs * len(LEVELS) + samples.level_idxs
+    order = torch.randperm(len(block), generator=generator)
+    order = order[block[order].argsort(stable=True)]
+    rows = {name: getattr(samples, name)[order] for name in ("logits", "deltas", "anchors", "matched_idxs")}
+    return with_derived(replace(samples, **rows)), order
+
+
+def tensors_of(samples: DenseSamples) -> dict[str, Tensor]:
+    """Every tensor of samples, given and derived, by name."""
+    names = [*(f.name for f in fields(samples)), *DERIVED]
+    return {name: value for name in names if isinstance(value := getattr(samples, name), Tensor)}

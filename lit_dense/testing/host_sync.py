@@ -1,0 +1,78 @@
+"""Which operations make the host wait for a device, found on the CPU."""
+
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from .report import place
+
+READS = frozenset(
+    {
+        "_local_scalar_dense",
+        "bincount",
+        "equal",
+        "masked_select",
+        "nonzero",
+        "unique_consecutive",
+        "unique_dim",
+        "_unique",
+        "_unique2",
+    }
+)
+METHODS = {torch.Tensor.tolist: "tolist", torch.Tensor.numpy: "numpy", torch.Tensor.cpu: "cpu"}
+
+
+class _Operations(TorchDispatchMode):
+    """Notes operations that read numbers on the host, or whose result has as many rows as the numbers say."""
+
+    def __init__(self, found: list[str]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found = found
+
+    def __torch_dispatch__(
+        self, func: Any, types: Iterable[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = func.overloadpacket.__name__
+        by_mask = name.startswith(("index", "_index")) and any(_is_mask(i) for i in _listed(args))
+        by_counts = name == "repeat_interleave" and kwargs.get("output_size") is None
+        if name in READS or by_mask or by_counts:
+            self.found.append(f"{name}{' with a mask' if by_mask else ''} at {place(traceback.extract_stack())}")
+        return func(*args, **kwargs)
+
+
+class _Methods(TorchFunctionMode):
+    """Notes methods that copy to the host, which on the CPU are no operations."""
+
+    def __init__(self, found: list[str]) -> None:
+        super().__init__()
+        self.found = found
+
+    def __torch_function__(
+        self, func: Any, types: Iterable[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in METHODS:
+            self.found.append(f"{METHODS[func]} at {place(traceback.extract_stack())}")
+        return func(*args, **(kwargs or {}))
+
+
+def host_reads(function: Callable[[], object]) -> list[str]:
+    """Operations of a function for which the host would wait for a device, each with the line that makes it."""
+    found: list[str] = []
+    with _Methods(found), _Operations(found):
+        function()
+    return list(dict.fromkeys(found))
+
+
+def _listed(args: Sequence[Any]) -> list[Any]:
+    """Indices of ``index`` and ``index_put``, which come as a list."""
+    return [i for arg in args if isinstance(arg, (list, tuple)) for i in arg]
+
+
+def _is_mask(index: Any) -> bool:
+    return isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8)

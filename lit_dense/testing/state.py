@@ -1,0 +1,129 @@
+"""Checks of what a part remembers: state, checkpoints, copies, arguments."""
+
+import copy
+import io
+import pickle
+from collections.abc import Callable, Iterator
+
+import torch
+
+from ..criterion import Criterion
+from .compare import copied_state, difference, state_difference
+from .report import Fault, Finding
+from .subject import Subject
+
+
+def forward_keeps_state(subject: Subject) -> Iterator[Finding]:
+    """A forward pass alone changes no buffer: the criterion commits what it staged."""
+    part = subject.part_of(subject.trained())
+    before = copied_state(part)
+    subject.values_and_gradients(part, subject.batch())
+    if seen := state_difference(part.state_dict(), before):
+        yield Fault(
+            "the same state_dict after forward, which the criterion has not committed",
+            seen,
+            "call self.stage(name=value) with the next value of a buffer in place of assigning it",
+        )
+
+
+def evaluation_keeps_state(subject: Subject) -> Iterator[Finding]:
+    """Under ``no_grad`` a criterion gives the same twice, keeps its state, and leaves no trace in the next step."""
+    criterion, undisturbed = subject.trained(), subject.trained()
+    before = copied_state(criterion)
+    with torch.no_grad():
+        first, second = subject.step(criterion, subject.batch()), subject.step(criterion, subject.batch())
+    if seen := difference(second, first):
+        yield Fault("the same loss when a batch is evaluated twice", seen, _STAGE)
+    if seen := state_difference(criterion.state_dict(), before):
+        yield Fault("the same state_dict after an evaluation", seen, _STAGE)
+    step, expected = subject.step(criterion, subject.batch(seed=1)), subject.step(undisturbed, subject.batch(seed=1))
+    found = difference(step, expected) or state_difference(criterion.state_dict(), undisturbed.state_dict())
+    if found:
+        yield Fault("the same training step whether or not there was an evaluation before it", found, _STAGE)
+
+
+_STAGE = "keep everything that changes in buffers, set by self.stage; a random draw needs a generator with a fixed seed"
+
+
+def checkpoint(subject: Subject) -> Iterator[Finding]:
+    """State that is saved after two steps and loaded safely into a part made of ``spec`` gives the same values."""
+    trained = subject.trained()
+    part = subject.part_of(trained)
+    file = io.BytesIO()
+    torch.save({"spec": part.spec, "state": trained.state_dict()}, file)
+    file.seek(0)
+    saved = torch.load(file, weights_only=True)
+    restored = subject.criterion_with(subject.build(saved["spec"]))
+    restored.prepare(subject.num_classes)  # and no class counts: there is no training set where a checkpoint is tested
+    restored.load_state_dict(saved["state"])
+    restored.check_ready()
+    for what, actual, expected in (
+        ("values", *(subject.values(subject.part_of(c), subject.batch()) for c in (restored, trained))),
+        ("loss in the next step", *(subject.step(c, subject.batch()) for c in (restored, trained))),
+    ):
+        if seen := difference(actual, expected):
+            yield Fault(
+                f"the same {what} from a checkpoint of two steps, loaded where the training set is not known",
+                seen,
+                "register what changes, and what is computed from class counts, as buffers; make them in prepare",
+            )
+
+
+def copies(subject: Subject) -> Iterator[Finding]:
+    """``copy.deepcopy`` and ``pickle`` give a part with the same values and arguments and with a state of its own."""
+    ways: dict[str, Callable[[Criterion], Criterion]] = {
+        "copy.deepcopy": copy.deepcopy,
+        "pickle": lambda criterion: pickle.loads(pickle.dumps(criterion)),
+    }
+    for how, duplicate in ways.items():
+        criterion = subject.trained()
+        twin = duplicate(criterion)
+        original, part = subject.part_of(criterion), subject.part_of(twin)
+        if part.spec != original.spec:
+            yield Fault(f"the arguments {original.spec} after {how}", f"{part.spec}", "define no __reduce__")
+        values, expected = (subject.values(p, subject.batch()) for p in (part, original))
+        if seen := difference(values, expected):
+            yield Fault(f"the same values after {how}", seen, "let nothing depend on which object it is")
+        before = copied_state(original)
+        subject.step(twin, subject.batch())
+        if seen := state_difference(original.state_dict(), before):
+            yield Fault(
+                f"training a copy ({how}) leaves the original's state alone",
+                seen,
+                "keep state in buffers of the object, not of its class or module",
+            )
+
+
+def spec(subject: Subject) -> Iterator[Finding]:
+    """``spec`` is plain data, and builds an equal part again."""
+    described = subject.part_of(subject.criterion()).spec
+    rebuilt = subject.build(described)
+    if type(rebuilt) is not type(subject.part):
+        yield Fault(f"an object of {type(subject.part)}", f"{type(rebuilt)}", "define the class at the top of a module")
+    if rebuilt.spec != described:
+        yield Fault(
+            f"the spec {described}",
+            f"{rebuilt.spec} of what was built from it",
+            "let arguments be numbers, words, lists, dicts or parts",
+        )
+    file = io.BytesIO()
+    torch.save(described, file)
+    file.seek(0)
+    try:
+        torch.load(file, weights_only=True)
+    except pickle.UnpicklingError as error:
+        yield Fault(
+            "a spec of plain data, as a checkpoint holds it",
+            f"{described}, which torch.load refuses: {str(error).splitlines()[0]}",
+            "take numbers, words, lists, dicts or parts as arguments",
+        )
+    criterion = subject.criterion_with(rebuilt)
+    criterion.receive_class_counts(subject.counts)
+    criterion.prepare(subject.num_classes)
+    values = subject.values(subject.part_of(criterion), subject.batch())
+    if seen := difference(values, subject.values(subject.part_of(subject.criterion()), subject.batch())):
+        yield Fault(
+            "the same values from what spec builds",
+            seen,
+            "let the arguments of __init__ decide everything; set nothing afterwards",
+        )

@@ -1,0 +1,160 @@
+"""Checks of what any part says of a batch: shapes, order of anchors, hard batches, autocast, compiler and device."""
+
+from collections.abc import Iterator
+
+import torch
+
+from ..samples import DenseSamples
+from .batches import all_ignored, shuffled, tensors_of, with_leaves
+from .compare import difference
+from .host_sync import host_reads
+from .report import Fault, Finding, NotRun
+from .subject import Subject, gradients
+
+ROUNDING = 1e-5
+"""Of float32 sums in another order, as a share of the largest number."""
+WIDEN = "compute in float32 or wider: x.to(torch.promote_types(x.dtype, torch.float32)), or write a SigmoidLoss"
+
+
+def shape(subject: Subject) -> Iterator[Finding]:
+    """Values have the right shape, are float32 and part of the graph."""
+    samples, leaves = with_leaves(subject.batch())
+    values = subject.values(subject.part_of(subject.criterion()), samples)
+    if not subject.right_shape(values, samples):
+        positives, anchors = len(samples.positives), len(samples.labels)
+        yield Fault(
+            f"the shape that a {subject.kind} gives",
+            f"{list(values.shape)} for A = {anchors} anchors, P = {positives} positives and C = {subject.num_classes}",
+            "a classification loss returns [A], a box loss [P] or [P, 4]: sum over classes, not over the batch",
+        )
+    if values.dtype != torch.float32:
+        yield Fault("float32 values", f"{values.dtype}", WIDEN)
+    if not _reaches(values.sum(), subject.own_leaf(leaves)):
+        yield Fault(
+            "values that are connected to the predictions",
+            "values without a graph",
+            "compute them from the first argument, without detach, .data or torch.no_grad",
+        )
+
+
+def hard_batches(subject: Subject) -> Iterator[Finding]:
+    """Batches without anchors, without positives, with one, and with all anchors ignored: finite and connected."""
+    cases = {
+        "no anchors": subject.batch((0,), levels=((0, 0),)),
+        "no positives": subject.batch((0, 0)),
+        "one positive": subject.batch((1,), per_object=1),
+        "all anchors ignored": all_ignored(subject.batch()),
+    }
+    for case, batch in cases.items():
+        for criterion, when in ((subject.criterion(), "in the first step"), (subject.trained(), "after two steps")):
+            samples, leaves = with_leaves(batch)
+            part, leaf = subject.part_of(criterion), subject.own_leaf(leaves)
+            values = subject.values(part, samples)
+            part.discard()
+            term = criterion(samples)[subject.term]
+            gradient = gradients(term, (leaf,))[0]
+            problems = [
+                (not subject.right_shape(values, samples), f"values of shape {list(values.shape)}"),
+                (not bool(values.isfinite().all()), "values that are not finite"),
+                (not bool(term.isfinite()), f"the loss term {term.item()}"),
+                (not bool(gradient.isfinite().all()), "gradients that are not finite"),
+                (not _reaches(subject.values(part, samples).sum(), leaf), "values without a graph"),
+            ]
+            if seen := [text for wrong, text in problems if wrong]:
+                yield Fault(
+                    f"a batch with {case} gives finite values that are connected to the predictions ({when})",
+                    ", ".join(seen),
+                    "compute the same on an empty selection too, in place of returning early; clamp what is divided "
+                    "by: .clamp(min=1)",
+                )
+
+
+def _reaches(total: torch.Tensor, leaf: torch.Tensor) -> bool:
+    if not total.requires_grad:
+        return False
+    return torch.autograd.grad(total, leaf, allow_unused=True, retain_graph=True)[0] is not None
+
+
+def order_of_anchors(subject: Subject) -> Iterator[Finding]:
+    """Anchors of one level of one image in another order give the same values in that order."""
+    part, samples = subject.part_of(subject.trained()), subject.batch()
+    other, order = shuffled(samples)
+    plain = subject.by_anchor(subject.values(part, samples), samples)[order]
+    if seen := difference(subject.by_anchor(subject.values(part, other), other), plain, ROUNDING):
+        yield Fault(
+            "the same values in the new order, whatever the order of anchors within a level",
+            seen,
+            "look anchors up by samples.positives, samples.labels and the like rather than by their position",
+        )
+
+
+def inputs_untouched(subject: Subject) -> Iterator[Finding]:
+    """The tensors of the batch are the same after the forward and the backward pass."""
+    samples, leaves = with_leaves(subject.batch())
+    before = {name: tensor.detach().clone() for name, tensor in tensors_of(samples).items()}
+    gradients(subject.values(subject.part_of(subject.criterion()), samples).sum(), leaves)
+    for name, tensor in tensors_of(samples).items():
+        if seen := difference(tensor.detach(), before[name]):
+            yield Fault(
+                f"samples.{name} is the same after the loss",
+                seen,
+                "use no operation in place on what is given, such as x.clamp_() or x[mask] = 0",
+            )
+
+
+def autocast(subject: Subject) -> Iterator[Finding]:
+    """Under bfloat16 autocast the criterion gives what it gives without, in float32."""
+    samples = subject.batch()
+    plain = subject.step(subject.trained(), samples)
+    criterion = subject.trained()
+    with torch.autocast("cpu", torch.bfloat16):
+        term = subject.step(criterion, samples)
+    if seen := difference(term, plain, ROUNDING):
+        yield Fault(
+            "the same loss term under autocast, for the criterion leaves it",
+            seen,
+            "do not enter torch.autocast within the loss",
+        )
+
+
+def compiled(subject: Subject) -> Iterator[Finding]:
+    """``torch.compile`` gives the same values and gradients; it is traced, no compiler is needed."""
+    if reason := _no_dynamo():
+        yield NotRun(reason)
+        return
+    torch._dynamo.reset()  # else the limit of recompilations counts what was checked before
+    part, samples = subject.part_of(subject.trained()), subject.batch()
+    plain = subject.values_and_gradients(part, samples)
+    traced = subject.values_and_gradients(torch.compile(part, backend="eager"), samples)  # type: ignore[arg-type]
+    part.discard()
+    for what, actual, expected in zip(("values", "gradients"), traced, plain, strict=True):
+        if seen := difference(actual, expected, ROUNDING):
+            yield Fault(
+                f"the same {what} from torch.compile(loss)",
+                seen,
+                "look for numbers that are taken out of tensors and for state of Python objects",
+            )
+
+
+def _no_dynamo() -> str | None:
+    try:
+        from torch._dynamo.eval_frame import is_dynamo_supported
+    except ImportError:
+        return "this torch has no dynamo"
+    return None if is_dynamo_supported() else "dynamo does not support this Python or system"
+
+
+def no_host_sync(subject: Subject) -> Iterator[Finding]:
+    """Forward and backward pass read no numbers on the host, for which a GPU would be waited for."""
+    part, (samples, leaves) = subject.part_of(subject.trained()), with_leaves(subject.batch())
+
+    def step(samples: DenseSamples = samples) -> None:
+        gradients(subject.values(part, samples).sum(), leaves)
+
+    if reads := host_reads(step):
+        yield Fault(
+            "no operation for which the host waits for the device",
+            "; ".join(reads),
+            "keep numbers in tensors, use torch.where in place of masks, and samples.positives (indices, computed once "
+            "per batch) in place of nonzero",
+        )

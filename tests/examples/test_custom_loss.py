@@ -1,0 +1,58 @@
+"""The package under examples/custom_loss, installed as anybody's is."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from tests.coco_files import data_arguments, write_coco
+
+SOURCE = pathlib.Path(__file__).parents[2] / "examples" / "custom_loss"
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    """A copy of the source, and the environment in which it is installed."""
+    folder = tmp_path_factory.mktemp("custom_loss")
+    shutil.copytree(SOURCE, folder / "source")  # building leaves files beside the source
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
+    subprocess.run([*command, "--target", str(folder / "installed"), str(folder / "source")], check=True)
+    path = os.pathsep.join([str(folder / "installed"), os.environ.get("PYTHONPATH", "")])
+    return folder / "source", {**os.environ, "PYTHONPATH": path, "PL_DISABLE_FORK": "1"}
+
+
+def ran(command, folder, environment):
+    done = subprocess.run(
+        [sys.executable, "-m", *command], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.ddp
+def test_its_own_tests_pass(package):
+    source, environment = package
+    said = ran(["pytest", "-q", "-p", "no:cacheprovider", "tests"], source, environment)
+    assert "4 passed" in said
+
+
+def test_it_is_listed_and_trained_by_name(package, tmp_path):
+    _, environment = package
+    assert "hinge" in ran(["lit_dense", "list"], tmp_path, environment)
+    write_coco(tmp_path, "train")
+    write_coco(tmp_path, "val", seed=1)
+    trainer = {"accelerator": "cpu", "max_steps": 1, "limit_val_batches": 1, "enable_progress_bar": False}
+    config = {
+        "trainer": {**trainer, "default_root_dir": str(tmp_path / "runs")},
+        "model": {"backbone": "tiny", "fpn_channels": 16, "min_size": 64, "max_size": 64},
+        "data": data_arguments(tmp_path),
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    words = ["fit", "--config=config.yaml", "--model.loss=hinge", "--model.loss.margin=0.5"]
+    ran(["lit_dense", *words], tmp_path, environment)
+    (saved,) = (tmp_path / "runs").rglob("config.yaml")
+    assert "margin: 0.5" in saved.read_text()
