@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .assigners import ASSIGNERS, AssignerLike
+from .assigners import ASSIGNERS, Assigner, AssignerLike
 from .box_losses import BOX_LOSSES, BoxLossLike
 from .class_counts import ClassCounts
 from .errors import UsageError, check_range
@@ -86,6 +86,11 @@ class Criterion(nn.Module):
             "box_loss_weight": self.box_loss_weight,
         }
 
+    @property
+    def matcher(self) -> Assigner | None:
+        """What matches anchors and ground truths in place of the detector's own: the assigner, or a weighter's."""
+        return self.assigner or next((w.assigner for w in self._weighters if w.assigner is not None), None)
+
     def prepare(self, num_classes: int) -> None:
         """Let the parts make what depends on the number of classes; before their state is loaded.
 
@@ -125,6 +130,10 @@ class Criterion(nn.Module):
         for part in self.parts:
             part.receive_class_counts(counts)
 
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Parameter groups of the parts that are trained with settings of their own."""
+        return [group for part in self.parts for group in part.param_groups()]
+
     def check_ready(self) -> None:
         """Raise an error if a part misses something without which it cannot be trained.
 
@@ -159,7 +168,7 @@ class Criterion(nn.Module):
         with torch.autocast(samples.logits.device.type, enabled=False):
             samples = self._with_soft_targets(samples)
             values = self._values(samples)
-            weights = [weighter(samples, values) for weighter in self._weighters]
+            weights = [weighter.scheduled(samples, values) for weighter in self._weighters]
             terms = {
                 "classification": _total(
                     values.classification, [w.classification for w in weights], values.image_scales, samples.image_idxs
@@ -174,8 +183,10 @@ class Criterion(nn.Module):
         return terms
 
     def _with_soft_targets(self, samples: DenseSamples) -> DenseSamples:
-        owners = [w for w in self._weighters if "soft_targets" in w.owns]
-        return samples.with_soft_targets(owners[0].soft_targets(samples)) if owners else samples
+        for weighter in self._weighters:
+            if "soft_targets" in weighter.owns and (targets := weighter.scheduled_soft_targets(samples)) is not None:
+                return samples.with_soft_targets(targets)
+        return samples
 
     def _values(self, samples: DenseSamples) -> LossValues:
         classification = self.loss(samples.logits, samples.labels, samples)

@@ -71,8 +71,7 @@ class DenseHead(RetinaNetHead):  # type: ignore[misc]  # torchvision has no type
             NonFiniteLossError: If a term is NaN or infinite; it names the loss and the images.
         """
         criterion = self.criterion.to(anchors[0].device)
-        if criterion.assigner is not None:
-            assigner = criterion.assigner
+        if (assigner := criterion.matcher) is not None:
             matched_idxs = [
                 assigner(a, t["boxes"], self.geometry) if len(t["boxes"]) else torch.full_like(m, -1)
                 for a, t, m in zip(anchors, targets, matched_idxs, strict=True)
@@ -89,6 +88,7 @@ class DenseHead(RetinaNetHead):  # type: ignore[misc]  # torchvision has no type
             step=criterion.step,
             epoch=criterion.epoch,
             extra_logits=criterion.loss.extra_logits,
+            score_logits=criterion.loss.score_logits,
         )
         terms: dict[str, Tensor] = criterion(samples)
         self.finite_check(terms, targets, criterion)
@@ -196,7 +196,9 @@ def adopt(detector: RetinaNet, criterion: Criterion) -> None:
 
 
 def set_prior(detector: RetinaNet, loss: DenseLoss, prior: float) -> None:
-    """Set the classifier's bias such that each class has the score ``prior`` before training.
+    """Set the classifier's bias such that an object has the score ``prior`` before training.
+
+    That is the score of each class, or of all together where the loss has them share one probability.
 
     Args:
         detector: The detector; a bias that was trained is overwritten.

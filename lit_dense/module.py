@@ -133,6 +133,7 @@ class LitRetinaNet(LightningModule):
             "score_thresh": min(score_thresh, eval_score_thresh),
             "nms_thresh": nms_thresh,
             "detections_per_img": detections_per_img,
+            "keep_classifier": not self.criterion.loss.extra_logits,
         }
         # save_hyperparameters reads the local variables: a checkpoint holds plain data that rebuilds the same parts
         spec = self.criterion.spec
@@ -256,7 +257,9 @@ class LitRetinaNet(LightningModule):
         """The optimiser and a schedule that steps with it."""
         body = getattr(self.model.backbone, "body", None)
         backbone = body if self.backbone_lr_factor != 1 else None
-        groups = parameter_groups([self], backbone, self.lr, self.lr * self.backbone_lr_factor, self.weight_decay)
+        backbone_lr = self.lr * self.backbone_lr_factor
+        own = self.criterion.param_groups()
+        groups = parameter_groups([self], backbone, self.lr, backbone_lr, self.weight_decay, own)
         optimizer = build_optimizer(self.optimizer_name, groups, self.lr)
         total = self.trainer.estimated_stepping_batches
         schedule = WarmupSchedule(total, self.schedule, self.warmup_steps, self.milestones)

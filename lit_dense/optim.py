@@ -14,7 +14,12 @@ ScheduleName = Literal["cosine", "multistep", "constant"]
 
 
 def parameter_groups(
-    modules: Iterable[nn.Module], backbone: nn.Module | None, lr: float, backbone_lr: float, weight_decay: float
+    modules: Iterable[nn.Module],
+    backbone: nn.Module | None,
+    lr: float,
+    backbone_lr: float,
+    weight_decay: float,
+    given: Sequence[dict[str, Any]] = (),
 ) -> list[dict[str, Any]]:
     """Trained parameters in groups: the backbone with its own rate, norms and biases without weight decay.
 
@@ -24,14 +29,19 @@ def parameter_groups(
         lr: Learning rate.
         backbone_lr: Learning rate of the pretrained part.
         weight_decay: Weight decay of matrices and convolutions.
+        given: Groups that are made already; their parameters are in no other.
     """
+    taken = {id(p) for group in given for p in group["params"]}
     slow = {id(p) for p in backbone.parameters()} if backbone is not None else set()
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in dict.fromkeys(p for module in modules for p in module.parameters() if p.requires_grad):
+        if id(parameter) in taken:
+            continue
         rate = backbone_lr if id(parameter) in slow else lr
         decay = weight_decay if parameter.dim() > 1 else 0.0
         groups.setdefault((rate, decay), []).append(parameter)
-    return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
+    made = [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
+    return [*made, *given]
 
 
 def build_optimizer(name: OptimizerName, groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:

@@ -64,6 +64,10 @@ class Part(nn.Module):
             counts: Class frequencies; they may have fewer classes than the head has columns.
         """
 
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Parameter groups for an optimiser, of a part whose parameters want settings of their own; empty for most."""
+        return []
+
     def check_ready(self) -> None:
         """Raise a ``UsageError`` if something is missing without which the part cannot be trained."""
 

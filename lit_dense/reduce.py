@@ -85,12 +85,20 @@ class Reduce:
         count = torch.tensor([len(tensor)], device=tensor.device)
         counts = [torch.empty_like(count) for _ in range(self.world_size)]
         dist.all_gather(counts, count, group=self.group)
-        sizes = [int(c) for c in counts]
+        sizes = torch.cat(counts).tolist()
         padded = tensor.new_zeros((max(sizes), *tensor.shape[1:]))
         padded[: len(tensor)] = tensor
         rows = [torch.empty_like(padded) for _ in sizes]
         dist.all_gather(rows, padded, group=self.group)
         return torch.cat([r[:n] for r, n in zip(rows, sizes, strict=True)])
+
+    def gather_with_own(self, tensor: Tensor) -> tuple[Tensor, slice]:
+        """The rows of all processes, and which of them are this one's. Four collectives; see :meth:`gather`."""
+        if self.world_size == 1:
+            return tensor.detach(), slice(None)
+        counts = self.gather(torch.tensor([len(tensor)], device=tensor.device)).tolist()
+        start = sum(counts[: self.rank])
+        return self.gather(tensor), slice(start, start + len(tensor))
 
     def broadcast(self, tensor: Tensor) -> Tensor:
         """The tensor of the first process; the others pass one of the same shape and type. One collective."""

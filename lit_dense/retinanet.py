@@ -30,6 +30,7 @@ def build_retinanet(
     aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0),
     min_size: int | Sequence[int] = 800,
     max_size: int = 1333,
+    keep_classifier: bool = True,
     **detector: Any,
 ) -> RetinaNet:
     """Build a RetinaNet whose head has ``num_classes`` columns.
@@ -48,6 +49,8 @@ def build_retinanet(
         aspect_ratios: Heights of anchors over their widths.
         min_size: Length of an image's shorter side in pixels; one of several is drawn for each image in training.
         max_size: Largest length of the longer side.
+        keep_classifier: Whether detector weights with as many columns keep their classifier; a loss that gives columns
+            another meaning needs a new one.
         detector: Further arguments of torchvision's RetinaNet.
 
     Raises:
@@ -58,7 +61,9 @@ def build_retinanet(
     if backbone in DETECTORS:
         if anchor_sizes is not None:
             raise UsageError(f"{backbone} has anchors of its own: leave anchor_sizes out, or take backbone=resnet50.")
-        return _whole_detector(backbone, num_classes, weights, weights_backbone, frozen_stages, options)
+        return _whole_detector(
+            backbone, num_classes, weights, weights_backbone, frozen_stages, keep_classifier, options
+        )
     if weights is not None:
         raise UsageError(
             f"weights={weights!r} are those of a whole detector: take backbone={' or '.join(DETECTORS)}, "
@@ -93,6 +98,7 @@ def _whole_detector(
     weights: str | None,
     weights_backbone: str | None,
     frozen_stages: int | None,
+    keep_classifier: bool,
     options: dict[str, Any],
 ) -> RetinaNet:
     """One of torchvision's detectors; where its weights have other classes, the classifier starts anew."""
@@ -108,7 +114,7 @@ def _whole_detector(
         return model
     model = DETECTORS[name](weights=_weights_enum(name, weights), trainable_backbone_layers=trainable, **options)
     classifier = model.head.classification_head
-    if classifier.num_classes != num_classes:
+    if classifier.num_classes != num_classes or not keep_classifier:
         old = classifier.cls_logits
         fresh = RetinaNetClassificationHead(old.in_channels, classifier.num_anchors, num_classes)
         classifier.cls_logits, classifier.num_classes = fresh.cls_logits, num_classes

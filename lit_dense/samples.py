@@ -1,6 +1,6 @@
 """The one thing that travels from the detector to losses and weighters: what was decided for this batch, flattened."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -26,6 +26,10 @@ class BoxCoder(Protocol):
 
     def decode_single(self, rel_codes: Tensor, boxes: Tensor) -> Tensor:
         """Boxes [N, 4] that the deltas lead to."""
+
+
+def _as_they_are(logits: Tensor) -> Tensor:
+    return logits
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class DenseSamples:
         soft_targets: Target of each positive's own class in [0, 1], None for 1 [P].
         class_weights: What a loss of single logits multiplies the elements of each class by, None for 1 [C].
         extra_logits: Columns of the logits beyond one per class.
+        score_logits: Turns logits into those whose sigmoid is the score, as the loss says.
         target_fields: What else the targets hold for each box, by name, such as weights [G].
     """
 
@@ -83,6 +88,7 @@ class DenseSamples:
     soft_targets: Tensor | None = None
     class_weights: Tensor | None = None
     extra_logits: int = 0
+    score_logits: Callable[[Tensor], Tensor] = _as_they_are
     target_fields: dict[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -210,7 +216,28 @@ class DenseSamples:
     @cached_property
     def pos_ious(self) -> Tensor:
         """IoU of each positive's predicted box with its ground truth, detached [P]."""
-        return paired_iou(self.pos_boxes.detach(), self.pos_gt_boxes)
+        return self.pos_live_ious.detach()
+
+    @cached_property
+    def pos_live_ious(self) -> Tensor:
+        """IoU of each positive's predicted box with its ground truth, with its graph [P]."""
+        return paired_iou(self.pos_boxes, self.pos_gt_boxes)
+
+    @cached_property
+    def pos_score_logits(self) -> Tensor:
+        """Logit of the score that each positive gives its own class, with its graph [P]."""
+        logits = self.score_logits(self.logits[self.positives].float())
+        return logits.gather(1, self.pos_labels.unsqueeze(1)).squeeze(1)
+
+    @cached_property
+    def pos_scores(self) -> Tensor:
+        """Score that each positive gives its own class, detached [P]."""
+        return self.pos_score_logits.detach().sigmoid()
+
+    @cached_property
+    def best_scores(self) -> Tensor:
+        """Largest score of each anchor, detached [A]."""
+        return self.score_logits(self.logits.detach()).amax(1).float().sigmoid()
 
     def anchor_gt_iou(self, image: int) -> Tensor:
         """IoU of one image's ground truths with its anchors; rows in the order of the batch [G_image, A / B]."""

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..named_type import named_type
 from ..registry import Registry
+from .atss_assigner import ATSSAssigner as ATSSAssigner
 from .base import Assigner as Assigner
 from .max_iou_assigner import MaxIoUAssigner as MaxIoUAssigner
+from .top_n_assigner import TopNAssigner as TopNAssigner
 
 ASSIGNERS: Registry[Assigner] = Registry("lit_dense.assigners", "assigner", Assigner)
 __getattr__ = ASSIGNERS.attribute

@@ -52,7 +52,7 @@ def poly_focal_loss(
         gamma: How strongly right elements are turned down, at least 0.
         epsilon: Weight of the added term; -1 takes the first term of the loss's series away.
         balanced: Whether alpha weighs the added term too. Without, an epsilon below ``alpha - 1`` rewards background
-            for being a little unsure.
+            and one below ``-alpha`` objects for being a little unsure.
 
     Returns:
         One value per anchor, 0 where it is ignored [A].

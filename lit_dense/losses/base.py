@@ -57,7 +57,7 @@ class DenseLoss(Part):
         return logits
 
     def prior_bias(self, num_classes: int, prior: float) -> Tensor:
-        """The head's bias with which an untrained detector gives each class the score ``prior`` [C + extra_logits]."""
+        """The head's bias with which an untrained detector gives an object the score ``prior`` [C + extra_logits]."""
         return torch.full((num_classes + self.extra_logits,), -math.log((1 - prior) / prior))
 
 

@@ -17,7 +17,7 @@ class PolyFocalLoss(SigmoidLoss):
         gamma: How strongly right elements are turned down, at least 0.
         epsilon: Weight of the added term ``(1 - p_t) ** (gamma + 1)``, at least -1, which is the paper's for RetinaNet.
         balanced: Whether alpha weighs the added term too. Without, an epsilon below ``alpha - 1`` rewards background
-            for being a little unsure.
+            and one below ``-alpha`` objects for being a little unsure.
 
     Raises:
         UsageError: If an argument is out of range.

@@ -10,6 +10,12 @@ from ..registry import Registry
 from .base import LossValues as LossValues
 from .base import Weighter as Weighter
 from .base import Weights as Weights
+from .class_balanced_weighter import ClassBalancedWeighter as ClassBalancedWeighter
+from .cleanliness_weighter import CleanlinessWeighter as CleanlinessWeighter
+from .ohem_weighter import OHEMWeighter as OHEMWeighter
+from .pisa_weighter import PISAWeighter as PISAWeighter
+from .swn_weighter import SWNWeighter as SWNWeighter
+from .target_weighter import TargetWeighter as TargetWeighter
 
 WEIGHTERS: Registry[Weighter] = Registry("lit_dense.weighters", "weighter", Weighter)
 __getattr__ = WEIGHTERS.attribute

@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
+from ..assigners import Assigner
+from ..errors import check_range
 from ..part import Part
 from ..samples import DenseSamples
 
@@ -44,9 +47,28 @@ class Weights(NamedTuple):
 class Weighter(Part):
     """Decides how much every anchor counts; several weighters multiply.
 
-    A weighter whose weights are no function to be trained detaches them itself. It is asked in evaluation too, where
-    it must not expect sums over processes.
+    A weighter is asked in training alone: the losses of an evaluation are not weighted. One whose weights are no
+    function to be trained detaches them itself.
+
+    Args:
+        warmup_steps: Training steps before the weighter begins to count.
+        fade_steps: Steps over which it then comes to count in full: weights go from 1 to what they are, soft targets
+            from 1, extra terms from 0.
+
+    Attributes:
+        assigner: Matches anchors and ground truths in place of the detector's matcher, from the first step on; such a
+            weighter owns ``assignment``. None for most.
+
+    Raises:
+        UsageError: If a number of steps is negative.
     """
+
+    def __init__(self, warmup_steps: int = 0, fade_steps: int = 0) -> None:
+        super().__init__()
+        self.assigner: Assigner | None = None
+        name = type(self).__name__
+        self.warmup_steps = check_range(name, "warmup_steps", warmup_steps, 0)
+        self.fade_steps = check_range(name, "fade_steps", fade_steps, 0)
 
     def soft_targets(self, samples: DenseSamples) -> Tensor:
         """Target of each positive's own class in [0, 1] [P]; asked only of a weighter that owns ``soft_targets``."""
@@ -60,3 +82,33 @@ class Weighter(Part):
             values: What the losses said of it.
         """
         raise NotImplementedError
+
+    def strength(self, step: int) -> float:
+        """How much the weighter counts at a training step, from 0 to 1."""
+        if step < self.warmup_steps:
+            return 0.0
+        return min(1.0, (step - self.warmup_steps + 1) / (self.fade_steps + 1))
+
+    def scheduled(self, samples: DenseSamples, values: LossValues) -> Weights:
+        """The weights of a batch, as far as they count at its step; none in evaluation.
+
+        A weighter is asked even where it does not count yet: its parameters stay part of the graph, and all processes
+        make the same collectives.
+        """
+        if not torch.is_grad_enabled():
+            return Weights()
+        answer: Weights = self(samples, values)
+        strength = self.strength(samples.step)
+        if strength == 1:
+            return answer
+        return Weights(
+            None if answer.classification is None else 1 + strength * (answer.classification - 1),
+            None if answer.box is None else 1 + strength * (answer.box - 1),
+            {name: strength * term for name, term in answer.extra.items()},
+        )
+
+    def scheduled_soft_targets(self, samples: DenseSamples) -> Tensor | None:
+        """Soft targets as far as they count at the batch's step; None in evaluation."""
+        if not torch.is_grad_enabled():
+            return None
+        return 1 + self.strength(samples.step) * (self.soft_targets(samples) - 1)

@@ -1,0 +1,129 @@
+"""Prime sample attention as a part of a criterion."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import check_range
+from ..functional.prime_samples import (
+    carl_values,
+    carl_weights,
+    hierarchical_local_rank,
+    match_by_nms,
+    rank_weights,
+)
+from ..samples import NEGATIVE, DenseSamples
+from .base import LossValues, Weighter, Weights
+
+
+class PISAWeighter(Weighter):
+    """Prime sample attention, PISA (https://arxiv.org/abs/1904.04821): the best box of every object counts most.
+
+    Positives are ranked by IoU over the batches of all processes (ISR-P), background that looks like objects by score
+    within its image (ISR-N, if asked for), and both keep the sum of their loss; CARL adds a term ``carl`` that raises
+    the scores of well-placed boxes. An image without objects has no positives to weigh.
+
+    Args:
+        gamma: How steeply the weight of positives falls with their rank, at least 0.
+        beta: Weight of the last before the power, in [0, 1].
+        carl: Weight of the CARL term, 0 for none.
+        carl_gamma: How steeply a box counts with its score in CARL, at least 0.
+        carl_beta: Weight of a score of 0 in CARL before the power, in [0, 1].
+        negatives: Whether to weigh background too.
+        negative_gamma: How steeply the weight of background falls with its rank, at least 0.
+        negative_beta: Weight of the last before the power, in [0, 1].
+        score_thresh: Background with a smaller score has the least weight.
+        candidates: Best background anchors of an image that are ranked.
+        nms_thresh: IoU from which predicted boxes of background form a group.
+        schedule: ``warmup_steps`` and ``fade_steps``, as every weighter has.
+
+    Raises:
+        UsageError: If an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        gamma: float = 2.0,
+        beta: float = 0.0,
+        carl: float = 1.0,
+        carl_gamma: float = 1.0,
+        carl_beta: float = 0.2,
+        negatives: bool = False,
+        negative_gamma: float = 0.5,
+        negative_beta: float = 0.0,
+        score_thresh: float = 0.05,
+        candidates: int = 1000,
+        nms_thresh: float = 0.5,
+        **schedule: Any,
+    ) -> None:
+        super().__init__(**schedule)
+        self.gamma = check_range("pisa", "gamma", gamma, 0)
+        self.beta = check_range("pisa", "beta", beta, 0, 1)
+        self.carl = check_range("pisa", "carl", carl, 0)
+        self.carl_gamma = check_range("pisa", "carl_gamma", carl_gamma, 0)
+        self.carl_beta = check_range("pisa", "carl_beta", carl_beta, 0, 1)
+        self.negatives = negatives
+        self.negative_gamma = check_range("pisa", "negative_gamma", negative_gamma, 0)
+        self.negative_beta = check_range("pisa", "negative_beta", negative_beta, 0, 1)
+        self.score_thresh = check_range("pisa", "score_thresh", score_thresh, 0, 1)
+        self.candidates = int(check_range("pisa", "candidates", candidates, 1))
+        self.nms_thresh = check_range("pisa", "nms_thresh", nms_thresh, 0, 1)
+
+    def forward(self, samples: DenseSamples, values: LossValues) -> Weights:
+        """Weights of positives and, where asked for, background; and the CARL term."""
+        costs = values.classification.detach() * values.image_scales[samples.image_idxs].to(values.classification.dtype)
+        weights = torch.ones_like(costs)
+        own = self._positive_weights(samples).to(costs.dtype)
+        weights[samples.positives] = own * _keep_sum(own, costs[samples.positives], samples)
+        if self.negatives:
+            background = samples.labels == NEGATIVE
+            given = self._negative_weights(samples).to(costs.dtype)
+            scale = _keep_sum(given, costs.where(background, 0.0), samples)
+            weights = torch.where(background, given * scale, weights)
+        return Weights(classification=weights, extra={"carl": self._carl(samples, values)} if self.carl else {})
+
+    @torch.no_grad()
+    def _positive_weights(self, samples: DenseSamples) -> Tensor:
+        """Weights by rank among the positives of all processes [P]."""
+        reduce = samples.reduce
+        objects = samples.pos_matched_idxs * reduce.world_size + reduce.rank  # unique over processes
+        rows = torch.stack([samples.pos_labels.double(), objects.double(), samples.pos_ious.double()], 1)
+        rows, own = reduce.gather_with_own(rows)
+        labels, groups, ious = rows.unbind(1)
+        ranks = hierarchical_local_rank(labels.long(), groups.long(), ious)
+        number = ranks.max() + 1 if len(ranks) else ranks.new_ones(())
+        return rank_weights(ranks, number, self.gamma, self.beta)[own]
+
+    @torch.no_grad()
+    def _negative_weights(self, samples: DenseSamples) -> Tensor:
+        """Weights of background by rank within its image; the least for all that is not ranked [A]."""
+        scores = samples.best_scores.masked_fill(samples.labels != NEGATIVE, -1.0)
+        weights = torch.full_like(scores, self.negative_beta**self.negative_gamma)
+        per_image = scores.view(samples.num_images, -1)
+        best, index = per_image.topk(min(self.candidates, per_image.shape[1]), dim=1)
+        index = index + torch.arange(samples.num_images, device=index.device)[:, None] * per_image.shape[1]
+        for image_scores, anchors in zip(best, index, strict=True):
+            chosen = image_scores > self.score_thresh
+            rows, found = anchors[chosen], image_scores[chosen]
+            boxes = samples.box_coder.decode_single(samples.deltas[rows].float(), samples.anchors[rows])
+            groups = match_by_nms(boxes, found, self.nms_thresh)
+            ranks = hierarchical_local_rank(torch.zeros_like(groups), groups, found)
+            number = ranks.new_tensor(max(1, len(ranks)))
+            weights[rows] = rank_weights(ranks, number, self.negative_gamma, self.negative_beta)
+        return weights
+
+    def _carl(self, samples: DenseSamples, values: LossValues) -> Tensor:
+        """The boxes' loss once more, weighed by scores through which gradients flow []."""
+        scores = torch.sigmoid(samples.pos_score_logits)
+        total = samples.reduce.sum_with_grad(carl_values(scores, self.carl_gamma, self.carl_beta).sum())
+        number = samples.reduce.sum(torch.tensor(float(len(scores)), device=scores.device))
+        weights = carl_weights(scores, total, number, self.carl_gamma, self.carl_beta)
+        scales = values.box_scales[samples.pos_image_idxs].to(values.box.dtype)
+        return self.carl * (weights * values.box * scales).sum()
+
+
+def _keep_sum(weights: Tensor, costs: Tensor, samples: DenseSamples) -> Tensor:
+    """What weights are multiplied by so that the weighted sum of costs over all processes is the plain one []."""
+    plain, weighted = samples.reduce.sum(torch.stack([costs.sum(), (weights * costs).sum()]))
+    return torch.where(weighted > 0, plain / weighted, 1.0)

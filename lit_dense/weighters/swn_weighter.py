@@ -1,0 +1,112 @@
+"""Sample weighting network as a part of a criterion."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import check_range
+from ..functional.sample_weighting import interpolate, loss_grid
+from ..samples import DenseSamples
+from .base import LossValues, Weighter, Weights
+
+WIDTHS = (1, 1, 1, 4)
+"""Numbers in each feature: IoU, score, classification loss, box loss."""
+
+
+class SWNWeighter(Weighter):
+    """Sample weighting network, SWN (https://arxiv.org/abs/2006.06568): a network that learns what anchors count.
+
+    From IoU, score and both losses of an anchor it predicts how uncertain each loss is; the weights are
+    ``exp(-m)``, and terms ``swn_classification`` and ``swn_box`` keep them from vanishing. The network is trained with
+    the detector, in a parameter group of its own, is saved with the criterion, and is not used at inference. Means are
+    over the anchors of all processes. Batches without objects are finite.
+
+    Background anchors differ in their classification loss alone. There the network, a function of one number made of
+    straight pieces, is evaluated on a fixed grid of losses and interpolated, which costs a hundredth of evaluating it
+    at every anchor.
+
+    Args:
+        classification: ``mean``, as the authors' code has it for RetinaNet, one weight for all anchors, from the mean
+            of m; or ``anchor``, a weight for each anchor, as the paper describes.
+        detach_features: Whether no gradient flows to the detector through IoU and score. The authors' code for
+            RetinaNet lets it, that for two-stage detectors does not.
+        regularizer: Weight of the terms that keep weights from vanishing, over 0.
+        limit: Largest size of m: weights lie between ``exp(-limit)`` and ``exp(limit)``.
+        hidden: Width of the network's layers.
+        lr: Learning rate of the network, which has a parameter group of its own.
+        weight_decay: Weight decay of the network.
+        schedule: ``warmup_steps`` and ``fade_steps``, as every weighter has.
+
+    Raises:
+        UsageError: If an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        classification: Literal["mean", "anchor"] = "mean",
+        detach_features: bool = True,
+        regularizer: float = 0.5,
+        limit: float = 2.0,
+        hidden: int = 64,
+        lr: float = 1e-3,
+        weight_decay: float = 1e-4,
+        **schedule: Any,
+    ) -> None:
+        super().__init__(**schedule)
+        self.classification, self.detach_features = classification, detach_features
+        self.regularizer = check_range("swn", "regularizer", regularizer, 0)
+        self.limit = check_range("swn", "limit", limit, 0)
+        self.lr, self.weight_decay = (
+            check_range("swn", "lr", lr, 0),
+            check_range("swn", "weight_decay", weight_decay, 0),
+        )
+        self.embeddings = nn.ModuleList(
+            nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU()) for width in WIDTHS
+        )
+        self.predictor = nn.Sequential(nn.Linear(len(WIDTHS) * hidden, hidden), nn.ReLU(), nn.Linear(hidden, 2))
+        for layer in (m for m in self.modules() if isinstance(m, nn.Linear)):
+            nn.init.normal_(layer.weight, std=1e-4)  # all weights start at 1
+            nn.init.zeros_(layer.bias)
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The network's parameters with their own learning rate and weight decay."""
+        return [{"params": list(self.parameters()), "lr": self.lr, "weight_decay": self.weight_decay}]
+
+    def forward(self, samples: DenseSamples, values: LossValues) -> Weights:
+        """Weights of both losses with their graph, and the regularising terms."""
+        costs = values.classification.detach()
+        of_positives = self._uncertainty(*self._features(samples, values))
+        box = of_positives[:, 1]
+        grid = loss_grid(costs.device)
+        nothing = grid.new_zeros(len(grid), 1)
+        at_grid = self._uncertainty(nothing, nothing, grid.unsqueeze(1), nothing.expand(-1, 4))[:, 0]
+        anchors = interpolate(costs.float(), grid, at_grid).index_put((samples.positives,), of_positives[:, 0])
+        mean = self._mean(anchors, samples)
+        box_mean = self._mean(box, samples)
+        extra = {"swn_classification": self.regularizer * mean, "swn_box": self.regularizer * box_mean}
+        chosen = mean.expand_as(anchors) if self.classification == "mean" else anchors
+        return Weights(torch.exp(-chosen).to(costs.dtype), torch.exp(-box).to(values.box.dtype), extra)
+
+    def _features(self, samples: DenseSamples, values: LossValues) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """IoU, score and losses of the positives, each [P, width]."""
+        ious = samples.pos_ious if self.detach_features else samples.pos_live_ious
+        scores = samples.pos_score_logits.sigmoid()
+        box = values.box_coordinates.detach().float()
+        return (
+            ious.unsqueeze(1),
+            (scores.detach() if self.detach_features else scores).unsqueeze(1),
+            values.classification.detach()[samples.positives].float().unsqueeze(1),
+            box if box.dim() == 2 else (box / 4).unsqueeze(1).expand(-1, 4),
+        )
+
+    def _uncertainty(self, *features: Tensor) -> Tensor:
+        """M of classification and box [N, 2]."""
+        embedded = [embed(feature) for embed, feature in zip(self.embeddings, features, strict=True)]
+        predicted: Tensor = self.predictor(torch.cat(embedded, 1))
+        return predicted.clamp(-self.limit, self.limit)
+
+    def _mean(self, m: Tensor, samples: DenseSamples) -> Tensor:
+        """Mean over all processes, with its graph; 0 of none []."""
+        number = samples.reduce.sum(torch.tensor(float(len(m)), device=m.device))
+        return samples.reduce.sum_with_grad(m.sum()) / number.clamp(min=1)
