@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ..assigners import AssignerLike
@@ -13,6 +14,7 @@ from ..errors import UsageError
 from ..head import DenseHead, adopt, find_retinanet, native_box_loss, unpatch
 from ..losses import LossLike
 from ..normalizers import NormalizerLike
+from ..reduce import Reduce
 from ..weighters import WeighterLike
 
 
@@ -21,6 +23,8 @@ class SwapLoss(Callback):
 
     The model's state-dict keys stay its own: its checkpoints load where lit_dense is not installed. State of the loss
     is saved under the checkpoint's ``callbacks`` and restored on resume. After the run the model has its stock head.
+    A weighter's own network is trained by an Adam of the callback's, at each step of the module's optimiser, with
+    gradients averaged over processes.
 
     Args:
         loss: The classification loss: a name, an object, or a dict with class_path and init_args.
@@ -55,6 +59,7 @@ class SwapLoss(Callback):
         self._parts = (weighters, normalizer, assigner, loss_weight, box_loss_weight, class_counts)
         self._loss, self._box_loss = loss, box_loss
         self._restored: dict[str, Any] = {}
+        self._optimizer: torch.optim.Optimizer | None = None
         self.criterion: Criterion | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -69,8 +74,8 @@ class SwapLoss(Callback):
         counts = getattr(getattr(trainer, "datamodule", None), "class_counts", None)
         if counts is not None and self.criterion.class_counts is None:
             self.criterion.receive_class_counts(counts)
-        if first:
-            self.load_state_dict(self._restored)
+        if first and self._restored:
+            self.criterion.load_state_dict(self._restored["criterion"])
         if stage == "fit":
             self.criterion.check_ready()
 
@@ -83,12 +88,56 @@ class SwapLoss(Callback):
         if self.criterion is not None:
             self.criterion.epoch = trainer.current_epoch
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make the optimiser of the weighters' networks, where they have any, and let all processes start alike."""
+        criterion = self._ready()
+        if not list(criterion.parameters()):
+            return
+        criterion.to(pl_module.device)
+        with torch.no_grad():
+            for parameter in criterion.parameters():
+                parameter.copy_(Reduce().broadcast(parameter))
+        groups = criterion.param_groups()
+        taken = {id(p) for group in groups for p in group["params"]}
+        others = [p for p in criterion.parameters() if id(p) not in taken]
+        self._optimizer = torch.optim.Adam([*groups, {"params": others}] if others else groups, lr=1e-3)
+        if "optimizer" in self._restored:
+            self._optimizer.load_state_dict(self._restored["optimizer"])
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Train the weighters' networks together with the module."""
+        if self._optimizer is None:
+            return
+        trained = [p for p in self._ready().parameters() if p.grad is not None]
+        scaler = getattr(trainer.precision_plugin, "scaler", None)  # it knows nothing of this optimiser's gradients
+        scale = 1.0 if scaler is None else scaler.get_scale()
+        reduce = Reduce()
+        flat = [p.grad.flatten() for p in trained if p.grad is not None]
+        mean = reduce.sum(torch.cat(flat)) / (reduce.world_size * scale)
+        for parameter, gradient in zip(trained, mean.split([p.numel() for p in trained]), strict=True):
+            parameter.grad = gradient.view_as(parameter)
+        if scaler is None or bool(mean.isfinite().all()):  # an overflow, for which the module's step is left out too
+            self._optimizer.step()
+        self._optimizer.zero_grad()
+
+    def _ready(self) -> Criterion:
+        if self.criterion is None:
+            raise UsageError("SwapLoss is asked before its setup: has another callback called it?")
+        return self.criterion
+
     def state_dict(self) -> dict[str, Any]:
-        """The state of the loss."""
-        return self._restored if self.criterion is None else self.criterion.state_dict()
+        """The state of the loss, and of the optimiser of weighters' networks."""
+        if self.criterion is None:
+            return self._restored
+        state = {"criterion": self.criterion.state_dict()}
+        if self._optimizer is not None:
+            state["optimizer"] = self._optimizer.state_dict()
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the state of the loss; where the model is still to be patched, it is kept until then."""
         self._restored = state_dict
         if self.criterion is not None and state_dict:
-            self.criterion.load_state_dict(state_dict)
+            self.criterion.load_state_dict(state_dict["criterion"])

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -7,6 +9,7 @@ from torch.utils.data import DataLoader
 from lit_dense import LitRetinaNet, SwapLoss
 from lit_dense.errors import UsageError
 from lit_dense.head import DenseHead
+from lit_dense.weighters import SWNWeighter
 from tests.detectors import COUNTS, random_batch, small_retinanet
 
 
@@ -82,3 +85,51 @@ def test_losses_with_state_of_each_class_and_with_counts(tmp_path):
     with pytest.raises(UsageError, match="'federated' needs to know how often each class occurs"):
         fit(Foreign(), SwapLoss("federated"), enable_checkpointing=False)
     fit(Foreign(), SwapLoss("federated", class_counts=COUNTS), enable_checkpointing=False)
+
+
+def test_a_weighters_network_is_trained_saved_and_resumed(tmp_path):
+    def run(epochs, *callbacks, checkpoint=None):
+        torch.manual_seed(0)
+        swap = SwapLoss("focal", weighters=[SWNWeighter(classification="anchor", hidden=4)])
+        for parameter in (p for w in swap._parts[0] for p in w.parameters()):
+            torch.nn.init.normal_(parameter, std=0.5)
+        saving = bool(callbacks)
+        fit(Foreign(), swap, *callbacks, checkpoint=checkpoint, max_epochs=epochs, enable_checkpointing=saving)
+        return swap
+
+    start = [p.clone() for p in run(0).criterion.parameters()]
+    saver = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
+    run(1, saver)
+    saved = torch.load(saver.best_model_path, weights_only=True)
+    assert list(saved["state_dict"]) == list(Foreign().state_dict())
+    whole, resumed = run(2), run(2, checkpoint=saver.best_model_path)
+    for before, once, twice in zip(start, whole.criterion.parameters(), resumed.criterion.parameters(), strict=True):
+        assert not torch.equal(before, once)
+        torch.testing.assert_close(twice, once)
+
+
+def _swn_after_a_step(rank, halves):
+    images, targets = random_batch((3, 1))
+    mine = slice(None) if halves is None else halves[rank]
+    model = small_retinanet()
+    torch.manual_seed(rank)  # networks that start apart are made equal
+    swap = SwapLoss("focal", weighters=["swn"], normalizer="batch")
+    module = Foreign()
+    module.net = model
+    swap.setup(None, module, "validate")
+    with torch.no_grad():
+        for index, parameter in enumerate(swap.criterion.parameters()):
+            parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(index)) * 0.1)
+    swap.on_fit_start(None, module)
+    module.training_step((images[mine], targets[mine]), 0).backward()
+    gradients = torch.cat([p.grad.flatten() for p in swap.criterion.parameters()])
+    swap._optimizer.step = lambda: gradients.copy_(torch.cat([p.grad.flatten() for p in swap.criterion.parameters()]))
+    swap.on_before_optimizer_step(SimpleNamespace(precision_plugin=None), module, None)
+    return gradients
+
+
+@pytest.mark.ddp
+def test_a_weighters_network_gets_the_gradient_of_the_whole_batch(two_processes):
+    expected = _swn_after_a_step(0, None)
+    for got in two_processes(_swn_after_a_step, (slice(0, 1), slice(1, 2))):
+        assert (got - expected).norm() / expected.norm() < 1e-5
