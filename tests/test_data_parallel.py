@@ -9,8 +9,11 @@ from lit_dense.criterion import Criterion
 from lit_dense.head import patch
 from lit_dense.losses import LOSSES
 from lit_dense.normalizers import NORMALIZERS
+from lit_dense.weighters import WEIGHTERS
 from tests.detectors import COUNTS, NUM_CLASSES, gradients, random_batch, small_retinanet
 
+PISA_OF_ALL = {"class_path": "pisa", "init_args": {"negatives": True, "score_thresh": 0.01}}
+SWN_OF_EACH = {"class_path": "swn", "init_args": {"classification": "anchor", "detach_features": False}}
 PARTS = [
     *((loss, "l1", None) for loss in LOSSES.points),
     *((loss, "giou", "batch") for loss in ("eql_v2", "qfl", "softmax", "bce")),
@@ -18,6 +21,14 @@ PARTS = [
     *(("focal", "smooth_l1", normalizer) for normalizer in NORMALIZERS.points),
     ({"class_path": "federated", "init_args": {"loss": "ghm", "num_classes": 3}}, "ghm_r", None),
 ]
+PARTS = [(*parts, ()) for parts in PARTS] + [
+    (loss, box_loss, None, (weighter,))
+    for weighter in WEIGHTERS.points
+    for loss in ("focal", "ghm", "qfl")
+    for box_loss in ("l1", "giou")
+    if (weighter, loss) != ("cleanliness", "ghm")  # which heeds no soft targets
+]
+PARTS += [("focal", "l1", "batch", (PISA_OF_ALL, "swn", "ohem")), ("focal", "l1", None, (SWN_OF_EACH,))]
 SPLITS = {"even": ((2, 3), (4, 1)), "one rank empty": ((5, 2), (0, 0)), "unequal": ((3, 0, 6), (1,))}
 
 
@@ -27,7 +38,10 @@ def _model(parts):
 
 def _train(model, share, parts):
     """Three steps, so that state counts; the gradient of the last."""
-    criterion = patch(model, *parts[:2], normalizer=parts[2], class_counts=COUNTS)
+    criterion = patch(model, *parts[:2], normalizer=parts[2], weighters=parts[3], class_counts=COUNTS)
+    for index, parameter in enumerate(criterion.parameters()):
+        torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(index))
+    model.criterion = criterion  # parameters of weighters are trained, and reduced, with the model's
     wrapped = DistributedDataParallel(model) if torch.distributed.is_initialized() else model
     for _ in range(3):
         wrapped.zero_grad()
@@ -35,18 +49,24 @@ def _train(model, share, parts):
     return gradients(model), {k: v for k, v in criterion.state_dict().items() if isinstance(v, torch.Tensor)}
 
 
+def _weighted(targets):
+    """Targets that bring a weight for each box."""
+    return [t | {"weight": torch.arange(len(t["boxes"])) + 0.5} for t in targets]
+
+
 def _share_of(rank, split, parts):
     images, targets = random_batch(sum(SPLITS[split], ()))
     start = len(SPLITS[split][0]) if rank else 0
     stop = start + len(SPLITS[split][rank])
-    return _train(_model(parts), (images[start:stop], targets[start:stop]), parts)
+    return _train(_model(parts), (images[start:stop], _weighted(targets[start:stop])), parts)
 
 
 @pytest.mark.ddp
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("parts", PARTS, ids=lambda parts: "-".join(str(p) for p in parts))
 def test_gradients_of_two_processes_are_those_of_one(two_processes, parts, split):
-    expected, state = _train(_model(parts), random_batch(sum(SPLITS[split], ())), parts)
+    images, targets = random_batch(sum(SPLITS[split], ()))
+    expected, state = _train(_model(parts), (images, _weighted(targets)), parts)
     answers = two_processes(_share_of, split, parts)
     for got, got_state in answers:
         error = (got - expected).norm() / expected.norm()

@@ -175,6 +175,7 @@ def _check_boxes(
         sieve.drop(unknown, "annotations of unknown categories", lambda row: f"category {table['category_id'][row]}")
     boxes, clipped = _check_coordinates(sieve, sizes[image_index])
     ids = _check_ids(sieve)
+    weight = None if content.weight_key is None else _check_weights(sieve, content.weight_key)
 
     rows = np.flatnonzero(sieve.keep)
     rows = rows[np.argsort(image_index[rows], kind="stable")]
@@ -197,6 +198,7 @@ def _check_boxes(
         boxes=boxes,
         area=np.where(clipped, np.minimum(area, box_area), area),
         iscrowd=table["iscrowd"][rows] != 0,
+        weight=None if weight is None else weight[rows],
     )
 
 
@@ -250,6 +252,21 @@ def _check_ids(sieve: _Sieve) -> Ints:
     sieve.note(bad, "annotation ids that are missing or used before", "given new ids", sieve.box)
     ids[bad] = max(ids.max(initial=0), 0) + 1 + np.arange(bad.sum())
     return ids
+
+
+def _check_weights(sieve: _Sieve, key: str) -> Floats:
+    """The weights of the annotations, finite and not negative, [N]."""
+    given = sieve.table["weight"]
+    with np.errstate(over="ignore"):  # what 32 bits cannot hold is not finite
+        weights = given.astype(np.float32)
+    bad = ~(np.isfinite(weights) & (weights >= 0))
+
+    def describe(row: int) -> str:
+        return f"{key} is {'no number' if np.isnan(given[row]) else f'{given[row]:g}'}"
+
+    sieve.note(bad, "weights that are no numbers, negative or not finite", "1 is taken", describe)
+    weights[bad] = 1
+    return weights
 
 
 def _index(known: Ints, wanted: Ints) -> Ints:

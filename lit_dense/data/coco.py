@@ -40,6 +40,7 @@ class CocoData:
         boxes: x1, y1, x2, y2 in pixels, float32 [N, 4].
         area: Of the object's mask where the file says it, else of its box, in square pixels, float32 [N].
         iscrowd: [N].
+        weight: Of each box, where the file was read for one, float32 [N].
     """
 
     path: Path
@@ -55,6 +56,7 @@ class CocoData:
     boxes: Floats
     area: Floats
     iscrowd: Bools
+    weight: Floats | None = None
 
     @classmethod
     def without_boxes(cls, file_names: list[str], sizes: Ints) -> "CocoData":
@@ -101,6 +103,7 @@ class CocoData:
             boxes=self.boxes[rows],
             area=self.area[rows],
             iscrowd=self.iscrowd[rows],
+            weight=None if self.weight is None else self.weight[rows],
         )
 
     def labels(self, category_ids: Ints) -> Ints:

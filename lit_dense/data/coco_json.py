@@ -3,6 +3,7 @@
 import json
 import struct
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ _TABLE = np.dtype(
         ("iscrowd", "<i8"),
     ]
 )
+_WEIGHT = struct.Struct("<d")
+_WEIGHTED_TABLE = np.dtype([*((name, _TABLE[name]) for name in _TABLE.names or ()), ("weight", "<f8")])
 _IMAGE_KEYS = ("id", "file_name", "width", "height")
 
 
@@ -39,17 +42,19 @@ class CocoJson:
         images: The entries of ``images``, each a dict with those of ``id``, ``file_name``, ``width`` and ``height``
             that it had, or whatever else the file has in its place.
         annotations: A structured array with the fields ``id``, ``image_id``, ``category_id``, ``bbox`` (x, y, width,
-            height), ``area`` (NaN: not given) and ``iscrowd``.
+            height), ``area`` (NaN: not given) and ``iscrowd``; with a ``weight_key`` also ``weight`` (NaN: no number).
         categories: By ascending id.
+        weight_key: The key of annotations that ``weight`` was read from, if any.
     """
 
     path: Path
     images: list[Any]
     annotations: npt.NDArray[np.void]
     categories: list[Category]
+    weight_key: str | None = None
 
 
-def read_coco(path: Path, problems: Problems) -> CocoJson | None:
+def read_coco(path: Path, problems: Problems, weight_key: str | None = None) -> CocoJson | None:
     """Reads a COCO file.
 
     Annotations go into a flat buffer while the file is parsed: their masks and other contents are never held for more
@@ -58,15 +63,17 @@ def read_coco(path: Path, problems: Problems) -> CocoJson | None:
     Args:
         path: The file.
         problems: Where what is wrong with the file's form is noted.
+        weight_key: The key of annotations that holds a weight; 1 for those without it. Default: none is read.
 
     Returns:
         The content; None where the file cannot be read.
     """
-    table = _Table()
+    table = _Table(_TABLE if weight_key is None else _WEIGHTED_TABLE)
+    keep = table.keep if weight_key is None else partial(table.keep_with_weight, weight_key)
     try:
         if (size := path.stat().st_size) > LARGE:
             rank_zero_info(f"Reading {path} ({size / 1e6:.0f} MB) ...")
-        document = json.loads(path.read_text(encoding="utf-8-sig"), object_hook=table.keep)
+        document = json.loads(path.read_text(encoding="utf-8-sig"), object_hook=keep)
     except FileNotFoundError:
         problems.add(path, "no such file")
     except json.JSONDecodeError as error:
@@ -82,6 +89,7 @@ def read_coco(path: Path, problems: Problems) -> CocoJson | None:
                 _entries(document, "images", path, problems),
                 table.select(_entries(document, "annotations", path, problems), path, problems),
                 _categories(_entries(document, "categories", path, problems), path, problems),
+                weight_key,
             )
         problems.add(path, f"no COCO file: its JSON is {short(document)}, not an object with images and annotations")
     return None
@@ -107,7 +115,9 @@ class _Row(int):
 class _Table:
     """Packs annotations into rows of numbers while the JSON is parsed."""
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: np.dtype[np.void]) -> None:
+        self.dtype = dtype
+        self.row_size = dtype.itemsize
         self.buffer = bytearray()
         self.broken: dict[int, str] = {}
 
@@ -117,7 +127,7 @@ class _Table:
             return {key: entry[key] for key in _IMAGE_KEYS if key in entry}
         if "image_id" not in entry and "bbox" not in entry:
             return entry
-        row = _Row(len(self.buffer) // _ROW.size)
+        row = _Row(len(self.buffer) // self.row_size)
         try:
             self.buffer += _ROW.pack(
                 entry["id"],
@@ -130,6 +140,16 @@ class _Table:
         except (KeyError, TypeError, OverflowError, struct.error):
             self._keep_unusual(row, entry)
         return row
+
+    def keep_with_weight(self, weight_key: str, entry: dict[str, Any]) -> Any:
+        """The same, with the weight of an annotation."""
+        kept = self.keep(entry)
+        if type(kept) is _Row:
+            weight = entry.get(weight_key, 1)
+            # not isinstance: true and false are no numbers here, for false would take an object out of the loss
+            number = type(weight) in (int, float) and _is_number(weight)
+            self.buffer += _WEIGHT.pack(weight if number else np.nan)
+        return kept
 
     def _keep_unusual(self, row: int, entry: dict[str, Any]) -> None:
         wrong = []
@@ -164,7 +184,7 @@ class _Table:
         if details:
             problems.add(path, "annotations with missing or ill-typed keys", details, repair="dropped")
         kept = [row for row in rows if type(row) is _Row and row not in self.broken]
-        table: npt.NDArray[np.void] = np.frombuffer(self.buffer, _TABLE)[np.array(kept, np.int64)]
+        table: npt.NDArray[np.void] = np.frombuffer(self.buffer, self.dtype)[np.array(kept, np.int64)]
         return table
 
 

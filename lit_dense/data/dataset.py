@@ -24,10 +24,11 @@ class CocoDataset(Dataset[Sample]):
     """The images of one split with their boxes.
 
     An item is an image, uint8 [3, H, W] in RGB, and a dict: ``boxes`` (x1, y1, x2, y2) float32 [N, 4], ``labels``
-    int64 [N], ``area`` float32 [N], ``iscrowd`` int64 [N], ``image_id``, ``file_name`` and ``orig_size`` (height and
-    width before the transforms). An image without boxes has N = 0. With transforms, boxes are clipped to the image,
-    those with a side below one pixel removed, and areas scaled as the boxes' areas are: near enough to tell large from
-    small in training, but not the mask's area that COCO evaluates with, so leave evaluation data untransformed.
+    int64 [N], ``area`` float32 [N], ``iscrowd`` int64 [N], ``weight`` float32 [N] where the data has weights,
+    ``image_id``, ``file_name`` and ``orig_size`` (height and width before the transforms). An image without boxes has
+    N = 0. With transforms, boxes are clipped to the image, those with a side below one pixel removed, and areas scaled
+    as the boxes' areas are: near enough to tell large from small in training, but not the mask's area that COCO
+    evaluates with, so leave evaluation data untransformed.
 
     An item is asked for by an int or a :class:`~lit_dense.data.Draw`: with the latter, its transforms draw the numbers
     that follow from the seed, and the generators of torch (CPU), numpy and Python are left as they were.
@@ -62,6 +63,8 @@ class CocoDataset(Dataset[Sample]):
             "area": torch.tensor(data.area[rows]),
             "iscrowd": torch.tensor(data.iscrowd[rows], dtype=torch.int64),
         }
+        if data.weight is not None:
+            fields["weight"] = torch.tensor(data.weight[rows])
         boxes = tv_tensors.BoundingBoxes(torch.tensor(data.boxes[rows]), format="XYXY", canvas_size=size)
         if self.transforms is not None:
             image, boxes, fields = _transform(self.transforms, image, boxes, fields)
@@ -102,7 +105,8 @@ def _transform(
     moved, large = v2.functional.sanitize_bounding_boxes(v2.functional.clamp_bounding_boxes(moved))
     rows = rows[large]
     area = fields["area"][rows] * _areas(moved) / _areas(boxes[rows])
-    return image, moved, {"labels": labels[large], "area": area, "iscrowd": fields["iscrowd"][rows]}
+    others = {name: value[rows] for name, value in fields.items()}
+    return image, moved, {**others, "labels": labels[large], "area": area}
 
 
 def _areas(boxes: Tensor) -> Tensor:

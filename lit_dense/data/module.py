@@ -57,6 +57,9 @@ class CocoDataModule(LightningDataModule):
             jitter and changes of light; an empty list for none.
         labels: What labels are: ``contiguous`` numbers the categories 0 to C - 1 by ascending id; ``category_id``
             takes the ids themselves, as the 91 columns of torchvision's COCO weights do; unused labels are named "".
+        weight_key: The key of annotations that holds a weight for each box, a number of at least 0; it becomes the
+            target field ``weight``, 1 for annotations without the key. ``target_weights`` among the weighters heeds it.
+            Default: no weight is read, and targets have no such field.
         strict: Make problems that could be repaired errors.
         seed: Seed of the split, the order and the augmentation.
 
@@ -85,6 +88,7 @@ class CocoDataModule(LightningDataModule):
         pin_memory: bool = True,
         transforms: Sequence[v2.Transform] | None = None,
         labels: Literal["contiguous", "category_id"] = "contiguous",
+        weight_key: str | None = None,
         strict: bool = False,
         seed: int = 0,
     ) -> None:
@@ -99,6 +103,7 @@ class CocoDataModule(LightningDataModule):
         self.seed = int(check_range(name, "seed", seed, 0))
         self.pin_memory = pin_memory
         self.labels = labels
+        self.weight_key = weight_key
         self.strict = strict
         self.transforms = compose(default_train_transforms() if transforms is None else transforms)
         self.predict = [predict] if isinstance(predict, str | Path) else predict
@@ -112,7 +117,7 @@ class CocoDataModule(LightningDataModule):
         self.data: dict[str, CocoData] = {}
         self.class_counts: ClassCounts | None = None
         self._categories: list[Category] | None = None
-        self._reader = SourceReader()
+        self._reader = SourceReader(weight_key)
         self._train_loader: ResumableLoader | None = None
         self._resumed: dict[str, int] = {}
 

@@ -66,9 +66,14 @@ def demo_sources(root: Path, given: Given) -> dict[str, Source]:
 
 
 class SourceReader:
-    """Reads COCO files and keeps of each what may still be asked for."""
+    """Reads COCO files and keeps of each what may still be asked for.
 
-    def __init__(self) -> None:
+    Args:
+        weight_key: The key of annotations that holds a weight. Default: none is read.
+    """
+
+    def __init__(self, weight_key: str | None = None) -> None:
+        self._weight_key = weight_key
         self._contents: dict[Path, tuple[CocoJson | None, Problems]] = {}
         self._categories: dict[Path, tuple[list[Category], Problems]] = {}
 
@@ -109,7 +114,7 @@ class SourceReader:
     def _parse(self, path: Path) -> None:
         if path not in self._contents:
             problems = Problems()
-            content = read_coco(path, problems)
+            content = read_coco(path, problems, self._weight_key)
             if content and not content.categories and not problems.errors(strict=False):
                 problems.add(path, "no categories")
             self._contents[path] = content, problems

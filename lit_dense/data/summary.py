@@ -78,6 +78,8 @@ def summarize(split: str, data: CocoData) -> str:
     sizes = np.digitize(data.area, (SMALL, LARGE))
     named = [f"{name} {_share((sizes == size).sum(), len(sizes))}" for size, name in enumerate(SIZES)]
     lines.append(f"  object sizes     {', '.join(named)}  (limits 32² and 96² pixels)")
+    if data.weight is not None and len(data.weight):
+        lines.append(f"  box weights      {_spread(data.weight)}")
     return "\n".join([*lines, *_class_table(data)])
 
 
@@ -98,7 +100,7 @@ def _class_table(data: CocoData) -> list[str]:
 
 
 def _spread(values: Ints | Floats) -> str:
-    return f"{values.min()} / {np.median(values):g} / {values.max()}  (smallest / median / largest)"
+    return f"{values.min():g} / {np.median(values):g} / {values.max():g}  (smallest / median / largest)"
 
 
 def _share(part: int, whole: int) -> str:

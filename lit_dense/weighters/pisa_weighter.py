@@ -97,19 +97,20 @@ class PISAWeighter(Weighter):
 
     @torch.no_grad()
     def _negative_weights(self, samples: DenseSamples) -> Tensor:
-        """Weights of background by rank within its image; the least for all that is not ranked [A]."""
+        """Weights of background by rank within its image; all that is not ranked has the weight of the last [A]."""
         scores = samples.best_scores.masked_fill(samples.labels != NEGATIVE, -1.0)
-        weights = torch.full_like(scores, self.negative_beta**self.negative_gamma)
+        weights = torch.ones_like(scores)
         per_image = scores.view(samples.num_images, -1)
         best, index = per_image.topk(min(self.candidates, per_image.shape[1]), dim=1)
-        index = index + torch.arange(samples.num_images, device=index.device)[:, None] * per_image.shape[1]
-        for image_scores, anchors in zip(best, index, strict=True):
+        for image, (image_scores, anchors) in enumerate(zip(best, index, strict=True)):
             chosen = image_scores > self.score_thresh
-            rows, found = anchors[chosen], image_scores[chosen]
+            rows, found = anchors[chosen] + image * per_image.shape[1], image_scores[chosen]
             boxes = samples.box_coder.decode_single(samples.deltas[rows].float(), samples.anchors[rows])
             groups = match_by_nms(boxes, found, self.nms_thresh)
             ranks = hierarchical_local_rank(torch.zeros_like(groups), groups, found)
             number = ranks.new_tensor(max(1, len(ranks)))
+            least = rank_weights(number - 1, number, self.negative_gamma, self.negative_beta)
+            weights.view_as(per_image)[image] = least
             weights[rows] = rank_weights(ranks, number, self.negative_gamma, self.negative_beta)
         return weights
 

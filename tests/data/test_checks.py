@@ -26,10 +26,10 @@ def folder(tmp_path_factory):
 def check(folder, tmp_path):
     """Writes a file of these images and annotations and returns what is left, and the problems."""
 
-    def run(images, annotations=(), **more):
+    def run(images, annotations=(), weight_key=None, **more):
         problems = Problems()
         path = write_json(tmp_path / "a.json", images, annotations, **more)
-        content = read_coco(path, problems)
+        content = read_coco(path, problems, weight_key)
         return check_split(content, folder, problems), problems
 
     return run
@@ -104,6 +104,44 @@ def test_an_area_that_is_none_is_that_of_the_box(check, area):
     data, problems = check([image_entry(1)], [box_entry(1, 1, area=area)])
     assert data.area.tolist() == [100]
     assert not problems.found
+
+
+@pytest.mark.parametrize(
+    ("weight", "detail"),
+    [
+        (-0.5, "hard is -0.5"),
+        (float("inf"), "hard is inf"),
+        (1e39, "hard is 1e+39"),
+        (float("nan"), "hard is no number"),
+        (None, "hard is no number"),
+        ("2", "hard is no number"),
+        (False, "hard is no number"),
+    ],
+)
+def test_a_weight_that_cannot_be_used_becomes_1(check, weight, detail):
+    annotations = [box_entry(17, 1, hard=weight), box_entry(18, 1, hard=0), box_entry(19, 1)]
+    data, problems = check([image_entry(1)], annotations, weight_key="hard")
+    assert data.weight.tolist() == [1, 0, 1]
+    what = "weights that are no numbers, negative or not finite: 1"
+    assert f"- {what} (1 is taken)\n      annotation 17 of image 1 (1.png): {detail}" in told(problems)
+    assert len(problems.found) == 1
+    assert problems.errors(strict=True)
+    assert not problems.errors(strict=False)
+    assert not check([image_entry(1)], annotations)[1].found
+
+
+def test_weights_stay_with_their_boxes(check):
+    annotations = [
+        box_entry(1, 3, hard=2.5),
+        box_entry(2, 1, hard=0.5),
+        box_entry(3, 3, (0, 0, 0, 0), hard=-1),  # told for its box alone
+        box_entry(4, 3, hard=4),
+    ]
+    data, problems = check([image_entry(1), image_entry(3)], annotations, weight_key="hard")
+    assert data.annotation_ids.tolist() == [2, 1, 4]
+    assert data.weight.tolist() == [0.5, 2.5, 4]
+    assert data.weight.dtype == np.float32
+    assert [problem.what for problem in problems.found] == ["boxes of zero or negative size"]
 
 
 def test_annotations_of_unknown_images_and_categories(check):

@@ -26,6 +26,7 @@ def make(counts, seed=0):
         boxes=rng.random((boxes, 4)).astype(np.float32),
         area=rng.random(boxes).astype(np.float32),
         iscrowd=rng.random(boxes) < 0.3,
+        weight=rng.random(boxes).astype(np.float32),
     )
 
 
@@ -43,7 +44,7 @@ def test_selected_images_keep_their_boxes(counts, draw):
         assert part.image_ids[new] == data.image_ids[old]
         assert part.sizes[new].tolist() == data.sizes[old].tolist()
         mine, theirs = (slice(d.offsets[i], d.offsets[i + 1]) for d, i in ((part, new), (data, old)))
-        for field in ("annotation_ids", "category_ids", "boxes", "area", "iscrowd"):
+        for field in ("annotation_ids", "category_ids", "boxes", "area", "iscrowd", "weight"):
             assert getattr(part, field)[mine].tolist() == getattr(data, field)[theirs].tolist()
 
 

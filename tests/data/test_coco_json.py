@@ -10,9 +10,9 @@ from lit_dense.data.problems import Problems
 from .coco_files import box_entry, image_entry, write_json
 
 
-def read(path):
+def read(path, weight_key=None):
     problems = Problems()
-    return read_coco(path, problems), problems
+    return read_coco(path, problems, weight_key), problems
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,21 @@ def test_annotations_become_rows(tmp_path):
     assert content.annotations["area"][0] == 12
     assert np.isnan(content.annotations["area"][1])
     assert content.annotations["iscrowd"].tolist() == [1, 0]
+
+
+def test_weights_are_read_where_a_key_names_them(tmp_path):
+    scores = [2.5, 0, True, False, None, "3", [1], float("nan"), 10**400]
+    entries = [box_entry(n, 1, hard=score) for n, score in enumerate(scores)]
+    entries += [box_entry(20, 1), box_entry(21.0, 1, hard=4), box_entry(22, "x", hard=5), box_entry(23, 1, hard=6)]
+    path = write_json(tmp_path / "a.json", [image_entry(1)], entries)
+    content, _ = read(path, "hard")
+    nothing = [np.nan] * 7
+    np.testing.assert_array_equal(content.annotations["weight"], [2.5, 0, *nothing, 1, 4, 6])
+    plain, _ = read(path)
+    assert plain.weight_key is None
+    assert "weight" not in plain.annotations.dtype.names
+    for name in plain.annotations.dtype.names:
+        np.testing.assert_array_equal(content.annotations[name], plain.annotations[name])
 
 
 def test_bytes_at_the_start_that_some_editors_write(tmp_path):

@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -121,6 +122,26 @@ def test_removing_boxes_where_fields_cannot_follow_is_an_error(data):
     hidden = v2.Compose([CropLeft(), v2.SanitizeBoundingBoxes()])
     with pytest.raises(DataError, match=r"removed boxes without their labels.*lit_dense\.data\.box_rows"):
         CocoDataset(data, IDS, compose([hidden]))[0]
+
+
+@pytest.mark.parametrize(
+    ("transforms", "weights"),
+    [
+        (None, [0.5, 3]),
+        ([v2.Resize([60, 80])], [0.5, 3]),
+        ([CropLeft()], [0.5]),
+        ([CropRight()], [3]),
+        ([CropRight(), v2.SanitizeBoundingBoxes()], [3]),
+    ],
+)
+def test_weights_go_with_their_boxes(data, transforms, weights):
+    weighed = replace(data, weight=np.array([0.5, 3], np.float32))
+    dataset = CocoDataset(weighed, IDS, compose(transforms or []))
+    _, target = dataset[0]
+    assert target["weight"].tolist() == weights
+    _, empty = dataset[1]
+    assert empty["weight"].shape == (0,)
+    assert target["weight"].dtype == empty["weight"].dtype == torch.float32
 
 
 def test_sanitize_keeps_its_arguments(data):

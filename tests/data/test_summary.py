@@ -58,6 +58,14 @@ def test_the_numbers(tmp_path):
     assert rows == [["cat", "2", "66.7%", "1"], ["dog", "1", "33.3%", "1"]]
 
 
+def test_the_range_of_weights_is_told_where_a_key_is_given(folder):
+    spoil(folder, box_entry(50, 1, hard=0.25), box_entry(51, 1, hard=7))
+    assert "box weights      0.25 / 1 / 7  (smallest" in check(make(folder, weight_key="hard")).text
+    assert "box weights" not in check(make(folder)).text
+    write_json(folder / "train.json", [image_entry(1)], [])
+    assert "train: 1 images, 0 boxes" in check(make(folder, weight_key="hard")).text
+
+
 def test_repairs_are_listed_and_strict_makes_them_errors(folder):
     spoil(folder, box_entry(50, 1, (0, 0, 0, 5)))
     report = check(make(folder))

@@ -1,0 +1,74 @@
+import pytest
+import torch
+from torchvision.ops import box_iou
+
+from lit_dense.assigners import ASSIGNERS, ATSSAssigner, TopNAssigner
+from lit_dense.errors import UsageError
+from lit_dense.samples import Geometry
+
+GEOMETRY = Geometry([(8, 8), (4, 4)], [(64, 64)])
+
+
+def grid_anchors():
+    """One anchor for each cell of two levels of a picture of 64 pixels."""
+    levels = []
+    for cells, size in ((8, 16.0), (4, 32.0)):
+        centre = (torch.arange(cells) + 0.5) * 64 / cells
+        y, x = torch.meshgrid(centre, centre, indexing="ij")
+        centres = torch.stack([x, y], -1).reshape(-1, 2)
+        levels.append(torch.cat([centres - size / 2, centres + size / 2], 1))
+    return torch.cat(levels)
+
+
+def objects(number, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    low = torch.rand(number, 2, generator=generator) * 40
+    return torch.cat([low, low + 8 + torch.rand(number, 2, generator=generator) * 16], 1)
+
+
+@pytest.mark.parametrize("name", sorted(ASSIGNERS.points))
+def test_every_assigner_answers_for_each_anchor(name):
+    anchors, boxes = grid_anchors(), objects(5)
+    matched = ASSIGNERS.build(name)(anchors, boxes, GEOMETRY)
+    assert matched.shape == anchors.shape[:1]
+    assert matched.min() >= -2
+    assert 0 <= matched.max() < len(boxes)
+
+
+def test_top_n():
+    anchors, boxes = grid_anchors(), objects(4)
+    matched = TopNAssigner(3)(anchors, boxes, None)
+    ious = box_iou(boxes, anchors)
+    expected = {int(anchor) for row in ious for anchor in row.argsort(descending=True)[:3] if row[anchor] > 0}
+    assert set((matched >= 0).nonzero().flatten().tolist()) == expected
+    positive = matched >= 0
+    assert torch.equal(matched[positive], ious.argmax(0)[positive])
+    assert (TopNAssigner(1000)(anchors, boxes, None) >= 0).sum() == (ious.max(0).values > 0).sum()
+
+
+def atss_in_python(anchors, boxes, number):
+    """The definition, with loops."""
+    matched, best = [-1] * len(anchors), [0.0] * len(anchors)
+    ious, centres = box_iou(boxes, anchors), (anchors[:, :2] + anchors[:, 2:]) / 2
+    for index, box in enumerate(boxes):
+        distance = (centres - (box[:2] + box[2:]) / 2).norm(dim=1)
+        chosen = []
+        for start, stop in ((0, 64), (64, 80)):
+            chosen += [start + int(i) for i in distance[start:stop].argsort()[:number]]
+        own = ious[index][chosen]
+        for anchor in chosen:
+            inside = (centres[anchor] > box[:2]).all() and (centres[anchor] < box[2:]).all()
+            if ious[index, anchor] >= own.mean() + own.std() and inside and ious[index, anchor] > best[anchor]:
+                matched[anchor], best[anchor] = index, float(ious[index, anchor])
+    return matched
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_atss(seed):
+    anchors, boxes = grid_anchors(), objects(6, seed) + 0.123  # no distances are equal
+    assert ATSSAssigner(4)(anchors, boxes, GEOMETRY).tolist() == atss_in_python(anchors, boxes, 4)
+
+
+def test_atss_needs_levels():
+    with pytest.raises(UsageError, match="does not tell the sizes of its levels"):
+        ATSSAssigner()(grid_anchors(), objects(1), None)

@@ -1,0 +1,75 @@
+"""Weights on their way from annotations to the loss."""
+
+import json
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from lit_dense import CocoDataModule, LitRetinaNet
+from tests.coco_files import data_arguments, write_coco
+from tests.detectors import small_retinanet
+
+
+class SmallRetinaNet(LitRetinaNet):
+    def build_model(self, num_classes):
+        return small_retinanet(num_classes)
+
+
+@pytest.fixture
+def step(tmp_path):
+    """Trains one step where object n has the n-th weight, and returns the loss terms and the trained parameters."""
+    path = write_coco(tmp_path, "train")
+    write_coco(tmp_path, "val", seed=1)
+    content = json.loads(path.read_text())
+
+    def run(weights, weighters=("target_weights",), flip=None, **options):
+        changed = json.loads(json.dumps(content))
+        for entry, weight in zip(changed["annotations"], weights, strict=True):
+            entry["hardness"] = weight
+        if flip is not None:
+            entry = changed["annotations"][flip]
+            entry["category_id"] = 10 - entry["category_id"]  # the other of 3 and 7
+        path.write_text(json.dumps(changed))
+        torch.manual_seed(0)
+        module = SmallRetinaNet(2, weighters=list(weighters), lr=1e-2)
+        data = CocoDataModule(**data_arguments(tmp_path), transforms=[], **{"weight_key": "hardness"} | options)
+        trainer = Trainer(
+            accelerator="cpu",
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+            max_steps=1,
+            limit_val_batches=0,
+        )
+        trainer.fit(module, data)
+        terms = [trainer.callback_metrics[f"train_{name}"] for name in ("classification", "bbox_regression")]
+        return torch.stack(terms), torch.cat([p.detach().flatten() for p in module.model.parameters()])
+
+    return run
+
+
+def test_each_object_counts_as_its_weight_says(step):
+    ones, trained = step([1] * 6)
+    plain, trained_alike = step([1] * 6, weighters=(), weight_key=None)
+    assert torch.equal(ones, plain)
+    assert torch.equal(trained, trained_alike)
+    background, _ = step([0] * 6)
+    assert background[1] == 0
+    assert 0 < background[0] < ones[0]
+    first, _ = step([1, 0, 0, 0, 0, 0])
+    others, _ = step([0, 1, 1, 1, 1, 1])
+    torch.testing.assert_close(first + others - background, ones)
+    tripled, _ = step([3, 1, 1, 1, 1, 1])
+    torch.testing.assert_close(tripled, ones + 2 * (first - background))
+    assert (first > background).all()
+
+
+def test_an_object_of_weight_0_teaches_nothing(step):
+    _, trained = step([0, 1, 1, 1, 1, 1])
+    _, of_other_class = step([0, 1, 1, 1, 1, 1], flip=0)
+    assert torch.equal(trained, of_other_class)
+    _, heeded = step([1] * 6)
+    _, of_other_class = step([1] * 6, flip=0)
+    assert not torch.equal(heeded, of_other_class)

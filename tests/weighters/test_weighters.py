@@ -1,0 +1,184 @@
+"""What weighters do to the terms of a batch."""
+
+import pytest
+import torch
+
+from lit_dense.criterion import Criterion
+from lit_dense.errors import UsageError
+from lit_dense.head import patch
+from lit_dense.losses import FocalLoss
+from lit_dense.weighters import (
+    WEIGHTERS,
+    CleanlinessWeighter,
+    OHEMWeighter,
+    PISAWeighter,
+    SWNWeighter,
+    Weighter,
+    Weights,
+)
+from tests.detectors import COUNTS, random_batch, small_retinanet
+from tests.test_criterion import samples_of
+
+SUM_PRESERVING = [PISAWeighter(), PISAWeighter(negatives=True), CleanlinessWeighter(candidates=0)]
+
+
+def terms(*weighters, samples=None, **parts):
+    samples = samples_of() if samples is None else samples
+    return Criterion(weighters=weighters, class_counts=COUNTS, **parts)(samples)
+
+
+@pytest.mark.parametrize("normalizer", ["image", "batch"])
+@pytest.mark.parametrize("weighter", SUM_PRESERVING, ids=lambda w: str(w.spec["init_args"]))
+def test_sums_are_kept_in_the_units_of_the_normalizer(weighter, normalizer):
+    samples = samples_of((2, 3, 0, 6))
+    weighted = terms(weighter, samples=samples, normalizer=normalizer)
+    if "soft_targets" in weighter.owns:
+        samples = samples.with_soft_targets(weighter.soft_targets(samples))
+    plain = terms(samples=samples, normalizer=normalizer)
+    for name in ("classification", "bbox_regression"):
+        torch.testing.assert_close(weighted[name], plain[name])
+
+
+def test_a_better_box_never_counts_less_within_its_object():
+    samples, weighter = samples_of((2, 3, 6)), PISAWeighter(carl=0)
+    seen = []
+    weighter.register_forward_hook(lambda module, args, answer: seen.append(answer.classification))
+    terms(weighter, samples=samples)
+    weights = seen[0][samples.positives]
+    same = samples.pos_matched_idxs[:, None] == samples.pos_matched_idxs
+    better = samples.pos_ious[:, None] > samples.pos_ious
+    assert (weights[:, None] >= weights)[same & better].all()
+    assert weights.std() > 0
+
+
+def test_pisa_leaves_background_alone_unless_asked():
+    samples = samples_of((2, 3, 6))
+
+    def background(**arguments):
+        answers = []
+        weighter = PISAWeighter(**arguments)
+        weighter.register_forward_hook(lambda module, args, answer: answers.append(answer.classification))
+        terms(weighter, samples=samples)
+        return answers[0][samples.labels == -1]
+
+    assert (background() == 1).all()
+    assert background(negatives=True, score_thresh=0.0).std() > 0
+
+
+def test_carl_of_each_box_loss():
+    for box_loss in ("l1", "giou"):
+        found = terms(PISAWeighter(), samples=samples_of((2, 3)), box_loss=box_loss)
+        assert 0.5 < found["carl"] / found["bbox_regression"] < 2
+    assert "carl" not in terms(PISAWeighter(carl=0))
+
+
+def test_ohem_of_everything_changes_nothing():
+    torch.testing.assert_close(terms(OHEMWeighter(ratio=float("inf"))), terms())
+    assert terms(OHEMWeighter())["classification"] < terms()["classification"]
+
+
+def test_swn_starts_as_no_weighting():
+    plain = terms()
+    for classification in ("mean", "anchor"):
+        found = terms(SWNWeighter(classification=classification))
+        torch.testing.assert_close(found["classification"], plain["classification"], rtol=1e-4, atol=0)
+        assert abs(found["swn_classification"]) < 1e-4
+
+
+def test_swn_lets_gradients_through_features_if_asked():
+    def box_gradient(**arguments):
+        weighter = SWNWeighter(**arguments)
+        for parameter in weighter.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+        samples = samples_of((3, 2))
+        loss = terms(weighter, samples=samples)["classification"]
+        (gradient,) = torch.autograd.grad(loss, samples.deltas, allow_unused=True)
+        return 0 if gradient is None else gradient.abs().sum()
+
+    torch.manual_seed(0)
+    assert box_gradient() == 0
+    assert box_gradient(classification="anchor", detach_features=False) > 0
+
+
+def test_class_balanced_is_focal_times_the_weight_of_the_class():
+    samples = samples_of((4, 2))
+    beta_0 = terms({"class_path": "class_balanced", "init_args": {"beta": 0.0}}, samples=samples)
+    torch.testing.assert_close(beta_0, terms(samples=samples))
+    given = {"class_path": "class_balanced", "init_args": {"beta": 0.9, "instance_counts": [1, 1000, 1000, 1000]}}
+    rare = terms(given, samples=samples)["classification"]
+    assert rare != terms(samples=samples)["classification"]
+    with pytest.raises(UsageError, match="'class_balanced' needs to know how often each class occurs"):
+        patch(small_retinanet(), weighters=["class_balanced"])
+
+
+def test_weights_of_the_data():
+    model = small_retinanet()
+    patch(model, weighters=["target_weights"])
+    images, targets = random_batch((2, 3))
+    with pytest.raises(UsageError, match=r"no field 'weight' with one number for each box \(fields: none\)"):
+        model(images, targets)
+    stock = model(images, [t | {"weight": torch.ones(len(t["boxes"]))} for t in targets])
+    torch.testing.assert_close(stock, small_retinanet()(images, targets))
+    doubled = model(images, [t | {"weight": 2 * torch.ones(len(t["boxes"]))} for t in targets])
+    torch.testing.assert_close(doubled["bbox_regression"], 2 * stock["bbox_regression"])
+    none = model(images, [t | {"weight": torch.zeros(len(t["boxes"]))} for t in targets])
+    assert none["bbox_regression"] == 0
+
+
+def test_cleanliness_decides_assignment_and_targets():
+    model = small_retinanet()
+    criterion = patch(model, weighters=["cleanliness"])
+    seen = []
+    criterion.loss.register_forward_hook(lambda module, args, answer: seen.append(args[2]))
+    model(*random_batch((2, 3)))
+    assert not (seen[0].labels == -2).any()
+    assert 30 <= len(seen[0].positives) <= 150
+    assert seen[0].soft_targets.std() > 0
+    with pytest.raises(UsageError, match="both decide the assignment"):
+        Criterion(weighters=["cleanliness"], assigner="atss")
+    with pytest.raises(UsageError, match="gives soft targets, which the loss GHMLoss does not heed"):
+        Criterion("ghm", weighters=["cleanliness"])
+
+
+class Halve(Weighter):
+    owns = frozenset({"soft_targets"})
+
+    def soft_targets(self, samples):
+        return torch.full_like(samples.pos_scores, 0.5)
+
+    def forward(self, samples, values):
+        half = torch.full_like(values.classification, 0.5)
+        return Weights(half, torch.full_like(values.box, 0.5), {"added": values.box.sum() * 0 + 1.0})
+
+
+def test_a_weighter_starts_later_and_fades_in():
+    samples = samples_of()
+    weighter = Halve(warmup_steps=1, fade_steps=1)
+    criterion, plain = Criterion(weighters=[weighter]), terms()
+    found = []
+    for step in range(4):
+        object.__setattr__(samples, "step", step)
+        found.append(criterion(samples))
+    boxes = [f["bbox_regression"] / plain["bbox_regression"] for f in found]
+    torch.testing.assert_close(torch.stack(boxes), torch.tensor([1, 0.75, 0.5, 0.5]))
+    assert [f["added"].item() for f in found] == [0, 0.5, 1, 1]
+    torch.testing.assert_close(found[0]["classification"], plain["classification"])
+    soft = FocalLoss()(
+        samples.logits, samples.labels, samples.with_soft_targets(torch.full_like(samples.pos_ious, 0.5))
+    )
+    expected = 0.5 * (soft * (1 / (samples.pos_per_image.clamp(min=1) * 3))[samples.image_idxs]).sum()
+    torch.testing.assert_close(found[2]["classification"], expected)
+
+
+@pytest.mark.parametrize("name", sorted(set(WEIGHTERS.points) - {"cleanliness"}))
+def test_no_weighter_counts_in_evaluation(name):
+    samples = samples_of()
+    with torch.no_grad():
+        torch.testing.assert_close(terms(name, samples=samples), terms(samples=samples))
+
+
+def test_weighters_compose():
+    samples = samples_of((2, 3, 6))
+    found = terms("pisa", "ohem", "swn", "class_balanced", samples=samples, loss="ghm", box_loss="giou")
+    assert set(found) == {"classification", "bbox_regression", "carl", "swn_classification", "swn_box"}
+    assert all(term.isfinite() for term in found.values())
