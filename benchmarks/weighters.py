@@ -1,0 +1,116 @@
+"""What each weighter adds to the loss part of a training step, beside focal loss.
+
+    python benchmarks/weighters.py --anchors 160000 --objects 300 --classes 80
+
+Forward and backward to logits and deltas, criterion with focal loss and L1, with and without each weighter, in turns
+in one process and one thread. What a weighter adds is the difference of paired times, over what focal loss takes.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import time
+
+import torch
+from torchvision.models.detection._utils import BoxCoder
+
+from lit_dense.class_counts import ClassCounts
+from lit_dense.criterion import Criterion
+from lit_dense.reduce import Reduce
+from lit_dense.samples import DenseSamples
+
+WEIGHTERS = {
+    "none": [],
+    "ohem": ["ohem"],
+    "pisa": ["pisa"],
+    "pisa, negatives": [{"class_path": "pisa", "init_args": {"negatives": True}}],
+    "cleanliness": [{"class_path": "cleanliness", "init_args": {"candidates": 0}}],  # assignment is the matcher's cost
+    "swn": ["swn"],
+    "swn, anchor": [{"class_path": "swn", "init_args": {"classification": "anchor"}}],
+    "class_balanced": ["class_balanced"],
+    "target_weights": ["target_weights"],
+}
+
+
+class Batch:
+    """Images whose objects have as many positives as a RetinaNet gives them."""
+
+    def __init__(self, images: int, anchors: int, classes: int, objects: int, of_each: int = 10) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.logits = torch.randn(images * anchors, classes, generator=generator) - 4
+        low = torch.rand(images * objects, 2, generator=generator) * 700
+        self.gt_boxes = torch.cat([low, low + 30 + torch.rand(images * objects, 2, generator=generator) * 100], 1)
+        matched = torch.full((images, anchors), -1)
+        for image in range(images):
+            own = torch.arange(objects).repeat_interleave(of_each) + image * objects
+            matched[image, torch.randperm(anchors, generator=generator)[: len(own)]] = own
+        self.matched = matched.flatten()
+        self.anchors = torch.rand(images * anchors, 2, generator=generator).mul(700).repeat(1, 2)
+        self.anchors[:, 2:] += 50
+        near = self.gt_boxes[self.matched[self.matched >= 0]]
+        self.anchors[self.matched >= 0] = near + torch.randn(near.shape, generator=generator) * 4
+        self.images, self.objects = images, objects
+        self.gt_labels = torch.randint(classes, (images * objects,), generator=generator)
+
+    def samples(self) -> DenseSamples:
+        """Samples with nothing derived yet."""
+        return DenseSamples(
+            logits=self.logits.detach().requires_grad_(),
+            deltas=torch.zeros(len(self.logits), 4, requires_grad=True),
+            anchors=self.anchors,
+            matched_idxs=self.matched,
+            gt_boxes=self.gt_boxes,
+            gt_labels=self.gt_labels,
+            gt_image_idxs=torch.arange(self.images).repeat_interleave(self.objects),
+            num_images=self.images,
+            box_coder=BoxCoder((1.0, 1.0, 1.0, 1.0)),
+            reduce=Reduce(enabled=False),
+            target_fields={"weight": torch.ones(len(self.gt_labels))},
+        )
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=2)
+    parser.add_argument("--anchors", type=int, default=160000, help="of each image")
+    parser.add_argument("--classes", type=int, default=80)
+    parser.add_argument("--objects", type=int, default=300, help="of each image")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    batch = Batch(options.images, options.anchors, options.classes, options.objects)
+    counts = ClassCounts(torch.arange(options.classes) + 1, torch.arange(options.classes) + 1, options.classes * 100)
+    criteria = {name: Criterion(weighters=parts, class_counts=counts) for name, parts in WEIGHTERS.items()}
+    times: dict[str, list[float]] = {name: [] for name in WEIGHTERS}
+    times["focal"] = []
+    for turn in range(options.rounds + 1):
+        for name, criterion in criteria.items():
+            samples = batch.samples()
+            start = time.process_time()
+            torch.stack(list(criterion(samples).values())).sum().backward()
+            taken = time.process_time() - start
+            if turn:
+                times[name].append(taken)
+        samples = batch.samples()
+        start = time.process_time()
+        criteria["none"].loss(samples.logits, samples.labels, samples).sum().backward()
+        if turn:
+            times["focal"].append(time.process_time() - start)
+    print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, one thread")
+    print(
+        f"{options.images} x {options.anchors:,} anchors x {options.classes} classes, {options.objects} objects an "
+        f"image; focal loss {1000 * statistics.median(times['focal']):.0f} ms\n"
+    )
+    print("| weighter | adds, ms | over focal loss |")
+    print("|---|---|---|")
+    for name in list(WEIGHTERS)[1:]:
+        added = [a - b for a, b in zip(times[name], times["none"], strict=True)]
+        shares = [a / b for a, b in zip(added, times["focal"], strict=True)]
+        spread = f"{statistics.median(shares):.2f} ({min(shares):.2f}, {max(shares):.2f})"
+        print(f"| {name} | {1000 * statistics.median(added):.0f} | {spread} |")
+
+
+if __name__ == "__main__":
+    main()
