@@ -1,6 +1,6 @@
 """The one place where samples, losses, weights and normalizer meet."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,9 @@ from .losses import LOSSES, LossLike
 from .normalizers import NORMALIZERS, NormalizerLike
 from .part import Part
 from .samples import DenseSamples
-from .weighters import WEIGHTERS, LossValues, Weighter, WeighterLike
+from .weighters import WEIGHTERS, LossValues, Weighter, WeighterLike, Weights
+
+Observer = Callable[[DenseSamples, LossValues, Sequence[Weights]], None]
 
 BRINGS_OWN_NORMALIZER = {"normalizer": "the classification loss", "box_normalizer": "the box loss"}
 
@@ -35,6 +37,10 @@ class Criterion(nn.Module):
         loss_weight: What the classification term is multiplied by.
         box_loss_weight: What the box term is multiplied by.
         class_counts: Class frequencies of the training set, for parts that need them.
+
+    Attributes:
+        observers: Functions called in every training step, without gradients, with samples, values of the losses and
+            each weighter's answer. They are no part of spec, state, copies or pickles.
 
     Raises:
         UsageError: If a name is unknown, or two parts decide the same thing.
@@ -67,6 +73,11 @@ class Criterion(nn.Module):
         self._checked = False
         self.step = 0
         self.epoch = 0
+        self.observers: list[Observer] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled and copied."""
+        return {**self.__dict__, "observers": []}
 
     @property
     def parts(self) -> Iterable[Part]:
@@ -179,6 +190,8 @@ class Criterion(nn.Module):
             }
             for weighter, answer in zip(self._weighters, weights, strict=True):
                 self._add_extra(terms, weighter, answer.extra)
+        if torch.is_grad_enabled():
+            self._tell_observers(samples, values, weights)
         self._end_step()
         return terms
 
@@ -203,6 +216,11 @@ class Criterion(nn.Module):
             image_scales=self.loss_weight * (whole if "normalizer" in self.loss.owns else 1 / divisor),
             box_scales=self.box_loss_weight * (whole if "box_normalizer" in self.box_loss.owns else 1 / divisor),
         )
+
+    @torch.no_grad()
+    def _tell_observers(self, samples: DenseSamples, values: LossValues, weights: Sequence[Weights]) -> None:
+        for observer in tuple(self.observers):  # one may take itself off the list
+            observer(samples, values, weights)
 
     def _add_extra(self, terms: dict[str, Tensor], weighter: Weighter, extra: Any) -> None:
         for name, value in extra.items():

@@ -11,6 +11,7 @@ from torchvision.transforms.v2 import functional as F
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 LIGHT = {"#E69F00", "#56B4E9", "#F0E442", "#CC79A7"}
 GAP = 8
+POSITIVE, NEGATIVE = "#E69F00", "#56B4E9"
 
 Rectangle = tuple[float, float, float, float]
 
@@ -28,9 +29,7 @@ def draw_boxes(
         scores: Scores to print behind the names [N].
         side: Length in pixels to which the shorter side of a smaller picture is enlarged.
     """
-    picture: Image.Image = F.to_pil_image(image.detach().cpu())
-    factor = max(1.0, side / min(picture.size))
-    picture = picture.resize((round(picture.width * factor), round(picture.height * factor)))
+    picture, factor = _enlarged(image, side)
     draw = ImageDraw.Draw(picture)
     font = ImageFont.load_default(size=max(12, min(picture.size) // 36))
     captions: list[tuple[str, Rectangle, str]] = []
@@ -41,6 +40,92 @@ def draw_boxes(
         captions.append((name if scores is None else f"{name} {scores[index]:.2f}", tuple(box), colour))
     _write_captions(draw, font, captions, picture.size)
     return picture
+
+
+def draw_weights(
+    image: Tensor, objects: Tensor, anchors: Tensor, weights: Tensor, positive: Tensor, side: int = 480
+) -> Image.Image:
+    """A picture with its objects, and with anchors in the line of their kind and with their weights.
+
+    Args:
+        image: The picture, uint8 or float in [0, 1] [3, H, W].
+        objects: Boxes of the objects in its pixels, x1 y1 x2 y2 [G, 4].
+        anchors: Boxes of the anchors, x1 y1 x2 y2, the most important first; its line lies on top, and where
+            numbers would overlap, its own is written [N, 4].
+        weights: Their weights [N].
+        positive: Whether each is a positive; the others are negatives [N].
+        side: Length in pixels to which the shorter side of a smaller picture is enlarged.
+    """
+    picture, factor = _enlarged(image, side)
+    draw = ImageDraw.Draw(picture)
+    for box in (objects.cpu() * factor).tolist():
+        _draw_object(draw, box)
+    captions: list[tuple[str, Rectangle, str]] = []
+    rows = list(zip((anchors.cpu() * factor).tolist(), weights.tolist(), positive.tolist(), strict=True))
+    for box, _, is_positive in reversed(rows):
+        _draw_anchor(draw, box, is_positive)
+    for box, weight, is_positive in rows:
+        left, top = max(0.0, box[0]), max(0.0, box[1])  # anchors reach over the border
+        right, bottom = min(float(picture.width), box[2]), min(float(picture.height), box[3])
+        captions.append((f"{weight:.2f}", (left, top, right, bottom), POSITIVE if is_positive else NEGATIVE))
+    _write_captions(draw, ImageFont.load_default(size=max(12, min(picture.size) // 36)), captions, picture.size)
+    return picture
+
+
+def with_weight_legend(sheet: Image.Image) -> Image.Image:
+    """A sheet of :func:`draw_weights` above the meaning of its lines."""
+    height, length = 36, 40
+    whole = Image.new("RGB", (sheet.width, sheet.height + height), "white")
+    whole.paste(sheet)
+    draw, font = ImageDraw.Draw(whole), ImageFont.load_default(size=18)
+    x, top, bottom = GAP, sheet.height + 6, sheet.height + height - 8
+    for name in ("positive", "hard negative", "object"):
+        box = (x, top, x + length, bottom)
+        if name == "object":
+            _draw_object(draw, box)
+        else:
+            _draw_anchor(draw, box, name == "positive")
+        x += length + GAP
+        draw.text((x, top - 1), name, fill="black", font=font)
+        x += round(draw.textlength(name, font=font)) + 3 * GAP
+    draw.text((x, top - 1), "number: weight (1 = unweighted)", fill="black", font=font)
+    return whole
+
+
+def _enlarged(image: Tensor, side: int) -> tuple[Image.Image, float]:
+    """A picture whose shorter side has at least so many pixels, and what it was multiplied by."""
+    picture: Image.Image = F.to_pil_image(image.detach().cpu())
+    factor = max(1.0, side / min(picture.size))
+    return picture.resize((round(picture.width * factor), round(picture.height * factor))), factor
+
+
+def _draw_object(draw: ImageDraw.ImageDraw, box: Sequence[float]) -> None:
+    """A thin line, white on black: seen on any picture."""
+    draw.rectangle(tuple(box), outline="black", width=3)
+    x1, y1, x2, y2 = box
+    draw.rectangle((x1 + 1, y1 + 1, x2 - 1, y2 - 1), outline="white")
+
+
+def _draw_anchor(draw: ImageDraw.ImageDraw, box: Sequence[float], positive: bool) -> None:
+    """A full line for a positive, a broken one for a negative."""
+    x1, y1, x2, y2 = box
+    if positive:
+        draw.rectangle((x1, y1, x2, y2), outline=POSITIVE, width=2)
+        return
+    for x in (x1, x2):
+        for low, high in _dashes(y1, y2):
+            draw.line((x, low, x, high), fill=NEGATIVE, width=2)
+    for y in (y1, y2):
+        for low, high in _dashes(x1, x2):
+            draw.line((low, y, high, y), fill=NEGATIVE, width=2)
+
+
+def _dashes(start: float, end: float, dash: int = 7, gap: int = 5) -> list[tuple[float, float]]:
+    """Pieces of a broken line, in steps of the picture: lines that lie on one another have the same gaps."""
+    period = dash + gap
+    lows = range(int(start // period) * period, int(end) + 1, period)
+    pieces = [(max(start, low), min(end, low + dash)) for low in lows]
+    return [(low, high) for low, high in pieces if low < high]
 
 
 def _write_captions(

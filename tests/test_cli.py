@@ -321,3 +321,32 @@ def test_every_recipe_trains(config, recipe):
     chosen = yaml.safe_load(recipe.read_text())["model"]
     assert type(module.criterion.loss) is LOSSES.load(chosen["loss"])
     assert module.criterion.step == 1
+
+
+@DOORS
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["--model.weighters=[pisa]"], ["PISAWeighter"]),
+        (["--model.weighters=[pisa]", "--model.weighters+=ohem"], ["PISAWeighter", "OHEMWeighter"]),
+        (["--model.weighters+=swn"], ["SWNWeighter"]),
+        (["--model.weighters+={class_path: ohem, init_args: {ratio: 5, warmup_steps: 10}}"], ["OHEMWeighter"]),
+    ],
+)
+def test_weighters_are_a_list_of_words(door, config, words, names):
+    module = fit(door, config, *words)
+    assert [type(w).__name__ for w in module.criterion.weighters] == names
+    assert module.criterion.step == 1
+
+
+def test_weighters_with_arguments_in_a_file(config):
+    weighters = ["pisa", {"class_path": "ohem", "init_args": {"ratio": 5.0, "fade_steps": 100}}]
+    more = config.parent / "weighters.yaml"
+    more.write_text(yaml.safe_dump({"model": {"weighters": weighters}}))
+    pisa, ohem = fit(run, config, f"--config={more}").criterion.weighters
+    assert (pisa.gamma, ohem.ratio, ohem.fade_steps) == (2.0, 5.0, 100)
+
+
+@pytest.mark.parametrize("assigner", ["atss", "top_n"])
+def test_assigners_by_name(config, assigner):
+    assert fit(run, config, f"--model.assigner={assigner}").criterion.step == 1

@@ -3,3 +3,4 @@
 from .detection_pictures import DetectionPictures as DetectionPictures
 from .prediction_writer import PredictionWriter as PredictionWriter
 from .swap_loss import SwapLoss as SwapLoss
+from .weight_pictures import WeightPictures as WeightPictures
