@@ -95,7 +95,7 @@ class ClassTable(Part):
         """
         if self.values.isnan().any():
             raise UsageError(
-                f"The loss {self.owner!r} needs to know how often each class occurs. Train with a data module that has "
+                f"{self.owner!r} needs to know how often each class occurs. Train with a data module that has "
                 f"class_counts (CocoDataModule does), give class_counts to lit_dense.patch or Criterion, or give the "
                 f"argument {self.argument}, a number for each class."
             )

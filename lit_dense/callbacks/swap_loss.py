@@ -108,9 +108,9 @@ class SwapLoss(Callback):
         self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         """Train the weighters' networks together with the module."""
-        if self._optimizer is None:
-            return
         trained = [p for p in self._ready().parameters() if p.grad is not None]
+        if self._optimizer is None or not trained:  # a second optimiser of the module's may step without a loss
+            return
         scaler = getattr(trainer.precision_plugin, "scaler", None)  # it knows nothing of this optimiser's gradients
         scale = 1.0 if scaler is None else scaler.get_scale()
         reduce = Reduce()

@@ -23,7 +23,8 @@ def hard_negatives(values: Tensor, labels: Tensor, num_images: int, ratio: float
     """
     by_image = labels.view(num_images, -1) if num_images else labels.view(0, 0)
     background = by_image == -1
-    number = (ratio * (by_image >= 0).sum(1).clamp(min=k_min)).unsqueeze(1)
+    number = ratio * (by_image >= 0).sum(1, keepdim=True).clamp(min=k_min)
+    number = number.nan_to_num(nan=float("inf"), posinf=float("inf"))  # infinitely many for each of no positives
     hardness = values.detach().view_as(by_image).masked_fill(~background, float("-inf"))
     order = hardness.argsort(dim=1, descending=True, stable=True)
     places = torch.arange(by_image.shape[1], device=values.device).expand_as(order)

@@ -24,7 +24,7 @@ def test_each_image_keeps_its_hardest(seed, ratio, k_min):
         assert kept[image][labels[image] >= 0].all()
         assert not kept[image][labels[image] == -2].any()
         wanted = ratio * max(int((labels[image] >= 0).sum()), k_min)
-        wanted = 0 if np.isnan(wanted) else wanted
+        wanted = float("inf") if np.isnan(wanted) else wanted
         assert kept[image][background].sum() == min(wanted, int(background.sum()))
         left = values[image][background & ~kept[image]]
         if len(left) and kept[image][background].any():
