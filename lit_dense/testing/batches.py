@@ -1,6 +1,6 @@
 """Batches made from random numbers, without a detector."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from functools import cached_property
 
@@ -14,6 +14,7 @@ from ..samples import IGNORED, NEGATIVE, DenseSamples, Geometry
 
 LEVELS = ((5, 6), (2, 5))
 SIZE = 128
+EXTREMES = (50.0, 1e4, float("inf"))
 DERIVED = tuple(name for name, value in vars(DenseSamples).items() if isinstance(value, cached_property))
 
 INVENTED_COUNTS = ClassCounts(
@@ -30,7 +31,7 @@ def make_batch(
     per_object: int = 3,
     class_counts: ClassCounts | None = None,
 ) -> DenseSamples:
-    """A batch of images with so many objects each; an eighth of the anchors is ignored.
+    """A batch of images with so many objects each; an eighth of the anchors is ignored. The targets bring ``weight``.
 
     Args:
         num_classes: C.
@@ -70,6 +71,7 @@ def make_batch(
             geometry=Geometry(levels, [(SIZE, SIZE)] * len(objects)),
             class_counts=class_counts,
             extra_logits=extra_logits,
+            target_fields={"weight": torch.rand(sum(objects), generator=generator) + 0.5},
         )
     )
 
@@ -122,6 +124,7 @@ def images_of(samples: DenseSamples, first: int, last: int) -> DenseSamples:
             gt_image_idxs=samples.gt_image_idxs[here] - first,
             num_images=last - first,
             geometry=Geometry(LEVELS, [(SIZE, SIZE)] * (last - first)),
+            target_fields={name: value[here] for name, value in samples.target_fields.items()},
         )
     )
 
@@ -136,7 +139,34 @@ def shuffled(samples: DenseSamples, seed: int = 0) -> tuple[DenseSamples, Tensor
     return with_derived(replace(samples, **rows)), order
 
 
+def in_order(samples: DenseSamples, images: Sequence[int]) -> tuple[DenseSamples, Tensor]:
+    """Samples with their images in another order, and the order that the anchors then have [A]."""
+    rows = torch.arange(len(samples.anchors)).view(samples.num_images, -1)[list(images)].flatten()
+    place = torch.tensor(images).argsort()
+    objects = place[samples.gt_image_idxs].argsort(stable=True)
+    matched = samples.matched_idxs[rows]
+    changes = {name: getattr(samples, name)[rows] for name in ("logits", "deltas", "anchors")}
+    changes["matched_idxs"] = torch.where(matched >= 0, objects.argsort()[matched.clamp(min=0)], matched)
+    changes |= {name: getattr(samples, name)[objects] for name in ("gt_boxes", "gt_labels")}
+    changes["gt_image_idxs"] = place[samples.gt_image_idxs][objects]
+    fields = {name: value[objects] for name, value in samples.target_fields.items()}
+    return with_derived(replace(samples, **changes, target_fields=fields)), rows
+
+
+def extreme_logits(samples: DenseSamples) -> Iterator[tuple[str, Tensor]]:
+    """Logits of 0, 50, 1e4 and infinity, of either sign, right and wrong; and what they are called."""
+    signs = {"all": torch.ones_like(samples.logits), "right": torch.full_like(samples.logits, -1.0)}
+    signs["right"][samples.positives, samples.pos_labels] = 1.0
+    signs["mixed"] = torch.where(samples.logits > 0, 1.0, -1.0)
+    yield "0", torch.zeros_like(samples.logits)
+    for size in EXTREMES:
+        for name, sign in signs.items():
+            yield f"+{size:g} ({name})", torch.where(sign > 0, size, -size)
+            yield f"-{size:g} ({name})", torch.where(sign > 0, -size, size)
+
+
 def tensors_of(samples: DenseSamples) -> dict[str, Tensor]:
     """Every tensor of samples, given and derived, by name."""
     names = [*(f.name for f in fields(samples)), *DERIVED]
-    return {name: value for name in names if isinstance(value := getattr(samples, name), Tensor)}
+    found = {name: value for name in names if isinstance(value := getattr(samples, name), Tensor)}
+    return found | {f"target_fields[{name!r}]": value for name, value in samples.target_fields.items()}

@@ -16,7 +16,7 @@ from . import state, values
 from .compare import slope_difference
 from .processes import TwoProcesses, two_processes_agree
 from .report import Check, Fault, Finding, run_checks
-from .subject import Subject, gradients
+from .subject import LossSubject, gradients
 from .values import WIDEN
 
 BOXES = {
@@ -79,7 +79,7 @@ def check_box_loss(
     run_checks(subject.title, subject, checks, skip)
 
 
-class BoxSubject(Subject):
+class BoxSubject(LossSubject):
     """A box loss that is checked."""
 
     kind, term = "box loss", "bbox_regression"

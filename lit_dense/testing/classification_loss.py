@@ -12,15 +12,14 @@ from ..criterion import Criterion
 from ..losses import LOSSES, DenseLoss, LossLike
 from ..part import Part
 from ..samples import IGNORED, DenseSamples
-from . import state, values
+from . import batches, state, values
 from .batches import with_leaves, with_logits
 from .compare import difference, slope_difference
 from .processes import TwoProcesses, two_processes_agree
 from .report import Check, Fault, Finding, run_checks
-from .subject import Subject, gradients
+from .subject import LossSubject, gradients
 from .values import ROUNDING, WIDEN
 
-EXTREMES = (0.0, 50.0, 1e4, float("inf"))
 HALF = {torch.float16: 2**-11, torch.bfloat16: 2**-8}
 """Half-precision types, and what rounding to them may change as a share of a number."""
 
@@ -73,7 +72,7 @@ def check_classification_loss(
     run_checks(subject.title, subject, checks, skip)
 
 
-class ClassificationSubject(Subject):
+class ClassificationSubject(LossSubject):
     """A classification loss that is checked."""
 
     kind, term = "classification loss", "classification"
@@ -112,7 +111,7 @@ class ClassificationSubject(Subject):
         return leaves[0]
 
 
-def gradient(subject: Subject) -> Iterator[Finding]:
+def gradient(subject: LossSubject) -> Iterator[Finding]:
     """The gradient at the logits is that of finite differences, in float64."""
     samples = subject.batch((2, 0), seed=2, levels=((2, 4),), per_object=2)
     logits = samples.logits.double()
@@ -135,20 +134,15 @@ def gradient(subject: Subject) -> Iterator[Finding]:
             )
 
 
-def extreme_logits(subject: Subject) -> Iterator[Finding]:
+def extreme_logits(subject: LossSubject) -> Iterator[Finding]:
     """Logits of 0, 50, 1e4 and infinity, of either sign, give finite values and gradients."""
     part, samples = subject.part_of(subject.trained()), subject.batch()
-    signs = {"all": torch.ones_like(samples.logits), "right": torch.full_like(samples.logits, -1.0)}
-    signs["right"][samples.positives, samples.pos_labels] = 1.0
-    signs["mixed"] = torch.where(samples.logits > 0, 1.0, -1.0)
     found = []
-    for size in EXTREMES:
-        for name, sign in signs.items():
-            for side, logits in (("+", torch.where(sign > 0, size, -size)), ("-", torch.where(sign > 0, -size, size))):
-                answers = subject.values_and_gradients(part, with_logits(samples, logits))
-                bad = [int((~a.isfinite()).sum()) for a in answers]
-                if any(bad):
-                    found.append(f"{side}{size:g} ({name}): {bad[0]} values and {bad[1]} derivatives")
+    for case, logits in batches.extreme_logits(samples):
+        answers = subject.values_and_gradients(part, with_logits(samples, logits))
+        bad = [int((~a.isfinite()).sum()) for a in answers]
+        if any(bad):
+            found.append(f"{case}: {bad[0]} values and {bad[1]} derivatives")
     if found:
         yield Fault(
             "finite values and derivatives at logits of 0, 50, 1e4 and infinity",
@@ -158,7 +152,7 @@ def extreme_logits(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def half_precision(subject: Subject) -> Iterator[Finding]:
+def half_precision(subject: LossSubject) -> Iterator[Finding]:
     """Logits in float16 and bfloat16 give the values and gradients that the same numbers give in float32."""
     part = subject.part_of(subject.trained())
     for dtype, rounding in HALF.items():
@@ -173,7 +167,7 @@ def half_precision(subject: Subject) -> Iterator[Finding]:
             yield Fault(f"a gradient of {dtype}, as the logits", f"{slopes.dtype}", WIDEN)
 
 
-def ignored_anchors(subject: Subject) -> Iterator[Finding]:
+def ignored_anchors(subject: LossSubject) -> Iterator[Finding]:
     """Ignored anchors get no gradient, and their logits change nothing."""
     batch = subject.batch()
     ignored = (batch.labels == IGNORED).unsqueeze(1)

@@ -26,6 +26,8 @@ TwoProcesses = Callable[..., list[Any]]
 OBJECTS = (3, 0, 5, 0)
 FIRST_OF_SECOND = (3, 1)
 """In each step, the first image of the second process: in the first step it has one image, without boxes."""
+OF_ANCHORS = ("gradient of the logits", "gradient of the deltas")
+"""What has one row for each anchor of a process."""
 TIMEOUT = 120.0
 
 
@@ -43,19 +45,25 @@ def two_processes_agree(subject: Subject, two_processes: TwoProcesses | None = N
     if errors := [a for a in answers if isinstance(a, str)]:
         yield Fault("no error in two processes", errors[0], _SAME_COLLECTIVES)
         return
-    one = _steps(subject, None)
-    for step, (expected, first, second) in enumerate(zip(one["steps"], *(a["steps"] for a in answers), strict=True)):
-        found = {"loss term": difference((first[0] + second[0]) / 2, expected[0], ROUNDING)}
-        for index, name in enumerate(("logits", "deltas"), start=1):
-            shared = torch.cat([first[index], second[index]]) / 2  # data-parallel training takes the mean
-            found[f"gradient of the {name}"] = difference(shared, expected[index], ROUNDING)
-        for what, seen in found.items():
-            if seen:
-                yield Fault(f"in step {step + 1} the {what} of one process with all images", seen, _REDUCE)
-    if seen := state_difference(answers[1]["state"], answers[0]["state"]):
-        yield Fault("the same state on both processes", seen, _REDUCE)
-    if seen := state_difference(answers[0]["state"], one["state"], ROUNDING):
-        yield Fault("the state of one process with all images", seen, _REDUCE)
+    for name, tried in subject.in_processes().items():
+        yield from _compared(_steps(tried, None), answers[0][name], answers[1][name], name and f"{name}: ")
+
+
+def _compared(one: dict[str, Any], first: dict[str, Any], second: dict[str, Any], prefix: str) -> Iterator[Fault]:
+    """What two processes found against what one found; data-parallel training takes the mean of both."""
+    for step, (whole, *parts) in enumerate(zip(one["steps"], first["steps"], second["steps"], strict=True)):
+        for name, expected in whole.items():
+            if any(name not in part for part in parts):
+                yield Fault(f"{prefix}in step {step + 1} the {name} on both processes", "a process without", _REDUCE)
+                continue
+            shared = [part[name] for part in parts]
+            mean = torch.cat(shared) / 2 if name in OF_ANCHORS else torch.stack(shared).mean(0)
+            if seen := difference(mean, expected, ROUNDING):
+                yield Fault(f"{prefix}in step {step + 1} the {name} of one process with all images", seen, _REDUCE)
+    if seen := state_difference(second["state"], first["state"]):
+        yield Fault(f"{prefix}the same state on both processes", seen, _REDUCE)
+    if seen := state_difference(first["state"], one["state"], ROUNDING):
+        yield Fault(f"{prefix}the state of one process with all images", seen, _REDUCE)
 
 
 _REDUCE = (
@@ -64,13 +72,15 @@ _REDUCE = (
 )
 _SAME_COLLECTIVES = (
     "call the methods of samples.reduce equally often on every process, also where there are no positives; in a script "
-    "call the kit under if __name__ == '__main__'; define the loss in a module that can be imported"
+    "call the kit under if __name__ == '__main__'; define the class in a module that can be imported"
 )
 
 
 def _steps(subject: Subject, rank: int | None) -> dict[str, Any]:
-    """Term, gradients and state of two steps: of all images, or of those of one of two processes."""
+    """Terms, gradients and state of two steps: of all images, or of those of one of two processes."""
     criterion = subject.criterion()
+    parameters = dict(subject.part_of(criterion).named_parameters())
+    names = [*OF_ANCHORS, *(f"gradient of {name}" for name in parameters)]
     steps = []
     for seed, border in enumerate(FIRST_OF_SECOND):
         samples = subject.batch(OBJECTS, seed=seed)
@@ -78,14 +88,17 @@ def _steps(subject: Subject, rank: int | None) -> dict[str, Any]:
             samples = images_of(samples, *((0, border), (border, len(OBJECTS)))[rank])
         reduce = Reduce(enabled=rank is not None)
         samples, leaves = with_leaves(replace(samples, reduce=reduce, step=criterion.step))
-        term = criterion(with_derived(samples))[subject.term]
-        steps.append((term.detach(), *gradients(term, leaves)))
+        terms = subject.own_terms(criterion(with_derived(samples)))
+        slopes = gradients(torch.stack(list(terms.values())).sum(), (*leaves, *parameters.values()))
+        found = {f"loss term {name}": term.detach() for name, term in terms.items()}
+        steps.append(found | dict(zip(names, slopes, strict=True)))
     return {"steps": steps, "state": copied_state(subject.part_of(criterion))}
 
 
 def _steps_of_rank(rank: int, payload: bytes) -> bytes:
     try:
-        return pickle.dumps(_steps(pickle.loads(payload), rank))
+        subject: Subject = pickle.loads(payload)
+        return pickle.dumps({name: _steps(tried, rank) for name, tried in subject.in_processes().items()})
     except Exception:  # reported by the process that asked
         return pickle.dumps(f"process {rank}: {traceback.format_exc()}")
 

@@ -115,7 +115,7 @@ def _findings(name: str, check: Check[SubjectT], subject: SubjectT) -> list[Find
         found.extend(check(subject))
     except Exception as error:  # whatever a stranger's loss raises
         seen = f"{type(error).__name__}: {str(error).strip()} ({place(traceback.extract_tb(error.__traceback__))})"
-        found.append(Fault("no error", seen, f"make the loss work on what the check {name!r} gives it"))
+        found.append(Fault("no error", seen, f"make it work on what the check {name!r} gives it"))
     return found
 
 

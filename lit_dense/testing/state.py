@@ -117,6 +117,9 @@ def spec(subject: Subject) -> Iterator[Finding]:
             f"{described}, which torch.load refuses: {str(error).splitlines()[0]}",
             "take numbers, words, lists, dicts or parts as arguments",
         )
+    with torch.no_grad():
+        for new, old in zip(rebuilt.parameters(), subject.part.parameters(), strict=True):
+            new.copy_(old)  # parameters start at random
     criterion = subject.criterion_with(rebuilt)
     criterion.receive_class_counts(subject.counts)
     criterion.prepare(subject.num_classes)

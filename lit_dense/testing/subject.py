@@ -2,7 +2,7 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,12 +25,10 @@ class Subject(ABC):
 
     Attributes:
         kind: What such parts are called.
-        term: The loss term that the part contributes to.
         extra_logits: Columns of the logits beyond one per class.
     """
 
     kind: str
-    term: str
     extra_logits: int = 0
 
     def __init__(self, part: Part, class_counts: ClassCounts | None = None) -> None:
@@ -58,15 +56,11 @@ class Subject(ABC):
 
     @abstractmethod
     def values(self, part: Part, samples: DenseSamples) -> Tensor:
-        """What the part says of samples: values in the order of anchors or of positives."""
+        """What the part says of samples."""
 
     @abstractmethod
-    def by_anchor(self, values: Tensor, samples: DenseSamples) -> Tensor:
-        """Values as one row per anchor, 0 for anchors that have none [A] or [A, 4]."""
-
-    @abstractmethod
-    def right_shape(self, values: Tensor, samples: DenseSamples) -> bool:
-        """Whether values have the shape that such a part gives."""
+    def own_terms(self, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Those of a criterion's loss terms that the part contributes to, each []."""
 
     @abstractmethod
     def own_leaf(self, leaves: tuple[Tensor, Tensor]) -> Tensor:
@@ -88,10 +82,14 @@ class Subject(ABC):
         return criterion
 
     def step(self, criterion: Criterion, samples: DenseSamples) -> Tensor:
-        """The criterion's term of a batch; a training step where gradients are enabled."""
+        """The sum of the part's terms of a batch; a training step where gradients are enabled."""
         with_step = replace(samples, step=criterion.step, epoch=criterion.epoch)
-        terms: dict[str, Tensor] = criterion(with_leaves(with_step)[0] if torch.is_grad_enabled() else with_step)
-        return terms[self.term].detach()
+        terms = criterion(with_leaves(with_step)[0] if torch.is_grad_enabled() else with_step)
+        return torch.stack(list(self.own_terms(terms).values())).sum().detach()
+
+    def in_processes(self) -> dict[str, "Subject"]:
+        """The subjects that are tried in two processes, and what to call them."""
+        return {"": self}
 
     def batch(self, objects: Sequence[int] = (3, 0, 5, 0), seed: int = 0, **how: Any) -> DenseSamples:
         """A batch with this part's columns; see :func:`~lit_dense.testing.batches.make_batch`."""
@@ -102,6 +100,28 @@ class Subject(ABC):
         samples, leaves = with_leaves(samples)
         values = self.values(part, samples)
         return values.detach(), gradients(values.sum(), (self.own_leaf(leaves),))[0]
+
+
+class LossSubject(Subject):
+    """A loss that is checked.
+
+    Attributes:
+        term: The loss term that the loss contributes to.
+    """
+
+    term: str
+
+    @abstractmethod
+    def by_anchor(self, values: Tensor, samples: DenseSamples) -> Tensor:
+        """Values, in the order of anchors or of positives, as one row per anchor; 0 for others [A] or [A, 4]."""
+
+    @abstractmethod
+    def right_shape(self, values: Tensor, samples: DenseSamples) -> bool:
+        """Whether values have the shape that such a part gives."""
+
+    def own_terms(self, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The one term."""
+        return {self.term: terms[self.term]}
 
 
 def gradients(total: Tensor, leaves: Sequence[Tensor]) -> tuple[Tensor, ...]:

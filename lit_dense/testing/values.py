@@ -9,14 +9,14 @@ from .batches import all_ignored, shuffled, tensors_of, with_leaves
 from .compare import difference
 from .host_sync import host_reads
 from .report import Fault, Finding, NotRun
-from .subject import Subject, gradients
+from .subject import LossSubject, Subject, gradients
 
 ROUNDING = 1e-5
 """Of float32 sums in another order, as a share of the largest number."""
 WIDEN = "compute in float32 or wider: x.to(torch.promote_types(x.dtype, torch.float32)), or write a SigmoidLoss"
 
 
-def shape(subject: Subject) -> Iterator[Finding]:
+def shape(subject: LossSubject) -> Iterator[Finding]:
     """Values have the right shape, are float32 and part of the graph."""
     samples, leaves = with_leaves(subject.batch())
     values = subject.values(subject.part_of(subject.criterion()), samples)
@@ -29,7 +29,7 @@ def shape(subject: Subject) -> Iterator[Finding]:
         )
     if values.dtype != torch.float32:
         yield Fault("float32 values", f"{values.dtype}", WIDEN)
-    if not _reaches(values.sum(), subject.own_leaf(leaves)):
+    if not reaches(values.sum(), subject.own_leaf(leaves)):
         yield Fault(
             "values that are connected to the predictions",
             "values without a graph",
@@ -37,15 +37,9 @@ def shape(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def hard_batches(subject: Subject) -> Iterator[Finding]:
+def hard_batches(subject: LossSubject) -> Iterator[Finding]:
     """Batches without anchors, without positives, with one, and with all anchors ignored: finite and connected."""
-    cases = {
-        "no anchors": subject.batch((0,), levels=((0, 0),)),
-        "no positives": subject.batch((0, 0)),
-        "one positive": subject.batch((1,), per_object=1),
-        "all anchors ignored": all_ignored(subject.batch()),
-    }
-    for case, batch in cases.items():
+    for case, batch in hard_cases(subject).items():
         for criterion, when in ((subject.criterion(), "in the first step"), (subject.trained(), "after two steps")):
             samples, leaves = with_leaves(batch)
             part, leaf = subject.part_of(criterion), subject.own_leaf(leaves)
@@ -58,7 +52,7 @@ def hard_batches(subject: Subject) -> Iterator[Finding]:
                 (not bool(values.isfinite().all()), "values that are not finite"),
                 (not bool(term.isfinite()), f"the loss term {term.item()}"),
                 (not bool(gradient.isfinite().all()), "gradients that are not finite"),
-                (not _reaches(subject.values(part, samples).sum(), leaf), "values without a graph"),
+                (not reaches(subject.values(part, samples).sum(), leaf), "values without a graph"),
             ]
             if seen := [text for wrong, text in problems if wrong]:
                 yield Fault(
@@ -69,13 +63,24 @@ def hard_batches(subject: Subject) -> Iterator[Finding]:
                 )
 
 
-def _reaches(total: torch.Tensor, leaf: torch.Tensor) -> bool:
+def hard_cases(subject: Subject) -> dict[str, DenseSamples]:
+    """Batches of which something is missing, and what to call them."""
+    return {
+        "no anchors": subject.batch((0,), levels=((0, 0),)),
+        "no positives": subject.batch((0, 0)),
+        "one positive": subject.batch((1,), per_object=1),
+        "all anchors ignored": all_ignored(subject.batch()),
+    }
+
+
+def reaches(total: torch.Tensor, leaf: torch.Tensor) -> bool:
+    """Whether a number's graph leads to a leaf."""
     if not total.requires_grad:
         return False
     return torch.autograd.grad(total, leaf, allow_unused=True, retain_graph=True)[0] is not None
 
 
-def order_of_anchors(subject: Subject) -> Iterator[Finding]:
+def order_of_anchors(subject: LossSubject) -> Iterator[Finding]:
     """Anchors of one level of one image in another order give the same values in that order."""
     part, samples = subject.part_of(subject.trained()), subject.batch()
     other, order = shuffled(samples)
@@ -88,7 +93,7 @@ def order_of_anchors(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def inputs_untouched(subject: Subject) -> Iterator[Finding]:
+def inputs_untouched(subject: LossSubject) -> Iterator[Finding]:
     """The tensors of the batch are the same after the forward and the backward pass."""
     samples, leaves = with_leaves(subject.batch())
     before = {name: tensor.detach().clone() for name, tensor in tensors_of(samples).items()}
@@ -113,11 +118,11 @@ def autocast(subject: Subject) -> Iterator[Finding]:
         yield Fault(
             "the same loss term under autocast, for the criterion leaves it",
             seen,
-            "do not enter torch.autocast within the loss",
+            "do not enter torch.autocast within forward",
         )
 
 
-def compiled(subject: Subject) -> Iterator[Finding]:
+def compiled(subject: LossSubject) -> Iterator[Finding]:
     """``torch.compile`` gives the same values and gradients; it is traced, no compiler is needed."""
     if reason := _no_dynamo():
         yield NotRun(reason)
@@ -144,7 +149,7 @@ def _no_dynamo() -> str | None:
     return None if is_dynamo_supported() else "dynamo does not support this Python or system"
 
 
-def no_host_sync(subject: Subject) -> Iterator[Finding]:
+def no_host_sync(subject: LossSubject) -> Iterator[Finding]:
     """Forward and backward pass read no numbers on the host, for which a GPU would be waited for."""
     part, (samples, leaves) = subject.part_of(subject.trained()), with_leaves(subject.batch())
 
