@@ -8,6 +8,8 @@ from lit_dense.losses import LOSSES, BCELoss, FocalLoss
 from tests.detectors import COUNTS, NUM_CLASSES
 from tests.test_criterion import samples_of
 
+PLAIN_BCE = {"class_path": "focal_star", "init_args": {"gamma": 1.0, "beta": 0.0}}  # without a weight of one half
+
 
 def ready(name):
     """A loss that knows the classes and their counts."""
@@ -65,3 +67,44 @@ def test_arguments_out_of_range_are_named():
         LOSSES.build({"class_path": "federated", "init_args": {"loss": "softmax"}})
     with pytest.raises(UsageError, match=r"eql: frequencies must be numbers of at least 0, not -1.0 \(class 1\)"):
         LOSSES.build({"class_path": "eql", "init_args": {"frequencies": [1, -1]}})
+
+
+@pytest.mark.parametrize(
+    ("loss", "same"),
+    [
+        ({"class_path": "federated", "init_args": {"loss": "focal", "image_counts": [1, 1, 1, 1]}}, "focal"),
+        ({"class_path": "eql", "init_args": {"threshold": 0.0}}, PLAIN_BCE),
+        ("eql_v2", PLAIN_BCE),
+        ("efl", "focal"),
+        ({"class_path": "asl", "init_args": {"gamma_pos": 0, "gamma_neg": 0, "margin": 0}}, PLAIN_BCE),
+    ],
+    ids=str,
+)
+def test_losses_that_start_as_another(loss, same):
+    samples = samples_of((3, 0, 4))
+    one, other = (ready(part)(samples.logits, samples.labels, samples) for part in (loss, same))
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_federated_heeds_the_same_classes_for_the_same_step_and_others_later():
+    samples = samples_of((1,))
+    loss = ready({"class_path": "federated", "init_args": {"num_classes": 2}})
+    drawn = {}
+    for step in (0, 0, 1, 2, 3, 4, 5):
+        object.__setattr__(samples, "step", step)
+        heeded = loss.heeded_classes(samples)
+        assert heeded[samples.gt_labels].all()
+        assert not heeded[3] or (samples.gt_labels == 3).any()  # no image shows it
+        assert torch.equal(drawn.setdefault(step, heeded), heeded)
+    assert len({tuple(heeded.tolist()) for heeded in drawn.values()}) > 1
+
+
+def test_gradient_sums_of_classes_grow_with_every_step_and_turn_weights():
+    samples, loss = samples_of((4, 5)), ready("eql_v2")
+    first = loss(samples.logits, samples.labels, samples)
+    loss.commit()
+    again = loss(samples.logits, samples.labels, samples)
+    assert (loss.negative_gradients > 0).all()
+    assert loss.ratio().min() < 0.5  # background pushes classes down
+    assert again[samples.labels == -1].sum() < first[samples.labels == -1].sum()
+    assert again[samples.positives].sum() > first[samples.positives].sum()
