@@ -83,7 +83,7 @@ class Weighter(Part):
         """
         raise NotImplementedError
 
-    def strength(self, step: int) -> float:
+    def _share_at(self, step: int) -> float:
         """How much the weighter counts at a training step, from 0 to 1."""
         if step < self.warmup_steps:
             return 0.0
@@ -98,7 +98,7 @@ class Weighter(Part):
         if not torch.is_grad_enabled():
             return Weights()
         answer: Weights = self(samples, values)
-        strength = self.strength(samples.step)
+        strength = self._share_at(samples.step)
         if strength == 1:
             return answer
         return Weights(
@@ -111,4 +111,4 @@ class Weighter(Part):
         """Soft targets as far as they count at the batch's step; None in evaluation."""
         if not torch.is_grad_enabled():
             return None
-        return 1 + self.strength(samples.step) * (self.soft_targets(samples) - 1)
+        return 1 + self._share_at(samples.step) * (self.soft_targets(samples) - 1)
