@@ -305,6 +305,6 @@ def schedule(subject: WeighterSubject) -> Iterator[Finding]:
 
 
 _SCHEDULE = (
-    "pass **schedule on to super().__init__, and leave strength, scheduled and scheduled_soft_targets as they are: "
+    "pass **schedule on to super().__init__, and leave scheduled and scheduled_soft_targets as they are: "
     "they go from 1, or from 0 for an extra term, to what forward says"
 )
