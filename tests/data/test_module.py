@@ -12,14 +12,6 @@ from lit_dense.errors import UsageError
 from .coco_files import CATEGORIES, box_entry, image_entry, write_coco, write_json
 
 
-@pytest.fixture
-def folder(tmp_path):
-    write_coco(tmp_path, 8)
-    write_coco(tmp_path, 4, "val", first_id=21)
-    write_coco(tmp_path, 3, "test", first_id=31)
-    return tmp_path
-
-
 def make(folder, *splits, **options):
     files = {}
     for split in splits or ("train", "val", "test"):
@@ -46,43 +38,6 @@ def test_from_files_to_batches(folder):
     assert sorted(image_ids(data.train_dataloader())) == list(range(1, 9))
     assert image_ids(data.val_dataloader()) == [21, 22, 23, 24]
     assert sum(len(t["boxes"]) == 0 for _, targets in data.train_dataloader() for t in targets) >= 2
-
-
-def weigh(folder, name="train", **weights):
-    """Gives annotation n the weight n / 2, but those of the given ids (``a3`` for 3) others."""
-    content = json.loads((folder / f"{name}.json").read_text())
-    for entry in content["annotations"]:
-        entry["hard"] = weights.get(f"a{entry['id']}", entry["id"] / 2)
-    (folder / f"{name}.json").write_text(json.dumps(content))
-
-
-@pytest.mark.parametrize("options", [{"val_split": 0.25}, {"val_split": 0, "transforms": []}])
-def test_batches_have_the_weights_of_their_images(folder, options):
-    weigh(folder)
-    data = make(folder, "train", weight_key="hard", **options)
-    data.setup("fit")
-    entries = json.loads((folder / "train.json").read_text())["annotations"]
-    seen = [target for _, targets in data.train_dataloader() for target in targets]
-    assert any(len(target["boxes"]) == 0 for target in seen)
-    for target in seen:
-        own = [entry["hard"] for entry in entries if entry["image_id"] == target["image_id"]]
-        assert target["weight"].tolist() == own
-        assert target["weight"].dtype == torch.float32
-
-
-def test_bad_weights_warn_once_and_are_errors_where_strict(folder):
-    weigh(folder, a2=-1, a3=None)
-    data = make(folder, weight_key="hard")
-    with pytest.warns(
-        UserWarning, match=r"(?s)train\.json.*weights that are .*: 2 \(1 is taken\).*hard is -1"
-    ) as caught:
-        data.setup("fit")
-    assert len([w for w in caught if "repaired" in str(w.message)]) == 1
-    assert data.data["train"].weight[1:3].tolist() == [1, 1]
-    assert data.data["val"].weight.tolist() == [1] * len(data.data["val"].boxes)  # no key in that file
-    with pytest.raises(DataError, match=r"annotation 3 of image .*: hard is no number"):
-        make(folder, weight_key="hard", strict=True).setup("fit")
-    make(folder, strict=True).setup("fit")
 
 
 def test_a_stage_reads_what_it_needs_once(folder):

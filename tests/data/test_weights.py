@@ -7,7 +7,9 @@ import torch
 from lightning.pytorch import Trainer
 
 from lit_dense import CocoDataModule, LitRetinaNet
+from lit_dense.data import DataError
 from tests.coco_files import data_arguments, write_coco
+from tests.data.test_module import make
 from tests.detectors import small_retinanet
 
 
@@ -73,3 +75,40 @@ def test_an_object_of_weight_0_teaches_nothing(step):
     _, heeded = step([1] * 6)
     _, of_other_class = step([1] * 6, flip=0)
     assert not torch.equal(heeded, of_other_class)
+
+
+def weigh(folder, name="train", **weights):
+    """Gives annotation n the weight n / 2, but those of the given ids (``a3`` for 3) others."""
+    content = json.loads((folder / f"{name}.json").read_text())
+    for entry in content["annotations"]:
+        entry["hard"] = weights.get(f"a{entry['id']}", entry["id"] / 2)
+    (folder / f"{name}.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("options", [{"val_split": 0.25}, {"val_split": 0, "transforms": []}])
+def test_batches_have_the_weights_of_their_images(folder, options):
+    weigh(folder)
+    data = make(folder, "train", weight_key="hard", **options)
+    data.setup("fit")
+    entries = json.loads((folder / "train.json").read_text())["annotations"]
+    seen = [target for _, targets in data.train_dataloader() for target in targets]
+    assert any(len(target["boxes"]) == 0 for target in seen)
+    for target in seen:
+        own = [entry["hard"] for entry in entries if entry["image_id"] == target["image_id"]]
+        assert target["weight"].tolist() == own
+        assert target["weight"].dtype == torch.float32
+
+
+def test_bad_weights_warn_once_and_are_errors_where_strict(folder):
+    weigh(folder, a2=-1, a3=None)
+    data = make(folder, weight_key="hard")
+    with pytest.warns(
+        UserWarning, match=r"(?s)train\.json.*weights that are .*: 2 \(1 is taken\).*hard is -1"
+    ) as caught:
+        data.setup("fit")
+    assert len([w for w in caught if "repaired" in str(w.message)]) == 1
+    assert data.data["train"].weight[1:3].tolist() == [1, 1]
+    assert data.data["val"].weight.tolist() == [1] * len(data.data["val"].boxes)  # no key in that file
+    with pytest.raises(DataError, match=r"annotation 3 of image .*: hard is no number"):
+        make(folder, weight_key="hard", strict=True).setup("fit")
+    make(folder, strict=True).setup("fit")

@@ -1,0 +1,14 @@
+"""Fixtures of the tests of data."""
+
+import pytest
+
+from .coco_files import write_coco
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with three splits."""
+    write_coco(tmp_path, 8)
+    write_coco(tmp_path, 4, "val", first_id=21)
+    write_coco(tmp_path, 3, "test", first_id=31)
+    return tmp_path
