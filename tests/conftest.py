@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 import torch.distributed as dist
@@ -23,6 +24,9 @@ from lit_dense.weighters import WEIGHTERS
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"
 WORLD_SIZE = 2
+
+hypothesis.settings.register_profile("busy machines", deadline=None, max_examples=50)
+hypothesis.settings.load_profile("busy machines")
 
 collect_ignore = ["plugins"]  # packages of their own, which the tests install
 

@@ -309,7 +309,7 @@ entries = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(entries, max_size=12))
 def test_what_is_left_is_sound_and_what_is_lost_is_told(folder, tmp_path_factory, annotations):
     path = write_json(folder / "property.json", [image_entry(n) for n in (2, 1, 3)], annotations)

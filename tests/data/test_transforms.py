@@ -88,7 +88,7 @@ def test_other_arguments_on_the_command_line(config, tmp_path):
         parse("--data.labels=other")
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**31), st.integers(20, 60), st.integers(20, 60))
 def test_the_default_keeps_the_canvas_and_boxes_within_it(seed, height, width):
     torch.manual_seed(seed)

@@ -57,7 +57,7 @@ def random_images(draw):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(images=random_images())
 def test_equals_pycocotools(backend, images):
     assert compute(images, backend=backend) == pytest.approx(reference(images), abs=1e-6)
