@@ -24,7 +24,10 @@ from statistics import mean
 from lit_dense.losses import LOSSES
 
 DEMO = Path(__file__).parents[1] / "configs" / "demo.yaml"
-ARGUMENTS = {"federated": ["--model.loss.num_classes=5"]}  # of the demo's ten; its default is more than there are
+ARGUMENTS = {
+    "federated": ["--model.loss.num_classes=5"],  # of the demo's ten; its default is more than there are
+    "cleanliness": ["--model.assigner=null"],  # it brings its own
+}
 
 
 def train(run: str, seed: int, options: argparse.Namespace, extra: list[str]) -> dict[str, float]:
@@ -36,7 +39,8 @@ def train(run: str, seed: int, options: argparse.Namespace, extra: list[str]) ->
     loss, *weighters = run.split("+")
     command = [
         *(sys.executable, "-m", "lit_dense", "fit", f"--config={options.config}", f"--seed_everything={seed}"),
-        *(f"--model.loss={loss}", *ARGUMENTS.get(loss, []), f"--model.weighters=[{','.join(weighters)}]"),
+        *(f"--model.loss={loss}", f"--model.weighters=[{','.join(weighters)}]"),
+        *(argument for part in (loss, *weighters) for argument in ARGUMENTS.get(part, [])),
         *(f"--trainer.max_steps={steps}", "--trainer.max_epochs=-1"),
         *(f"--trainer.val_check_interval={steps // 2}", "--trainer.check_val_every_n_epoch=null"),
         *("--trainer.logger=lightning.pytorch.loggers.CSVLogger", f"--trainer.logger.save_dir={folder}"),
