@@ -125,7 +125,7 @@ class CountsAtOnce(Of):
     def weights(self, samples, values):
         return torch.full_like(values.classification, 0.5)
 
-    def strength(self, step):
+    def _share_at(self, step):
         return 1.0
 
 
@@ -245,7 +245,7 @@ def test_the_report_says_what_is_checked_and_what_was_seen():
     assert lines[0] == "The weighter CountsAtOnce(warmup_steps=1, fade_steps=0): 1 of 1 checks failed."
     assert lines[3].startswith("  expected: the terms of the losses alone, and extra terms of 0, in step 0 of 2")
     assert lines[4].startswith("  seen    : classification: 1 of 1 numbers differ")
-    assert "leave strength, scheduled and scheduled_soft_targets as they are" in lines[5]
+    assert "leave scheduled and scheduled_soft_targets as they are" in lines[5]
 
 
 def test_an_unknown_check_is_refused():
