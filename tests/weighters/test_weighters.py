@@ -1,5 +1,7 @@
 """What weighters do to the terms of a batch."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -7,9 +9,11 @@ from lit_dense.criterion import Criterion
 from lit_dense.errors import UsageError
 from lit_dense.head import patch
 from lit_dense.losses import FocalLoss
+from lit_dense.reduce import Reduce
 from lit_dense.weighters import (
     WEIGHTERS,
     CleanlinessWeighter,
+    LossValues,
     OHEMWeighter,
     PISAWeighter,
     SWNWeighter,
@@ -182,3 +186,28 @@ def test_weighters_compose():
     found = terms("pisa", "ohem", "swn", "class_balanced", samples=samples, loss="ghm", box_loss="giou")
     assert set(found) == {"classification", "bbox_regression", "carl", "swn_classification", "swn_box"}
     assert all(term.isfinite() for term in found.values())
+
+
+class Fixed(torch.nn.Module):
+    """A predictor that says of three anchors what it is told, and nothing of the grid."""
+
+    def __init__(self, m):
+        super().__init__()
+        self.m = torch.tensor(m)
+
+    def forward(self, features):
+        return self.m if len(features) == 3 else torch.zeros(len(features), 2)
+
+
+def test_swn_worked_value():
+    weighter = SWNWeighter()
+    weighter.predictor = Fixed([[0.2, 0.1], [-0.4, 0.1], [2.6, 0.1]])
+    nothing, reduce = torch.zeros(3), Reduce(enabled=False)
+    samples = SimpleNamespace(positives=torch.arange(3), pos_ious=nothing, pos_score_logits=nothing, reduce=reduce)
+    costs, boxes = torch.tensor([0.3, 0.1, 0.5]), torch.tensor([0.5, 0.2, 0.1])
+    answer = weighter(samples, LossValues(costs, boxes, boxes, torch.ones(1), torch.ones(1)))
+    assert answer.classification.tolist() == pytest.approx([0.548812] * 3, abs=1e-6)
+    assert (answer.classification * costs).sum().item() == pytest.approx(0.493930, abs=1e-5)
+    assert (answer.box * boxes).sum().item() == pytest.approx(0.723870, abs=1e-5)
+    assert answer.extra["swn_classification"].item() == pytest.approx(0.3, abs=1e-6)
+    assert answer.extra["swn_box"].item() == pytest.approx(0.05, abs=1e-6)
