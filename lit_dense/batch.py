@@ -39,12 +39,13 @@ def _without_crowd(target: dict[str, Any]) -> dict[str, Any]:
 
 
 def metric_targets(targets: Sequence[dict[str, Any]]) -> list[dict[str, Tensor]]:
-    """What of the targets the metric takes: boxes, labels, and where they are given areas and crowds.
+    """What of the targets the metric takes: boxes, labels, and where they are given areas, crowds and LVIS's lists.
 
     Args:
         targets: Targets of whole images, crowd boxes included.
     """
-    return [{name: t[name] for name in ("boxes", "labels", "area", "iscrowd") if name in t} for t in targets]
+    names = ("boxes", "labels", "area", "iscrowd", "neg_labels", "not_exhaustive_labels")
+    return [{name: t[name] for name in names if name in t} for t in targets]
 
 
 def check_targets(targets: Sequence[dict[str, Any]], num_classes: int) -> None:

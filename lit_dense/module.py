@@ -20,7 +20,7 @@ from .errors import UsageError
 from .head import adopt, set_prior
 from .losses import LossLike
 from .metrics import DetectionMAP
-from .metrics.mean_ap import Backend
+from .metrics.evaluation import Protocol
 from .normalizers import NormalizerLike
 from .optim import OptimizerName, ScheduleName, WarmupSchedule, build_optimizer, parameter_groups
 from .pictures import keep_scores
@@ -72,7 +72,8 @@ class LitRetinaNet(LightningModule):
         eval_score_thresh: Smallest score that evaluation counts; low, for it must not decide a comparison.
         nms_thresh: IoU from which of two detections of a class only the better is kept.
         detections_per_img: Most detections of an image.
-        map_backend: What computes mAP.
+        eval_protocol: Whose rules mAP follows: ``coco``, or ``lvis`` for LVIS's partly annotated images.
+        frequency_bounds: Most training images of a rare and of a common class, for mAP of such classes.
 
     Raises:
         UsageError: If a name is unknown or arguments do not fit together.
@@ -112,7 +113,8 @@ class LitRetinaNet(LightningModule):
         eval_score_thresh: float = 0.001,
         nms_thresh: float = 0.5,
         detections_per_img: int = 300,
-        map_backend: Backend = "faster_coco_eval",
+        eval_protocol: Protocol = "coco",
+        frequency_bounds: Sequence[int] = (10, 100),
     ) -> None:
         super().__init__()
         native = "giou" if backbone == "retinanet_resnet50_fpn_v2" else "l1"
@@ -146,7 +148,8 @@ class LitRetinaNet(LightningModule):
         self.weight_decay, self.schedule = weight_decay, schedule
         self.warmup_steps, self.milestones = warmup_steps, milestones
         self.score_thresh, self.eval_score_thresh = score_thresh, eval_score_thresh
-        self.map_backend = map_backend
+        self.eval_protocol, self.frequency_bounds = eval_protocol, frequency_bounds
+        self.class_images: list[int] | None = None
         names = weights_categories(backbone, weights)
         self.categories: list[dict[str, Any]] | None = None
         if names is not None and num_classes == len(names) and not self.criterion.loss.extra_logits:
@@ -193,11 +196,10 @@ class LitRetinaNet(LightningModule):
         if stage == "fit":
             if (counts := getattr(data, "class_counts", None)) is not None:
                 self.criterion.receive_class_counts(counts)
+                self.class_images = counts.images.tolist()
             self.criterion.check_ready()
         if stage != "predict":
-            names = _unique_names(self.categories) if self.categories else None
-            self.val_map = DetectionMAP(class_names=names, backend=self.map_backend)
-            self.test_map = DetectionMAP(class_names=names, backend=self.map_backend)
+            self._make_metrics()
 
     def unpack_batch(self, batch: Any) -> Batch:
         """Images and targets of a batch; override it for another format.
@@ -270,7 +272,11 @@ class LitRetinaNet(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what rebuilds this module as plain data: its parts, also where a subclass saved objects, and classes."""
-        checkpoint["lit_dense"] = {"criterion": self.criterion.spec, "categories": self.categories}
+        checkpoint["lit_dense"] = {
+            "criterion": self.criterion.spec,
+            "categories": self.categories,
+            "class_images": self.class_images,
+        }
         saved = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
         saved.update({name: part for name, part in self.criterion.spec.items() if name in saved})
         if "num_classes" in saved:
@@ -281,6 +287,9 @@ class LitRetinaNet(LightningModule):
         self.configure_model()
         saved = checkpoint.get("lit_dense", {})
         self.categories = self.categories or saved.get("categories")
+        self.class_images = self.class_images or saved.get("class_images")
+        if "val_map" in self._modules:  # Trainer.test reads the checkpoint after setup
+            self._make_metrics()
         for name, part in saved.get("criterion", {}).items():
             if part != self.criterion.spec[name]:
                 rank_zero_warn(
@@ -306,6 +315,13 @@ class LitRetinaNet(LightningModule):
         # every process has these numbers already; without sync_dist Lightning would warn of it for each
         self.log_dict(shown, sync_dist=True, prog_bar=True)
         self.log_dict(named, sync_dist=True)
+
+    def _make_metrics(self) -> None:
+        names = _unique_names(self.categories) if self.categories else None
+        counts = self.class_images if len(names or ()) == len(self.class_images or ()) else None
+        self.val_map, self.test_map = (
+            DetectionMAP(names, self.eval_protocol, None, counts, self.frequency_bounds) for _ in range(2)
+        )
 
     def _num_classes_of_data(self) -> int:
         trainer = self._trainer

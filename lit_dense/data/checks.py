@@ -9,6 +9,7 @@ import numpy as np
 from .coco import Bools, CocoData, Floats, Ints
 from .coco_json import NO_ID, CocoJson, integer, short
 from .images import Header, read_headers
+from .lvis_json import read_federated
 from .problems import Problems
 
 ROUNDING = 0.02  # pixels: COCO's boxes have two decimals, so x + width may pass the border by a hundredth
@@ -199,6 +200,7 @@ def _check_boxes(
         area=np.where(clipped, np.minimum(area, box_area), area),
         iscrowd=table["iscrowd"][rows] != 0,
         weight=None if weight is None else weight[rows],
+        federated=read_federated(content, image_ids.tolist(), problems),
     )
 
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 from ..samples import ClassCounts
+from .federated import Federated
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -41,6 +42,7 @@ class CocoData:
         area: Of the object's mask where the file says it, else of its box, in square pixels, float32 [N].
         iscrowd: [N].
         weight: Of each box, where the file was read for one, float32 [N].
+        federated: What LVIS says of each image besides, where the file does.
     """
 
     path: Path
@@ -57,6 +59,7 @@ class CocoData:
     area: Floats
     iscrowd: Bools
     weight: Floats | None = None
+    federated: Federated | None = None
 
     @classmethod
     def without_boxes(cls, file_names: list[str], sizes: Ints) -> "CocoData":
@@ -104,6 +107,7 @@ class CocoData:
             area=self.area[rows],
             iscrowd=self.iscrowd[rows],
             weight=None if self.weight is None else self.weight[rows],
+            federated=self.federated and self.federated.select(indices.tolist()),
         )
 
     def labels(self, category_ids: Ints) -> Ints:

@@ -30,7 +30,7 @@ _TABLE = np.dtype(
 )
 _WEIGHT = struct.Struct("<d")
 _WEIGHTED_TABLE = np.dtype([*((name, _TABLE[name]) for name in _TABLE.names or ()), ("weight", "<f8")])
-_IMAGE_KEYS = ("id", "file_name", "width", "height")
+_IMAGE_KEYS = ("id", "file_name", "width", "height", "neg_category_ids", "not_exhaustive_category_ids")
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,9 @@ class CocoJson:
 
     Args:
         path: The file.
-        images: The entries of ``images``, each a dict with those of ``id``, ``file_name``, ``width`` and ``height``
-            that it had, or whatever else the file has in its place.
+        images: The entries of ``images``, each a dict with those of ``id``, ``file_name``, ``width``, ``height``,
+            ``neg_category_ids`` and ``not_exhaustive_category_ids`` that it had, or whatever else the file has in its
+            place.
         annotations: A structured array with the fields ``id``, ``image_id``, ``category_id``, ``bbox`` (x, y, width,
             height), ``area`` (NaN: not given) and ``iscrowd``; with a ``weight_key`` also ``weight`` (NaN: no number).
         categories: By ascending id.
@@ -123,8 +124,8 @@ class _Table:
 
     def keep(self, entry: dict[str, Any]) -> Any:
         """Called by the parser with every object: only what is needed of it goes on."""
-        if "file_name" in entry:
-            return {key: entry[key] for key in _IMAGE_KEYS if key in entry}
+        if "file_name" in entry or "coco_url" in entry:
+            return _image(entry)
         if "image_id" not in entry and "bbox" not in entry:
             return entry
         row = _Row(len(self.buffer) // self.row_size)
@@ -186,6 +187,13 @@ class _Table:
         kept = [row for row in rows if type(row) is _Row and row not in self.broken]
         table: npt.NDArray[np.void] = np.frombuffer(self.buffer, self.dtype)[np.array(kept, np.int64)]
         return table
+
+
+def _image(entry: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: entry[key] for key in _IMAGE_KEYS if key in entry}
+    if "file_name" not in kept:  # LVIS names COCO's folder and file in the address alone
+        kept["file_name"] = "/".join(str(entry["coco_url"]).split("/")[-2:])
+    return kept
 
 
 def _is_number(value: Any) -> bool:

@@ -25,10 +25,11 @@ class CocoDataset(Dataset[Sample]):
 
     An item is an image, uint8 [3, H, W] in RGB, and a dict: ``boxes`` (x1, y1, x2, y2) float32 [N, 4], ``labels``
     int64 [N], ``area`` float32 [N], ``iscrowd`` int64 [N], ``weight`` float32 [N] where the data has weights,
-    ``image_id``, ``file_name`` and ``orig_size`` (height and width before the transforms). An image without boxes has
-    N = 0. With transforms, boxes are clipped to the image, those with a side below one pixel removed, and areas scaled
-    as the boxes' areas are: near enough to tell large from small in training, but not the mask's area that COCO
-    evaluates with, so leave evaluation data untransformed.
+    ``neg_labels`` and ``not_exhaustive_labels`` where it is LVIS's, ``image_id``, ``file_name`` and ``orig_size``
+    (height and width before the transforms). An image without boxes has N = 0. With transforms, boxes are clipped to
+    the image, those with a side below one pixel removed, and areas scaled as the boxes' areas are: near enough to tell
+    large from small in training, but not the mask's area that COCO evaluates with, so leave evaluation data
+    untransformed.
 
     An item is asked for by an int or a :class:`~lit_dense.data.Draw`: with the latter, its transforms draw the numbers
     that follow from the seed, and the generators of torch (CPU), numpy and Python are left as they were.
@@ -42,6 +43,7 @@ class CocoDataset(Dataset[Sample]):
     def __init__(self, data: CocoData, category_ids: Ints, transforms: Callable[..., Any] | None = None) -> None:
         self.data = data
         self.labels = data.labels(category_ids)
+        self.category_ids = category_ids
         self.transforms = transforms
 
     def __len__(self) -> int:
@@ -71,10 +73,17 @@ class CocoDataset(Dataset[Sample]):
         return image, {
             "boxes": boxes,
             **fields,
+            **self._federated(index),
             "image_id": int(data.image_ids[index]),
             "file_name": data.file_names[index],
             "orig_size": tuple(size),
         }
+
+    def _federated(self, index: int) -> dict[str, Tensor]:
+        if self.data.federated is None:
+            return {}
+        absent, partial = (np.searchsorted(self.category_ids, ids.row(index)) for ids in self.data.federated)
+        return {"neg_labels": torch.from_numpy(absent), "not_exhaustive_labels": torch.from_numpy(partial)}
 
     def _read(self, index: int) -> tv_tensors.Image:
         path = self.data.folder / self.data.file_names[index]

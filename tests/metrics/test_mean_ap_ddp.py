@@ -1,6 +1,7 @@
 """DetectionMAP on two processes equals DetectionMAP on one that sees each image once."""
 
 import contextlib
+import warnings
 from unittest import mock
 
 import pytest
@@ -50,6 +51,28 @@ def test_two_processes_equal_one(two_processes, share):
     (first, first_calls), (second, second_calls) = two_processes(computed_on, shards)
     assert first == second == expected
     assert first_calls == second_calls == 7  # whatever a process holds
+
+
+@pytest.mark.ddp
+def test_curves_and_confusion_matrix_are_shared_and_the_first_process_has_the_rows(two_processes):
+    whole = evaluated(0, [range(8)])
+    first, second = two_processes(evaluated, [range(3), range(3, 8)])
+    for mine in (first, second):
+        assert mine.numbers == whole.numbers
+        for name in ("ap", "ap_50", "precision_50", "scores_50", "confusion"):
+            assert (getattr(mine, name) == getattr(whole, name)).all()
+    assert first.rows.image_ids.tolist() == whole.rows.image_ids.tolist()
+    assert second.rows is None
+
+
+def evaluated(rank, shards):
+    images = make_images(8)
+    metric = DetectionMAP(NAMES)
+    update(metric, [images[i] for i in shards[rank]])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The ``compute`` method")
+        metric.compute()
+    return metric.evaluation
 
 
 @pytest.mark.ddp

@@ -1,0 +1,27 @@
+"""LVIS's groups of classes by how often the training set has them."""
+
+from collections.abc import Sequence
+
+GROUPS = ("rare", "common", "frequent")
+
+
+def frequency_groups(class_images: Sequence[int], bounds: Sequence[int] = (10, 100)) -> dict[str, list[int]]:
+    """The labels of rare, common and frequent classes: LVIS, https://arxiv.org/abs/1908.03195.
+
+    Args:
+        class_images: Number of training images with an object of each class [K].
+        bounds: Most images of a rare and of a common class.
+
+    Raises:
+        ValueError: If the bounds are not two ascending numbers of at least 0.
+
+    Example:
+        >>> frequency_groups([3, 5000, 40])
+        {'rare': [0], 'common': [2], 'frequent': [1]}
+    """
+    if len(bounds) != 2 or not 0 <= bounds[0] < bounds[1]:
+        raise ValueError(f"bounds must be two ascending numbers of images, such as (10, 100); got {tuple(bounds)}.")
+    groups: dict[str, list[int]] = {group: [] for group in GROUPS}
+    for label, images in enumerate(class_images):
+        groups[GROUPS[(images > bounds[0]) + (images > bounds[1])]].append(label)
+    return groups
