@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .metrics import DetectionMAP as DetectionMAP
     from .module import LitRetinaNet as LitRetinaNet
     from .normalizers import Normalizer as Normalizer
+    from .samplers import ImageSampler as ImageSampler
     from .samples import DenseSamples as DenseSamples
     from .weighters import Weighter as Weighter
     from .weighters import Weights as Weights
@@ -37,6 +38,7 @@ _WHERE = {
     "DenseSamples": "samples",
     "DetectionMAP": "metrics",
     "Elements": "functional",
+    "ImageSampler": "samplers",
     "LitRetinaNet": "module",
     "Normalizer": "normalizers",
     "SigmoidLoss": "losses",

@@ -13,11 +13,12 @@ from pathlib import Path
 from .errors import NonFiniteLossError, UsageError
 
 GROUPS = {
-    "losses": "loss",
-    "box_losses": "box_loss",
-    "weighters": "weighters",
-    "assigners": "assigner",
-    "normalizers": "normalizer",
+    "losses": "model.loss",
+    "box_losses": "model.box_loss",
+    "weighters": "model.weighters",
+    "assigners": "model.assigner",
+    "normalizers": "model.normalizer",
+    "samplers": "data.sampler",
 }
 """Entry-point groups, and the argument that takes their names."""
 
@@ -36,13 +37,23 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.path.insert(0, here)  # --model.loss=mylocal.MyLoss works as it does under `python train.py`
     # before torch is imported: threads that spin while they wait make a run on a busy CPU several times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from .lightning_cli import run
-
     try:
+        from .lightning_cli import run
+
         run(words)
-    except (UsageError, NonFiniteLossError) as error:
-        print(f"lit-dense: {error}", file=sys.stderr)
+    except (ValueError, NonFiniteLossError) as error:
+        message = _for_people(error)
+        if message is None:
+            raise
+        print(f"lit-dense: {message}", file=sys.stderr)
         sys.exit(1)
+
+
+def _for_people(error: BaseException | None) -> str | None:
+    """The message of the error that is meant for the user; jsonargparse wraps one of an optional part in its own."""
+    while error is not None and not isinstance(error, UsageError | NonFiniteLossError):
+        error = error.__cause__
+    return None if error is None else str(error)
 
 
 def list_names() -> str:
@@ -52,5 +63,5 @@ def list_names() -> str:
         points = sorted(entry_points(group=f"lit_dense.{group}"), key=lambda p: p.name)
         for point in points:
             package = f"{point.dist.name} {point.dist.version}" if point.dist else "?"
-            lines.append(f"{group:<12}--model.{argument}={point.name:<16}{package}")
+            lines.append(f"{group:<12}--{argument}={point.name:<16}{package}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The base of everything a criterion is made of: arguments that are remembered, state that is committed once."""
+"""The base of everything that is chosen by name: arguments that are remembered, state that is committed once."""
 
 import inspect
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Part(nn.Module):
-    """A loss, box loss, weighter, assigner or normalizer.
+    """A loss, box loss, weighter, assigner, normalizer or sampler.
 
     A part remembers the arguments of its constructor, so that a checkpoint can describe it as plain data. State that
     changes as training goes on lives in buffers: ``forward`` reads them and stages their next values, and the

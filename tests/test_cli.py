@@ -170,6 +170,22 @@ def test_arguments_that_are_not_accepted(door, config, capsys):
     assert "Expected a <class 'float'>. Got value: abc" in said
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--data.sampler=repeat_factor", "--data.sampler.threshold=2"], "repeat_factor: threshold must be in [0, 1]"),
+        (["--model.box_loss=smooth_l1", "--model.box_loss.beta=-1"], "smooth_l1: beta must be at least 0, not -1"),
+        (["--model.loss=focal", "--model.loss.gamma=-1"], "gamma must be at least 0, not -1"),
+    ],
+)
+def test_arguments_out_of_range_are_one_line(config, capsys, words, said):
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", f"--config={config}", *words])
+    assert stop.value.code == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lit-dense: ")]
+    assert said in line
+
+
 @DOORS
 def test_plugins_that_are_broken_or_claim_one_name(door, config, capsys, plugins):
     plugins("good", "broken", "clash")

@@ -1,6 +1,7 @@
 """The data module: COCO files and folders of images for training, evaluation and prediction."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from ..errors import UsageError, check_range
+from ..samplers import SAMPLERS, SamplerLike
 from ..samples import ClassCounts
 from .coco import Category, CocoData, Ints
 from .dataset import CocoDataset, collate, collate_images
@@ -55,6 +57,8 @@ class CocoDataModule(LightningDataModule):
         pin_memory: Load into pinned memory where there is a CUDA device.
         transforms: Augmentation of training images, from ``torchvision.transforms.v2``. Default: flips, moderate scale
             jitter and changes of light; an empty list for none.
+        sampler: How often and in which order training images come: a sampler, its name, or its class path with
+            arguments. Default: each image once per epoch, shuffled.
         labels: What labels are: ``contiguous`` numbers the categories 0 to C - 1 by ascending id; ``category_id``
             takes the ids themselves, as the 91 columns of torchvision's COCO weights do; unused labels are named "".
         weight_key: The key of annotations that holds a weight for each box, a number of at least 0; it becomes the
@@ -66,7 +70,7 @@ class CocoDataModule(LightningDataModule):
     Attributes:
         num_classes: Number of labels.
         categories: ``id`` and ``name`` of each label. Validation and training categories together.
-        class_counts: Class frequencies of the training set, None before ``setup("fit")``.
+        class_counts: Class frequencies of the training set, whatever the sampler; None before ``setup("fit")``.
         data: The splits that were set up, as :class:`CocoData`.
     """
 
@@ -87,6 +91,7 @@ class CocoDataModule(LightningDataModule):
         num_workers: int = 2,
         pin_memory: bool = True,
         transforms: Sequence[v2.Transform] | None = None,
+        sampler: SamplerLike | None = None,
         labels: Literal["contiguous", "category_id"] = "contiguous",
         weight_key: str | None = None,
         strict: bool = False,
@@ -106,6 +111,7 @@ class CocoDataModule(LightningDataModule):
         self.weight_key = weight_key
         self.strict = strict
         self.transforms = compose(default_train_transforms() if transforms is None else transforms)
+        self.sampler = None if sampler is None else SAMPLERS.build(sampler)
         self.predict = [predict] if isinstance(predict, str | Path) else predict
         given = {
             "train": (train_annotations, train_images),
@@ -245,11 +251,13 @@ class CocoDataModule(LightningDataModule):
         """Shuffled batches; a last batch that is not full is left out, unless it is the only one."""
         dataset = self._dataset("train", self.transforms)
         world_size, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        drop_last = len(dataset) >= self.batch_size * world_size
+        order = None if self.sampler is None else partial(self.sampler.order, dataset.data, self._category_ids())
+        draws = EpochSampler(dataset, seed=self.seed, order=order).total_size
+        drop_last = draws >= self.batch_size * world_size
         self._train_loader = ResumableLoader(
             dataset,
             batch_size=self.batch_size,
-            sampler=EpochSampler(dataset, world_size, rank, self.seed, drop_last),
+            sampler=EpochSampler(dataset, world_size, rank, self.seed, drop_last, order),
             drop_last=drop_last,
             collate_fn=collate,
             **self._workers(),
