@@ -53,5 +53,6 @@ class DetectionRows:
     @property
     def xywh(self) -> Array:
         """Left, top, width and height, float64 [R, 4]: subtracted in float64, as COCO's evaluator does."""
-        corners = self.boxes.astype(np.float64)
-        return np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]])
+        boxes = self.boxes.astype(np.float64)
+        boxes[:, 2:] -= boxes[:, :2]
+        return boxes

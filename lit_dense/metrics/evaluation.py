@@ -159,9 +159,10 @@ def run_evaluator(
         area=np.where(np.isnan(objects.scores), boxes[:, 2:].prod(1), objects.scores),
         iscrowd=objects.kinds == CROWD,
     )
-    results = truth.load_res(
-        np.column_stack([detections.images, detections.xywh, detections.scores, detections.labels])
-    )
+    table = np.empty((len(detections.images), 7))
+    table[:, 0], table[:, 1:5] = detections.images, detections.xywh
+    table[:, 5], table[:, 6] = detections.scores, detections.labels
+    results = truth.load_res(table)
     if protocol == "lvis":
         results = results.cap_detections_per_image(max_detections)
     evaluator = COCOeval(truth, results, "bbox", lvis_style=protocol == "lvis")
@@ -179,6 +180,8 @@ def _inside_crowds(rows: DetectionRows, place: Mapping[int, int], score: float) 
 
     counts = np.zeros(len(place) + 1, np.int64)
     crowded = np.unique(rows.images[rows.kinds == CROWD])
+    if not len(crowded):
+        return counts
     starts, ends = np.searchsorted(rows.images, crowded), np.searchsorted(rows.images, crowded, side="right")
     boxes, real = rows.xywh, rows.kinds == OBJECT
     for start, end in zip(starts, ends, strict=True):

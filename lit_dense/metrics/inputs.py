@@ -2,15 +2,32 @@
 
 import operator
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .detection_rows import ABSENT, CROWD, DETECTION, NOT_EXHAUSTIVE, OBJECT
 
-Rows = tuple[Tensor, Tensor]
-"""Rows of the metric's states ``boxes`` and ``labels``."""
+Items = Sequence[Mapping[str, Tensor]]
+
+NOT_GIVEN, NO_CROWD, NO_BOX = torch.tensor([torch.nan]), torch.tensor([0]), torch.zeros(1, 4)
+FEDERATED = {ABSENT: "neg_labels", NOT_EXHAUSTIVE: "not_exhaustive_labels"}
+
+
+class BatchRows(NamedTuple):
+    """Rows of the images of a batch, those of an image one after another.
+
+    Args:
+        counts: The number of rows of each image.
+        boxes: x1, y1, x2, y2, and a detection's score or an object's area, NaN where it is not given [R, 5].
+        labels: Label and kind, int32 [R, 2].
+    """
+
+    counts: list[int]
+    boxes: Tensor
+    labels: Tensor
 
 
 def check_batch(preds: Any, targets: Any) -> None:
@@ -35,71 +52,100 @@ def read_ids(image_ids: Sequence[int] | Tensor | None, count: int) -> list[tuple
         raise ValueError(f"image_ids must be integers, got {items}.") from None
 
 
-def detections(pred: Mapping[str, Tensor], where: str) -> Rows:
-    """The rows of an image's detections."""
-    boxes = _boxes(pred, where)
-    labels = _integers(pred, "labels", where, len(boxes))
-    scores = _column(pred, "scores", where, len(boxes))
-    return _join(boxes, scores, labels, torch.full_like(labels, DETECTION))
+def batch_rows(preds: Items, targets: Items, federated: bool, device: torch.device) -> BatchRows:
+    """The rows of a batch: of each image detections, ground truth, and with ``federated`` LVIS's lists.
+
+    Tensors are checked one by one, which is cheap, and joined once for the whole batch.
+
+    Args:
+        preds: Detections of each image.
+        targets: Ground truth of each image.
+        federated: Take the lists too, which every target must have.
+        device: Where the rows go.
+
+    Raises:
+        ValueError: For missing keys, wrong types, or lengths and shapes that do not fit.
+    """
+    found, objects = _boxes(preds, "preds"), _boxes(targets, "targets")
+    numbers, lengths = [b.shape[0] for b in found], [b.shape[0] for b in objects]
+    crowds = _integers(_with_default(targets, "iscrowd", lengths, NO_CROWD), "iscrowd", "targets", lengths)
+    areas = _with_default(targets, "area", lengths, NOT_GIVEN)
+    # each list has a tensor for every image
+    boxes, kinds = [found, objects], [DETECTION, OBJECT]
+    extras = [_columns(preds, "scores", "preds", numbers), _columns(areas, "area", "targets", lengths)]
+    labels = [_integers(preds, "labels", "preds", numbers), _integers(targets, "labels", "targets", lengths)]
+    for kind, key in FEDERATED.items() if federated else ():
+        listed = _integers(targets, key, "targets")
+        kinds.append(kind)
+        labels.append(listed)
+        boxes.append([NO_BOX.expand(len(values), 4) for values in listed])
+        extras.append([NOT_GIVEN.expand(len(values)) for values in listed])
+    counts = np.array([[values.shape[0] for values in one] for one in labels])
+    kinds_of_rows = torch.from_numpy(np.repeat(np.tile(kinds, len(preds)), counts.T.ravel())).to(device)
+    kinds_of_rows[kinds_of_rows == OBJECT] = torch.where(_join([crowds], device) != 0, CROWD, OBJECT)
+    columns = _join(boxes, device).to(torch.float32), _join(extras, device).to(torch.float32)[:, None]
+    return BatchRows(
+        counts.sum(0).tolist(),
+        torch.cat(columns, 1),
+        torch.stack([_join(labels, device), kinds_of_rows], 1).to(torch.int32),
+    )
 
 
-def objects(target: Mapping[str, Tensor], where: str) -> Rows:
-    """The rows of an image's ground truth."""
-    boxes = _boxes(target, where)
-    labels = _integers(target, "labels", where, len(boxes))
-    kinds = torch.full_like(labels, OBJECT)
-    if target.get("iscrowd") is not None:
-        crowd = _integers(target, "iscrowd", where, len(boxes)).to(labels.device)
-        kinds = torch.where(crowd != 0, CROWD, kinds)
-    areas = boxes.new_full((len(boxes),), torch.nan)
-    if target.get("area") is not None:
-        areas = _column(target, "area", where, len(boxes))
-    return _join(boxes, areas, labels, kinds)
+def _join(lists: Sequence[Sequence[Tensor]], device: torch.device) -> Tensor:
+    """The tensors of the first image in all lists, of the second, and so on, in one."""
+    parts = [part if part.device == device else part.to(device) for image in zip(*lists, strict=True) for part in image]
+    return torch.cat(parts).detach()
 
 
-def federated_labels(target: Mapping[str, Tensor], where: str) -> Rows:
-    """The rows of the classes that an image is known not to have, and of those that are not annotated exhaustively."""
-    absent, partial = (_integers(target, key, where) for key in ("neg_labels", "not_exhaustive_labels"))
-    kinds = torch.cat([torch.full_like(absent, ABSENT), torch.full_like(partial, NOT_EXHAUSTIVE).to(absent.device)])
-    labels = torch.cat([absent, partial.to(absent.device)])
-    boxes = torch.zeros(len(labels), 4, device=labels.device)
-    return _join(boxes, boxes[:, 0], labels, kinds)
+def _boxes(items: Items, name: str) -> list[Tensor]:
+    boxes = _tensors(items, "boxes", name)
+    for index, one in enumerate(boxes):
+        if one.ndim != 2 or one.shape[1] != 4:
+            if one.numel():
+                raise ValueError(
+                    f"{name}[{index}]['boxes'] has shape {tuple(one.shape)}; [N, 4] is expected: x1, y1, x2, y2."
+                )
+            boxes[index] = one.reshape(0, 4)  # an image without boxes may come as an empty list made a tensor
+    return boxes
 
 
-def _join(boxes: Tensor, extra: Tensor, labels: Tensor, kinds: Tensor) -> Rows:
-    rows = torch.cat([boxes, extra.to(boxes)[:, None]], dim=1)
-    return rows, torch.stack([labels, kinds], dim=1).to(torch.int32)
-
-
-def _boxes(item: Mapping[str, Tensor], where: str) -> Tensor:
-    boxes = _tensor(item, "boxes", where)
-    if boxes.numel() == 0:
-        boxes = boxes.reshape(0, 4)  # an image without boxes may come as an empty list made a tensor
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"{where}['boxes'] has shape {tuple(boxes.shape)}; [N, 4] is expected: x1, y1, x2, y2.")
-    return boxes.to(torch.float32)
-
-
-def _column(item: Mapping[str, Tensor], key: str, where: str, count: int | None = None) -> Tensor:
-    values = _tensor(item, key, where)
-    if values.numel() == 0:
-        values = values.reshape(0)
-    if values.ndim != 1 or count not in (None, len(values)):
-        expected = "[N] is expected" if count is None else f"[{count}] is expected: one value per box"
-        raise ValueError(f"{where}[{key!r}] has shape {tuple(values.shape)}; {expected}.")
+def _columns(items: Items, key: str, name: str, lengths: Sequence[int] | None = None) -> list[Tensor]:
+    """A value per box, where the numbers of boxes are given."""
+    values = _tensors(items, key, name)
+    for index, one in enumerate(values):
+        if one.ndim != 1 or (lengths is not None and one.shape[0] != lengths[index]):
+            if one.numel() or (lengths is not None and lengths[index]):
+                expected = "[N]" if lengths is None else f"[{lengths[index]}]"
+                why = "" if lengths is None else ": one value per box"
+                raise ValueError(f"{name}[{index}][{key!r}] has shape {tuple(one.shape)}; {expected} is expected{why}.")
+            values[index] = one.reshape(0)
     return values
 
 
-def _integers(item: Mapping[str, Tensor], key: str, where: str, count: int | None = None) -> Tensor:
-    values = _column(item, key, where, count)
-    if values.numel() and (values.is_floating_point() or values.is_complex()):
-        raise ValueError(f"{where}[{key!r}] has type {values.dtype}; integers are expected.")
-    return values.to(torch.int32)
+def _integers(items: Items, key: str, name: str, lengths: Sequence[int] | None = None) -> list[Tensor]:
+    values = _columns(items, key, name, lengths)
+    for index, one in enumerate(values):
+        if one.dtype != torch.int64:
+            if one.numel() and (one.is_floating_point() or one.is_complex()):
+                raise ValueError(f"{name}[{index}][{key!r}] has type {one.dtype}; integers are expected.")
+            values[index] = one.to(torch.int64)
+    return values
 
 
-def _tensor(item: Mapping[str, Tensor], key: str, where: str) -> Tensor:
-    if key not in item:
-        raise ValueError(f"{where} has no {key!r}; it has {', '.join(map(repr, item)) or 'no keys'}.")
-    if not isinstance(item[key], Tensor):
-        raise ValueError(f"{where}[{key!r}] is a {type(item[key]).__name__}; a tensor is expected.")
-    return item[key].detach()
+def _tensors(items: Items, key: str, name: str) -> list[Tensor]:
+    values: list[Any] = [item.get(key) for item in items]
+    for index, value in enumerate(values):
+        if not isinstance(value, Tensor):
+            where = f"{name}[{index}]"
+            if key in items[index]:
+                raise ValueError(f"{where}[{key!r}] is a {type(value).__name__}; a tensor is expected.")
+            raise ValueError(f"{where} has no {key!r}; it has {', '.join(map(repr, items[index])) or 'no keys'}.")
+    return values
+
+
+def _with_default(items: Items, key: str, lengths: Sequence[int], default: Tensor) -> Items:
+    """The values of an optional key, with a default for each box of those without it."""
+    return [
+        {key: default.expand(length) if item.get(key) is None else item[key]}
+        for item, length in zip(items, lengths, strict=True)
+    ]

@@ -14,7 +14,7 @@ from ..reduce import Reduce
 from .detection_rows import DETECTION, Array, DetectionRows
 from .evaluation import RECALLS, Evaluation, Protocol, evaluate, number_names
 from .frequency import frequency_groups
-from .inputs import check_batch, detections, federated_labels, objects, read_ids
+from .inputs import batch_rows, check_batch, read_ids
 
 # The states with the width and type of their rows. An image's rows in `boxes` and `labels` follow those of the image
 # before it, so batches and processes are joined by concatenation alone.
@@ -134,17 +134,13 @@ class DetectionMAP(Metric):
         """
         check_batch(preds, targets)
         ids = read_ids(image_ids, len(preds))
-        images, rows = [], []
-        for index, (pred, target, image_id) in enumerate(zip(preds, targets, ids, strict=True)):
-            own = [detections(pred, f"preds[{index}]"), objects(target, f"targets[{index}]")]
-            if self.protocol == "lvis":
-                own.append(federated_labels(target, f"targets[{index}]"))
-            images.append((*image_id, sum(len(boxes) for boxes, _ in own)))
-            rows += own
-        if images:
-            self.images.append(torch.tensor(images, device=self.device))
-            self.boxes.append(torch.cat([boxes.to(self.device) for boxes, _ in rows]))
-            self.labels.append(torch.cat([labels.to(self.device) for _, labels in rows]))
+        if not ids:
+            return
+        rows = batch_rows(preds, targets, self.protocol == "lvis", self.device)
+        images = [(*image_id, count) for image_id, count in zip(ids, rows.counts, strict=True)]
+        self.images.append(torch.tensor(images, device=self.device))
+        self.boxes.append(rows.boxes)
+        self.labels.append(rows.labels)
 
     def compute(self) -> dict[str, Tensor]:
         """The numbers named in the class, on the metric's device, equal on all processes.
