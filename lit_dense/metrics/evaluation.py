@@ -97,16 +97,18 @@ def evaluate(
     limits = 3 if protocol == "coco" else 1
     precision = found["precision"].reshape(10, 101, len(classes), 4, limits)[..., -1]  # [T, R, K, A]
     scores = found["scores"].reshape((*precision.shape, limits))[IOU_50, :, :, 0, -1]
-    recall = found["recall"].reshape(10, len(classes), 4, limits)
+    # where a class has no object of a size, all of its values are -1, so a class's mean says what the mean of all needs
+    ap = precision.mean(1)  # [T, K, A]
+    means = ap.mean(0)
+    recall = found["recall"].reshape(10, len(classes), 4, limits).mean(0)  # [K, A, M]
     place = {label: k for k, label in enumerate(classes)}
-    ap, ap_50 = (np.array([_mean(values[..., k, 0]) for k in place.values()]) for values in (precision, precision[:1]))
     values = [
-        *(_mean(precision[..., 0]), _mean(precision[IOU_50, ..., 0]), _mean(precision[IOU_75, ..., 0])),
-        *(_mean(precision[..., area]) for area in (1, 2, 3)),
-        *(_mean(recall[..., 0, limit]) for limit in range(limits)),
-        *(_mean(recall[..., area, -1]) for area in (1, 2, 3)),
-        *(_mean(precision[:, :, [place[label] for label in labels], 0]) for labels in groups.values()),
-        *(*ap, *ap_50),
+        *(_mean(means[:, 0]), _mean(ap[IOU_50, :, 0]), _mean(ap[IOU_75, :, 0])),
+        *(_mean(means[:, area]) for area in (1, 2, 3)),
+        *(_mean(recall[:, 0, limit]) for limit in range(limits)),
+        *(_mean(recall[:, area, -1]) for area in (1, 2, 3)),
+        *(_mean(means[[place[label] for label in labels], 0]) for labels in groups.values()),
+        *(*means[:, 0], *ap[IOU_50, :, 0]),
     ]
     names = number_names(classes.values(), protocol, max_detections, groups)
     matrix = evaluator.confusion_matrix(CONFUSION_IOU, len(rows.images), confusion_score)["matrix"].astype(np.int64)
@@ -114,8 +116,8 @@ def evaluate(
     return Evaluation(
         class_names=tuple(classes.values()),
         numbers=dict(zip(names, map(float, values), strict=True)),
-        ap=ap,
-        ap_50=ap_50,
+        ap=means[:, 0],
+        ap_50=ap[IOU_50, :, 0],
         precision_50=precision[IOU_50, :, :, 0].T,
         scores_50=scores.T,
         confusion=matrix,
@@ -198,5 +200,5 @@ def _inside_crowds(rows: DetectionRows, place: Mapping[int, int], score: float) 
 
 def _mean(values: Array) -> float:
     """COCO's mean of the values that exist, -1 where none does."""
-    values = values[values > -1]
+    values = values[values >= 0]
     return float(values.mean()) if values.size else -1.0
