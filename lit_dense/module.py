@@ -71,7 +71,10 @@ class LitRetinaNet(LightningModule):
         score_thresh: Smallest score of a prediction. Evaluation does not use it.
         eval_score_thresh: Smallest score that evaluation counts; low, for it must not decide a comparison.
         nms_thresh: IoU from which of two detections of a class only the better is kept.
-        detections_per_img: Most detections of an image.
+        detections_per_img: Most predictions of an image. Evaluation does not use it.
+        eval_detections_per_img: Most detections of an image that evaluation counts, of all classes together.
+        eval_max_detections: Most that mAP counts of each image and class; by default COCO's 100. Where there are more
+            objects than that, raise both. With ``lvis`` of each image, by default 300.
         eval_protocol: Whose rules mAP follows: ``coco``, or ``lvis`` for LVIS's partly annotated images.
         frequency_bounds: Most training images of a rare and of a common class, for mAP of such classes.
 
@@ -113,6 +116,8 @@ class LitRetinaNet(LightningModule):
         eval_score_thresh: float = 0.001,
         nms_thresh: float = 0.5,
         detections_per_img: int = 300,
+        eval_detections_per_img: int = 300,
+        eval_max_detections: int | None = None,
         eval_protocol: Protocol = "coco",
         frequency_bounds: Sequence[int] = (10, 100),
     ) -> None:
@@ -132,9 +137,6 @@ class LitRetinaNet(LightningModule):
             "aspect_ratios": aspect_ratios,
             "min_size": min_size,
             "max_size": max_size,
-            "score_thresh": min(score_thresh, eval_score_thresh),
-            "nms_thresh": nms_thresh,
-            "detections_per_img": detections_per_img,
             "keep_classifier": not self.criterion.loss.extra_logits,
         }
         # save_hyperparameters reads the local variables: a checkpoint holds plain data that rebuilds the same parts
@@ -147,7 +149,9 @@ class LitRetinaNet(LightningModule):
         self.optimizer_name, self.lr, self.backbone_lr_factor = optimizer, lr, backbone_lr_factor
         self.weight_decay, self.schedule = weight_decay, schedule
         self.warmup_steps, self.milestones = warmup_steps, milestones
-        self.score_thresh, self.eval_score_thresh = score_thresh, eval_score_thresh
+        self.score_thresh, self.detections_per_img = score_thresh, detections_per_img
+        self.eval_score_thresh, self.eval_detections_per_img = eval_score_thresh, eval_detections_per_img
+        self.eval_max_detections, self.nms_thresh = eval_max_detections, nms_thresh
         self.eval_protocol, self.frequency_bounds = eval_protocol, frequency_bounds
         self.class_images: list[int] | None = None
         names = weights_categories(backbone, weights)
@@ -165,6 +169,10 @@ class LitRetinaNet(LightningModule):
             self.num_classes = self._num_classes_of_data()
         loss = self.criterion.loss
         self.model = self.build_model(self.num_classes + loss.extra_logits)
+        # what evaluation and predictions need together; each keeps its own part
+        self.model.score_thresh = min(self.score_thresh, self.eval_score_thresh)
+        self.model.detections_per_img = max(self.detections_per_img, self.eval_detections_per_img)
+        self.model.nms_thresh = self.nms_thresh
         adopt(self.model, self.criterion)
         bias = self.model.head.classification_head.cls_logits.bias
         if bool((bias == bias[0]).all()):  # as torchvision starts it: trained biases differ
@@ -174,7 +182,8 @@ class LitRetinaNet(LightningModule):
         """The network; override it for a backbone of your own.
 
         The constructor calls it: what an override needs is set before ``super().__init__()``. The module's criterion
-        replaces the loss of whatever RetinaNet it returns.
+        replaces the loss of whatever RetinaNet it returns, and the arguments ``score_thresh``, ``nms_thresh`` and
+        ``detections_per_img`` (with those of evaluation) replace the network's.
 
         Args:
             num_classes: Columns of the head: the object classes, and those that the loss has besides.
@@ -219,7 +228,7 @@ class LitRetinaNet(LightningModule):
     def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
         """Detections of images [3, H, W]: per image ``boxes`` [N, 4], ``labels`` [N] and ``scores`` [N], best first."""
         detections: list[dict[str, Tensor]] = self.model(float_images(images))
-        return [keep_scores(d, self.score_thresh) for d in detections]
+        return [keep_scores(d, self.score_thresh, self.detections_per_img) for d in detections]
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The sum of the loss terms."""
@@ -302,7 +311,7 @@ class LitRetinaNet(LightningModule):
         logged = {f"{stage}_{name}": term for name, term in terms.items()}
         logged[f"{stage}_loss"] = torch.stack(list(terms.values())).sum()
         self.log_dict(logged, on_epoch=True, on_step=False, sync_dist=True, batch_size=len(images))
-        counted = [keep_scores(d, self.eval_score_thresh) for d in detections]
+        counted = [keep_scores(d, self.eval_score_thresh, self.eval_detections_per_img) for d in detections]
         ids = [t["image_id"] for t in targets if "image_id" in t]
         metric.update(counted, metric_targets(targets), ids if len(ids) == len(targets) else None)
         return counted
@@ -320,7 +329,8 @@ class LitRetinaNet(LightningModule):
         names = _unique_names(self.categories) if self.categories else None
         counts = self.class_images if len(names or ()) == len(self.class_images or ()) else None
         self.val_map, self.test_map = (
-            DetectionMAP(names, self.eval_protocol, None, counts, self.frequency_bounds) for _ in range(2)
+            DetectionMAP(names, self.eval_protocol, self.eval_max_detections, counts, self.frequency_bounds)
+            for _ in range(2)
         )
 
     def _num_classes_of_data(self) -> int:

@@ -179,12 +179,13 @@ def side_by_side(rows: Sequence[Sequence[Image.Image]], titles: Sequence[str]) -
     return sheet
 
 
-def keep_scores(detection: dict[str, Tensor], threshold: float) -> dict[str, Tensor]:
+def keep_scores(detection: dict[str, Tensor], threshold: float, most: int | None = None) -> dict[str, Tensor]:
     """The detections whose score reaches a threshold.
 
     Args:
-        detection: ``boxes`` [N, 4], ``labels`` [N] and ``scores`` [N].
+        detection: ``boxes`` [N, 4], ``labels`` [N] and ``scores`` [N], best first.
         threshold: Smallest score.
+        most: Most detections; by default all.
     """
     keep = detection["scores"] >= threshold
-    return {name: torch.as_tensor(rows)[keep] for name, rows in detection.items()}
+    return {name: torch.as_tensor(rows)[keep][:most] for name, rows in detection.items()}

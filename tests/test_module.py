@@ -67,6 +67,34 @@ def test_losses_and_detections_of_validation_come_from_one_forward(tmp_path, dat
     torch.testing.assert_close(results["val_classification"], terms["classification"].item())
 
 
+@pytest.mark.parametrize("predicted", [2, 50])
+@pytest.mark.parametrize("counted", [3, 40])
+def test_predictions_and_evaluation_have_thresholds_and_numbers_of_their_own(tmp_path, data, predicted, counted):
+    class Counting(SmallRetinaNet):
+        def validation_step(self, batch, batch_idx):
+            output = super().validation_step(batch, batch_idx)
+            self.counts = [len(d["boxes"]) for d in output["detections"]]
+            return output
+
+    module = Counting(
+        2, score_thresh=0.0, detections_per_img=predicted, eval_score_thresh=0.0, eval_detections_per_img=counted
+    )
+    trainer(tmp_path).validate(module, data, verbose=False)
+    assert module.counts == [counted] * 4
+    images, _ = next(iter(data.val_dataloader()))
+    assert [len(d["boxes"]) for d in module.eval()([i / 255 for i in images])] == [predicted] * 4
+    module.score_thresh = 1.0  # of predictions alone
+    trainer(tmp_path).validate(module, data, verbose=False)
+    assert module.counts == [counted] * 4
+    assert [len(d["boxes"]) for d in module.eval()([i / 255 for i in images])] == [0] * 4
+
+
+def test_a_dense_scene_may_count_more_detections_than_coco(tmp_path, data):
+    (results,) = trainer(tmp_path).validate(SmallRetinaNet(2, eval_max_detections=500), data, verbose=False)
+    assert "val_mar_500" in results
+    assert "val_mar_100" not in results
+
+
 def test_the_number_of_classes_comes_from_the_data_and_is_saved(tmp_path, data):
     module = LitRetinaNet(**NETWORK, loss=FocalLoss(gamma=1.5), normalizer="ema")
     trainer(tmp_path, max_steps=1).fit(module, data)
