@@ -9,14 +9,18 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
 from ..pictures import draw_boxes, keep_scores, side_by_side
+from .image_log import log_picture
 
 
 class DetectionPictures(Callback):
     """Draws the objects and the detections of a few validation images side by side, after every validation.
 
-    The picture lies in the folder of the run and is renewed each time; at the end its path is logged. For
-    LitRetinaNet, or a module whose ``validation_step`` returns ``{"detections": [...]}`` and whose batches are images
-    and targets.
+    The picture lies in the folder of the run and is renewed each time; at the end its path is logged. Loggers that take
+    images get it as ``detections/picture``. For LitRetinaNet, or a module whose ``validation_step`` returns
+    ``{"detections": [...]}`` and whose batches are images and targets.
+
+    On several processes the first one's share of the validation set is drawn. The images are the same each time,
+    for validation goes through them in order.
 
     Args:
         num_images: Images drawn, the first of the validation set.
@@ -67,9 +71,8 @@ class DetectionPictures(Callback):
             )
         pairs = [rows[i] + rows[i + 1] for i in range(0, len(rows) - 1, 2)] or rows
         titles = ("objects", f"detections from score {self.score_thresh}") * (len(pairs[0]) // 2)
-        folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / self.file_name
-        side_by_side(pairs, titles).save(self._path)
+        log_picture(trainer, side_by_side(pairs, titles), self._path, "detections/picture")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say where the picture is."""

@@ -1,22 +1,22 @@
 """Pictures and numbers of how samples are weighted."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from torchvision.models.detection.image_list import ImageList
 
-from ..criterion import Criterion
-from ..errors import UsageError, check_range
-from ..head import DenseHead, find_retinanet
+from ..errors import check_range
+from ..head import find_retinanet
 from ..pictures import draw_weights, side_by_side, with_weight_legend
 from ..reduce import Reduce
 from ..samples import NEGATIVE, DenseSamples
 from ..weighters import LossValues, Weights
+from .image_log import log_picture
+from .shown_steps import ShownSteps, product_of_weights
 
 NOTICEABLE = 0.005
 """A smaller change of a weight would not be seen in its two decimals."""
@@ -33,13 +33,14 @@ class _Shown(NamedTuple):
     least: tuple[Tensor, Tensor, Tensor]
 
 
-class WeightPictures(Callback):
+class WeightPictures(ShownSteps):
     """Shows every n-th training step how the weighters weighted its anchors, as a picture and as numbers.
 
     The weight is the product of all weighters' weights of the classification loss; 1 is unweighted. A picture has a row
     for each of the first images of the first process's batch, as the network sees it: on the left the anchors that
     gained most weight, on the right those that lost most. Of negatives only the hard ones are drawn. An image whose
-    weights are all 1 is left out, and so is the picture if none is left. Files are named after the step, from 1 on.
+    weights are all 1 is left out, and so is the picture if none is left. Files are named after the step, from 1 on;
+    loggers that take images get the picture as ``weights/picture``.
 
     All loggers get, summed over the processes, each one's share of all weight (times what the normalizer multiplies its
     image by) and of the weighted classification loss: ``weights/positive_share``, ``weights/negative_share``,
@@ -62,78 +63,37 @@ class WeightPictures(Callback):
     def __init__(
         self, every_n_steps: int = 200, number: int = 20, folder: str | None = None, num_images: int = 2
     ) -> None:
-        self.every_n_steps = int(check_range("WeightPictures", "every_n_steps", every_n_steps, 1))
+        super().__init__(every_n_steps, folder or "weights")
         self.number = int(check_range("WeightPictures", "number", number, 1))
         self.num_images = int(check_range("WeightPictures", "num_images", num_images, 1))
-        self.folder = folder
-        self._path = Path(folder or "weights")
-        self._draws = False
-        self._step: int | None = None
         self._sums: dict[str, list[float]] = {}
         self._shown: list[_Shown] = []
         self._images: ImageList | None = None
         self._transform: nn.Module | None = None
-        self._criterion: Criterion | None = None
         self._handle: RemovableHandle | None = None
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Learn where to write: asking for log_dir is a collective, so all processes ask, once."""
-        self._path = Path(trainer.log_dir or trainer.default_root_dir) / (self.folder or "weights")
-        self._draws = trainer.is_global_zero
-        self._step = None
-        _find_criterion(pl_module)
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Look at the loss of this batch, if it is the first of a step to be shown."""
-        step = trainer.global_step
-        if (step + 1) % self.every_n_steps or step == self._step:
-            return
-        self._step = step
-        self._forget()
-        self._criterion = _find_criterion(pl_module)
-        self._criterion.observers.append(self._observe)
+    def prepare(self, pl_module: LightningModule) -> None:
+        """Get hold of the images, on the process that draws."""
         if self._draws:
             self._transform = find_retinanet(pl_module).transform
             self._handle = self._transform.register_forward_hook(self._keep_images)
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Tensor | Mapping[str, Any] | None,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def show(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
         """Add up what the processes saw, log it, and draw."""
-        if self._criterion is None or self._step is None:
-            return
         # objects, not a tensor: a process may have computed no loss, and then it knows no levels
         shares = _shares(Reduce().gather_objects(self._sums))
         for logger in trainer.loggers if shares else ():
-            logger.log_metrics(shares, step=self._step)
+            logger.log_metrics(shares, step=step)
         if self._shown:
-            self._draw(self._step + 1)
-        self._forget()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave no trace."""
-        self._forget()
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave no trace."""
-        self._forget()
+            self._draw(trainer, step + 1)
 
     def _keep_images(self, transform: nn.Module, inputs: Any, output: tuple[ImageList, Any]) -> None:
         """Forward hook of the detector's transform: keep the images as the network sees them."""
         self._images = output[0]
 
-    def _observe(self, samples: DenseSamples, values: LossValues, weights: Sequence[Weights]) -> None:
-        """Keep of a batch what is to be logged and drawn; it is called in the middle of a step, so no collectives."""
-        self._unhook()
-        product = torch.ones_like(values.classification)
-        for answer in weights:
-            if answer.classification is not None:
-                product = product * answer.classification
+    def observe(self, samples: DenseSamples, values: LossValues, weights: Sequence[Weights]) -> None:
+        """Keep of a batch what is to be logged and drawn."""
+        product = product_of_weights(values, weights)
         self._sums = _sums(samples, values, product)
         images, self._images = self._images, None
         if images is not None:
@@ -160,35 +120,26 @@ class WeightPictures(Callback):
             (anchors[least], weights[least], labels[least] >= 0),
         )
 
-    def _draw(self, step: int) -> None:
+    def _draw(self, trainer: Trainer, step: int) -> None:
         rows = [
             [draw_weights(s.image, s.objects, *s.most), draw_weights(s.image, s.objects, *s.least)] for s in self._shown
         ]
         sheet = side_by_side(rows, (f"step {step}: most weight", "least weight"))
-        self._path.mkdir(parents=True, exist_ok=True)
-        with_weight_legend(sheet).save(self._path / f"step_{step:06d}.png")
+        path = self._path / f"step_{step:06d}.png"
+        log_picture(trainer, with_weight_legend(sheet), path, "weights/picture", step - 1)
 
-    def _unhook(self) -> None:
-        if self._criterion is not None and self._observe in self._criterion.observers:
-            self._criterion.observers.remove(self._observe)
+    def unhook(self) -> None:
+        """Take the hooks off."""
+        super().unhook()
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
 
-    def _forget(self) -> None:
-        self._unhook()
+    def forget(self) -> None:
+        """Drop what was kept of a step."""
+        super().forget()
         self._sums, self._shown = {}, []
-        self._images = self._transform = self._criterion = None
-
-
-def _find_criterion(pl_module: LightningModule) -> Criterion:
-    head = find_retinanet(pl_module).head
-    if not isinstance(head, DenseHead):
-        raise UsageError(
-            f"WeightPictures: {type(pl_module).__name__} trains with torchvision's own loss, which weights nothing: "
-            "add the callback SwapLoss, or call lit_dense.patch."
-        )
-    return head.criterion
+        self._images = self._transform = None
 
 
 def _plain_image(image: Tensor, transform: Any) -> Tensor:

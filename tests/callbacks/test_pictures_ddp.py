@@ -12,6 +12,8 @@ from lit_dense.reduce import Reduce
 
 class Trainer(SimpleNamespace):
     default_root_dir = "."
+    loggers = ()
+    global_step = 0
 
     @property
     def log_dir(self):

@@ -181,7 +181,7 @@ def test_a_step_of_several_batches_is_shown_once(tmp_path):
     module, callbacks = module_and_callbacks("LitRetinaNet", "ohem")
     counter = WeightPictures(1)
     drawn = []
-    counter._draw = lambda step: drawn.append(step)
+    counter._draw = lambda trainer, step: drawn.append(step)
     fit(tmp_path, module, counter, *callbacks, batches=4, accumulate_grad_batches=2)
     assert drawn == [1, 2]
 
@@ -226,7 +226,7 @@ def test_a_module_with_torchvisions_own_loss_is_told(tmp_path):
 def test_the_picture_is_the_image_without_normalisation(tmp_path):
     callback = WeightPictures(1, num_images=2)
     shown = []
-    callback._draw = lambda step: shown.extend(callback._shown)
+    callback._draw = lambda trainer, step: shown.extend(callback._shown)
     module, callbacks = module_and_callbacks("SwapLoss", FirstHalf())
     fit(tmp_path, module, callback, *callbacks, batches=1)
     images, targets = random_batch((2, 0, 3), seed=0)
