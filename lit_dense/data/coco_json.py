@@ -12,6 +12,7 @@ import numpy.typing as npt
 from lightning.pytorch.utilities import rank_zero_info
 
 from .coco import Category
+from .coco_schema import IMAGE_KEYS, decode_coco, file_of
 from .problems import Problems
 
 LARGE = 50_000_000  # bytes of a file that takes seconds to read
@@ -30,7 +31,6 @@ _TABLE = np.dtype(
 )
 _WEIGHT = struct.Struct("<d")
 _WEIGHTED_TABLE = np.dtype([*((name, _TABLE[name]) for name in _TABLE.names or ()), ("weight", "<f8")])
-_IMAGE_KEYS = ("id", "file_name", "width", "height", "neg_category_ids", "not_exhaustive_category_ids")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ class CocoJson:
 def read_coco(path: Path, problems: Problems, weight_key: str | None = None) -> CocoJson | None:
     """Reads a COCO file.
 
-    Annotations go into a flat buffer while the file is parsed: their masks and other contents are never held for more
+    A file that is as it should be is decoded by its schema. Any other is parsed entry by entry, to say all that is
+    unusual: annotations go into a flat buffer meanwhile, so that their masks and other contents are never held for more
     than one at a time.
 
     Args:
@@ -69,7 +70,10 @@ def read_coco(path: Path, problems: Problems, weight_key: str | None = None) -> 
     Returns:
         The content; None where the file cannot be read.
     """
-    table = _Table(_TABLE if weight_key is None else _WEIGHTED_TABLE)
+    dtype = _TABLE if weight_key is None else _WEIGHTED_TABLE
+    if (content := decode_coco(path, dtype, weight_key)) is not None:
+        return CocoJson(path, *content, weight_key)
+    table = _Table(dtype)
     keep = table.keep if weight_key is None else partial(table.keep_with_weight, weight_key)
     try:
         if (size := path.stat().st_size) > LARGE:
@@ -190,9 +194,9 @@ class _Table:
 
 
 def _image(entry: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: entry[key] for key in _IMAGE_KEYS if key in entry}
-    if "file_name" not in kept:  # LVIS names COCO's folder and file in the address alone
-        kept["file_name"] = "/".join(str(entry["coco_url"]).split("/")[-2:])
+    kept = {key: entry[key] for key in IMAGE_KEYS if key in entry}
+    if "file_name" not in kept:
+        kept["file_name"] = file_of(entry["coco_url"])
     return kept
 
 
