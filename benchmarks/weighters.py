@@ -53,10 +53,11 @@ class Batch:
         self.images, self.objects = images, objects
         self.gt_labels = torch.randint(classes, (images * objects,), generator=generator)
 
-    def samples(self) -> DenseSamples:
-        """Samples with nothing derived yet."""
+    def samples(self, reduce: Reduce | None = None, extra_logits: int = 0) -> DenseSamples:
+        """Samples with nothing derived yet, of one process by default."""
+        logits = torch.nn.functional.pad(self.logits, (0, extra_logits))
         return DenseSamples(
-            logits=self.logits.detach().requires_grad_(),
+            logits=logits.detach().requires_grad_(),
             deltas=torch.zeros(len(self.logits), 4, requires_grad=True),
             anchors=self.anchors,
             matched_idxs=self.matched,
@@ -65,7 +66,8 @@ class Batch:
             gt_image_idxs=torch.arange(self.images).repeat_interleave(self.objects),
             num_images=self.images,
             box_coder=BoxCoder((1.0, 1.0, 1.0, 1.0)),
-            reduce=Reduce(enabled=False),
+            reduce=reduce or Reduce(enabled=False),
+            extra_logits=extra_logits,
             target_fields={"weight": torch.ones(len(self.gt_labels))},
         )
 
