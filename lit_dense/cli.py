@@ -38,6 +38,10 @@ def main(args: Sequence[str] | None = None) -> None:
     # before torch is imported: threads that spin while they wait make a run on a busy CPU several times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
+        if words[:1] == ["compare"]:
+            from .compare.command import main as compare
+
+            sys.exit(compare(words[1:]))
         from .lightning_cli import run
 
         run(words)

@@ -30,6 +30,12 @@ PARTS: dict[str, Registry[Any]] = {
 }
 
 
+ALSO = (
+    "Besides these: lit-dense list names every loss, weighter and other part; lit-dense compare trains several "
+    "configurations at equal budget and writes one report (lit-dense compare -h)."
+)
+
+
 class CheckingTrainer(Trainer):
     """A trainer with one more verb; LightningCLI takes its verbs from the trainer."""
 
@@ -98,7 +104,7 @@ def run(words: Sequence[str]) -> LitDenseCLI:
         CocoDataModule,
         trainer_class=CheckingTrainer,
         save_config_kwargs={"overwrite": True},
-        parser_kwargs={"prog": "lit-dense", "version": __version__},
+        parser_kwargs={"prog": "lit-dense", "version": __version__, "epilog": ALSO},
         args=None if list(words) == sys.argv[1:] else list(words),  # Lightning warns of args beside sys.argv
     )
 

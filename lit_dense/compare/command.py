@@ -1,0 +1,166 @@
+"""The words of ``lit-dense compare``, and what it does in which order."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from .plan import Run
+
+PASSED_ON = ("--model.", "--data.", "--trainer.")
+DESCRIPTION = """\
+Train several configurations at equal budget and write one report of what differs: report.html and report.md.
+
+  lit-dense compare --config configs/demo.yaml --runs focal bce --seeds 0 1 2 --out runs/compare
+  lit-dense compare --config base.yaml --runs focal focal+pisa configs/recipes/qfl.yaml mine=my.yaml --steps 400
+  lit-dense compare --out runs/compare      # read what is there and write the report again
+
+Each run is a process of its own. A finished run is not made again, and one that was stopped goes on where it was: give
+the same command again. The weights at the end of training are what is evaluated.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = argparse.ArgumentParser(
+        prog="lit-dense compare",
+        description=DESCRIPTION,
+        epilog="Words that begin with --model., --data. or --trainer. go to every run, as lit-dense fit takes them.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--config", nargs="+", action="extend", metavar="FILE", help="configuration that all runs start from")
+    add(
+        *("--runs", "-r"),
+        nargs="+",
+        metavar="RUN",
+        help="what differs: a loss, loss+weighter+weighter (with their default arguments, and no other weighters), or "
+        "a configuration laid over the common one, as file.yaml or name=file.yaml",
+    )
+    add("--out", type=Path, default=Path("runs/compare"), metavar="FOLDER", help="default: runs/compare")
+    add("--seeds", nargs="+", type=int, default=[0], metavar="SEED", help="each run is made with each seed; default: 0")
+    add("--steps", type=_positive, metavar="N", help="optimiser steps of each run; default: as the configuration says")
+    add("--validations", type=_positive, default=4, metavar="N", help="validations along the way; default: 4")
+    add("--baseline", metavar="RUN", help="the run that others are compared with; default: the first")
+    add(
+        "--jobs",
+        type=_positive,
+        metavar="N",
+        help="runs at once, which share cores and GPUs; default: 1, and with --ray one for each GPU or machine",
+    )
+    add(
+        "--ray",
+        nargs="?",
+        const="auto",
+        metavar="ADDRESS",
+        help="train on a Ray cluster instead: its address, 'local' for one on this machine, none for the one around; "
+        "needs pip install 'lit-dense[ray]', and --out on a disk that all machines share",
+    )
+    return parser
+
+
+def _positive(word: str) -> int:
+    number = int(word)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"at least 1, not {word}")
+    return number
+
+
+def read_words(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The options, and the words that go to every run.
+
+    Raises:
+        UsageError: If a word is neither.
+    """
+    parser = build_parser()
+    options, unknown = parser.parse_known_args(words)
+    known = [name for action in parser._actions for name in action.option_strings]
+    extra: list[str] = []
+    for word in unknown:
+        if word.startswith(PASSED_ON) or (extra and not word.startswith("-") and "=" not in extra[-1]):
+            extra.append(word)
+        else:
+            from ..registry import nearest  # which imports torch, and help should not wait for that
+
+            hint = nearest(word.split("=")[0], known)
+            raise UsageError(f"compare: unknown word {word!r}.{hint} Words for every run begin with {_listed()}.")
+    return options, extra
+
+
+def _listed() -> str:
+    return ", ".join(PASSED_ON[:-1]) + " or " + PASSED_ON[-1]
+
+
+def main(words: Sequence[str]) -> int:
+    """Train what is to be trained, and write the report.
+
+    Args:
+        words: The words after ``compare``.
+
+    Returns:
+        The exit status: 1 if a run failed.
+
+    Raises:
+        UsageError: If the command, a configuration or what is in the folder is not accepted.
+    """
+    options, extra = read_words(words)
+    from .files import RECORD
+    from .local import alone
+    from .plan import choose, plan, record
+
+    failed = []
+    if options.runs:
+        if not options.config:
+            raise UsageError("compare: --runs needs --config, the configuration that all runs start from.")
+        runs, shared = plan(
+            options.config, choose(options.runs), options.seeds, options.steps, options.validations, extra
+        )
+        options.out.mkdir(parents=True, exist_ok=True)
+        with alone(options.out):
+            record(options.out, runs, shared, options.baseline)
+            failed = _train(runs, options)
+    elif options.config or extra:
+        raise UsageError("compare: give --runs to train, or --out alone to read what is there.")
+    elif not (options.out / RECORD).is_file():
+        raise UsageError(f"compare: there is no comparison in {options.out}; give --config and --runs to make one.")
+    _write_report(options)
+    return 1 if failed else 0
+
+
+def _write_report(options: argparse.Namespace) -> None:
+    from .report import write
+    from .results import read
+    from .sections import summary
+
+    comparison = read(options.out, options.baseline)
+    paths = write(comparison)
+    print(summary(comparison))
+    print("\n".join(f"Report: {path.resolve()}" for path in paths))
+
+
+def _train(runs: "Sequence[Run]", options: argparse.Namespace) -> "list[Run]":
+    """Train; a request to end, as Ctrl-C, ends the processes first."""
+    from .local import train_here
+    from .ray_tune import train_on_ray
+
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        if options.ray:
+            return train_on_ray(runs, options.out, options.ray, options.jobs)
+        return train_here(runs, options.out, options.jobs or 1)
+    except KeyboardInterrupt:
+        print("\nStopped. The same command goes on where each run was.", file=sys.stderr)
+        raise SystemExit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

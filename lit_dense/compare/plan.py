@@ -1,0 +1,205 @@
+"""Which runs a comparison has, and what each of them is: one name and one seed, one folder, one configuration."""
+
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+from ..losses import LOSSES
+from ..weighters import WEIGHTERS
+from .configuration import differences, read_configuration
+from .files import RECORD, RUN, write_json
+
+ONLY_ITS_OWN = ("seed_everything",)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What one word of ``--runs`` means.
+
+    Args:
+        name: The run's name in folders and tables.
+        words: What it adds to the words of ``lit-dense fit``.
+    """
+
+    name: str
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One configuration with one seed.
+
+    Args:
+        name: Name of the configuration.
+        seed: Its seed.
+        words: The words of ``lit-dense fit`` that train it.
+        config: What they mean, every option with its value.
+        working_folder: Where the command was given; paths of the configuration start there.
+    """
+
+    name: str
+    seed: int
+    words: list[str]
+    config: dict[str, Any]
+    working_folder: str
+
+    @property
+    def command(self) -> str:
+        """The command that trains the same without a comparison."""
+        return shlex.join(["lit-dense", "fit", *self.words])
+
+    def folder(self, out: Path) -> Path:
+        """Where it lies in the folder of the comparison."""
+        return out / self.name / f"seed-{self.seed}"
+
+    def save(self, out: Path) -> None:
+        """Write what the worker reads."""
+        folder = self.folder(out)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / RUN, asdict(self))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Run":
+        """The run that a folder holds."""
+        return cls(**json.loads((folder / RUN).read_text()))
+
+
+def choose(words: Sequence[str]) -> list[Choice]:
+    """What the words of ``--runs`` mean: ``loss``, ``loss+weighter+weighter``, ``file.yaml`` or ``name=file.yaml``.
+
+    Raises:
+        UsageError: For an unknown name, a file that is not there, a name that is given twice or is no name of a folder.
+    """
+    choices = [_choose(word) for word in words]
+    names = [choice.name for choice in choices]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise UsageError(f"--runs has {', '.join(map(repr, repeated))} more than once; name files: name=file.yaml.")
+    return choices
+
+
+def _choose(word: str) -> Choice:
+    name, given, path = word.rpartition("=")
+    if given or path.endswith((".yaml", ".yml")):
+        if not Path(path).is_file():
+            raise UsageError(f"--runs: there is no file {path}.")
+        return Choice(_checked_name(name or Path(path).stem), (f"--config={path}",))
+    loss, *weighters = word.split("+")
+    try:
+        LOSSES.find(loss)
+        found = [WEIGHTERS.find(weighter) for weighter in weighters]
+    except ImportError as error:
+        raise UsageError(f"--runs: {error}") from error
+    except UsageError as error:
+        hint = " A configuration file ends in .yaml." if "/" in word else ""
+        raise UsageError(f"--runs: {error}{hint}") from error
+    words = [f"--model.loss={loss}", f"--model.weighters=[{','.join(weighters)}]"]
+    if any("assignment" in weighter().owns for weighter in found):
+        words.append("--model.assigner=null")  # the weighter brings its own
+    return Choice(_checked_name(word), tuple(words))
+
+
+def _checked_name(name: str) -> str:
+    if not re.fullmatch(r"[\w+-][\w.+-]*", name):
+        raise UsageError(f"--runs: {name!r} is no name for a run: take letters, digits and any of . _ + -.")
+    return name
+
+
+def plan(
+    configs: Sequence[str],
+    choices: Sequence[Choice],
+    seeds: Sequence[int],
+    steps: int | None,
+    validations: int,
+    extra: Sequence[str] = (),
+) -> tuple[list[Run], dict[str, Any]]:
+    """Every run, seed by seed, and the configuration that they share.
+
+    Args:
+        configs: Files that all runs start from.
+        choices: What differs.
+        seeds: Seeds of each.
+        steps: Length of each run; None leaves what the files say.
+        validations: Validations along the way, at most.
+        extra: Further words of every run.
+
+    Raises:
+        UsageError: If a configuration is not accepted or says nothing of how long to train.
+    """
+    first = [f"--config={path}" for path in configs]
+    length = [] if steps is None else [f"--trainer.max_steps={steps}", "--trainer.max_epochs=-1"]
+    base = read_configuration([*first, *length, *extra], "the common configuration")
+    common = [*length, *_cadence(base["trainer"], validations), *extra]
+    vary_data = not base["data"]["val_split"] and not any(word.startswith("--data.seed") for word in extra)
+    runs = []
+    for choice in choices:
+        words = [*first, *choice.words, *common]
+        config = read_configuration(words, f"run {choice.name!r}")
+        for seed in seeds:
+            own = [f"--seed_everything={seed}", *([f"--data.seed={seed}"] if vary_data else [])]
+            with_seed = {**config, "seed_everything": seed}
+            if vary_data:
+                with_seed["data"] = {**config["data"], "seed": seed}
+            runs.append(Run(choice.name, seed, [*words, *own], with_seed, str(Path.cwd())))
+    shared = {name: value for name, value in base.items() if name not in ONLY_ITS_OWN}
+    shared["validations"] = validations
+    return sorted(runs, key=lambda run: list(seeds).index(run.seed)), shared
+
+
+def _cadence(trainer: Mapping[str, Any], validations: int) -> list[str]:
+    """When to validate, so that a run is validated about so many times whatever its length is counted in."""
+    steps, epochs = trainer["max_steps"], trainer["max_epochs"]
+    if steps is not None and steps > 0:
+        batches = -(-steps // validations) * trainer["accumulate_grad_batches"]
+        return [f"--trainer.val_check_interval={batches}", "--trainer.check_val_every_n_epoch=null"]
+    if epochs is None or epochs < 1:
+        raise UsageError("The configuration says neither max_steps nor max_epochs: give --steps.")
+    if epochs >= validations:
+        return ["--trainer.val_check_interval=1.0", f"--trainer.check_val_every_n_epoch={-(-epochs // validations)}"]
+    share = 1 / -(-validations // epochs)
+    return [f"--trainer.val_check_interval={share:.6g}", "--trainer.check_val_every_n_epoch=1"]
+
+
+def record(out: Path, runs: Sequence[Run], shared: dict[str, Any], baseline: str | None) -> None:
+    """Write the plan into the folder of the comparison, beside the runs that are there already.
+
+    Raises:
+        UsageError: If these runs, or any run of that name, were begun with another configuration; or if no run is
+            called like the baseline.
+    """
+    path = out / RECORD
+    old = json.loads(path.read_text()) if path.exists() else {"names": [], "baseline": None, "shared": shared}
+    _refuse(differences(old["shared"], shared), f"{out} holds runs of another common configuration")
+    for run in runs:
+        if (run.folder(out) / RUN).exists():
+            before = Run.load(run.folder(out))
+            said = differences(before.config, run.config)
+            _refuse(said, f"{run.folder(out)} holds a run of that name with another configuration")
+    names = list(dict.fromkeys([*old["names"], *(run.name for run in runs)]))
+    baseline = check_baseline(baseline, names) or old["baseline"] or names[0]
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"names": names, "baseline": baseline, "shared": shared})
+    for run in runs:
+        if not (run.folder(out) / RUN).exists():
+            run.save(out)
+
+
+def check_baseline(baseline: str | None, names: Sequence[str]) -> str | None:
+    """The baseline, if it is one of the names or None.
+
+    Raises:
+        UsageError: If it is not.
+    """
+    if baseline is not None and baseline not in names:
+        raise UsageError(f"--baseline: there is no run {baseline!r}; there are {', '.join(names)}.")
+    return baseline
+
+
+def _refuse(said: Sequence[str], what: str) -> None:
+    if said:
+        more = f"\n  ... and {len(said) - 10} more" if len(said) > 10 else ""
+        raise UsageError(f"{what}:\n  " + "\n  ".join(said[:10]) + f"{more}\nTake another --out.")

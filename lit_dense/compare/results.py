@@ -1,0 +1,172 @@
+"""What the runs of a comparison left in its folder: all that the report is made from."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ..metrics.bootstrap import resampled_ap
+from ..metrics.detection_rows import DetectionRows
+from ..metrics.evaluation import Evaluation
+from .files import CHECKPOINT, FAILURE, RECORD, RESAMPLED, RESULT, ROWS, RUN, TABLES, load_tables, write_arrays
+from .plan import Run, check_baseline
+from .statistics import RESAMPLES, Array, Difference, Spread, align_counts, compare, draw_counts
+
+State = Literal["finished", "failed", "stopped", "not begun"]
+Number = Literal["map", "map_50"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One configuration with one seed, as far as it came.
+
+    Args:
+        run: What it is.
+        folder: Where it lies.
+        state: How far it came.
+        found: What the worker wrote at the end; empty if it is not finished.
+        failure: The last words of a failed run.
+    """
+
+    run: Run
+    folder: Path
+    state: State
+    found: Mapping[str, Any] = field(default_factory=dict)
+    failure: str = ""
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """What the metric and the losses were at the end."""
+        return dict(self.found["numbers"])
+
+    @cached_property
+    def tables(self) -> Evaluation:
+        """The evaluation's arrays."""
+        return load_tables(self.folder / TABLES, self.numbers)
+
+    def pictures(self) -> dict[str, Path]:
+        """The newest picture of each kind: the file's name, or that of its folder where a folder holds a series."""
+        found: dict[str, Path] = {}
+        logs = self.folder / "log"
+        for version in sorted(logs.glob("version_*"), key=lambda p: int(p.name.rpartition("_")[2])):
+            for path in sorted(version.rglob("*.png")):
+                found[path.stem if path.parent == version else path.parent.name] = path
+        return found
+
+    def resampled(self) -> dict[Number, Array]:
+        """AP of resamples of the validation images, the same for every run; kept in the run's folder."""
+        path = self.folder / RESAMPLED
+        evaluated = (self.folder / ROWS).stat().st_mtime_ns
+        if path.exists():
+            with np.load(path) as kept:
+                if kept["evaluated"] == evaluated and len(kept["map"]) == RESAMPLES:
+                    return {"map": kept["map"], "map_50": kept["map_50"]}
+        rows = DetectionRows.load(self.folder / ROWS)
+        counts = align_counts(draw_counts(len(rows.image_ids)), rows.image_ids, np.sort(rows.image_ids))
+        ap, ap_50 = resampled_ap(rows, counts, len(self.tables.class_names))
+        write_arrays(path, {"evaluated": np.array(evaluated), "map": ap, "map_50": ap_50})
+        return {"map": ap, "map_50": ap_50}
+
+    def image_ids(self) -> Array:
+        """The images that it was evaluated on, ascending."""
+        with np.load(self.folder / ROWS) as rows:
+            return np.sort(rows["image_ids"])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All runs of a folder.
+
+    Args:
+        folder: The comparison's folder.
+        names: Configurations, in the order in which they were asked for.
+        baseline: The one that others are compared with.
+        shared: The common configuration.
+        results: Every run, by name and then by seed.
+    """
+
+    folder: Path
+    names: list[str]
+    baseline: str
+    shared: dict[str, Any]
+    results: dict[str, dict[int, Result]]
+
+    def finished(self, name: str) -> dict[int, Result]:
+        """The finished runs of a configuration, by seed."""
+        return {seed: result for seed, result in self.results[name].items() if result.state == "finished"}
+
+    @property
+    def shown(self) -> list[str]:
+        """The configurations that have a finished run."""
+        return [name for name in self.names if self.finished(name)]
+
+    @property
+    def unfinished(self) -> list[Result]:
+        """The runs that the report can say nothing of."""
+        return [r for seeds in self.results.values() for r in seeds.values() if r.state != "finished"]
+
+    def spread(self, name: str, number: str) -> Spread | None:
+        """A number over the seeds; None where no seed has it."""
+        values = [r.numbers.get(number, -1.0) for r in self.finished(name).values()]
+        known = tuple(value for value in values if value > -1)
+        return Spread(known) if known else None
+
+    @cached_property
+    def samples(self) -> dict[str, dict[int, dict[Number, Array]]]:
+        """Resampled AP by name and seed, of the runs that were evaluated on the same images as the first.
+
+        None with LVIS's protocol: the resampling follows COCO's.
+        """
+        images: Array | None = None
+        found: dict[str, dict[int, dict[Number, Array]]] = {name: {} for name in self.names}
+        if self.shared["model"].get("eval_protocol", "coco") != "coco":
+            return found
+        for name in self.shown:
+            for seed, result in self.finished(name).items():
+                images = result.image_ids() if images is None else images
+                if np.array_equal(images, result.image_ids()):
+                    found[name][seed] = result.resampled()
+        return found
+
+    def difference(self, name: str, number: Number = "map") -> Difference | None:
+        """A configuration less the baseline; None where they have no finished seed in common."""
+        run, base = (
+            {seed: result.numbers[number] for seed, result in self.finished(n).items()} for n in (name, self.baseline)
+        )
+        samples, base_samples = (
+            {seed: arrays[number] for seed, arrays in self.samples[n].items()} for n in (name, self.baseline)
+        )
+        return compare(run, base, samples, base_samples)
+
+
+def read(out: Path, baseline: str | None = None) -> Comparison:
+    """Read a comparison's folder; nothing is trained.
+
+    Args:
+        out: The folder.
+        baseline: Another baseline than the one that the folder says.
+
+    Raises:
+        UsageError: If there is no run of that name.
+    """
+    record = json.loads((out / RECORD).read_text())
+    names = list(record["names"])
+    results = {name: {r.run.seed: r for r in _read_seeds(out / name)} for name in names}
+    return Comparison(out, names, check_baseline(baseline, names) or record["baseline"], record["shared"], results)
+
+
+def _read_seeds(folder: Path) -> list[Result]:
+    runs = [(Run.load(path.parent), path.parent) for path in folder.glob(f"seed-*/{RUN}")]
+    return [_read_result(run, place) for run, place in sorted(runs, key=lambda pair: pair[0].seed)]
+
+
+def _read_result(run: Run, folder: Path) -> Result:
+    if (folder / RESULT).exists():
+        return Result(run, folder, "finished", json.loads((folder / RESULT).read_text()))
+    if (folder / FAILURE).exists():
+        return Result(run, folder, "failed", failure=(folder / FAILURE).read_text())
+    return Result(run, folder, "stopped" if (folder / CHECKPOINT).exists() else "not begun")

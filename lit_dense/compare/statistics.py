@@ -1,0 +1,195 @@
+"""Which differences between runs are larger than the noise: over validation images, and over seeds.
+
+Images: a paired bootstrap (Efron, https://doi.org/10.1214/aos/1176344552). The same resamples of the validation images
+are evaluated for both runs, and what varies is their difference. Seeds: Student's t of the differences of equal seeds.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Verdict = Literal["better", "worse", "within the noise", "one seed", "not known"]
+
+RESAMPLES = 1000
+LEVEL = 0.95
+
+T_QUANTILES = (
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131),
+    *(2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
+)
+"""How many standard errors Student's t stays within in 95 of 100 cases, by degrees of freedom from 1 on; later ones
+are taken for the last. With few seeds a standard error is itself hardly known, which is why two seeds need 12.7."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A number of one configuration over its seeds.
+
+    Args:
+        values: The number for each seed.
+    """
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Over the seeds."""
+        return float(np.mean(self.values))
+
+    @property
+    def low(self) -> float:
+        """The smallest."""
+        return min(self.values)
+
+    @property
+    def high(self) -> float:
+        """The largest."""
+        return max(self.values)
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation over the seeds; None of one seed."""
+        return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A run's number less that of the baseline.
+
+    Args:
+        mean: Mean over the seeds that both have.
+        low: Lower end of the 95 % interval over validation images.
+        high: Its upper end.
+        per_seed: The difference of each seed.
+        verdict: What can be said of it.
+    """
+
+    mean: float
+    low: float
+    high: float
+    per_seed: tuple[float, ...]
+    verdict: Verdict
+
+    @property
+    def error(self) -> float | None:
+        """Standard error of the mean over seeds; None of one seed."""
+        if len(self.per_seed) < 2:
+            return None
+        return float(np.std(self.per_seed, ddof=1) / np.sqrt(len(self.per_seed)))
+
+
+def draw_counts(num_images: int, samples: int = RESAMPLES, seed: int = 0) -> Array:
+    """How often each resample has each image, int64 [S, I].
+
+    Args:
+        num_images: I images; a resample is as large.
+        samples: S.
+        seed: Equal seeds draw equal samples.
+    """
+    generator = np.random.default_rng(seed)
+    return generator.multinomial(num_images, np.full(num_images, 1 / num_images), size=samples)
+
+
+def align_counts(counts: Array, image_ids: Array, order: Array) -> Array:
+    """The columns of counts for images in another order.
+
+    Args:
+        counts: Resamples of the images of ``order`` [S, I].
+        image_ids: The ids whose columns are wanted [I].
+        order: The ids of the columns there are, ascending [I].
+
+    Raises:
+        ValueError: If they are not the same images.
+    """
+    if not np.array_equal(np.sort(image_ids), order):
+        raise ValueError("the runs were not evaluated on the same images")
+    return counts[:, np.searchsorted(order, image_ids)]
+
+
+def compare(
+    run: Mapping[int, float], base: Mapping[int, float], samples: Mapping[int, Array], base_samples: Mapping[int, Array]
+) -> Difference | None:
+    """The difference of two runs over the seeds that both have.
+
+    Args:
+        run: The number by seed, as evaluated.
+        base: The same of the baseline.
+        samples: The number of each resample of the validation images by seed, -1 where it does not exist [S].
+        base_samples: The same of the baseline, for the same resamples.
+
+    Returns:
+        None if they have no seed in common.
+    """
+    seeds = sorted(run.keys() & base.keys())
+    if not seeds:
+        return None
+    per_seed = tuple(run[seed] - base[seed] for seed in seeds)
+    paired = seeds and all(seed in samples and seed in base_samples for seed in seeds)
+    if not paired:
+        return Difference(float(np.mean(per_seed)), np.nan, np.nan, per_seed, "not known")
+    both = [_existing(samples[seed]) - _existing(base_samples[seed]) for seed in seeds]
+    low, high = interval(np.mean(both, axis=0))
+    return Difference(float(np.mean(per_seed)), low, high, per_seed, judge(per_seed, low, high))
+
+
+def _existing(values: Array) -> Array:
+    return np.where(values > -1, values, np.nan)
+
+
+def interval(values: Array) -> tuple[float, float]:
+    """The middle 95 % of values; those that do not exist are left out."""
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return np.nan, np.nan
+    rest = (1 - LEVEL) / 2
+    low, high = np.quantile(known, (rest, 1 - rest))
+    return float(low), float(high)
+
+
+def judge(per_seed: Sequence[float], low: float, high: float) -> Verdict:
+    """What can be said of a difference.
+
+    Args:
+        per_seed: The difference of each seed.
+        low: Lower end of its interval over images.
+        high: Its upper end.
+
+    Returns:
+        ``within the noise`` unless the interval leaves out 0 and, of several seeds, their mean is further from 0 than
+        their spread explains; of one seed that is not known, and ``one seed`` says so.
+    """
+    if np.isnan(low) or np.isnan(high):
+        return "not known"
+    if low <= 0 <= high:
+        return "within the noise"
+    if len(per_seed) < 2:
+        return "one seed"
+    mean = float(np.mean(per_seed))
+    error = float(np.std(per_seed, ddof=1) / np.sqrt(len(per_seed)))
+    allowed = T_QUANTILES[min(len(per_seed) - 1, len(T_QUANTILES)) - 1]
+    if abs(mean) <= allowed * error or (mean > 0) != (low > 0):
+        return "within the noise"
+    return "better" if mean > 0 else "worse"
+
+
+def thirds(counts: Sequence[int]) -> dict[str, list[int]]:
+    """Labels of the frequent, common and rare classes: thirds of the classes by their number of training boxes.
+
+    Args:
+        counts: Boxes of each class; of fewer than three classes there are no groups.
+    """
+    if len(counts) < 3:
+        return {}
+    order = sorted(range(len(counts)), key=lambda label: -counts[label])
+    third = len(order) // 3
+    return {"frequent": order[:third], "common": order[third:-third], "rare": order[-third:]}
+
+
+def mean_of(values: Array, labels: Sequence[int]) -> float:
+    """The mean of a number of some classes, of those that have one; NaN of none."""
+    known = [float(values[label]) for label in labels if values[label] > -1]
+    return float(np.mean(known)) if known else float("nan")

@@ -1,0 +1,177 @@
+"""One run of a comparison: ``python -m lit_dense.compare.worker FOLDER``, where FOLDER holds the run's ``run.json``."""
+
+import os
+import platform
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+
+from .._version import __version__
+from ..callbacks import DetectionPictures, LossPictures
+from ..callbacks.shown_steps import ShownSteps
+from ..data import CocoDataModule
+from ..errors import NonFiniteLossError, UsageError
+from ..lightning_cli import CheckingTrainer, LitDenseCLI
+from ..module import LitRetinaNet
+from .configuration import without_warning_of_words
+from .files import CHECKPOINT, CONFIG, RESULT, ROWS, TABLES, save_tables, write_json
+from .plan import Run
+from .recorder import Recorder
+
+WATCH = "--until-stdin-closes"
+"""The word with which a worker ends as soon as the process that started it is gone, however that ended."""
+
+
+class RunCLI(LitDenseCLI):
+    """``lit-dense fit`` of one run: everything it writes is in the run's folder, and it goes on where it was stopped.
+
+    Training itself is what the run's words say; only where files go, the progress bar and the checkpoints differ.
+
+    Args:
+        folder: The run's folder.
+        kwargs: As LightningCLI's.
+    """
+
+    def __init__(self, folder: Path, **kwargs: Any) -> None:
+        self.folder, self.recorder = folder, Recorder()
+        every_validation = ModelCheckpoint(
+            dirpath=folder, filename=Path(CHECKPOINT).stem, save_on_train_epoch_end=False, enable_version_counter=False
+        )
+        super().__init__(
+            LitRetinaNet,
+            CocoDataModule,
+            trainer_class=CheckingTrainer,
+            trainer_defaults={"callbacks": [self.recorder, every_validation]},
+            save_config_kwargs={"overwrite": True},
+            parser_kwargs={"prog": "lit-dense", "version": __version__},
+            **kwargs,
+        )
+
+    def before_instantiate_classes(self) -> None:
+        """Send what the run writes into its folder."""
+        super().before_instantiate_classes()
+        config = self.config[self.subcommand]
+        trainer = config["trainer"]
+        trainer["default_root_dir"] = str(self.folder)
+        trainer["enable_progress_bar"] = trainer["enable_model_summary"] = False
+        trainer["enable_checkpointing"] = True
+        logs = Namespace(save_dir=str(self.folder), name="log")
+        trainer["logger"] = Namespace(class_path="lightning.pytorch.loggers.CSVLogger", init_args=logs)
+        given = trainer["callbacks"] or []
+        given = given if isinstance(given, list) else [given]
+        callbacks = [callback for callback in given if not issubclass(_class(callback), Checkpoint)]
+        drawn: list[tuple[type, dict[str, Any]]] = [(DetectionPictures, {})]
+        if trainer["check_val_every_n_epoch"] is None:  # validated every so many batches: drawn as often
+            every = trainer["val_check_interval"] // trainer["accumulate_grad_batches"]
+            drawn.append((LossPictures, {"every_n_steps": every}))
+            for callback in callbacks:
+                if issubclass(_class(callback), ShownSteps):
+                    callback["init_args"]["every_n_steps"] = min(every, callback["init_args"]["every_n_steps"])
+        for cls, arguments in drawn:
+            if not any(issubclass(_class(c), cls) for c in callbacks):
+                path = f"lit_dense.callbacks.{cls.__name__}"
+                callbacks.append(Namespace(class_path=path, init_args=Namespace(**arguments)))
+        trainer["callbacks"] = callbacks
+        if (self.folder / CHECKPOINT).exists():
+            config["ckpt_path"] = str(self.folder / CHECKPOINT)
+
+    def after_fit(self) -> None:
+        """Evaluate the final weights, unless the last validation did, and write the result."""
+        if self.recorder.evaluation is None or self.recorder.evaluated_step != self.trainer.global_step:
+            self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
+        if self.trainer.is_global_zero:
+            self.write_result()
+
+    def write_result(self) -> None:
+        """The result file is the last one, for it says that the run is finished."""
+        evaluation = self.recorder.evaluation
+        evaluation.rows.save(self.folder / ROWS)
+        save_tables(self.folder / TABLES, evaluation)
+        counts = getattr(self.datamodule, "class_counts", None)
+        result = {
+            **self.recorder.summary(),
+            "steps": self.trainer.global_step,
+            "training_images": None if counts is None else counts.num_images,
+            "training_boxes": None if counts is None else counts.instances.tolist(),
+            "training_images_of": None if counts is None else counts.images.tolist(),
+            "machine": _machine(self.trainer.strategy.root_device),
+            "versions": _versions(),
+        }
+        write_json(self.folder / RESULT, result)
+
+
+def _class(callback: Any) -> type:
+    """The class of a callback in a configuration."""
+    if not isinstance(callback, Mapping | Namespace):
+        return type(callback)
+    module, _, name = callback["class_path"].rpartition(".")
+    found: type = getattr(sys.modules[module], name)  # the parser has imported it
+    return found
+
+
+def _machine(device: torch.device) -> dict[str, Any]:
+    cuda = device.type == "cuda"
+    return {
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if cuda else device.type,
+    }
+
+
+def _processor() -> str:
+    """The processor's name where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _versions() -> dict[str, str]:
+    named = {name: version(name) for name in ("torch", "torchvision", "lightning", "numpy")}
+    return {"python": platform.python_version(), "lit-dense": __version__, **named}
+
+
+def train(folder: Path) -> None:
+    """Train the run of a folder, from where it was stopped if it was."""
+    run = Run.load(folder)
+    config = folder / CONFIG
+    write_json(config, run.config)  # what was planned, whatever became of the files
+    with without_warning_of_words():
+        RunCLI(folder, args=["fit", f"--config={config}"])
+
+
+def main(words: Sequence[str]) -> int:
+    """Train one run.
+
+    Args:
+        words: The folder; and ``WATCH`` where standard input is a pipe from the process that started this one.
+
+    Returns:
+        The exit status.
+    """
+    if WATCH in words:
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        train(Path(words[0]).resolve())
+    except (UsageError, NonFiniteLossError) as error:
+        print(f"lit-dense: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _end_with_parent() -> None:
+    """The pipe ends when the process at its other end does; what is trained by then is in the checkpoint."""
+    os.read(0, 1)  # not through sys.stdin, whose lock a thread must not hold at the end
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

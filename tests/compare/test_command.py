@@ -1,0 +1,104 @@
+"""Words of ``lit-dense compare``: what is refused before anything is trained, and what goes to every run."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lit_dense.cli import main as lit_dense
+from lit_dense.compare.command import main, read_words
+from lit_dense.errors import UsageError
+from tests.compare.folders import write_folder
+
+CONFIG = str(Path(__file__).parents[2] / "configs" / "demo.yaml")
+QFL = str(Path(__file__).parents[2] / "configs" / "recipes" / "qfl.yaml")
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def refused(*words):
+    with pytest.raises(UsageError) as stop:
+        main(["--config", CONFIG, "--out", "out", *words])
+    assert not list(Path("out").glob("*/*"))  # nothing was begun
+    return str(stop.value)
+
+
+def test_words_for_every_run_and_words_of_the_command():
+    options, extra = read_words(
+        ["--config", "a.yaml", "b.yaml", "--runs", "focal", "bce", "--model.lr", "0.1", "--data.batch_size=2"]
+    )
+    assert (options.config, options.runs) == (["a.yaml", "b.yaml"], ["focal", "bce"])
+    assert extra == ["--model.lr", "0.1", "--data.batch_size=2"]
+
+
+@pytest.mark.parametrize("word", ["--seed", "--seed=3", "--step=4"])
+def test_a_mistyped_option_is_not_passed_on(word):
+    with pytest.raises(UsageError, match=r"unknown word.*Did you mean '--(seeds|steps)'"):
+        read_words(["--config", "a.yaml", "--runs", "focal", word])
+
+
+def test_a_stray_word_is_refused():
+    with pytest.raises(UsageError, match="unknown word 'focal'"):
+        read_words(["focal", "--out", "x"])
+    with pytest.raises(UsageError, match="unknown word '--optimizer=x'"):
+        read_words(["--optimizer=x"])
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        ("focall", "Unknown loss 'focall'. Did you mean 'focal'?"),
+        ("focal+pissa", "Unknown weighter 'pissa'. Did you mean 'pisa'?"),
+        ("nowhere.yaml", "there is no file nowhere.yaml"),
+        (f"a/b={QFL}", "no name for a run"),
+        ("focal", "'focal' more than once"),
+        ("bce+cleanliness+cleanliness", "both decide the assignment"),  # parts that do not fit together
+    ],
+)
+def test_a_run_that_cannot_be_is_refused_before_training(run, said):
+    assert said in refused("--runs", "focal", run, "--steps", "4")
+
+
+def test_a_value_that_is_not_accepted_is_refused_before_training():
+    Path("bad.yaml").write_text("model: {loss: {class_path: focal, init_args: {gama: 1}}}")
+    said = refused("--runs", "focal", "bad=bad.yaml", "--steps", "4")
+    assert "run 'bad'" in said
+    assert "no argument 'gama'. Did you mean 'gamma'?" in said
+    assert "the common configuration" in refused("--runs", "focal", "--model.nothing=1")
+
+
+def test_the_baseline_is_one_of_the_runs():
+    assert "there is no run 'bce'; there are focal" in refused("--runs", "focal", "--steps", "4", "--baseline", "bce")
+
+
+def test_nothing_to_read_and_nothing_to_start_from():
+    with pytest.raises(UsageError, match="no comparison in empty"):
+        main(["--out", "empty"])
+    with pytest.raises(UsageError, match="--runs needs --config"):
+        main(["--runs", "focal"])
+    with pytest.raises(UsageError, match="give --runs"):
+        main(["--config", CONFIG])
+
+
+def test_reading_trains_nothing_and_takes_another_baseline(capsys):
+    out = write_folder(Path("there"), {"focal": 0.8, "bce": 0.3})
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("result.json")}
+    with pytest.raises(SystemExit) as stop:
+        lit_dense(["compare", "--out", "there"])
+    assert stop.value.code == 0
+    assert "Compared with focal" in capsys.readouterr().out
+    assert main(["--out", "there", "--baseline", "bce"]) == 0
+    assert "Compared with bce" in (out / "report.md").read_text()
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("result.json")} == before
+
+
+def test_help_comes_without_torch():
+    code = (
+        "import sys\nfrom lit_dense.compare.command import build_parser\nbuild_parser().format_help()\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,123 @@
+"""What each run is: words, configuration, command, folder."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lit_dense.compare.configuration import differences, read_configuration
+from lit_dense.compare.plan import Run, choose, plan, record
+from lit_dense.errors import UsageError
+
+DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
+QFL = Path(__file__).parents[2] / "configs" / "recipes" / "qfl.yaml"
+
+
+def planned(*words, seeds=(0,), steps=10, validations=4, extra=(), config=DEMO):
+    return plan([str(config)], choose(words), seeds, steps, validations, extra)
+
+
+def test_names_are_words_stems_or_given():
+    names = [choice.name for choice in choose(["focal", "focal+pisa+ohem", str(QFL), f"mine={QFL}"])]
+    assert names == ["focal", "focal+pisa+ohem", "qfl", "mine"]
+
+
+def test_a_word_takes_default_arguments_and_no_other_weighters(tmp_path):
+    base = tmp_path / "base.yaml"
+    described = {"loss": {"class_path": "focal", "init_args": {"gamma": 3.0}}, "weighters": ["ohem"]}
+    base.write_text(yaml.safe_dump({"model": described}))
+    (run, other), _ = planned("focal", "bce+pisa", config=base)
+    assert run.config["model"]["loss"] == "focal"
+    assert run.config["model"]["weighters"] == []
+    assert (other.config["model"]["loss"], other.config["model"]["weighters"]) == ("bce", ["pisa"])
+
+
+def test_a_file_is_laid_over_the_common_configuration():
+    (run,), _ = planned(f"mine={QFL}")
+    assert (run.config["model"]["loss"], run.config["model"]["box_loss"]) == ("qfl", "giou")
+    assert run.config["model"]["backbone"] == "tiny"
+
+
+def test_a_weighter_that_assigns_replaces_the_assigner():
+    (run,), _ = planned("focal+cleanliness")
+    assert run.config["model"]["assigner"] is None
+
+
+def test_runs_come_seed_by_seed_with_seeds_of_training_and_of_data():
+    runs, _ = planned("focal", "bce", seeds=(3, 1))
+    assert [(run.name, run.seed) for run in runs] == [("focal", 3), ("bce", 3), ("focal", 1), ("bce", 1)]
+    assert {(run.config["seed_everything"], run.config["data"]["seed"]) for run in runs} == {(3, 3), (1, 1)}
+    runs, _ = planned("focal", seeds=(3, 1), extra=["--data.seed=8"])
+    assert {run.config["data"]["seed"] for run in runs} == {8}
+
+
+def test_a_split_of_the_data_is_the_same_for_every_seed():
+    runs, _ = planned("focal", seeds=(3, 1), extra=["--data.val_split=0.2", "--data.demo=false"])
+    assert {run.config["data"]["seed"] for run in runs} == {0}
+
+
+@pytest.mark.parametrize(
+    ("steps", "validations", "extra", "interval", "epochs"),
+    [
+        (10, 4, [], 3, None),  # after 3, 6 and 9, and the end
+        (400, 4, [], 100, None),
+        (400, 4, ["--trainer.accumulate_grad_batches=2"], 200, None),  # counted in batches
+        (None, 4, [], 1.0, 2),  # the demo's 6 epochs
+        (None, 4, ["--trainer.max_epochs=2"], 0.5, 1),
+    ],
+)
+def test_validations_along_the_way(steps, validations, extra, interval, epochs):
+    (run,), _ = planned("focal", steps=steps, validations=validations, extra=extra)
+    trainer = run.config["trainer"]
+    assert (trainer["val_check_interval"], trainer["check_val_every_n_epoch"]) == (interval, epochs)
+
+
+def test_a_run_without_an_end_is_refused():
+    with pytest.raises(UsageError, match="give --steps"):
+        planned("focal", steps=None, extra=["--trainer.max_epochs=-1"])
+
+
+def test_the_command_means_the_same_configuration():
+    (run,), _ = planned("focal+pisa", seeds=(7,), extra=["--model.lr=1e-5"])
+    assert run.command.startswith(f"lit-dense fit --config={DEMO} --model.loss=focal '--model.weighters=[pisa]'")
+    assert read_configuration(run.words, "it") == run.config
+    assert run.config["model"]["lr"] == 1e-5
+
+
+def test_a_planned_configuration_reads_back_from_its_file(tmp_path):
+    (run,), _ = planned(f"mine={QFL}", extra=["--model.lr=1e-5", "--model.weight_decay=1e-20"])
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(run.config))
+    assert read_configuration([f"--config={path}"], "it") == run.config
+
+
+def test_more_runs_and_seeds_join_those_that_are_there(tmp_path):
+    for words, seeds in ((["focal"], [0]), (["bce", "focal"], [0, 1])):
+        runs, shared = planned(*words, seeds=seeds)
+        record(tmp_path, runs, shared, None)
+    found = json.loads((tmp_path / "compare.json").read_text())
+    assert (found["names"], found["baseline"]) == (["focal", "bce"], "focal")
+    assert len(list(tmp_path.rglob("run.json"))) == 4
+    assert Run.load(tmp_path / "focal" / "seed-0").seed == 0
+
+
+def test_another_configuration_in_the_same_folder_is_refused(tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("model: {loss: {class_path: focal, init_args: {gamma: 1.0}}}")
+    record(tmp_path / "out", *planned(f"mine={mine}"), None)
+    with pytest.raises(UsageError, match=r"(?s)trainer.max_steps: 10 before, 20 now.*another --out"):
+        record(tmp_path / "out", *planned("focal", steps=20), None)
+    mine.write_text("model: {loss: {class_path: focal, init_args: {gamma: 2.0}}}")
+    with pytest.raises(UsageError, match=r"(?s)mine/seed-0 holds.*gamma: 1.0 before, 2.0 now"):
+        record(tmp_path / "out", *planned(f"mine={mine}"), None)
+
+
+def test_options_of_a_later_version_are_no_difference():
+    old, new = {"model": {"lr": 1}, "data": {}}, {"model": {"lr": 1, "new": 2}, "data": {}, "more": 1}
+    assert differences(old, new) == []
+    assert differences(new, old) == ["model.new: 2 before, not there now", "more: 1 before, not there now"]
+    assert differences({"a": {"b": 1}}, {"a": {"b": {"c": 1}}}) == [
+        "a.b: 1 before, not there now",
+        "a.b.c: not there before, 1 now",
+    ]

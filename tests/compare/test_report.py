@@ -1,0 +1,175 @@
+"""The report of simulated runs: what it says, that it needs no other file, and that words stay words."""
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from lit_dense.compare.files import FAILURE
+from lit_dense.compare.plan import Run
+from lit_dense.compare.report import write
+from lit_dense.compare.results import read
+from lit_dense.compare.sections import groups_table, main_table, summary
+from tests.compare.folders import NUM_IMAGES, detections, write_folder, write_run
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    """Three seeds of: a baseline, one that is as good, one that is far worse."""
+    return write_folder(tmp_path_factory.mktemp("out"), {"focal": 0.8, "same": 0.8, "bad": 0.3})
+
+
+class Page(HTMLParser):
+    """Names of the elements, and the cells of tables."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.rows, self.inside = [], [], False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append(tag)
+        self.inside = tag in ("td", "th")
+        if tag == "tr":
+            self.rows.append([])
+        if self.inside:
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        self.inside = self.inside and tag not in ("td", "th")
+
+    def handle_data(self, data):
+        if self.inside:
+            self.rows[-1][-1] += data
+
+
+def test_the_sentence_tells_real_differences_from_noise(out):
+    said = summary(read(out))
+    assert re.fullmatch(
+        r"Compared with focal \(AP 0\.\d{3}\): bad \(\N{MINUS SIGN}0\.\d{3}\) is worse; "
+        r"same \([+\N{MINUS SIGN}]0\.0\d\d\) is within the noise\.",
+        said,
+    )
+
+
+def test_one_seed_says_that_the_spread_is_unknown(tmp_path):
+    found = read(write_folder(tmp_path, {"focal": 0.8, "bad": 0.3}, seeds=(0,)))
+    assert "one seed says nothing of the spread over seeds" in summary(found)
+    assert main_table(found).rows[1][4] == "one seed"
+
+
+def test_the_difference_is_that_of_the_numbers(out):
+    found = read(out)
+    difference = found.difference("bad", "map_50")
+    by_hand = [
+        found.results["bad"][seed].numbers["map_50"] - found.results["focal"][seed].numbers["map_50"]
+        for seed in (0, 1, 2)
+    ]
+    assert difference.mean == pytest.approx(np.mean(by_hand))
+    assert difference.low < difference.mean < difference.high
+    assert (found.difference("focal").mean, found.difference("focal").low, found.difference("focal").high) == (0, 0, 0)
+
+
+def test_resamples_are_made_once_and_again_for_another_evaluation(out):
+    result = read(out).results["same"][0]
+    first = result.resampled()["map"]
+    kept = result.folder / "resampled.npz"
+    stamp = kept.stat().st_mtime_ns
+    assert np.array_equal(result.resampled()["map"], first)
+    assert kept.stat().st_mtime_ns == stamp
+    rows = result.folder / "evaluation.npz"
+    rows.write_bytes(rows.read_bytes())
+    result.resampled()
+    assert kept.stat().st_mtime_ns > stamp
+
+
+def test_runs_on_other_images_have_no_interval(tmp_path):
+    out = write_folder(tmp_path, {"focal": 0.8, "other": 0.3}, seeds=(0,))
+    rows = detections(np.random.default_rng(0), 0.3, 2)
+    shifted = type(rows)(rows.image_ids + 1, rows.images, rows.boxes, rows.labels, rows.kinds, rows.scores)
+    write_run(out, "other", 0, shifted, ("cat", "dog"), (50, 5))
+    assert read(out).difference("other").verdict == "not known"
+
+
+def test_the_page_has_everything_inside(out):
+    page, text = write(read(out))
+    html = page.read_text()
+    found = Page(html)
+    assert found.elements.count("svg") == 3 + 2 * 3  # differences, curves, costs; precision and confusion of each run
+    assert not {"script", "link", "iframe"} & set(found.elements)
+    assert not re.search(r'(src|href)="(?!data:|#)', html)
+    assert [row[0] for row in found.rows[:4]] == ["run", "focal", "same", "bad"]
+    assert found.rows[0][1:5] == ["AP", "difference", "95 % interval", "verdict"]
+    assert [row[4] for row in found.rows[1:4]] == ["baseline", "within the noise", "worse"]
+    for said in (
+        f"the {NUM_IMAGES} validation images",
+        "no best validation is chosen",
+        "lit-dense fit --config=base.yaml",
+    ):
+        assert said in html
+        assert said in text.read_text()
+
+
+def test_the_text_has_the_same_tables(out):
+    text = write(read(out))[1].read_text()
+    tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    for table in tables:
+        widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
+        assert len(widths) == 1, table
+    assert len(tables) == 5  # results, AP and AP50 of classes, costs, machine
+    assert re.search(r"^\| bad \| 0\.\d{3} \(.*\| worse \|", text, re.MULTILINE)
+
+
+def test_words_of_the_user_are_never_markup(tmp_path):
+    evil = "<script>alert('x')</script>"
+    out = write_folder(tmp_path, {"focal": 0.8, "bce": 0.6}, seeds=(0,), classes=(evil, "a|b--><i>&$x$"))
+    failed = Run("bce", 1, [f"--model.lr={evil}"], {"model": {}}, "/<script>")
+    failed.save(out)
+    (failed.folder(out) / FAILURE).write_text(f"ended with status 1\n{evil}\n</pre><script>")
+    page, text = write(read(out))
+    found = Page(page.read_text())
+    assert "script" not in found.elements
+    assert "i" not in found.elements
+    assert evil in [row[0] for row in found.rows if row]
+    assert "<script" not in re.sub(r"(?m)^    .*$", "", text.read_text())  # indented lines are code
+    assert "a\\|b" in text.read_text()
+
+
+def test_a_run_that_failed_and_one_that_was_stopped_are_marked(tmp_path):
+    out = write_folder(tmp_path, {"focal": 0.8, "bce": 0.6}, seeds=(0,))
+    for seed, name in ((1, "failure.txt"), (2, "last.ckpt"), (3, "nothing.txt")):
+        run = Run("bce", seed, [], {}, ".")
+        run.save(out)
+        (run.folder(out) / name).write_text("ended with status 1\nRuntimeError: no memory")
+    text = write(read(out))[1].read_text()
+    assert "| bce | 1 | failed |\n| bce | 2 | stopped |\n| bce | 3 | not begun |" in text
+    assert "    RuntimeError: no memory" in text
+
+
+def test_a_folder_where_nothing_is_finished_still_has_a_report(tmp_path):
+    out = write_folder(tmp_path, {"focal": 0.8}, seeds=())
+    Run("focal", 0, [], {}, ".").save(out)
+    page, text = write(read(out))
+    assert "No run is finished yet." in page.read_text()
+    assert "| focal | 0 | not begun |" in text.read_text()
+
+
+def test_a_baseline_that_is_not_finished(tmp_path):
+    out = write_folder(tmp_path, {"focal": 0.8, "bce": 0.6}, seeds=(0,))
+    (out / "focal" / "seed-0" / "result.json").unlink()
+    found = read(out)
+    assert summary(found) == "There is nothing to compare yet: the baseline is not finished."
+    write(found)
+
+
+def test_groups_are_thirds_of_the_classes_by_training_boxes(tmp_path):
+    classes, boxes = ("a", "b", "c"), (5, 100, 20)
+    found = read(
+        write_folder(tmp_path, {"focal": 0.8, "bce": 0.6}, seeds=(0, 1), classes=classes, training_boxes=boxes)
+    )
+    table = groups_table(found)
+    assert table.headers == ["run", "frequent", "common", "rare"]
+    assert "frequent: b; common: c; rare: a." in table.notes[0]
+    of_b = [found.results["focal"][seed].tables.ap[1] for seed in (0, 1)]
+    assert table.rows[0][1].startswith(f"{np.mean(of_b):.3f}")
