@@ -196,6 +196,15 @@ def test_plugins_that_are_broken_or_claim_one_name(door, config, capsys, plugins
     assert "good-plugin 1.2" in said
 
 
+def test_nothing_is_imported_before_it_is_used():
+    code = "import sys, lit_dense.lightning_cli; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert {"torch", "lit_dense.module"} <= loaded
+    late = {"hotcoco", "sklearn", "timm", "ray", "tensorboard", "lit_dense.charts", "lit_dense.compare"}
+    assert not late & loaded
+
+
 @DOORS
 def test_help_of_a_loss(door, capsys):
     with pytest.raises(SystemExit) as stop:
