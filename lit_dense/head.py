@@ -13,9 +13,11 @@ from .class_counts import ClassCounts
 from .criterion import Criterion
 from .errors import UsageError, check_range
 from .finite import FiniteCheck
+from .flat_levels import tower_outputs
 from .losses import DenseLoss
 from .reduce import Reduce
 from .samples import BoxCoder, Geometry, collect_samples
+from .stand_ins import give_back, take_over
 
 
 class DenseHead(RetinaNetHead):  # type: ignore[misc]  # torchvision has no types
@@ -50,8 +52,12 @@ class DenseHead(RetinaNetHead):  # type: ignore[misc]  # torchvision has no type
 
     def forward(self, x: list[Tensor]) -> dict[str, Tensor]:
         """Outputs of both towers; in evaluation the class logits are those whose sigmoid is the score."""
-        outputs: dict[str, Tensor] = super().forward(x)
-        return outputs if self.training else self.with_scores(outputs)
+        if not self.training:
+            return self.with_scores(super().forward(x))
+        return {
+            "cls_logits": tower_outputs(self.classification_head, x),
+            "bbox_regression": tower_outputs(self.regression_head, x),
+        }
 
     def with_scores(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Outputs with one logit for each class, whose sigmoid is its score, whatever columns the loss needs."""
@@ -165,6 +171,7 @@ def unpatch(model: nn.Module) -> None:
         UsageError: If there is no RetinaNet inside, or more than one.
     """
     detector = find_retinanet(model)
+    give_back(detector)
     head = detector.head
     if not isinstance(head, DenseHead):
         return
@@ -193,6 +200,7 @@ def adopt(detector: RetinaNet, criterion: Criterion) -> None:
     head = DenseHead(detector.head, criterion, detector.box_coder)
     detector.anchor_generator.register_forward_pre_hook(head.note_geometry)
     detector.head = head
+    take_over(detector)
 
 
 def set_prior(detector: RetinaNet, loss: DenseLoss, prior: float) -> None:

@@ -16,7 +16,7 @@ from .assigners import AssignerLike
 from .batch import Batch, check_targets, float_images, metric_targets, without_crowd
 from .box_losses import BoxLossLike
 from .criterion import Criterion
-from .errors import UsageError
+from .errors import UsageError, check_range
 from .head import adopt, set_prior
 from .losses import LossLike
 from .metrics import DetectionMAP
@@ -71,6 +71,8 @@ class LitRetinaNet(LightningModule):
         score_thresh: Smallest score of a prediction. Evaluation does not use it.
         eval_score_thresh: Smallest score that evaluation counts; low, for it must not decide a comparison.
         nms_thresh: IoU from which of two detections of a class only the better is kept.
+        topk_candidates: Most boxes of each pyramid level, of all classes together, from which detections are chosen;
+            several for each object that an image can have.
         detections_per_img: Most predictions of an image. Evaluation does not use it.
         eval_detections_per_img: Most detections of an image that evaluation counts, of all classes together.
         eval_max_detections: Most that mAP counts of each image and class; by default COCO's 100. Where there are more
@@ -115,6 +117,7 @@ class LitRetinaNet(LightningModule):
         score_thresh: float = 0.05,
         eval_score_thresh: float = 0.001,
         nms_thresh: float = 0.5,
+        topk_candidates: int = 1000,
         detections_per_img: int = 300,
         eval_detections_per_img: int = 300,
         eval_max_detections: int | None = None,
@@ -152,6 +155,8 @@ class LitRetinaNet(LightningModule):
         self.score_thresh, self.detections_per_img = score_thresh, detections_per_img
         self.eval_score_thresh, self.eval_detections_per_img = eval_score_thresh, eval_detections_per_img
         self.eval_max_detections, self.nms_thresh = eval_max_detections, nms_thresh
+        self.topk_candidates = int(check_range("LitRetinaNet", "topk_candidates", topk_candidates, 1))
+        self._told_of_limits = False
         self.eval_protocol, self.frequency_bounds = eval_protocol, frequency_bounds
         self.class_images: list[int] | None = None
         names = weights_categories(backbone, weights)
@@ -173,6 +178,7 @@ class LitRetinaNet(LightningModule):
         self.model.score_thresh = min(self.score_thresh, self.eval_score_thresh)
         self.model.detections_per_img = max(self.detections_per_img, self.eval_detections_per_img)
         self.model.nms_thresh = self.nms_thresh
+        self.model.topk_candidates = self.topk_candidates
         adopt(self.model, self.criterion)
         bias = self.model.head.classification_head.cls_logits.bias
         if bool((bias == bias[0]).all()):  # as torchvision starts it: trained biases differ
@@ -182,8 +188,8 @@ class LitRetinaNet(LightningModule):
         """The network; override it for a backbone of your own.
 
         The constructor calls it: what an override needs is set before ``super().__init__()``. The module's criterion
-        replaces the loss of whatever RetinaNet it returns, and the arguments ``score_thresh``, ``nms_thresh`` and
-        ``detections_per_img`` (with those of evaluation) replace the network's.
+        replaces the loss of whatever RetinaNet it returns, and the arguments ``score_thresh``, ``nms_thresh``,
+        ``topk_candidates`` and ``detections_per_img`` (with those of evaluation) replace the network's.
 
         Args:
             num_classes: Columns of the head: the object classes, and those that the loss has besides.
@@ -307,14 +313,36 @@ class LitRetinaNet(LightningModule):
 
     def _evaluate(self, batch: Any, stage: str, metric: DetectionMAP) -> list[dict[str, Tensor]]:
         images, targets = self._prepare(batch)
-        terms, detections = losses_and_detections(self.model, images, without_crowd(targets))
+        objects = without_crowd(targets)
+        terms, detections = losses_and_detections(self.model, images, objects)
         logged = {f"{stage}_{name}": term for name, term in terms.items()}
         logged[f"{stage}_loss"] = torch.stack(list(terms.values())).sum()
         self.log_dict(logged, on_epoch=True, on_step=False, sync_dist=True, batch_size=len(images))
         counted = [keep_scores(d, self.eval_score_thresh, self.eval_detections_per_img) for d in detections]
         ids = [t["image_id"] for t in targets if "image_id" in t]
         metric.update(counted, metric_targets(targets), ids if len(ids) == len(targets) else None)
+        self._tell_of_limits(objects, metric)
         return counted
+
+    def _tell_of_limits(self, targets: Sequence[dict[str, Any]], metric: DetectionMAP) -> None:
+        """Warn once where an image has more objects than evaluation lets be found."""
+        if self._told_of_limits:
+            return
+        most = max((len(t["labels"]) for t in targets), default=0)
+        limits = [(most, "", "eval_detections_per_img", self.eval_detections_per_img)]
+        if most > metric.max_detections:
+            of_class = metric.protocol == "coco"
+            if of_class:
+                most = max(int(t["labels"].bincount().max()) for t in targets if len(t["labels"]))
+            limits.append((most, " of one class" * of_class, "eval_max_detections", metric.max_detections))
+        for number, kind, name, limit in limits:
+            if number > limit:
+                self._told_of_limits = True
+                rank_zero_warn(
+                    f"An image has {number} objects{kind}, but evaluation counts {limit} detections{kind} at most: the "
+                    f"others are missed whatever the model finds. Raise {name}, and topk_candidates to several times "
+                    "as many."
+                )
 
     def _log_map(self, stage: str, metric: DetectionMAP) -> None:
         results = metric.compute()

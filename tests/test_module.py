@@ -1,4 +1,6 @@
 import copy
+import re
+import warnings
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from lit_dense import CocoDataModule, LitRetinaNet
 from lit_dense.errors import UsageError
 from lit_dense.finite import NonFiniteLossError
 from lit_dense.losses import DenseLoss, FocalLoss
+from lit_dense.metrics import DetectionMAP
 from tests.coco_files import data_arguments, write_coco
 from tests.detectors import random_batch, small_retinanet
 
@@ -93,6 +96,45 @@ def test_a_dense_scene_may_count_more_detections_than_coco(tmp_path, data):
     (results,) = trainer(tmp_path).validate(SmallRetinaNet(2, eval_max_detections=500), data, verbose=False)
     assert "val_mar_500" in results
     assert "val_mar_100" not in results
+
+
+def test_candidates_limit_what_can_be_found():
+    few, many = (SmallRetinaNet(2, topk_candidates=number, score_thresh=0.0).eval() for number in (7, 1000))
+    images, _ = random_batch((1,))
+    assert len(few(images)[0]["boxes"]) <= 2 * 7 < len(many(images)[0]["boxes"])
+    with pytest.raises(UsageError, match="topk_candidates must be at least 1"):
+        SmallRetinaNet(2, topk_candidates=0)
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        (
+            {"eval_detections_per_img": 20},
+            r"30 objects, but evaluation counts 20 .* Raise eval_detections_per_img, and",
+        ),
+        ({"eval_max_detections": 14}, r"(1[5-9]|2\d) objects of one class, but evaluation counts 14 detections of one"),
+        ({"eval_detections_per_img": 30, "eval_max_detections": 30}, None),
+    ],
+)
+def test_objects_that_evaluation_cannot_find_are_told_of_once(tmp_path, limits, message):
+    write_coco(tmp_path, "train")
+    write_coco(tmp_path, "val", counts=(30, 0, 30))
+    data = CocoDataModule(**{**data_arguments(tmp_path), "batch_size": 1}, transforms=[])
+    module = SmallRetinaNet(2, **limits)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer(tmp_path).validate(module, data, verbose=False)
+    told = [str(w.message) for w in caught if "evaluation counts" in str(w.message)]
+    assert len(told) == (message is not None)
+    if message:
+        assert re.search(message, told[0])
+
+
+def test_the_limit_of_lvis_is_that_of_an_image():
+    metric = DetectionMAP(protocol="lvis", max_detections=14)
+    with pytest.warns(UserWarning, match="30 objects, but evaluation counts 14 detections at most"):
+        SmallRetinaNet(2)._tell_of_limits([{"labels": torch.arange(30) % 5}], metric)
 
 
 def test_the_number_of_classes_comes_from_the_data_and_is_saved(tmp_path, data):

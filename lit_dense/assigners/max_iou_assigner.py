@@ -1,11 +1,9 @@
 """Assignment by IoU thresholds."""
 
-import torch
 from torch import Tensor
-from torchvision.models.detection._utils import Matcher
-from torchvision.ops import box_iou
 
 from ..errors import check_range
+from ..functional.matching import match_by_iou
 from ..samples import Geometry
 from .base import Assigner
 
@@ -26,8 +24,8 @@ class MaxIoUAssigner(Assigner):
         super().__init__()
         check_range("max_iou", "positive", positive, 0, 1)
         check_range("max_iou", "negative", negative, 0, positive)
-        self.matcher = Matcher(positive, negative, allow_low_quality_matches=allow_low_quality)
+        self.positive, self.negative, self.allow_low_quality = positive, negative, allow_low_quality
 
     def forward(self, anchors: Tensor, gt_boxes: Tensor, geometry: Geometry | None) -> Tensor:
         """Index of the matched ground truth of each anchor; -1 background, -2 ignored [K]."""
-        return torch.as_tensor(self.matcher(box_iou(gt_boxes, anchors)))
+        return match_by_iou(anchors, gt_boxes, self.positive, self.negative, self.allow_low_quality)

@@ -1,0 +1,183 @@
+"""Time and memory of a whole training step: torchvision's RetinaNet, and the same model with its loss taken over.
+
+    python benchmarks/step.py --classes 1203 --size 320
+
+R50 FPN as it is trained from weights of ImageNet, with two stages and the batch norms frozen, but with random weights;
+forward, backward and a step of SGD with momentum. Every measurement has a process of its own, and the two models take
+turns, so that a busy machine slows both alike: read the ratios. Memory is the peak beyond model, momentum and images:
+resident size of the process, or what the device allocated. The share is that of the head and the loss, both ways.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import time
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torchvision.models.detection import RetinaNet
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.ops import FrozenBatchNorm2d
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+from lit_dense import patch
+
+OBJECTS = 10
+NAMES = ["torchvision", "lit_dense"]
+
+
+class Measured(NamedTuple):
+    """What one process finds out.
+
+    Args:
+        seconds: Of a step.
+        head: Of them, seconds of the head and the loss.
+        peak: Memory of a step in MiB beyond what was held before.
+    """
+
+    seconds: float
+    head: float
+    peak: float
+
+
+class Marks:
+    """The times at which a step enters the head, leaves the forward pass, and leaves the head in the backward pass."""
+
+    def __init__(self, model: Any, device: str) -> None:
+        self.times: list[float] = []
+        self.device = device
+        model.head.register_forward_pre_hook(self.enter)
+
+    def note(self, _: Any = None) -> None:
+        """What the clock says: of the processor in this process, or of the device."""
+        if self.device != "cpu":
+            torch.cuda.synchronize()
+        self.times.append(time.process_time() if self.device == "cpu" else time.perf_counter())
+
+    def enter(self, _: Any, inputs: tuple[list[Tensor]]) -> None:
+        """The finest level's gradient is the last that the head makes."""
+        self.note()
+        inputs[0][0].register_hook(self.note)
+
+
+def batch(images: int, size: int, classes: int, device: str) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """Images of noise, with objects of all sizes."""
+    generator = torch.Generator().manual_seed(0)
+    pictures, targets = [], []
+    for _ in range(images):
+        corner = torch.rand(OBJECTS, 2, generator=generator) * 0.5 * size
+        sides = (torch.rand(OBJECTS, 2, generator=generator) * 0.4 + 0.1) * size
+        labels = torch.randint(classes, (OBJECTS,), generator=generator)
+        pictures.append(torch.rand(3, size, size, generator=generator).to(device))
+        targets.append({"boxes": torch.cat([corner, corner + sides], 1).to(device), "labels": labels.to(device)})
+    return pictures, targets
+
+
+def measure(name: str, images: int, size: int, classes: int, steps: int, device: str) -> Measured:
+    """Memory of the first step and time of the last."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    backbone = resnet_fpn_backbone(
+        backbone_name="resnet50",
+        weights=None,
+        norm_layer=FrozenBatchNorm2d,
+        trainable_layers=3,
+        returned_layers=[2, 3, 4],
+        extra_blocks=LastLevelP6P7(256, 256),
+    )
+    model = RetinaNet(backbone, classes, min_size=size, max_size=size).to(device).train()
+    if name == "lit_dense":
+        patch(model)
+    marks = Marks(model, device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9)  # nobody looks at the weights
+
+    def step(pictures: list[Tensor], targets: list[dict[str, Tensor]]) -> None:
+        marks.times.clear()
+        optimizer.zero_grad()
+        marks.note()
+        loss = sum(model(pictures, targets).values())
+        marks.note()
+        loss.backward()
+        optimizer.step()
+        marks.note()
+
+    model.transform.min_size = (64,)
+    step(*batch(1, 64, classes, device))  # what a first step loads, and the momentum, are not counted
+    optimizer.zero_grad()
+    model.transform.min_size = (size,)
+    inputs = batch(images, size, classes, device)
+    before = _memory(device, "VmRSS")
+    _reset_peak(device)
+    peak = 0.0
+    for turn in range(steps):
+        step(*inputs)
+        peak = peak if turn else _memory(device, "VmHWM") - before
+    start, entered, _, left_backward, end = marks.times
+    return Measured(end - start, left_backward - entered, peak)
+
+
+def _memory(device: str, field: str) -> float:
+    """Held now (VmRSS) or at the peak (VmHWM), in MiB."""
+    if device != "cpu":
+        used = torch.cuda.memory_allocated() if field == "VmRSS" else torch.cuda.max_memory_allocated()
+        return used / 2**20
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) / 1024
+
+
+def _reset_peak(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--classes", type=int, default=1203)
+    parser.add_argument("--size", type=int, default=320, help="of the square images, in pixels")
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=2, help="in each process; the last is timed")
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    print(
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, one thread"
+    )
+    print(f"{options.batch} images of {options.size} px, {options.classes:,} classes, {options.device}\n")
+    found: dict[str, list[Measured]] = {name: [] for name in NAMES}
+    for turn in range(options.turns):
+        for name in NAMES[:: 1 if turn % 2 == 0 else -1]:  # neither is always the first
+            size = (options.batch, options.size, options.classes, options.steps, options.device)
+            with get_context("spawn").Pool(1) as pool:
+                found[name].append(pool.apply(measure, (name, *size)))
+    stock = found["torchvision"]
+    print(
+        "| step | s | share of head and loss | less time | head and loss, less time | memory, MiB | of torchvision's |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for name, own in found.items():
+        cells = [
+            name,
+            f"{statistics.median(m.seconds for m in own):.2f}",
+            f"{statistics.median(m.head / m.seconds for m in own):.0%}",
+            _spread([a.seconds / b.seconds for a, b in zip(stock, own, strict=True)]),
+            _spread([a.head / b.head for a, b in zip(stock, own, strict=True)]),
+            f"{statistics.median(m.peak for m in own):.0f}",
+            _spread([b.peak / a.peak for a, b in zip(stock, own, strict=True)]),
+        ]
+        print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def _spread(ratios: list[float]) -> str:
+    """Median, smallest and largest."""
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}, {max(ratios):.2f})"
+
+
+if __name__ == "__main__":
+    main()
