@@ -117,7 +117,8 @@ class DenseSamples:
         cells = [h * w for h, w in self._known_geometry.level_sizes]
         per_cell = self.anchors_per_image // max(1, sum(cells))
         counts = torch.tensor([n * per_cell for n in cells], device=self.anchors.device)
-        return torch.arange(len(cells), device=self.anchors.device).repeat_interleave(counts).repeat(self.num_images)
+        levels = torch.arange(len(cells), device=self.anchors.device)
+        return levels.repeat_interleave(counts, output_size=sum(cells) * per_cell).repeat(self.num_images)
 
     @cached_property
     def in_padding(self) -> Tensor:
@@ -278,7 +279,8 @@ def collect_samples(
         gt_boxes=torch.cat([t["boxes"].reshape(-1, 4) for t in targets]).to(deltas.device, torch.float32),
         gt_labels=gt_labels,
         gt_image_idxs=torch.arange(len(counts), device=logits.device).repeat_interleave(
-            torch.tensor(counts, device=logits.device)
+            torch.tensor(counts, device=logits.device),
+            output_size=sum(counts),  # else the device would be asked
         ),
         num_images=len(targets),
         target_fields=_fields(targets, counts),

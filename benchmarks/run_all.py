@@ -1,0 +1,63 @@
+"""Run every benchmark, one after another, and print their tables with the machine's name.
+
+    python benchmarks/run_all.py                  # about half an hour on two cores
+    python benchmarks/run_all.py --quick          # small sizes: minutes, to see that all run
+    python benchmarks/run_all.py --device cuda    # those that a GPU can run
+
+Each compares with its peer in turns: read the ratios. All sizes are arguments of the scripts themselves.
+"""
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+FULL = [
+    ["losses.py"],
+    ["losses.py", "--anchors", "49104", "--classes", "1203", "--peers", "torchvision focal"],
+    ["weighters.py"],
+    ["step.py", "--classes", "1203", "--size", "320", "--steps", "1"],
+    ["step.py", "--classes", "80", "--size", "800", "--steps", "1"],
+    ["matching.py"],
+    ["postprocess.py"],
+    ["evaluation.py", "--slow"],
+    ["evaluation.py", "--sync"],
+    ["communication.py"],
+]
+QUICK = [
+    ["losses.py", "--anchors", "19206", "--classes", "5"],
+    ["weighters.py", "--anchors", "20000", "--objects", "20", "--rounds", "2"],
+    ["step.py", "--classes", "5", "--size", "160", "--steps", "1", "--turns", "1"],
+    ["matching.py", "--height", "320", "--width", "320", "--objects", "7", "100"],
+    ["postprocess.py", "--height", "320", "--width", "320"],
+    ["evaluation.py", "--images", "200", "--turns", "1"],
+    ["communication.py", "--anchors", "5000"],
+]
+ON_A_DEVICE = {"losses.py", "step.py"}
+
+
+def main() -> None:
+    """Run them; one that fails ends it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    on_device = options.device != "cpu"
+    device = torch.cuda.get_device_name(options.device) if on_device else platform.processor() or platform.machine()
+    print(
+        f"{device}, {os.cpu_count()} cores, torch {torch.__version__}, Python {platform.python_version()}", flush=True
+    )
+    for script, *words in QUICK if options.quick else FULL:
+        if on_device and script not in ON_A_DEVICE:
+            continue
+        words += ["--device", options.device] * on_device
+        print(f"\n## {' '.join([script, *words])}\n", flush=True)
+        subprocess.run([sys.executable, str(Path(__file__).with_name(script)), *words], check=True)
+
+
+if __name__ == "__main__":
+    main()
