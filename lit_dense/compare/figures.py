@@ -38,7 +38,7 @@ def curves_figure(curves: Mapping[str, Sequence[Sequence[tuple[int, float]]]], l
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.grid(color="0.9")
     _bare(axes)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    figure.legend(handlelength=4, loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 
