@@ -7,8 +7,8 @@ folder="${1:-$(mktemp -d)}"
 mkdir -p "$folder/run"
 [ -x "$folder/venv/bin/python" ] || python3 -m venv "$folder/venv"
 export PATH="$folder/venv/bin:$PATH" PYTHONWARNINGS=ignore
-# torchgeo 0.8.1 imports requests, which only its extra "datasets" installs
-pip install --quiet torchgeo requests -e "$here/../.."
+# torchgeo 0.8.1 imports requests, and its mAP pycocotools, which only its extra "datasets" installs
+pip install --quiet torchgeo requests pycocotools -e "$here/../.."
 pip list 2>/dev/null | grep -E "^(torchgeo|lit-dense|lightning|torch|torchvision) "
 
 cd "$folder/run"
