@@ -68,7 +68,6 @@ def batch_rows(preds: Items, targets: Items, federated: bool, device: torch.devi
     """
     found, objects = _boxes(preds, "preds"), _boxes(targets, "targets")
     numbers, lengths = [b.shape[0] for b in found], [b.shape[0] for b in objects]
-    crowds = _integers(_with_default(targets, "iscrowd", lengths, NO_CROWD), "iscrowd", "targets", lengths)
     areas = _with_default(targets, "area", lengths, NOT_GIVEN)
     # each list has a tensor for every image
     boxes, kinds = [found, objects], [DETECTION, OBJECT]
@@ -82,7 +81,9 @@ def batch_rows(preds: Items, targets: Items, federated: bool, device: torch.devi
         extras.append([NOT_GIVEN.expand(len(values)) for values in listed])
     counts = np.array([[values.shape[0] for values in one] for one in labels])
     kinds_of_rows = torch.from_numpy(np.repeat(np.tile(kinds, len(preds)), counts.T.ravel())).to(device)
-    kinds_of_rows[kinds_of_rows == OBJECT] = torch.where(_join([crowds], device) != 0, CROWD, OBJECT)
+    if any(target.get("iscrowd") is not None for target in targets):
+        crowds = _integers(_with_default(targets, "iscrowd", lengths, NO_CROWD), "iscrowd", "targets", lengths)
+        kinds_of_rows[kinds_of_rows == OBJECT] = torch.where(_join([crowds], device) != 0, CROWD, OBJECT)
     columns = _join(boxes, device).to(torch.float32), _join(extras, device).to(torch.float32)[:, None]
     return BatchRows(
         counts.sum(0).tolist(),
@@ -146,6 +147,6 @@ def _tensors(items: Items, key: str, name: str) -> list[Tensor]:
 def _with_default(items: Items, key: str, lengths: Sequence[int], default: Tensor) -> Items:
     """The values of an optional key, with a default for each box of those without it."""
     return [
-        {key: default.expand(length) if item.get(key) is None else item[key]}
+        {key: default.expand(length)} if item.get(key) is None else item
         for item, length in zip(items, lengths, strict=True)
     ]
