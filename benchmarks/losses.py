@@ -7,16 +7,14 @@ ratios. Memory is the largest resident size of a process of its own beyond what 
 """
 
 import argparse
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from multiprocessing import get_context
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from measuring import CLEAR, extra_memory_of, machine
 from torch import Tensor
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.retinanet import RetinaNetClassificationHead
@@ -151,15 +149,7 @@ def extra_memory(name: str, size: tuple[int, int, int]) -> float:
     small = make(name, (1, 64, size[2]), "cpu")
     small()  # what a first call loads is not the loss's
     step = make(name, size, "cpu")
-    before = _status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    step()
-    return (_status("VmHWM") - before) / 1024
-
-
-def _status(field: str) -> int:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1])
+    return extra_memory_of(step)
 
 
 def main() -> None:
@@ -176,9 +166,7 @@ def main() -> None:
     torch.set_num_threads(1)
     size = (options.images, options.anchors, options.classes)
     names = [*options.peers, *options.losses]
-    print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, one thread"
-    )
+    print(machine())
     logits = options.images * options.anchors * options.classes * 4 / 2**20
     print(f"{options.images} x {options.anchors:,} anchors x {options.classes:,} classes, logits {logits:.0f} MiB\n")
     times: dict[str, list[float]] = {name: [] for name in names}
@@ -189,7 +177,7 @@ def main() -> None:
             if turn:  # the first round warms up
                 times[name].append(taken)
     memory = {}
-    if options.device == "cpu" and Path("/proc/self/clear_refs").exists():
+    if options.device == "cpu" and CLEAR.exists():
         for name in names:
             with get_context("spawn").Pool(1) as pool:
                 memory[name] = pool.apply(extra_memory, (name, size)) / logits

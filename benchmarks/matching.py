@@ -7,15 +7,13 @@ largest resident size of a process of its own beyond what it held before.
 """
 
 import argparse
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from multiprocessing import get_context
-from pathlib import Path
 
 import torch
+from measuring import CLEAR, extra_memory_of, machine
 from torch import Tensor
 from torchvision.models.detection._utils import Matcher
 from torchvision.models.detection.image_list import ImageList
@@ -58,15 +56,7 @@ def extra_memory(name: str, size: tuple[int, int], number: int, sides: tuple[flo
     torch.set_num_threads(1)
     WAYS[name](anchors_of(64, 64), objects(2, 64, 64, *sides))  # what a first call loads is not the matching's
     anchors, gt_boxes = anchors_of(*size), objects(number, *size, *sides)
-    before = _status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    WAYS[name](anchors, gt_boxes)
-    return (_status("VmHWM") - before) / 1024
-
-
-def _status(field: str) -> int:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1])
+    return extra_memory_of(lambda: WAYS[name](anchors, gt_boxes))
 
 
 def main() -> None:
@@ -82,9 +72,7 @@ def main() -> None:
     torch.set_num_threads(1)
     size, sides = (options.height, options.width), (options.smallest, options.largest)
     anchors = anchors_of(*size)
-    print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, one thread"
-    )
+    print(machine())
     print(f"{len(anchors):,} anchors, objects of {sides[0]:g} to {sides[1]:g} pixels\n")
     print("| objects | torchvision, ms | lit_dense, ms | less time | torchvision, MiB | lit_dense, MiB |")
     print("|---|---|---|---|---|---|")
@@ -101,7 +89,7 @@ def main() -> None:
             if not torch.equal(*found):
                 raise SystemExit(f"Different matches of {number} objects.")
         memory = dict.fromkeys(WAYS, "")
-        if Path("/proc/self/clear_refs").exists():
+        if CLEAR.exists():
             for name in WAYS:
                 with get_context("spawn").Pool(1) as pool:
                     memory[name] = f"{pool.apply(extra_memory, (name, size, number, sides)):.0f}"

@@ -8,16 +8,14 @@ object: focal loss leaves it near -4, binary cross-entropy lower.
 """
 
 import argparse
-import os
-import platform
 import statistics
 import time
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import torch
 from matching import anchors_of
+from measuring import CLEAR, extra_memory_of, machine
 from torch import Tensor, nn
 from torchvision.models.detection import RetinaNet
 
@@ -69,15 +67,7 @@ def extra_memory(name: str, size: tuple[int, int], classes: int, background: flo
     model = detector(classes, low)
     detect(name, model, outputs((64, 64), classes, background, 3))  # what a first call loads is not the method's
     given = outputs(size, classes, background, objects)
-    before = _status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    detect(name, model, given)
-    return (_status("VmHWM") - before) / 1024
-
-
-def _status(field: str) -> int:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1])
+    return extra_memory_of(lambda: detect(name, model, given))
 
 
 def main() -> None:
@@ -93,9 +83,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     size = (options.height, options.width)
-    print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, one thread"
-    )
+    print(machine())
     print(f"{len(anchors_of(*size)):,} anchors x {options.classes:,} classes, {options.objects} objects\n")
     print(
         "| threshold | background | torchvision, ms | lit_dense, ms | less time | torchvision, MiB | lit_dense, MiB |"
@@ -119,7 +107,7 @@ def main() -> None:
                     raise SystemExit("Different detections.")
             del given, found
             memory = dict.fromkeys(WAYS, "")
-            if Path("/proc/self/clear_refs").exists():
+            if CLEAR.exists():
                 for name in WAYS:
                     with get_context("spawn").Pool(1) as pool:
                         arguments = (name, size, options.classes, background, options.objects, low)

@@ -9,15 +9,13 @@ resident size of the process, or what the device allocated. The share is that of
 """
 
 import argparse
-import os
-import platform
 import statistics
 import time
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from measuring import machine, reset_peak, resident
 from torch import Tensor
 from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
@@ -125,15 +123,14 @@ def _memory(device: str, field: str) -> float:
     if device != "cpu":
         used = torch.cuda.memory_allocated() if field == "VmRSS" else torch.cuda.max_memory_allocated()
         return used / 2**20
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) / 1024
+    return resident(field)
 
 
 def _reset_peak(device: str) -> None:
     if device != "cpu":
         torch.cuda.reset_peak_memory_stats()
     else:
-        Path("/proc/self/clear_refs").write_text("5")
+        reset_peak()
 
 
 def main() -> None:
@@ -146,9 +143,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2, help="in each process; the last is timed")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
-    print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, one thread"
-    )
+    print(machine())
     print(f"{options.batch} images of {options.size} px, {options.classes:,} classes, {options.device}\n")
     found: dict[str, list[Measured]] = {name: [] for name in NAMES}
     for turn in range(options.turns):

@@ -7,12 +7,11 @@ in one process and one thread. What a weighter adds is the difference of paired 
 """
 
 import argparse
-import os
-import platform
 import statistics
 import time
 
 import torch
+from measuring import machine
 from torchvision.models.detection._utils import BoxCoder
 
 from lit_dense.class_counts import ClassCounts
@@ -100,7 +99,7 @@ def main() -> None:
         criteria["none"].loss(samples.logits, samples.labels, samples).sum().backward()
         if turn:
             times["focal"].append(time.process_time() - start)
-    print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, one thread")
+    print(machine())
     print(
         f"{options.images} x {options.anchors:,} anchors x {options.classes} classes, {options.objects} objects an "
         f"image; focal loss {1000 * statistics.median(times['focal']):.0f} ms\n"

@@ -23,7 +23,7 @@ def tower_outputs(tower: Any, features: Sequence[Tensor]) -> Tensor:
         tower: The classification or the regression head.
         features: Of each level [N, channels, H, W].
     """
-    if not _is_stock(tower) or torch.compiler.is_compiling() or _is_tracing():
+    if not _is_stock(tower) or records_graph():
         return torch.as_tensor(tower(features))
     classifies = isinstance(tower, RetinaNetClassificationHead)
     last, columns = (tower.cls_logits, tower.num_classes) if classifies else (tower.bbox_reg, 4)
@@ -45,8 +45,9 @@ def _has_hooks(module: nn.Module) -> bool:
     return any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks))
 
 
-def _is_tracing() -> bool:
-    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
+def records_graph() -> bool:
+    """Whether a graph is traced or compiled, into which what is decided by looking at numbers would be frozen."""
+    return bool(torch.jit.is_tracing()) or torch.compiler.is_compiling()  # type: ignore[attr-defined, no-untyped-call]
 
 
 def _pays_to_multiply(conv: Any, inputs: Sequence[Tensor]) -> bool:

@@ -18,6 +18,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou, clip_boxes_to_image
 
+from .flat_levels import records_graph
 from .functional.matching import match_by_iou
 from .functional.top_detections import suppress, top_scores
 
@@ -85,7 +86,7 @@ class Detections(StandIn):
     ) -> list[dict[str, Tensor]]:
         """Per image ``boxes``, ``scores`` and ``labels``, best first."""
         detector = self.owner
-        if _is_tracing():
+        if records_graph():
             found: list[dict[str, Tensor]] = RetinaNet.postprocess_detections(
                 detector, head_outputs, anchors, image_shapes
             )
@@ -120,7 +121,7 @@ class CachedAnchors(StandIn):
 
     def __call__(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
         """Anchors of each image [K, 4]."""
-        if _is_tracing():
+        if records_graph():
             return self._compute(image_list, feature_maps)
         first = feature_maps[0]
         sizes = tuple(tuple(f.shape[-2:]) for f in feature_maps)
@@ -138,11 +139,6 @@ class CachedAnchors(StandIn):
     def _compute(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
         anchors: list[Tensor] = AnchorGenerator.forward(self.owner, image_list, feature_maps)
         return anchors
-
-
-def _is_tracing() -> bool:
-    """Whether a graph is recorded, into which what is decided here by looking at numbers would be frozen."""
-    return bool(torch.jit.is_tracing()) or torch.compiler.is_compiling()  # type: ignore[attr-defined,no-untyped-call]
 
 
 def _are_same(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .elements import Elements, ValueAndSlope
-from .one_pass import IGNORED, pieces, readable_piece
+from .one_pass import IGNORED, pieces, readable
 
 HistogramUpdate = Literal["corrected", "paper", "reference"]
 
@@ -30,7 +30,7 @@ def classification_histogram(
     counts = torch.zeros(bins, dtype=torch.float64, device=logits.device)
     logits = logits.detach()
     for piece in pieces(logits):
-        norm = torch.sigmoid(readable_piece(logits, piece))
+        norm = torch.sigmoid(readable(logits[piece]))
         own, column = labels[piece] >= 0, labels[piece].clamp(min=0).unsqueeze(1)
         at_own = norm.gather(1, column)
         norm.scatter_(1, column, torch.where(own.unsqueeze(1), 1 - at_own, at_own))

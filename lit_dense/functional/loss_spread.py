@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .gradient_harmonized import norm_bins
-from .one_pass import IGNORED, pieces, readable_piece
+from .one_pass import IGNORED, pieces, readable
 
 Array = npt.NDArray[Any]
 
@@ -90,7 +90,7 @@ def spread_over_norms(
     counts, before, after = one.new_zeros(2, bins), one.new_zeros(bins), one.new_zeros(bins)
     entropies = []
     for piece in pieces(logits):
-        x = score_logits(readable_piece(logits, piece)).float()
+        x = score_logits(readable(logits[piece])).float()
         own, column = (labels[piece] >= 0).unsqueeze(1), labels[piece].clamp(min=0).unsqueeze(1)
         at_own = x.gather(1, column)
         wrong = x.scatter(1, column, torch.where(own, -at_own, at_own))  # its sigmoid is the norm

@@ -88,13 +88,8 @@ def pieces(logits: Tensor) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, max(1, len(logits)), step))
 
 
-def readable_piece(logits: Tensor, piece: slice) -> Tensor:
-    """Logits of a piece as a formula may read them: a copy of its own, float32 or wider, finite or NaN [n, L]."""
-    return readable(logits[piece])
-
-
 def readable(logits: Tensor) -> Tensor:
-    """Logits as a formula may read them: float32 or wider, finite or NaN."""
+    """Logits as a formula may read them: a copy of its own, float32 or wider, finite or NaN."""
     wide = logits.float() if logits.dtype.itemsize < 4 else logits
     return wide.clamp(-LARGEST_LOGIT, LARGEST_LOGIT)
 
@@ -108,7 +103,7 @@ class _PerAnchor(torch.autograd.Function):
         slopes = torch.empty_like(logits) if keep else None
         values, statistic = [], None
         for piece in pieces(logits):
-            rows = formula(readable_piece(logits, piece), labels[piece], None if targets is None else targets[piece])
+            rows = formula(readable(logits[piece]), labels[piece], None if targets is None else targets[piece])
             values.append(rows.values)
             if slopes is not None:
                 slopes[piece] = rows.slopes
@@ -131,5 +126,5 @@ class _PerAnchor(torch.autograd.Function):
         slopes = torch.empty_like(logits)
         for piece in pieces(logits):
             chosen = None if targets is None else targets[piece]
-            slopes[piece] = ctx.formula(readable_piece(logits, piece), labels[piece], chosen).slopes * scale[piece]
+            slopes[piece] = ctx.formula(readable(logits[piece]), labels[piece], chosen).slopes * scale[piece]
         return slopes, None, None, None, None

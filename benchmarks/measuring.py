@@ -1,0 +1,36 @@
+"""What the benchmarks have in common: the peak of a process's memory, and a line that names the machine."""
+
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+CLEAR = Path("/proc/self/clear_refs")
+"""Where a process can have the peak of its memory start anew; Linux only."""
+
+
+def extra_memory_of(step: Callable[[], object]) -> float:
+    """Peak of the resident size while a step runs, beyond what was held before it, in MiB."""
+    before = resident("VmRSS")
+    reset_peak()
+    step()
+    return resident("VmHWM") - before
+
+
+def resident(field: str) -> float:
+    """Resident size of this process, now (VmRSS) or at the peak (VmHWM), in MiB."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) / 1024
+
+
+def reset_peak() -> None:
+    """Let the peak start anew."""
+    CLEAR.write_text("5")
+
+
+def machine() -> str:
+    """Processor, cores and torch."""
+    name = platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores, torch {torch.__version__}, one thread"
