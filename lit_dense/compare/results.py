@@ -12,6 +12,7 @@ import numpy as np
 from ..metrics.bootstrap import resampled_ap
 from ..metrics.detection_rows import DetectionRows
 from ..metrics.evaluation import Evaluation
+from ..metrics.mean_ap import MAX_DETECTIONS
 from .files import CHECKPOINT, FAILURE, RECORD, RESAMPLED, RESULT, ROWS, RUN, TABLES, load_tables, write_arrays
 from .plan import Run, check_baseline
 from .statistics import RESAMPLES, Array, Difference, Spread, align_counts, compare, draw_counts
@@ -67,7 +68,8 @@ class Result:
                     return {"map": kept["map"], "map_50": kept["map_50"]}
         rows = DetectionRows.load(self.folder / ROWS)
         counts = align_counts(draw_counts(len(rows.image_ids)), rows.image_ids, np.sort(rows.image_ids))
-        ap, ap_50 = resampled_ap(rows, counts, len(self.tables.class_names))
+        limit = self.run.config["model"].get("eval_max_detections") or MAX_DETECTIONS["coco"]
+        ap, ap_50 = resampled_ap(rows, counts, len(self.tables.class_names), limit)
         write_arrays(path, {"evaluated": np.array(evaluated), "map": ap, "map_50": ap_50})
         return {"map": ap, "map_50": ap_50}
 

@@ -1,11 +1,13 @@
 """The report of simulated runs: what it says, that it needs no other file, and that words stay words."""
 
+import json
 import re
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
+from lit_dense.compare import results
 from lit_dense.compare.files import FAILURE
 from lit_dense.compare.plan import Run
 from lit_dense.compare.report import write
@@ -173,3 +175,14 @@ def test_groups_are_thirds_of_the_classes_by_training_boxes(tmp_path):
     assert "frequent: b; common: c; rare: a." in table.notes[0]
     of_b = [found.results["focal"][seed].tables.ap[1] for seed in (0, 1)]
     assert table.rows[0][1].startswith(f"{np.mean(of_b):.3f}")
+
+
+@pytest.mark.parametrize(("model", "limit"), [({}, 100), ({"eval_max_detections": 11}, 11)])
+def test_resamples_count_as_many_detections_as_the_evaluation(tmp_path, monkeypatch, model, limit):
+    write_folder(tmp_path, {"focal": 0.5}, seeds=(0,))
+    run = tmp_path / "focal" / "seed-0" / "run.json"
+    run.write_text(json.dumps({**json.loads(run.read_text()), "config": {"model": model}}))
+    asked = []
+    monkeypatch.setattr(results, "resampled_ap", lambda *args: asked.append(args[3]) or (np.zeros(1), np.zeros(1)))
+    results.read(tmp_path).results["focal"][0].resampled()
+    assert asked == [limit]
