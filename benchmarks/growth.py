@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from losses import own, torchvision_focal
+from losses import Size, own, torchvision_focal
 from matching import WAYS, anchors_of, objects
 from matplotlib.figure import Figure
+from measuring import as_in_training
 
 STYLES = {
     "torchvision": ("#D55E00", "s"),
@@ -27,8 +28,9 @@ Ways = dict[str, Callable[[], object]]
 
 def losses(anchors: int, classes: int) -> Ways:
     """Torchvision's loss and two of ours on one image."""
-    found: Ways = {"torchvision": torchvision_focal(1, anchors, classes, "cpu")}
-    return found | {name: own(name, 1, anchors, classes, "cpu") for name in ("focal", "ghm")}
+    size = Size(1, anchors, classes, "cpu", torch.float32)
+    found: Ways = {"torchvision": torchvision_focal(size)}
+    return found | {name: own(name, size) for name in ("focal", "ghm")}
 
 
 def matchings(number: int) -> Ways:
@@ -60,7 +62,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("growth.png"))
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    as_in_training()
     panels = [
         ("classes, 20,000 anchors", [5, 20, 80, 300, 1203], lambda number: losses(20_000, number)),
         ("anchors, 80 classes", [5_000, 20_000, 80_000, 160_000], lambda number: losses(number, 80)),

@@ -1,9 +1,12 @@
 """Time and memory of every loss, forward and backward to the logits, beside torchvision's and mmdetection's.
 
     python benchmarks/losses.py --anchors 163206 --classes 80
+    python benchmarks/losses.py --images 16 --device cuda --dtype bfloat16
 
 Losses and peers run in turns in one process and one thread, so that a busy machine slows all of them alike: read the
-ratios. Memory is the largest resident size of a process of its own beyond what it held before, over that of the logits.
+ratios. Memory is the largest resident size of a process of its own beyond what it held before, over that of the logits;
+on a device, what was allocated there. "copy" copies the logits: no loss can read them and write a gradient in less
+time. "focal, not compiled" is focal loss as processors compute it, piece by piece.
 """
 
 import argparse
@@ -11,15 +14,17 @@ import statistics
 import time
 from collections.abc import Callable
 from multiprocessing import get_context
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from measuring import CLEAR, extra_memory_of, machine
+from measuring import CLEAR, as_in_training, extra_memory_of, machine
 from torch import Tensor
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.retinanet import RetinaNetClassificationHead
 
 from lit_dense.class_counts import ClassCounts
+from lit_dense.functional.piecewise import compiled_formulas
 from lit_dense.losses import LOSSES, DenseLoss
 from lit_dense.reduce import Reduce
 from lit_dense.samples import DenseSamples
@@ -28,10 +33,31 @@ Step = Callable[[], Tensor]
 OBJECTS, POSITIVES_OF_EACH, IGNORED = 10, 30, 200
 
 
-def batch(images: int, anchors: int, classes: int, extra: int = 0, device: str = "cpu") -> DenseSamples:
+class Size(NamedTuple):
+    """What all that is compared computes.
+
+    Args:
+        images: In the batch.
+        anchors: Of each image.
+        classes: Columns of the logits, beside those that a loss has of its own.
+        device: Where.
+        dtype: Of the logits.
+    """
+
+    images: int
+    anchors: int
+    classes: int
+    device: str
+    dtype: torch.dtype
+
+
+def batch(size: Size, extra: int = 0) -> DenseSamples:
     """Images whose logits are those of a detector that has begun to learn."""
+    images, anchors, classes, device, dtype = size
     generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(images * anchors, classes + extra, generator=generator) - 4
+    logits = torch.empty(images * anchors, classes + extra, device=device, dtype=dtype)
+    torch.manual_seed(0)
+    logits.normal_(-4, 1)
     matched = torch.full((images, anchors), -1)
     for image in range(images):
         taken = torch.arange(OBJECTS).repeat_interleave(POSITIVES_OF_EACH)[: anchors // 2]
@@ -40,7 +66,7 @@ def batch(images: int, anchors: int, classes: int, extra: int = 0, device: str =
     low = torch.rand(images * anchors, 2, generator=generator) * 700
     objects = images * OBJECTS
     return DenseSamples(
-        logits=logits.to(device).requires_grad_(),
+        logits=logits.requires_grad_(),
         deltas=torch.zeros(images * anchors, 4, device=device),
         anchors=torch.cat([low, low + 50], 1).to(device),
         matched_idxs=matched.flatten().to(device),
@@ -54,16 +80,17 @@ def batch(images: int, anchors: int, classes: int, extra: int = 0, device: str =
     )
 
 
-def own(name: str, images: int, anchors: int, classes: int, device: str) -> Step:
+def own(name: str, size: Size) -> Step:
     """One of ours, with its weights of each image as torchvision has them."""
+    classes = size.classes
     loss = LOSSES.build({"class_path": "federated", "init_args": {"loss": "focal"}} if name == "federated" else name)
     counts = ClassCounts(torch.arange(classes) + 1, torch.arange(classes) + 1, classes * 100)
     for part in (m for m in loss.modules() if isinstance(m, DenseLoss) or hasattr(m, "receive_class_counts")):
         part.prepare(classes)
         part.receive_class_counts(counts)
-    loss.to(device)
-    samples = batch(images, anchors, classes, loss.extra_logits, device)
-    scales = (1 / (samples.pos_per_image.clamp(min=1) * images))[samples.image_idxs]
+    loss.to(size.device)
+    samples = batch(size, loss.extra_logits)
+    scales = (1 / (samples.pos_per_image.clamp(min=1) * size.images))[samples.image_idxs]
 
     def step() -> Tensor:
         samples.logits.grad = None
@@ -75,9 +102,10 @@ def own(name: str, images: int, anchors: int, classes: int, device: str) -> Step
     return step
 
 
-def torchvision_focal(images: int, anchors: int, classes: int, device: str) -> Step:
+def torchvision_focal(size: Size) -> Step:
     """Torchvision's loss as its RetinaNet calls it."""
-    samples = batch(images, anchors, classes, 0, device)
+    images, anchors, classes, device, dtype = size
+    samples = batch(size)
     head = RetinaNetClassificationHead(8, 9, classes)
     targets = [{"labels": samples.gt_labels[samples.gt_image_idxs == image]} for image in range(images)]
     matched = [m.where(m < 0, m - image * OBJECTS) for image, m in enumerate(samples.matched_idxs.view(images, -1))]
@@ -85,17 +113,18 @@ def torchvision_focal(images: int, anchors: int, classes: int, device: str) -> S
     def step() -> Tensor:
         samples.logits.grad = None
         outputs = {"cls_logits": samples.logits.view(images, anchors, classes)}
-        loss: Tensor = head.compute_loss(targets, outputs, matched)
+        with torch.autocast(device, dtype, enabled=dtype != torch.float32):
+            loss: Tensor = head.compute_loss(targets, outputs, matched)
         loss.backward()
         return loss
 
     return step
 
 
-def mmdetection_ghm(images: int, anchors: int, classes: int, device: str, bins: int = 30) -> Step:
+def mmdetection_ghm(size: Size, bins: int = 30) -> Step:
     """GHM-C as mmdetection computes it: one-hot targets and a mask of all elements for each bin."""
-    samples = batch(images, anchors, classes, 0, device)
-    history = torch.zeros(bins, device=device)
+    samples = batch(size)
+    history = torch.zeros(bins, device=size.device)
     edges = torch.linspace(0, 1, bins + 1)
     edges[-1] += 1e-6
 
@@ -121,13 +150,34 @@ def mmdetection_ghm(images: int, anchors: int, classes: int, device: str, bins: 
     return step
 
 
-def make(name: str, size: tuple[int, int, int], device: str) -> Step:
+def copy(size: Size) -> Step:
+    """Read the logits and write as much."""
+    logits = batch(size).logits.detach()
+    return lambda: torch.empty_like(logits).copy_(logits)
+
+
+def not_compiled(size: Size) -> Step:
+    """Focal loss piece by piece, on whatever device."""
+    step = own("focal", size)
+
+    def run() -> Tensor:
+        with compiled_formulas(False):
+            return step()
+
+    return run
+
+
+PEERS: dict[str, Callable[[Size], Step]] = {
+    "torchvision focal": torchvision_focal,
+    "mmdetection ghm": mmdetection_ghm,
+    "focal, not compiled": not_compiled,
+    "copy": copy,
+}
+
+
+def make(name: str, size: Size) -> Step:
     """A step by the name that the table has."""
-    if name == "torchvision focal":
-        return torchvision_focal(*size, device)
-    if name.startswith("mmdetection ghm"):
-        return mmdetection_ghm(*size, device)
-    return own(name, *size, device)
+    return PEERS[name](size) if name in PEERS else own(name, size)
 
 
 def seconds(step: Step, device: str) -> float:
@@ -143,13 +193,19 @@ def seconds(step: Step, device: str) -> float:
     return time.process_time() - start
 
 
-def extra_memory(name: str, size: tuple[int, int, int]) -> float:
-    """Peak of a step beyond what was held before it, in MiB; Linux only."""
-    torch.set_num_threads(1)
-    small = make(name, (1, 64, size[2]), "cpu")
+def extra_memory(name: str, size: Size) -> float:
+    """Peak of a step beyond what was held before it, in MiB; on a processor on Linux only."""
+    as_in_training()
+    small = make(name, size._replace(images=1, anchors=64))
     small()  # what a first call loads is not the loss's
-    step = make(name, size, "cpu")
-    return extra_memory_of(step)
+    step = make(name, size)
+    if size.device == "cpu":
+        return extra_memory_of(step)
+    step()  # compiles
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    step()
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
 
 
 def main() -> None:
@@ -159,39 +215,48 @@ def main() -> None:
     parser.add_argument("--anchors", type=int, default=163206, help="of each image")
     parser.add_argument("--classes", type=int, default=80)
     parser.add_argument("--losses", nargs="+", default=["focal", *sorted(set(LOSSES.points) - {"focal"})])
-    parser.add_argument("--peers", nargs="*", default=["torchvision focal", "mmdetection ghm"])
+    parser.add_argument("--peers", nargs="*", choices=PEERS, help="on a processor torchvision's and mmdetection's")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    size = (options.images, options.anchors, options.classes)
-    names = [*options.peers, *options.losses]
-    print(machine())
-    logits = options.images * options.anchors * options.classes * 4 / 2**20
-    print(f"{options.images} x {options.anchors:,} anchors x {options.classes:,} classes, logits {logits:.0f} MiB\n")
+    as_in_training()
+    torch._dynamo.config.recompile_limit = 100  # for all losses in one process
+    on_device = options.device != "cpu"
+    size = Size(options.images, options.anchors, options.classes, options.device, getattr(torch, options.dtype))
+    peers = options.peers or (list(PEERS) if on_device else ["torchvision focal", "mmdetection ghm"])
+    names = [*peers, *options.losses]
+    print(machine(options.device))
+    logits = size.images * size.anchors * size.classes * size.dtype.itemsize / 2**20
+    print(
+        f"{size.images} x {size.anchors:,} anchors x {size.classes:,} classes, {options.dtype}, "
+        f"logits {logits:.0f} MiB\n"
+    )
     times: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(options.rounds + 1):
         for name in names:
-            step = make(name, size, options.device)  # of one at a time, so that all find the memory alike
+            step = make(name, size)  # of one at a time, so that all find the memory alike
+            if on_device:
+                step()  # finds the memory that it needs
             taken = seconds(step, options.device)
             if turn:  # the first round warms up
                 times[name].append(taken)
     memory = {}
-    if options.device == "cpu" and CLEAR.exists():
+    if on_device or CLEAR.exists():
         for name in names:
             with get_context("spawn").Pool(1) as pool:
                 memory[name] = pool.apply(extra_memory, (name, size)) / logits
-    print("| loss | ms | less time than torchvision focal | less than mmdetection ghm | over focal | extra memory |")
-    print("|---|---|---|---|---|---|")
+    over = [name for name in ("torchvision focal", "mmdetection ghm") if name in names]
+    below = [name for name in ("focal", "copy") if name in names]
+    heads = ["ms", *[f"less time than {name}" for name in over], *[f"over {name}" for name in below], "extra memory"]
+    print("| loss | " + " | ".join(heads) + " |")
+    print("|---" * (len(heads) + 1) + "|")
     for name in names:
-        of_peers = [
-            _ratio(times[p], times[name]) if p in times else "" for p in ("torchvision focal", "mmdetection ghm")
-        ]
         cells = [
             name,
             f"{1000 * statistics.median(times[name]):.1f}",
-            *of_peers,
-            _ratio(times[name], times["focal"]) if "focal" in times else "",
+            *[_ratio(times[peer], times[name]) for peer in over],
+            *[_ratio(times[name], times[peer]) for peer in below],
             f"{memory[name]:.2f} x" if name in memory else "",
         ]
         print("| " + " | ".join(cells) + " |", flush=True)

@@ -30,7 +30,13 @@ def reset_peak() -> None:
     CLEAR.write_text("5")
 
 
-def machine() -> str:
-    """Processor, cores and torch."""
-    name = platform.processor() or platform.machine()
+def machine(device: str = "cpu") -> str:
+    """Processor or device, cores and torch."""
+    name = platform.processor() or platform.machine() if device == "cpu" else torch.cuda.get_device_name(device)
     return f"{name}, {os.cpu_count()} cores, torch {torch.__version__}, one thread"
+
+
+def as_in_training() -> None:
+    """One thread, and an allocator that has seen a tensor of some size go: before that it gives each small one back."""
+    torch.set_num_threads(1)
+    torch.zeros(5_000_000)

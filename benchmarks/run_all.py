@@ -2,7 +2,7 @@
 
     python benchmarks/run_all.py                  # about half an hour on two cores
     python benchmarks/run_all.py --quick          # small sizes: minutes, to see that all run
-    python benchmarks/run_all.py --device cuda    # those that a GPU can run
+    python benchmarks/run_all.py --device cuda    # losses and steps, batches of 8 and 16, bfloat16 and float32
 
 Each compares with its peer in turns: read the ratios. All sizes are arguments of the scripts themselves.
 """
@@ -37,7 +37,18 @@ QUICK = [
     ["evaluation.py", "--images", "200", "--turns", "1"],
     ["communication.py", "--anchors", "5000"],
 ]
-ON_A_DEVICE = {"losses.py", "step.py"}
+LARGE_PEERS = ["torchvision focal", "focal, not compiled", "copy"]
+ON_A_DEVICE = [
+    ["losses.py", "--images", images, "--anchors", "120087", "--classes", classes, "--dtype", dtype, *few]
+    for classes, few in (("80", []), ("1203", ["--losses", "focal", "ghm", "softmax", "--peers", *LARGE_PEERS]))
+    for images in ("8", "16")
+    for dtype in ("bfloat16", "float32")
+] + [
+    ["step.py", "--classes", classes, "--size", "800", "--batch", batch, "--steps", "5", "--precision", dtype, *largest]
+    for classes in ("80", "1203")
+    for dtype in ("bfloat16", "float32")
+    for batch, largest in (("8", ["--largest"]), ("16", []))
+]
 
 
 def main() -> None:
@@ -51,8 +62,9 @@ def main() -> None:
     print(
         f"{device}, {os.cpu_count()} cores, torch {torch.__version__}, Python {platform.python_version()}", flush=True
     )
-    for script, *words in QUICK if options.quick else FULL:
-        if on_device and script not in ON_A_DEVICE:
+    chosen = QUICK if options.quick else ON_A_DEVICE if on_device else FULL
+    for script, *words in chosen:
+        if on_device and script not in ("losses.py", "step.py"):
             continue
         words += ["--device", options.device] * on_device
         print(f"\n## {' '.join([script, *words])}\n", flush=True)

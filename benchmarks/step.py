@@ -1,18 +1,21 @@
 """Time and memory of a whole training step: torchvision's RetinaNet, and the same model with its loss taken over.
 
     python benchmarks/step.py --classes 1203 --size 320
+    python benchmarks/step.py --classes 80 --size 800 --batch 16 --device cuda --precision bfloat16 --largest
 
 R50 FPN as it is trained from weights of ImageNet, with two stages and the batch norms frozen, but with random weights;
 forward, backward and a step of SGD with momentum. Every measurement has a process of its own, and the two models take
 turns, so that a busy machine slows both alike: read the ratios. Memory is the peak beyond model, momentum and images:
-resident size of the process, or what the device allocated. The share is that of the head and the loss, both ways.
+resident size of the process, or what the device allocated. The share is that of the head and the loss, both ways. On a
+device, --largest also looks for the largest batch that fits its memory.
 """
 
 import argparse
 import statistics
 import time
+from collections.abc import Callable
 from multiprocessing import get_context
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from measuring import machine, reset_peak, resident
@@ -26,6 +29,27 @@ from lit_dense import patch
 
 OBJECTS = 10
 NAMES = ["torchvision", "lit_dense"]
+T = TypeVar("T")
+
+
+class Size(NamedTuple):
+    """What both models compute.
+
+    Args:
+        images: In the batch.
+        pixels: Height and width of the images.
+        classes: Of objects.
+        steps: In each process, of which the last is timed.
+        device: Where.
+        dtype: Of autocast; float32 for none.
+    """
+
+    images: int
+    pixels: int
+    classes: int
+    steps: int
+    device: str
+    dtype: torch.dtype
 
 
 class Measured(NamedTuple):
@@ -75,8 +99,9 @@ def batch(images: int, size: int, classes: int, device: str) -> tuple[list[Tenso
     return pictures, targets
 
 
-def measure(name: str, images: int, size: int, classes: int, steps: int, device: str) -> Measured:
-    """Memory of the first step and time of the last."""
+def measure(name: str, size: Size) -> Measured:
+    """Time of the last step; memory of the first, on a device of the last, when all is compiled."""
+    images, pixels, classes, steps, device, dtype = size
     torch.set_num_threads(1)
     torch.manual_seed(0)
     backbone = resnet_fpn_backbone(
@@ -87,7 +112,7 @@ def measure(name: str, images: int, size: int, classes: int, steps: int, device:
         returned_layers=[2, 3, 4],
         extra_blocks=LastLevelP6P7(256, 256),
     )
-    model = RetinaNet(backbone, classes, min_size=size, max_size=size).to(device).train()
+    model = RetinaNet(backbone, classes, min_size=pixels, max_size=pixels).to(device).train()
     if name == "lit_dense":
         patch(model)
     marks = Marks(model, device)
@@ -97,7 +122,8 @@ def measure(name: str, images: int, size: int, classes: int, steps: int, device:
         marks.times.clear()
         optimizer.zero_grad()
         marks.note()
-        loss = sum(model(pictures, targets).values())
+        with torch.autocast(device, dtype, enabled=dtype != torch.float32):
+            loss = sum(model(pictures, targets).values())
         marks.note()
         loss.backward()
         optimizer.step()
@@ -106,14 +132,14 @@ def measure(name: str, images: int, size: int, classes: int, steps: int, device:
     model.transform.min_size = (64,)
     step(*batch(1, 64, classes, device))  # what a first step loads, and the momentum, are not counted
     optimizer.zero_grad()
-    model.transform.min_size = (size,)
-    inputs = batch(images, size, classes, device)
-    before = _memory(device, "VmRSS")
-    _reset_peak(device)
-    peak = 0.0
-    for turn in range(steps):
+    model.transform.min_size = (pixels,)
+    inputs = batch(images, pixels, classes, device)
+    before, peaks = _memory(device, "VmRSS"), []
+    for _ in range(steps):
+        _reset_peak(device)
         step(*inputs)
-        peak = peak if turn else _memory(device, "VmHWM") - before
+        peaks.append(_memory(device, "VmHWM") - before)
+    peak = peaks[0 if device == "cpu" else -1]
     start, entered, _, left_backward, end = marks.times
     return Measured(end - start, left_backward - entered, peak)
 
@@ -142,15 +168,17 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--steps", type=int, default=2, help="in each process; the last is timed")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--largest", action="store_true", help="also find the largest batch; on a device alone")
     options = parser.parse_args()
-    print(machine())
-    print(f"{options.batch} images of {options.size} px, {options.classes:,} classes, {options.device}\n")
+    dtype = getattr(torch, options.precision)
+    size = Size(options.batch, options.size, options.classes, options.steps, options.device, dtype)
+    print(machine(options.device))
+    print(f"{size.images} images of {size.pixels} px, {size.classes:,} classes, {options.precision}\n")
     found: dict[str, list[Measured]] = {name: [] for name in NAMES}
     for turn in range(options.turns):
         for name in NAMES[:: 1 if turn % 2 == 0 else -1]:  # neither is always the first
-            size = (options.batch, options.size, options.classes, options.steps, options.device)
-            with get_context("spawn").Pool(1) as pool:
-                found[name].append(pool.apply(measure, (name, *size)))
+            found[name].append(_apart(measure, name, size))
     stock = found["torchvision"]
     print(
         "| step | s | share of head and loss | less time | head and loss, less time | memory, MiB | of torchvision's |"
@@ -167,6 +195,35 @@ def main() -> None:
             _spread([b.peak / a.peak for a, b in zip(stock, own, strict=True)]),
         ]
         print("| " + " | ".join(cells) + " |", flush=True)
+    if options.largest:
+        batches = {name: largest_batch(name, size) for name in NAMES}
+        print("\nLargest batch: " + ", ".join(f"{name} {images}" for name, images in batches.items()))
+
+
+def largest_batch(name: str, size: Size) -> int:
+    """Images of the largest batch that fits the device's memory; twice as many until it is full, then halving steps."""
+    fits, full = 0, None
+    while full is None or full - fits > 1:
+        images = max(1, 2 * fits) if full is None else (fits + full) // 2
+        if _apart(_fits, name, size._replace(images=images, steps=2)):
+            fits = images
+        else:
+            full = images
+    return fits
+
+
+def _fits(name: str, size: Size) -> bool:
+    try:
+        measure(name, size)
+    except torch.cuda.OutOfMemoryError:
+        return False
+    return True
+
+
+def _apart(function: Callable[..., T], *args: Any) -> T:
+    """What a function returns in a process of its own."""
+    with get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, args)
 
 
 def _spread(ratios: list[float]) -> str:

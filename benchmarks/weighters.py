@@ -11,7 +11,7 @@ import statistics
 import time
 
 import torch
-from measuring import machine
+from measuring import as_in_training, machine
 from torchvision.models.detection._utils import BoxCoder
 
 from lit_dense.class_counts import ClassCounts
@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--objects", type=int, default=300, help="of each image")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    as_in_training()
     batch = Batch(options.images, options.anchors, options.classes, options.objects)
     counts = ClassCounts(torch.arange(options.classes) + 1, torch.arange(options.classes) + 1, options.classes * 100)
     criteria = {name: Criterion(weighters=parts, class_counts=counts) for name, parts in WEIGHTERS.items()}

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from typing import Any, Protocol
 
 import torch
@@ -116,7 +117,7 @@ class DenseSamples:
         """
         cells = [h * w for h, w in self._known_geometry.level_sizes]
         per_cell = self.anchors_per_image // max(1, sum(cells))
-        counts = torch.tensor([n * per_cell for n in cells], device=self.anchors.device)
+        counts = _on_device([n * per_cell for n in cells], self.anchors.device)
         levels = torch.arange(len(cells), device=self.anchors.device)
         return levels.repeat_interleave(counts, output_size=sum(cells) * per_cell).repeat(self.num_images)
 
@@ -127,7 +128,7 @@ class DenseSamples:
         Raises:
             UsageError: If the detector does not tell the sizes of its images.
         """
-        sizes = torch.tensor(self._known_geometry.image_sizes, device=self.anchors.device).reshape(-1, 2)
+        sizes = _on_device(list(chain(*self._known_geometry.image_sizes)), self.anchors.device).view(-1, 2)
         height, width = sizes.repeat_interleave(self.anchors_per_image, dim=0).unbind(1)
         centre_x, centre_y = (self.anchors[:, :2] + self.anchors[:, 2:]).div(2).unbind(1)
         return (centre_x >= width) | (centre_y >= height)
@@ -279,13 +280,18 @@ def collect_samples(
         gt_boxes=torch.cat([t["boxes"].reshape(-1, 4) for t in targets]).to(deltas.device, torch.float32),
         gt_labels=gt_labels,
         gt_image_idxs=torch.arange(len(counts), device=logits.device).repeat_interleave(
-            torch.tensor(counts, device=logits.device),
+            _on_device(counts, logits.device),
             output_size=sum(counts),  # else the device would be asked
         ),
         num_images=len(targets),
         target_fields=_fields(targets, counts),
         **context,
     )
+
+
+def _on_device(numbers: Sequence[int], device: torch.device) -> Tensor:
+    """Whole numbers as a tensor that the device writes: the host would wait for a copy."""
+    return torch.stack([torch.full((), number, device=device) for number in numbers])
 
 
 def _check_labels(labels: Tensor, num_classes: int) -> None:

@@ -1,5 +1,6 @@
 """Fixtures of all tests: options, data that may be absent, and a pool of two gloo processes."""
 
+import contextlib
 import os
 import pathlib
 import shutil
@@ -18,6 +19,7 @@ import torch.multiprocessing as mp
 
 from lit_dense.assigners import ASSIGNERS
 from lit_dense.box_losses import BOX_LOSSES
+from lit_dense.functional import plain_path
 from lit_dense.losses import LOSSES
 from lit_dense.normalizers import NORMALIZERS
 from lit_dense.weighters import WEIGHTERS
@@ -33,12 +35,19 @@ collect_ignore = ["plugins"]  # packages of their own, which the tests install
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="also run the tests that take minutes")
+    parser.addoption(
+        "--no-fast-paths",
+        action="store_true",
+        help="compute what can be done either way as torchvision and autograd do",
+    )
 
 
 def pytest_collection_modifyitems(config, items):
     for item in items:
         if "slow" in item.keywords and not config.getoption("--slow"):
             item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
+        if "fast_paths" in item.keywords and config.getoption("--no-fast-paths"):
+            item.add_marker(pytest.mark.skip(reason="of the fast paths themselves"))
         if "gpu" in item.keywords and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
         if "shared_data" in item.keywords and not SHARED.is_dir():
@@ -50,13 +59,33 @@ def _seed():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _paths(request):
+    with no_fast_paths() if request.config.getoption("--no-fast-paths") else contextlib.nullcontext():
+        yield
+
+
+@contextlib.contextmanager
+def no_fast_paths() -> Iterator[None]:
+    """Losses by autograd; head outputs, matching, anchors and post-processing by torchvision."""
+    with pytest.MonkeyPatch.context() as patched, plain_path():
+        patched.setattr("lit_dense.head.take_over", lambda detector: None)
+        patched.setattr("lit_dense.head.tower_outputs", lambda tower, features: tower(features))
+        yield
+
+
 @pytest.fixture(scope="session")
 def bccd() -> pathlib.Path:
     """The folder of the blood-cell data set."""
     return SHARED / "bccd"
 
 
-def _worker(rank: int, store: str, tasks: Any, results: Any) -> None:
+def _worker(rank: int, store: str, tasks: Any, results: Any, fast: bool) -> None:
+    with contextlib.nullcontext() if fast else no_fast_paths():
+        _work(rank, store, tasks, results)
+
+
+def _work(rank: int, store: str, tasks: Any, results: Any) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=WORLD_SIZE)
     while (task := tasks.get()) is not None:
@@ -72,12 +101,12 @@ def _worker(rank: int, store: str, tasks: Any, results: Any) -> None:
 class Pool:
     """Two processes in one gloo group that run a function each time they are called."""
 
-    def __init__(self) -> None:
+    def __init__(self, fast: bool) -> None:
         context = mp.get_context("spawn")
         store = os.path.join(tempfile.mkdtemp(), "store")  # noqa: PTH118 (a URL needs the text)
         self.queues = [(context.Queue(), context.Queue()) for _ in range(WORLD_SIZE)]
         self.processes = [
-            context.Process(target=_worker, args=(rank, store, *self.queues[rank]), daemon=True)
+            context.Process(target=_worker, args=(rank, store, *self.queues[rank], fast), daemon=True)
             for rank in range(WORLD_SIZE)
         ]
         for process in self.processes:
@@ -102,9 +131,9 @@ class Pool:
 
 
 @pytest.fixture(scope="session")
-def two_processes() -> Iterator[Pool]:
+def two_processes(request) -> Iterator[Pool]:
     """``two_processes(function, *args)`` runs a function in two gloo processes and returns both results."""
-    pool = Pool()
+    pool = Pool(fast=not request.config.getoption("--no-fast-paths"))
     yield pool
     pool.close()
 

@@ -1,12 +1,17 @@
 import copy
 import pickle
+import warnings
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+import lit_dense
 from lit_dense.errors import UsageError
+from lit_dense.functional import matching
 from lit_dense.head import DenseHead, find_retinanet, patch, unpatch
+from lit_dense.testing.host_sync import host_reads
 from tests.detectors import gradients, random_batch, small_retinanet
 
 
@@ -153,3 +158,44 @@ def test_prior_of_a_model_that_exists():
     torch.testing.assert_close(model.head.classification_head.cls_logits.bias, torch.full((16,), -6.906755))
     with pytest.raises(UsageError, match="prior must be in"):
         patch(model, "efl", prior=1.5)
+
+
+def reads_of_a_step(model, batch):
+    """Where the host waits in a training step, and of these what is this package's."""
+    reads = host_reads(lambda: sum(model(*batch).values()).backward())
+    return len(reads), [line for line in reads if str(Path(lit_dense.__file__).parent) in line]
+
+
+@pytest.mark.fast_paths
+@pytest.mark.parametrize("weighters", [[], ["pisa"], ["swn"]], ids=str)
+def test_the_host_waits_less_often_than_with_torchvision_and_no_more_for_a_larger_batch(weighters, monkeypatch):
+    monkeypatch.setattr(matching, "FEW_PAIRS", 2**40)  # the way of a device
+    stock, patched = small_retinanet(), small_retinanet()
+    patch(patched, "focal", weighters=weighters, normalizer="batch")
+    small, large = random_batch((2, 0, 5)), random_batch((2, 0, 5, 1, 3, 4))
+    number, ours = reads_of_a_step(patched, large)
+    assert reads_of_a_step(patched, small)[1] == ours
+    assert len(ours) == 3  # labels are checked, positives found, and on the processor alone terms looked at
+    assert number < reads_of_a_step(stock, large)[0] * 0.6
+
+
+@pytest.mark.gpu
+@pytest.mark.fast_paths
+@pytest.mark.parametrize("weighters", [[], ["pisa"], ["swn"]], ids=str)
+def test_the_host_waits_less_often_for_a_gpu_than_with_torchvision(weighters):
+    waits = []
+    for adopted in (False, True):
+        model = small_retinanet().cuda()
+        if adopted:
+            patch(model, "focal", weighters=weighters, normalizer="batch")
+        images, targets = random_batch()
+        images = [i.cuda() for i in images]
+        targets = [{k: v.cuda() if isinstance(v, torch.Tensor) else v for k, v in t.items()} for t in targets]
+        sum(model(images, targets).values()).backward()
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            sum(model(images, targets).values()).backward()
+            torch.cuda.set_sync_debug_mode("default")
+        waits.append(sum("synchronizing" in str(w.message) for w in seen))
+    assert waits[1] < waits[0] * 0.7

@@ -13,15 +13,15 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
 from lit_dense import stand_ins
-from lit_dense.functional import matching
 from lit_dense.head import patch, unpatch
 from lit_dense.retinanet import losses_and_detections
 from lit_dense.stand_ins import StandIn
-from lit_dense.testing.host_sync import host_reads
 from tests.detectors import random_batch, small_retinanet
 
 PICKLED = pytest.param(lambda m: pickle.loads(pickle.dumps(m)), id="pickle")
 COPIES = pytest.mark.parametrize("copied", [pytest.param(copy.deepcopy, id="deepcopy"), PICKLED])
+
+pytestmark = pytest.mark.fast_paths
 
 
 def stood_in(model):
@@ -239,16 +239,6 @@ def test_what_inference_leaves_serves_training():
     with torch.inference_mode():
         model.eval()(images)
     sum(model.train()(images, targets).values()).backward()
-
-
-def test_training_reads_no_more_of_a_device_than_torchvision(monkeypatch):
-    monkeypatch.setattr(matching, "FEW_PAIRS", 2**40)  # the way of a device
-    stock, adopted = both()
-    for model in (stock, adopted):
-        model.head.compute_loss = lambda *args: {}
-    images, targets = random_batch()
-    adopted(images, targets)
-    assert len(host_reads(lambda: adopted(images, targets))) < len(host_reads(lambda: stock(images, targets)))
 
 
 class Boxes(nn.Module):

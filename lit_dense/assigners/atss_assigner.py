@@ -2,9 +2,10 @@
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
 
 from ..errors import UsageError, check_range
+from ..functional.iou import paired_iou
+from ..functional.matching import gt_pieces
 from ..samples import Geometry
 from .base import Assigner
 
@@ -31,26 +32,42 @@ class ATSSAssigner(Assigner):
         """Index of the matched ground truth of each anchor; -1 background [K]."""
         if geometry is None:
             raise UsageError("atss: this detector does not tell the sizes of its levels.")
-        cells = [height * width for height, width in geometry.level_sizes]
-        per_cell = len(anchors) // sum(cells)
-        ious = box_iou(gt_boxes, anchors)
-        centres = (anchors[:, :2] + anchors[:, 2:]) / 2
-        distance = torch.cdist((gt_boxes[:, :2] + gt_boxes[:, 2:]) / 2, centres)
-        candidates, start = [], 0
-        for cell_count in cells:
-            level = distance[:, start : start + cell_count * per_cell]
-            nearest = level.topk(min(self.number * per_cell, level.shape[1]), dim=1, largest=False).indices
-            candidates.append(nearest + start)
-            start += cell_count * per_cell
-        index = torch.cat(candidates, 1)
-        candidate_ious = ious.gather(1, index)
-        threshold = candidate_ious.mean(1, keepdim=True) + candidate_ious.std(1, keepdim=True)
-        inside = _inside(centres[index], gt_boxes.unsqueeze(1))
-        wanted = torch.zeros_like(ious).scatter_(1, index, candidate_ious * ((candidate_ious >= threshold) & inside))
-        best, gt = wanted.max(0)
-        return torch.where(best > 0, gt, -1)
+        cells = torch.tensor([height * width for height, width in geometry.level_sizes])
+        per_cell = len(anchors) // int(cells.sum())
+        matched = torch.full((len(anchors),), -1, device=anchors.device)
+        best = torch.zeros(len(anchors), device=anchors.device)
+        for rows in gt_pieces(len(anchors), len(gt_boxes)):
+            index = self._nearest(anchors, gt_boxes[rows], (cells * per_cell).tolist(), per_cell)
+            wanted = _wanted(anchors[index], gt_boxes[rows, None])
+            top = torch.zeros_like(best).scatter_reduce_(0, index.flatten(), wanted.flatten(), "amax")
+            is_top = (wanted > 0) & (wanted == top[index])
+            gt = torch.arange(rows.start, rows.start + len(index), device=index.device).unsqueeze(1)
+            first = torch.where(is_top, gt, len(gt_boxes)).flatten()  # of equals
+            first = torch.full_like(matched, len(gt_boxes)).scatter_reduce_(0, index.flatten(), first, "amin")
+            matched = torch.where(top > best, first, matched)
+            best = best.maximum(top)
+        return matched
+
+    def _nearest(self, anchors: Tensor, gt_boxes: Tensor, levels: list[int], per_cell: int) -> Tensor:
+        """The anchors of each level nearest to each ground truth's centre [G, N]."""
+        centres, gt_centres = _centres(anchors), _centres(gt_boxes).unsqueeze(1)
+        found, start = [], 0
+        for number in levels:
+            distance = (centres[start : start + number] - gt_centres).square_().sum(2)
+            nearest = distance.topk(min(self.number * per_cell, number), dim=1, largest=False).indices
+            found.append(nearest + start)
+            start += number
+        return torch.cat(found, 1)
 
 
-def _inside(points: Tensor, boxes: Tensor) -> Tensor:
-    """Whether points are strictly inside boxes, of shapes that broadcast [..., 2], [..., 4] -> [...]."""
-    return ((points > boxes[..., :2]) & (points < boxes[..., 2:])).all(-1)
+def _wanted(candidates: Tensor, gt_boxes: Tensor) -> Tensor:
+    """IoU of the candidates [G, N, 4] that a ground truth [G, 1, 4] takes, 0 of the others [G, N]."""
+    ious = paired_iou(candidates.flatten(0, 1), gt_boxes.expand_as(candidates).flatten(0, 1)).view(candidates.shape[:2])
+    threshold = ious.mean(1, keepdim=True) + ious.std(1, keepdim=True)
+    centres = _centres(candidates)
+    inside = ((centres > gt_boxes[..., :2]) & (centres < gt_boxes[..., 2:])).all(-1)
+    return torch.where((ious >= threshold) & inside, ious, 0.0)
+
+
+def _centres(boxes: Tensor) -> Tensor:
+    return (boxes[..., :2] + boxes[..., 2:]) / 2

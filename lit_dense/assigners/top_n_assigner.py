@@ -5,6 +5,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from ..errors import check_range
+from ..functional.matching import gt_pieces, match_by_iou
 from ..samples import Geometry
 from .base import Assigner
 
@@ -28,8 +29,10 @@ class TopNAssigner(Assigner):
 
     def forward(self, anchors: Tensor, gt_boxes: Tensor, geometry: Geometry | None) -> Tensor:
         """Index of the matched ground truth of each anchor; -1 background [K]."""
-        ious = box_iou(gt_boxes, anchors)
-        best, gt = ious.max(0)
-        chosen = torch.zeros_like(best, dtype=torch.bool)
-        chosen[ious.topk(min(self.number, len(anchors)), dim=1).indices.flatten()] = True
-        return torch.where(chosen & (best > 0), gt, -1)
+        number = min(self.number, len(anchors))
+        chosen = torch.zeros(len(anchors), dtype=torch.bool, device=anchors.device)
+        for rows in gt_pieces(len(anchors), len(gt_boxes)):
+            chosen[box_iou(gt_boxes[rows], anchors).topk(number, dim=1).indices.flatten()] = True
+        touching = torch.finfo(torch.float32).tiny  # the least IoU
+        overlapped = match_by_iou(anchors, gt_boxes, touching, touching, low_quality=False)
+        return torch.where(chosen, overlapped, -1)

@@ -78,29 +78,47 @@ def _formula(
         value, slope = elements.negative(x, labels)
         if class_weights is not None:
             value, slope = value * class_weights, slope * class_weights
-        own = labels >= 0
-        column = labels.clamp(min=0).unsqueeze(1)
-        own_value, own_slope = elements.positive(x.gather(1, column).squeeze(1), labels, targets)
+        column = labels.clamp(min=0)
+        own_value, own_slope = elements.positive(x.gather(1, column.unsqueeze(1)).squeeze(1), labels, targets)
         if class_weights is not None:
-            weight = class_weights[column.squeeze(1)]
-            own_value, own_slope = own_value * weight, own_slope * weight
+            own_value, own_slope = own_value * class_weights[column], own_slope * class_weights[column]
         sums = _gradient_sums(slope, own_slope, labels) if with_gradients else None
         # the dense formula took every element for a no: the few that are a yes are put in its place
-        in_place = not torch.is_grad_enabled()  # else autograd may want what the formula gave
-        put = torch.Tensor.scatter_ if in_place else torch.Tensor.scatter
-        own_column = own.unsqueeze(1)
-        values = put(value, 1, column, torch.where(own_column, own_value.unsqueeze(1), value.gather(1, column))).sum(1)
-        slopes = put(slope, 1, column, torch.where(own_column, own_slope.unsqueeze(1), slope.gather(1, column)))
-        return Rows(values, slopes, sums)
+        return Rows(with_own(value, labels, own_value).sum(1), with_own(slope, labels, own_slope), sums)
 
     return rows
 
 
+def with_own(elements: Tensor, labels: Tensor, values: Tensor) -> Tensor:
+    """Elements [n, C] with a value [n] in place of that of the anchor's own class, which may change the elements.
+
+    Args:
+        elements: Of all classes [n, C].
+        labels: Class of each anchor; where it is negative nothing is replaced [n].
+        values: What the elements of the anchors' own classes become [n].
+    """
+    if torch.compiler.is_compiling():  # a comparison becomes part of the kernel, where an index would end it
+        return torch.where(_is_own(elements, labels), values.unsqueeze(1), elements)
+    column = labels.clamp(min=0).unsqueeze(1)
+    chosen = torch.where(labels >= 0, values, elements.gather(1, column).squeeze(1)).unsqueeze(1)
+    if torch.is_grad_enabled():  # autograd may want the elements as they were
+        return elements.scatter(1, column, chosen)
+    return elements.scatter_(1, column, chosen)
+
+
+def _is_own(elements: Tensor, labels: Tensor) -> Tensor:
+    return torch.arange(elements.shape[1], device=elements.device) == labels.unsqueeze(1)
+
+
 def _gradient_sums(slope: Tensor, own_slope: Tensor, labels: Tensor) -> Tensor:
-    slope, own_slope = slope.detach(), own_slope.detach()
-    own, column = labels >= 0, labels.clamp(min=0)
+    slope, own_slope = slope.detach().abs(), own_slope.detach().abs()
     counted = (labels != IGNORED).to(slope.dtype)
-    positive = slope.new_zeros(slope.shape[1]).index_add(0, column, torch.where(own, own_slope.abs(), 0.0))
-    others = torch.where(own, slope.gather(1, column.unsqueeze(1)).squeeze(1), 0.0)
-    own_as_no = slope.new_zeros(slope.shape[1]).index_add(0, column, others.abs())
-    return torch.stack([positive, counted @ slope.abs() - own_as_no])
+    if torch.compiler.is_compiling():
+        own = _is_own(slope, labels)
+        positive = torch.where(own, own_slope.unsqueeze(1), 0.0).sum(0)
+        return torch.stack([positive, torch.where(own, 0.0, slope * counted.unsqueeze(1)).sum(0)])
+    is_positive, column = labels >= 0, labels.clamp(min=0)
+    positive = slope.new_zeros(slope.shape[1]).index_add(0, column, torch.where(is_positive, own_slope, 0.0))
+    others = torch.where(is_positive, slope.gather(1, column.unsqueeze(1)).squeeze(1), 0.0)
+    own_as_no = slope.new_zeros(slope.shape[1]).index_add(0, column, others)
+    return torch.stack([positive, counted @ slope - own_as_no])

@@ -7,26 +7,34 @@ from torch import Tensor
 from .elements import Elements, ValueAndSlope, sum_over_classes
 
 
+def focused_cost(x: Tensor, gamma: float, weight: float) -> ValueAndSlope:
+    """Focal loss of logits that should be low, ``weight * p ** gamma * -log(1 - p)``, and its derivative.
+
+    Args:
+        x: Logits of any shape.
+        gamma: How strongly low logits are turned down, at least 0.
+        weight: What both are multiplied by.
+    """
+    p, cost = torch.sigmoid(x), F.softplus(x)
+    # below 1 the power of p = 0 has no derivative, that of its logarithm does: log p = x - softplus(x)
+    factor = weight * (p**gamma if gamma == 0 or gamma >= 1 else torch.exp(gamma * (x - cost)))
+    return factor * cost, factor * torch.addcmul(p, 1 - p, cost, value=gamma)
+
+
 def focal_elements(alpha: float = 0.25, gamma: float = 2.0) -> Elements:
     """The two branches of focal loss; a soft target y mixes them, ``y * positive + (1 - y) * negative``.
 
     The mixture is the soft focal loss of https://arxiv.org/abs/1912.05086.
     """
 
-    def no(x: Tensor, weight: float) -> ValueAndSlope:
-        """Weight * p ** gamma * -log(1 - p)."""
-        p, cost = torch.sigmoid(x), F.softplus(x)
-        factor = weight * p**gamma
-        return factor * cost, factor * torch.addcmul(p, 1 - p, cost, value=gamma)
-
     def negative(x: Tensor, labels: Tensor) -> ValueAndSlope:
-        return no(x, 1 - alpha)
+        return focused_cost(x, gamma, 1 - alpha)
 
     def positive(x: Tensor, labels: Tensor, targets: Tensor | None) -> ValueAndSlope:
-        value, slope = no(-x, alpha)
+        value, slope = focused_cost(-x, gamma, alpha)
         if targets is None:
             return value, -slope
-        as_no, no_slope = no(x, 1 - alpha)
+        as_no, no_slope = focused_cost(x, gamma, 1 - alpha)
         return targets * value + (1 - targets) * as_no, (1 - targets) * no_slope - targets * slope
 
     return Elements(negative, positive)

@@ -1,17 +1,20 @@
 """Gradient harmonized losses, GHM-C and GHM-R (https://arxiv.org/abs/1811.05181)."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .elements import Elements, ValueAndSlope
-from .one_pass import IGNORED, pieces, readable
+from .elements import Elements, ValueAndSlope, with_own
+from .one_pass import IGNORED, readable
+from .piecewise import Piecewise, compiles
 
 HistogramUpdate = Literal["corrected", "paper", "reference"]
 
 
+@torch.no_grad()
 def classification_histogram(
     logits: Tensor, labels: Tensor, bins: int = 30, class_weights: Tensor | None = None
 ) -> Tensor:
@@ -27,18 +30,22 @@ def classification_histogram(
         >>> classification_histogram(torch.tensor([[-4.0], [-4.0], [4.0]]), torch.tensor([-1, 0, 0]), bins=2)
         tensor([2., 1.], dtype=torch.float64)
     """
-    counts = torch.zeros(bins, dtype=torch.float64, device=logits.device)
     logits = logits.detach()
-    for piece in pieces(logits):
-        norm = torch.sigmoid(readable(logits[piece]))
-        own, column = labels[piece] >= 0, labels[piece].clamp(min=0).unsqueeze(1)
-        at_own = norm.gather(1, column)
-        norm.scatter_(1, column, torch.where(own.unsqueeze(1), 1 - at_own, at_own))
-        counted: Tensor = (labels[piece] != IGNORED).unsqueeze(1)
-        if class_weights is not None:
-            counted = counted & (class_weights != 0)
-        counts += norm_histogram(norm, bins, counted)
-    return counts
+
+    def of_piece(histogram: Callable[..., Tensor], piece: slice) -> Tensor:
+        return histogram(logits[piece], labels[piece], bins, class_weights)
+
+    return torch.stack(list(_piece_histogram.over(logits, of_piece, compiles(logits)))).sum(0)
+
+
+@Piecewise
+def _piece_histogram(logits: Tensor, labels: Tensor, bins: int, class_weights: Tensor | None) -> Tensor:
+    p = torch.sigmoid(readable(logits))
+    own = p.gather(1, labels.clamp(min=0).unsqueeze(1)).squeeze(1)
+    counted: Tensor = (labels != IGNORED).unsqueeze(1)
+    if class_weights is not None:
+        counted = counted & (class_weights != 0)
+    return norm_histogram(with_own(p, labels, 1 - own), bins, counted)
 
 
 def norm_histogram(norms: Tensor, bins: int, counted: Tensor | None = None) -> Tensor:
@@ -52,6 +59,8 @@ def norm_histogram(norms: Tensor, bins: int, counted: Tensor | None = None) -> T
     index = norm_bins(norms, bins, torch.int64)
     if counted is not None:
         index.masked_fill_(~counted, bins)
+    if torch.compiler.is_compiling():  # one kernel with a sum for each bin, where adding to one place would queue
+        return torch.stack([(index == place).sum() for place in range(bins)]).double()
     index = index.flatten()
     # whole numbers are exact in any order, and adding them up needs no wait for a device, as bincount does
     found = torch.zeros(bins + 1, dtype=torch.int64, device=norms.device)

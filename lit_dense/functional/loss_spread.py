@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .gradient_harmonized import norm_bins
-from .one_pass import IGNORED, pieces, readable
+from .one_pass import IGNORED, readable
+from .piecewise import pieces
 
 Array = npt.NDArray[Any]
 

@@ -1,5 +1,7 @@
 """Anchors matched with ground truths by thresholds of IoU (https://arxiv.org/abs/1506.01497), as torchvision does."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torchvision.ops import box_area
@@ -8,7 +10,7 @@ BLOCK = 128
 """Anchors looked at together: some cells in a row of a grid, which a box misses or meets as a whole."""
 FEW_PAIRS = 2**17
 """Pairs of anchor and ground truth that one piece has done with before blocks are chosen."""
-PAIRS_ON_A_DEVICE = 2**22
+PAIRS_AT_ONCE = 2**22
 """Pairs in one piece: 16 MiB of float32, six times at once."""
 
 
@@ -90,6 +92,12 @@ def _is_proper(areas: Tensor) -> Tensor:
     return (areas > 0) & areas.isfinite()
 
 
+def gt_pieces(num_anchors: int, num_gt: int) -> Iterator[slice]:
+    """Slices of the ground truths such that a matrix of those and all anchors takes 16 MiB, or one row."""
+    step = max(1, PAIRS_AT_ONCE // max(1, num_anchors))
+    return (slice(start, start + step) for start in range(0, num_gt, step))
+
+
 def _best_by_pieces(anchors: Tensor, gt_boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The same for all anchors with some ground truths at a time, without a look at a number."""
     corners, areas = anchors.t().contiguous(), box_area(anchors)
@@ -97,13 +105,11 @@ def _best_by_pieces(anchors: Tensor, gt_boxes: Tensor) -> tuple[Tensor, Tensor, 
     best = torch.zeros_like(areas, dtype=torch.promote_types(areas.dtype, gt_areas.dtype))
     match = torch.zeros_like(best, dtype=torch.int64)
     favoured = torch.zeros_like(best, dtype=torch.bool)
-    step = max(1, PAIRS_ON_A_DEVICE // len(anchors))
-    for start in range(0, len(gt_boxes), step):
-        rows = slice(start, start + step)
+    for rows in gt_pieces(len(anchors), len(gt_boxes)):
         iou = _iou(corners[:, None], areas, gt_corners[:, rows], gt_areas[rows])
         favoured |= (iou == iou.amax(1, keepdim=True)).any(0)
         value, first = iou.max(0)
-        match = torch.where(value > best, first + start, match)  # the first of equals
+        match = torch.where(value > best, first + rows.start, match)  # the first of equals
         best = best.maximum(value)
     return best, match, favoured
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .piecewise import Piecewise, compiles
+
 IGNORED = -2
 LARGEST_LOGIT = 1e5  # beyond float16's largest number, so that only an infinite logit is changed
 
@@ -75,17 +77,9 @@ def per_anchor(
     if _plain.get() or torch.compiler.is_compiling():
         rows = formula(readable(logits), labels, targets)
         return rows.values.masked_fill(labels == IGNORED, 0.0), rows.statistic
-    keep = torch.is_grad_enabled() and logits.requires_grad and logits.dtype.itemsize >= 4
-    answer: tuple[Tensor, Tensor | None] = _PerAnchor.apply(logits, labels, targets, formula, keep)
+    needs_grad = torch.is_grad_enabled() and logits.requires_grad
+    answer: tuple[Tensor, Tensor | None] = _PerAnchor.apply(logits, labels, targets, formula, needs_grad)
     return answer
-
-
-def pieces(logits: Tensor) -> Iterator[slice]:
-    """Slices of the anchors such that a piece fits a processor's cache; at least one, empty where there are none."""
-    # CPU: half a MiB of float32 for each thread, so that the formula's temporaries stay in its cache
-    elements = 2**17 * min(torch.get_num_threads(), 8) if logits.device.type == "cpu" else 2**24
-    step = max(1, elements // max(1, logits.shape[1]))
-    return (slice(start, start + step) for start in range(0, max(1, len(logits)), step))
 
 
 def readable(logits: Tensor) -> Tensor:
@@ -94,23 +88,46 @@ def readable(logits: Tensor) -> Tensor:
     return wide.clamp(-LARGEST_LOGIT, LARGEST_LOGIT)
 
 
+@Piecewise
+def _rows(
+    formula: Formula, logits: Tensor, labels: Tensor, targets: Tensor | None, with_slopes: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Values [n], slopes [n, L] and statistic of a piece."""
+    rows = formula(readable(logits), labels, targets)
+    return rows.values, rows.slopes if with_slopes else None, rows.statistic
+
+
+@Piecewise
+def _scaled_slopes(
+    formula: Formula, logits: Tensor, labels: Tensor, targets: Tensor | None, slopes: Tensor, scale: Tensor
+) -> None:
+    """Write the slopes of all logits [n, L], each row times a number [n, 1]."""
+    slopes.copy_(formula(readable(logits), labels, targets).slopes * scale)
+
+
 class _PerAnchor(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, labels: Tensor, targets: Tensor | None, formula: Formula, keep: bool
+        ctx: Any, logits: Tensor, labels: Tensor, targets: Tensor | None, formula: Formula, needs_grad: bool
     ) -> tuple[Tensor, Tensor | None]:
-        # Half precision would round derivatives before the loss scale is applied: there they are computed again.
+        ctx.formula, ctx.compiled = formula, compiles(logits)
+        # Half precision would round slopes before the loss scale is applied, and what is compiled has computed them
+        # sooner than it has read them again: there they come in the backward pass.
+        keep = needs_grad and logits.dtype.itemsize >= 4 and not ctx.compiled
         slopes = torch.empty_like(logits) if keep else None
+
+        def of_piece(rows: Callable[..., Any], piece: slice) -> Any:
+            return piece, rows(formula, logits[piece], labels[piece], _part(targets, piece), keep)
+
         values, statistic = [], None
-        for piece in pieces(logits):
-            rows = formula(readable(logits[piece]), labels[piece], None if targets is None else targets[piece])
-            values.append(rows.values)
+        for piece, (value, slope, own) in _rows.over(logits, of_piece, ctx.compiled):
+            values.append(value)
             if slopes is not None:
-                slopes[piece] = rows.slopes
-            if rows.statistic is not None:
-                statistic = rows.statistic if statistic is None else statistic + rows.statistic
+                slopes[piece] = slope
+            if own is not None:
+                statistic = own if statistic is None else statistic + own
+        ctx.slopes = slopes
         ctx.save_for_backward(logits, labels, targets)
-        ctx.formula, ctx.slopes = formula, slopes
         if statistic is not None:
             ctx.mark_non_differentiable(statistic)
         return torch.cat(values).masked_fill_(labels == IGNORED, 0.0), statistic
@@ -124,7 +141,14 @@ class _PerAnchor(torch.autograd.Function):
         if slopes is not None:
             return slopes.mul_(scale), None, None, None, None
         slopes = torch.empty_like(logits)
-        for piece in pieces(logits):
-            chosen = None if targets is None else targets[piece]
-            slopes[piece] = ctx.formula(readable(logits[piece]), labels[piece], chosen).slopes * scale[piece]
+
+        def of_piece(write: Callable[..., None], piece: slice) -> None:
+            write(ctx.formula, logits[piece], labels[piece], _part(targets, piece), slopes[piece], scale[piece])
+
+        for _ in _scaled_slopes.over(logits, of_piece, ctx.compiled):
+            pass
         return slopes, None, None, None, None
+
+
+def _part(tensor: Tensor | None, piece: slice) -> Tensor | None:
+    return None if tensor is None else tensor[piece]

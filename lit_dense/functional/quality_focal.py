@@ -5,15 +5,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .elements import Elements, ValueAndSlope, sum_over_classes
+from .focal import focused_cost
 
 
 def quality_focal_elements(beta: float = 2.0) -> Elements:
     """The two branches of quality focal loss: cross-entropy with a soft target, times the distance to it."""
 
     def negative(x: Tensor, labels: Tensor) -> ValueAndSlope:
-        p, cost = torch.sigmoid(x), F.softplus(x)
-        factor = p**beta
-        return factor * cost, factor * torch.addcmul(p, 1 - p, cost, value=beta)
+        return focused_cost(x, beta, 1.0)
 
     def positive(x: Tensor, labels: Tensor, targets: Tensor | None) -> ValueAndSlope:
         p, y = torch.sigmoid(x), 1.0 if targets is None else targets

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .elements import with_own
 from .one_pass import Rows, per_anchor
 
 LARGEST_PROBABILITY = 1 - 1e-6
@@ -26,12 +27,12 @@ def softmax_loss(logits: Tensor, labels: Tensor, background_weight: float = 1.0)
     """
 
     def rows(x: Tensor, labels: Tensor, targets: Tensor | None) -> Rows:
-        column = torch.where(labels >= 0, labels, x.shape[1] - 1).unsqueeze(1)
+        column = torch.where(labels >= 0, labels, x.shape[1] - 1)
         weight = torch.where(labels >= 0, 1.0, background_weight).to(x.dtype)
         log_p = F.log_softmax(x, dim=1)
-        slopes = log_p.detach().exp()
-        slopes.scatter_add_(1, column, slopes.new_full(column.shape, -1.0))
-        return Rows(-weight * log_p.gather(1, column).squeeze(1), slopes.mul_(weight.unsqueeze(1)))
+        own = log_p.gather(1, column.unsqueeze(1)).squeeze(1)
+        slopes = with_own(log_p.detach().exp(), column, own.detach().exp() - 1)
+        return Rows(-weight * own, slopes * weight.unsqueeze(1))
 
     return per_anchor(logits, labels, rows)[0]
 

@@ -5,15 +5,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .elements import Elements, ValueAndSlope, sum_over_classes
+from .focal import focused_cost
 
 
 def varifocal_elements(alpha: float = 0.75, gamma: float = 2.0) -> Elements:
     """The two branches of varifocal loss: positives weighed by their target, negatives turned down where right."""
 
     def negative(x: Tensor, labels: Tensor) -> ValueAndSlope:
-        p, cost = torch.sigmoid(x), F.softplus(x)
-        factor = alpha * p**gamma
-        return factor * cost, factor * torch.addcmul(p, 1 - p, cost, value=gamma)
+        return focused_cost(x, gamma, alpha)
 
     def positive(x: Tensor, labels: Tensor, targets: Tensor | None) -> ValueAndSlope:
         # a positive whose box misses its object altogether would cost nothing, as if it were neither yes nor no

@@ -24,7 +24,8 @@ READS = frozenset(
         "_unique2",
     }
 )
-METHODS = {torch.Tensor.tolist: "tolist", torch.Tensor.numpy: "numpy", torch.Tensor.cpu: "cpu"}
+METHODS = frozenset({torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.cpu})
+FROM_NUMBERS = frozenset({torch.tensor, torch.as_tensor})
 
 
 class _Operations(TorchDispatchMode):
@@ -47,7 +48,7 @@ class _Operations(TorchDispatchMode):
 
 
 class _Methods(TorchFunctionMode):
-    """Notes methods that copy to the host, which on the CPU are no operations."""
+    """Notes copies to the host, and of numbers from it, which on the CPU are no operations."""
 
     def __init__(self, found: list[str]) -> None:
         super().__init__()
@@ -56,9 +57,11 @@ class _Methods(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Iterable[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func in METHODS:
-            self.found.append(f"{METHODS[func]} at {place(traceback.extract_stack())}")
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        of_numbers = func in FROM_NUMBERS and kwargs.get("device") is not None and not isinstance(args[0], Tensor)
+        if func in METHODS or of_numbers:
+            self.found.append(f"{func.__name__} at {place(traceback.extract_stack())}")
+        return func(*args, **kwargs)
 
 
 def host_reads(function: Callable[[], object]) -> list[str]:
@@ -66,7 +69,7 @@ def host_reads(function: Callable[[], object]) -> list[str]:
     found: list[str] = []
     with _Methods(found), _Operations(found):
         function()
-    return list(dict.fromkeys(found))
+    return found
 
 
 def _listed(args: Sequence[Any]) -> list[Any]:

@@ -156,7 +156,7 @@ def no_host_sync(subject: LossSubject) -> Iterator[Finding]:
     def step(samples: DenseSamples = samples) -> None:
         gradients(subject.values(part, samples).sum(), leaves)
 
-    if reads := host_reads(step):
+    if reads := list(dict.fromkeys(host_reads(step))):
         yield Fault(
             "no operation for which the host waits for the device",
             "; ".join(reads),

@@ -33,7 +33,7 @@ def torchvision_matches(anchors, gt_boxes, *thresholds):
 def way(request, monkeypatch):
     """Both ways through, on the processor; with small blocks and pieces, so that there are several."""
     monkeypatch.setattr(matching, "BLOCK", 16)
-    monkeypatch.setattr(matching, "PAIRS_ON_A_DEVICE", 1000)
+    monkeypatch.setattr(matching, "PAIRS_AT_ONCE", 1000)
     monkeypatch.setattr(matching, "FEW_PAIRS", WAYS[request.param])
 
 

@@ -126,8 +126,8 @@ def test_pieces_do_not_show(anchors, monkeypatch):
 
     whole = both()
     monkeypatch.setattr(
-        "lit_dense.functional.one_pass.pieces",
-        lambda logits: (slice(start, start + 64) for start in range(0, max(1, len(logits)), 64)),
+        "lit_dense.functional.piecewise.pieces",
+        lambda logits, start: (slice(first, first + 64) for first in range(start, max(1, len(logits)), 64)),
     )
     torch.testing.assert_close(both(), whole)
 

@@ -195,7 +195,7 @@ def test_a_loss_without_fault_passes(two_processes):
 @pytest.mark.parametrize(
     ("loss", "checks"),
     [
-        (WrongSlope(), {"gradient"}),
+        pytest.param(WrongSlope(), {"gradient"}, marks=pytest.mark.fast_paths),
         (NaNAtInfinity(), {"extreme_logits"}),
         (ChangesStateInForward(), {"forward_keeps_state", "evaluation_keeps_state"}),
         (ChangesLogits(), {"inputs_untouched"}),
@@ -248,6 +248,7 @@ def test_a_class_that_cannot_be_imported_is_reported():
     assert {"spec", "checkpoint", "copies"} <= failure(Local()).failed.keys()
 
 
+@pytest.mark.fast_paths
 def test_the_report_says_what_was_expected_and_seen_and_what_to_do():
     found = failure(WrongSlope())
     lines = str(found).splitlines()

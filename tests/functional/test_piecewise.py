@@ -1,0 +1,158 @@
+"""Compiled formulas: the same numbers, one kernel's worth of graph, and a way back where no compiler works."""
+
+import functools
+import shutil
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lit_dense.functional import focal_loss, gradient_harmonized, one_pass, per_anchor, piecewise
+from lit_dense.functional.one_pass import Rows
+from lit_dense.functional.piecewise import Piecewise, compiled_formulas, compiles, pieces
+from lit_dense.losses import LOSSES
+from tests.functional.numpy_losses import random_anchors
+from tests.losses.test_losses import ready
+from tests.test_criterion import samples_of
+
+pytestmark = pytest.mark.fast_paths
+
+
+@pytest.fixture(autouse=True)
+def _forget_compiled():
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """Compile to a graph that PyTorch runs operation by operation, which takes no compiler and little time."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    forget_functions(monkeypatch)
+
+
+def forget_functions(monkeypatch):
+    """Have every piecewise function compiled anew, and leave no trace of that."""
+    for function in (one_pass._rows, one_pass._scaled_slopes, gradient_harmonized._piece_histogram):
+        monkeypatch.setattr(function, "_compiled", None)
+        monkeypatch.setattr(function, "_works", True)
+
+
+def values_and_gradient(loss, samples, dtype=torch.float32):
+    logits = samples.logits.detach().to(dtype).requires_grad_()
+    values = loss(logits, samples.labels, samples)
+    weights = torch.linspace(0.5, 2, len(values), device=values.device)
+    return values.detach(), *torch.autograd.grad((values * weights).sum(), logits)
+
+
+def graphs():
+    return torch._dynamo.utils.counters["stats"]["unique_graphs"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", sorted(LOSSES.points))
+def test_every_loss_has_the_same_numbers_and_is_compiled_once(name, dtype, traced):
+    loss, seen = ready(name), []
+    for counts in ((3, 1), (3, 0, 4)):  # another number of anchors and of objects
+        samples = samples_of(counts, loss=name)
+        torch.manual_seed(0)
+        expected = values_and_gradient(loss, samples, dtype)
+        torch.manual_seed(0)  # federated draws classes
+        with compiled_formulas(), warnings.catch_warnings():
+            warnings.simplefilter("error")
+            got = values_and_gradient(loss, samples, dtype)
+        torch.testing.assert_close(got, expected, rtol=1e-5 if dtype == torch.float32 else 1e-2, atol=1e-6)
+        seen.append(graphs())
+        loss.commit()
+    assert seen[0] == seen[1] > 0
+    assert not torch._dynamo.utils.counters["graph_break"]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_the_real_compiler_has_the_same_numbers(monkeypatch):
+    forget_functions(monkeypatch)
+    samples, loss = samples_of((3, 0, 4)), ready("focal")
+    expected = values_and_gradient(loss, samples)
+    with compiled_formulas(), warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        torch.testing.assert_close(values_and_gradient(loss, samples), expected, rtol=1e-5, atol=1e-6)
+    assert graphs() == 2  # forward and backward
+
+
+def test_a_compiler_that_fails_is_told_of_once_and_done_without(monkeypatch):
+    def no_compiler(function):
+        def fail(*args):
+            raise RuntimeError("no C compiler\nin 100 lines")
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    forget_functions(monkeypatch)
+    logits, labels, _ = random_anchors(0)
+    expected = focal_loss(logits, labels)
+    with compiled_formulas(), warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            torch.testing.assert_close(focal_loss(logits, labels), expected)
+    assert [str(w.message) for w in seen] == [
+        "Losses run without a compiler, slower but with the same numbers: no C compiler"
+    ]
+
+
+def test_a_fault_of_a_formula_is_its_own(traced):
+    def wrong(x, labels, targets):
+        return Rows(x @ x, x)
+
+    with compiled_formulas(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+            per_anchor(torch.zeros(3, 2), torch.full((3,), -1), wrong)
+
+
+def test_running_out_of_memory_is_no_fault_of_the_compiler(monkeypatch):
+    def full(*args):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch, "compile", lambda function: full)
+    function = Piecewise(lambda logits: logits.sum())
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        list(function.over(torch.ones(3, 2), lambda f, piece: f(torch.ones(3, 2)[piece]), compiled=True))
+
+
+def test_nothing_is_compiled_on_a_processor_or_without_anchors():
+    assert not compiles(torch.zeros(2000, 1000))
+    with compiled_formulas():
+        assert not compiles(torch.zeros(0, 3))
+        assert compiles(torch.zeros(1, 3))
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (1, 0), (5000, 1203), (70, 2**20)])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_pieces_are_all_anchors_once(shape, compiled):
+    logits = torch.empty(shape, device="meta")
+    rows = [i for piece in pieces(logits, compiled) for i in range(*piece.indices(shape[0]))]
+    assert rows == list(range(shape[0]))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", sorted(LOSSES.points))
+def test_a_gpu_compiles_by_itself_and_has_the_numbers_of_the_processor(name, dtype, monkeypatch):
+    monkeypatch.setattr(piecewise, "WORTH_COMPILING", 1)
+    forget_functions(monkeypatch)
+    samples, loss = samples_of((3, 0, 4), loss=name), ready(name)
+    on_gpu = replace(samples, **{k: v.cuda() for k, v in vars(samples).items() if isinstance(v, torch.Tensor)})
+    rtol = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}[dtype]
+    if name != "federated":  # whose draw is another on each device
+        expected = values_and_gradient(loss, samples, dtype)
+        got = values_and_gradient(loss.cuda(), on_gpu, dtype)
+        assert graphs() >= 2
+        torch.testing.assert_close([t.cpu() for t in got], list(expected), rtol=rtol, atol=1e-5)
+    torch.manual_seed(0)
+    compiled = values_and_gradient(loss.cuda(), on_gpu, dtype)
+    torch.manual_seed(0)
+    with compiled_formulas(False):
+        torch.testing.assert_close(compiled, values_and_gradient(loss, on_gpu, dtype), rtol=rtol, atol=1e-5)
