@@ -193,7 +193,8 @@ class DenseSamples:
     @cached_property
     def pos_per_image(self) -> Tensor:
         """Number of positives of each image [B]."""
-        return torch.bincount(self.pos_image_idxs, minlength=self.num_images)
+        counts = torch.zeros(self.num_images, dtype=torch.int64, device=self.anchors.device)
+        return counts.scatter_add_(0, self.pos_image_idxs, torch.ones_like(self.pos_image_idxs))
 
     @cached_property
     def pos_gt_boxes(self) -> Tensor:

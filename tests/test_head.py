@@ -171,7 +171,7 @@ def reads_of_a_step(model, batch):
 def test_the_host_waits_less_often_than_with_torchvision_and_no_more_for_a_larger_batch(weighters, monkeypatch):
     monkeypatch.setattr(matching, "FEW_PAIRS", 2**40)  # the way of a device
     stock, patched = small_retinanet(), small_retinanet()
-    patch(patched, "focal", weighters=weighters, normalizer="batch")
+    patch(patched, "focal", weighters=weighters)
     small, large = random_batch((2, 0, 5)), random_batch((2, 0, 5, 1, 3, 4))
     number, ours = reads_of_a_step(patched, large)
     assert reads_of_a_step(patched, small)[1] == ours
@@ -187,7 +187,7 @@ def test_the_host_waits_less_often_for_a_gpu_than_with_torchvision(weighters):
     for adopted in (False, True):
         model = small_retinanet().cuda()
         if adopted:
-            patch(model, "focal", weighters=weighters, normalizer="batch")
+            patch(model, "focal", weighters=weighters)
         images, targets = random_batch()
         images = [i.cuda() for i in images]
         targets = [{k: v.cuda() if isinstance(v, torch.Tensor) else v for k, v in t.items()} for t in targets]

@@ -32,12 +32,12 @@ class ATSSAssigner(Assigner):
         """Index of the matched ground truth of each anchor; -1 background [K]."""
         if geometry is None:
             raise UsageError("atss: this detector does not tell the sizes of its levels.")
-        cells = torch.tensor([height * width for height, width in geometry.level_sizes])
-        per_cell = len(anchors) // int(cells.sum())
+        cells = [height * width for height, width in geometry.level_sizes]
+        per_cell = len(anchors) // sum(cells)
         matched = torch.full((len(anchors),), -1, device=anchors.device)
         best = torch.zeros(len(anchors), device=anchors.device)
         for rows in gt_pieces(len(anchors), len(gt_boxes)):
-            index = self._nearest(anchors, gt_boxes[rows], (cells * per_cell).tolist(), per_cell)
+            index = self._nearest(anchors, gt_boxes[rows], [count * per_cell for count in cells], per_cell)
             wanted = _wanted(anchors[index], gt_boxes[rows, None])
             top = torch.zeros_like(best).scatter_reduce_(0, index.flatten(), wanted.flatten(), "amax")
             is_top = (wanted > 0) & (wanted == top[index])
