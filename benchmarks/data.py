@@ -1,5 +1,6 @@
 """What the data costs: images per second beside torchvision's CocoDetection with v2 transforms, and opening a file.
 
+    python benchmarks/data.py                                       # made-up photographs and annotations
     python benchmarks/data.py --images datasets/bccd/images --annotations datasets/bccd/annotations/train.json
     python benchmarks/data.py --open instances_train2017.json
 
@@ -9,16 +10,20 @@ measured in a process of its own for each, with its peak memory.
 """
 
 import argparse
-import platform
+import json
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
+from measuring import machine, report, spread
 from torchvision.datasets import CocoDetection, wrap_dataset_for_transforms_v2
+from torchvision.io import write_jpeg
 from torchvision.transforms import v2
 
 from lit_dense import CocoDataModule
@@ -64,7 +69,72 @@ def opening(case: str, path: Path) -> None:
 
         COCO(str(path))
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    print(f"| {case} | {time.process_time() - started:.1f} | {peak:.0f} |")
+    print(json.dumps([time.process_time() - started, peak]))
+
+
+def made_up(folder: Path, images: int, boxes: int, polygon: int, pictures: bool) -> Path:
+    """Write annotations with so many boxes an image and corners a polygon, and photographs of 640 x 480 if asked."""
+    rng = np.random.default_rng(0)
+    annotations = []
+    for image in range(1, images + 1):
+        corners, sides = rng.uniform(0, 400, (boxes, 2)), rng.uniform(5, 80, (boxes, 2))
+        for (x, y), (width, height) in zip(corners.round(2).tolist(), sides.round(2).tolist(), strict=True):
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image,
+                    "category_id": 1 + len(annotations) % 80,
+                    "bbox": [x, y, width, height],
+                    "area": width * height,
+                    "iscrowd": 0,
+                    "segmentation": [rng.uniform(0, 400, 2 * polygon).round(2).tolist()],
+                }
+            )
+        if pictures:
+            coarse = torch.rand(1, 3, 15, 20, generator=torch.Generator().manual_seed(image))
+            smooth = torch.nn.functional.interpolate(coarse, (480, 640), mode="bicubic").clamp(0, 1)[0]
+            write_jpeg((smooth * 255).to(torch.uint8), str(folder / f"{image}.jpg"))
+    data = {
+        "images": [{"id": i, "file_name": f"{i}.jpg", "width": 640, "height": 480} for i in range(1, images + 1)],
+        "annotations": annotations,
+        "categories": [{"id": k, "name": f"class {k}"} for k in range(1, 81)],
+    }
+    path = folder / f"{images}.json"
+    path.write_text(json.dumps(data))
+    return path
+
+
+def compare_opening(path: Path, turns: int) -> None:
+    """Open a file in turns and print the table."""
+    found: dict[str, list[list[float]]] = {}
+    for _ in range(turns):
+        for case in ("lit_dense", "pycocotools"):
+            command = [sys.executable, __file__, "--open", str(path), "--case", case]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            found.setdefault(case, []).append(json.loads(done.stdout.splitlines()[-1]))
+    print(
+        f"\nannotations of {path.stat().st_size / 2**20:.0f} MiB\n\n| opening | CPU seconds | peak MiB |\n|---|---|---|"
+    )
+    seconds = {case: [one for one, _ in runs] for case, runs in found.items()}
+    memory = {case: statistics.median(peak for _, peak in runs) for case, runs in found.items()}
+    for case in found:
+        print(f"| {case} | {statistics.median(seconds[case]):.2f} | {memory[case]:.0f} |")
+    report(f"opening {size}", "pycocotools", *seconds.values(), list(memory.values()))
+
+
+def compare_images(options: argparse.Namespace) -> None:
+    """Read images in turns and print the table."""
+    found: dict[str, list[float]] = {}
+    sets = data_sets(options)
+    for _ in range(options.turns):
+        for name, dataset in sets.items():
+            found.setdefault(name, []).append(measure(dataset, options.number))
+    print("| | images per CPU second | over torchvision |\n|---|---|---|")
+    for name, rates in found.items():
+        ratios = [rate / peer for rate, peer in zip(rates, found["torchvision"], strict=True)]
+        print(f"| {name} | {statistics.median(rates):.0f} | {spread(ratios)} |")
+    own, theirs = ([1 / rate for rate in found[name]] for name in ("lit_dense", "torchvision"))
+    report("an image decoded and transformed", "torchvision", own, theirs)
 
 
 def main() -> None:
@@ -74,6 +144,7 @@ def main() -> None:
     parser.add_argument("--annotations", type=Path)
     parser.add_argument("--open", type=Path, help="a COCO file to open")
     parser.add_argument("--number", type=int, default=100, help="images of a turn")
+    parser.add_argument("--annotated", type=int, default=20000, help="images of the file that is made up to be opened")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -81,23 +152,16 @@ def main() -> None:
     if options.case:
         opening(options.case, options.open)
         return
-    if options.open:
-        print("| opening | CPU seconds | peak MiB |\n|---|---|---|", flush=True)
-        for case in ("lit_dense", "pycocotools"):
-            command = [sys.executable, *sys.argv, "--case", case]
-            print(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
-    if options.images:
-        found: dict[str, list[float]] = {}
-        sets = data_sets(options)
-        for _ in range(options.turns):
-            for name, dataset in sets.items():
-                found.setdefault(name, []).append(measure(dataset, options.number))
-        print(f"\n{platform.machine()}, {options.number} images a turn, one thread")
-        print("| | images per CPU second | over torchvision |\n|---|---|---|")
-        for name, rates in found.items():
-            ratios = [rate / peer for rate, peer in zip(rates, found["torchvision"], strict=True)]
-            spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-            print(f"| {name} | {statistics.median(rates):.0f} | {spread} |")
+    print(machine() + "\n")
+    with tempfile.TemporaryDirectory() as folder:
+        if not options.images and not options.open:
+            options.annotations = made_up(Path(folder), 50, 7, 4, pictures=True)
+            options.images = Path(folder)
+            options.open = made_up(Path(folder), options.annotated, 7, 20, pictures=False)
+        if options.images:
+            compare_images(options)
+        if options.open:
+            compare_opening(options.open, options.turns)
 
 
 if __name__ == "__main__":

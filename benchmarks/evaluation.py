@@ -12,7 +12,6 @@ held with its input.
 
 import argparse
 import json
-import platform
 import resource
 import statistics
 import subprocess
@@ -22,6 +21,7 @@ import time
 import numpy as np
 import torch
 import torch.multiprocessing as mp
+from measuring import machine, report, spread
 
 from lit_dense.metrics import DetectionMAP
 
@@ -160,16 +160,19 @@ def main() -> None:
                 [sys.executable, *sys.argv, "--case", case], capture_output=True, text=True, check=True
             )
             found.setdefault(case, []).append(json.loads(done.stdout.splitlines()[-1]))
-    print(
-        f"{platform.machine()}, {options.images} images x {options.detections} detections x {options.classes} classes"
-    )
+    print(machine())
+    print(f"{options.images:,} images x {options.detections} detections x {options.classes} classes\n")
     print("| | seconds | of these for the batches | over the evaluator | peak MiB |\n|---|---|---|---|---|")
     base = [one["seconds"] for one in found["directly"]]
     for case, runs in found.items():
         ratios = [one["seconds"] / low for one, low in zip(runs, base, strict=False)]
-        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         seconds, updates, memory = (statistics.median(one[k] for one in runs) for k in ("seconds", "updates", "MiB"))
-        print(f"| {case} | {seconds:.2f} | {updates:.2f} | {spread} | {memory:.0f} |")
+        print(f"| {case} | {seconds:.2f} | {updates:.2f} | {spread(ratios)} | {memory:.0f} |")
+    own = found["DetectionMAP"]
+    for peer in (case for case in found if case != "DetectionMAP"):
+        item = f"DetectionMAP, {options.images:,} x {options.detections} detections"
+        seconds_of = [[run["seconds"] for run in runs] for runs in (own, found[peer])]
+        report(item, peer, *seconds_of, [statistics.median(run["MiB"] for run in runs) for runs in (own, found[peer])])
 
 
 if __name__ == "__main__":

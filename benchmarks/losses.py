@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from measuring import CLEAR, as_in_training, extra_memory_of, machine
+from measuring import CLEAR, as_in_training, extra_memory_of, machine, report, spread
 from torch import Tensor
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.retinanet import RetinaNetClassificationHead
@@ -260,12 +260,15 @@ def main() -> None:
             f"{memory[name]:.2f} x" if name in memory else "",
         ]
         print("| " + " | ".join(cells) + " |", flush=True)
+        beside = "mmdetection ghm" if name == "ghm" and "mmdetection ghm" in times else "torchvision focal"
+        if name not in PEERS and beside in times:
+            parts = [memory[one] * logits for one in (name, beside) if one in memory]
+            item = f"{name}, {size.images} x {size.anchors:,} x {size.classes:,}, {options.dtype}"
+            report(item, beside, times[name], times[beside], parts)
 
 
 def _ratio(above: list[float], below: list[float]) -> str:
-    """Median of the paired ratios, smallest and largest."""
-    ratios = [a / b for a, b in zip(above, below, strict=True)]
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}, {max(ratios):.2f})"
+    return spread([a / b for a, b in zip(above, below, strict=True)])
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from multiprocessing import get_context
 
 import torch
-from measuring import CLEAR, extra_memory_of, machine
+from measuring import CLEAR, extra_memory_of, machine, report, spread
 from torch import Tensor
 from torchvision.models.detection._utils import Matcher
 from torchvision.models.detection.image_list import ImageList
@@ -88,19 +88,22 @@ def main() -> None:
                     times[name].append(time.process_time() - start)
             if not torch.equal(*found):
                 raise SystemExit(f"Different matches of {number} objects.")
-        memory = dict.fromkeys(WAYS, "")
+        memory: dict[str, float] = {}
         if CLEAR.exists():
             for name in WAYS:
                 with get_context("spawn").Pool(1) as pool:
-                    memory[name] = f"{pool.apply(extra_memory, (name, size, number, sides)):.0f}"
+                    memory[name] = pool.apply(extra_memory, (name, size, number, sides))
         ratios = [a / b for a, b in zip(*times.values(), strict=True)]
         cells = [
             str(number),
             *(f"{1000 * statistics.median(t):.1f}" for t in times.values()),
-            f"{statistics.median(ratios):.1f} ({min(ratios):.1f}, {max(ratios):.1f})",
-            *memory.values(),
+            spread(ratios),
+            *(f"{memory[name]:.0f}" if name in memory else "" for name in WAYS),
         ]
         print("| " + " | ".join(cells) + " |", flush=True)
+        theirs, own = WAYS
+        item = f"matching, {len(anchors):,} anchors, {number} objects"
+        report(item, theirs, times[own], times[theirs], [memory[name] for name in (own, theirs) if name in memory])
 
 
 if __name__ == "__main__":

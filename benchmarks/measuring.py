@@ -1,8 +1,10 @@
-"""What the benchmarks have in common: the peak of a process's memory, and a line that names the machine."""
+"""What the benchmarks have in common: memory, spreads, the machine's name, and rows for the table of all."""
 
+import json
 import os
 import platform
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -40,3 +42,39 @@ def as_in_training() -> None:
     """One thread, and an allocator that has seen a tensor of some size go: before that it gives each small one back."""
     torch.set_num_threads(1)
     torch.zeros(5_000_000)
+
+
+def spread(ratios: Sequence[float]) -> str:
+    """Median of paired ratios, smallest and largest."""
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}, {max(ratios):.2f})"
+
+
+ROWS = "BENCHMARK_ROWS"
+"""Names the file, if any, in which ``run_all.py`` gathers the rows of its table."""
+
+
+def report(item: str, peer: str, own: Sequence[float], theirs: Sequence[float], memory: Sequence[float] = ()) -> None:
+    """Add a row to the table of all benchmarks.
+
+    Args:
+        item: What was measured.
+        peer: What it stands beside.
+        own: Seconds of each turn.
+        theirs: Seconds of the peer in the same turns.
+        memory: MiB at the peak, own and the peer's.
+    """
+    if ROWS not in os.environ:
+        return
+    ratios = [b / a for a, b in zip(own, theirs, strict=False)]
+    milliseconds = [f"{1000 * statistics.median(one):,.1f}" for one in (own, theirs)]
+    row = [item, peer, *milliseconds, spread(ratios), *(f"{one:,.0f}" for one in memory)]
+    with Path(os.environ[ROWS]).open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def table(path: Path) -> str:
+    """The rows that were reported, as one table."""
+    heads = ["item", "beside", "ms", "the peer's", "less time", "MiB", "the peer's"]
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = [row + [""] * (len(heads) - len(row)) for row in rows]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [heads, ["---"] * len(heads), *rows])

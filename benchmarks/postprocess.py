@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from matching import anchors_of
-from measuring import CLEAR, extra_memory_of, machine
+from measuring import CLEAR, extra_memory_of, machine, report, spread
 from torch import Tensor, nn
 from torchvision.models.detection import RetinaNet
 
@@ -106,21 +106,24 @@ def main() -> None:
                 if not all(torch.equal(found[0][0][key], found[1][0][key]) for key in found[0][0]):
                     raise SystemExit("Different detections.")
             del given, found
-            memory = dict.fromkeys(WAYS, "")
+            memory: dict[str, float] = {}
             if CLEAR.exists():
                 for name in WAYS:
                     with get_context("spawn").Pool(1) as pool:
                         arguments = (name, size, options.classes, background, options.objects, low)
-                        memory[name] = f"{pool.apply(extra_memory, arguments):.0f}"
+                        memory[name] = pool.apply(extra_memory, arguments)
             ratios = [a / b for a, b in zip(*times.values(), strict=True)]
             cells = [
                 f"{low:g}",
                 f"{background:g}",
                 *(f"{1000 * statistics.median(t):.1f}" for t in times.values()),
-                f"{statistics.median(ratios):.1f} ({min(ratios):.1f}, {max(ratios):.1f})",
-                *memory.values(),
+                spread(ratios),
+                *(f"{memory[name]:.0f}" if name in memory else "" for name in WAYS),
             ]
             print("| " + " | ".join(cells) + " |", flush=True)
+            theirs, own = WAYS
+            item = f"post-processing, {options.classes:,} classes, scores from {low:g}, background {background:g}"
+            report(item, theirs, times[own], times[theirs], [memory[name] for name in (own, theirs) if name in memory])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Run every benchmark, one after another, and print their tables with the machine's name.
+"""Run every benchmark, one after another; each prints its table, and at the end one table tells of all.
 
     python benchmarks/run_all.py                  # about half an hour on two cores
     python benchmarks/run_all.py --quick          # small sizes: minutes, to see that all run
@@ -12,9 +12,10 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
-import torch
+from measuring import ROWS, machine, table
 
 FULL = [
     ["losses.py"],
@@ -26,6 +27,7 @@ FULL = [
     ["postprocess.py"],
     ["evaluation.py", "--slow"],
     ["evaluation.py", "--sync"],
+    ["data.py"],
     ["communication.py"],
 ]
 QUICK = [
@@ -35,6 +37,7 @@ QUICK = [
     ["matching.py", "--height", "320", "--width", "320", "--objects", "7", "100"],
     ["postprocess.py", "--height", "320", "--width", "320"],
     ["evaluation.py", "--images", "200", "--turns", "1"],
+    ["data.py", "--number", "20", "--annotated", "1000", "--turns", "2"],
     ["communication.py", "--anchors", "5000"],
 ]
 LARGE_PEERS = ["torchvision focal", "focal, not compiled", "copy"]
@@ -58,17 +61,19 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     on_device = options.device != "cpu"
-    device = torch.cuda.get_device_name(options.device) if on_device else platform.processor() or platform.machine()
-    print(
-        f"{device}, {os.cpu_count()} cores, torch {torch.__version__}, Python {platform.python_version()}", flush=True
-    )
+    print(f"{machine(options.device)}, Python {platform.python_version()}", flush=True)
     chosen = QUICK if options.quick else ON_A_DEVICE if on_device else FULL
-    for script, *words in chosen:
-        if on_device and script not in ("losses.py", "step.py"):
-            continue
-        words += ["--device", options.device] * on_device
-        print(f"\n## {' '.join([script, *words])}\n", flush=True)
-        subprocess.run([sys.executable, str(Path(__file__).with_name(script)), *words], check=True)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = Path(folder) / "rows"
+        rows.touch()
+        for script, *words in chosen:
+            if on_device and script not in ("losses.py", "step.py"):
+                continue
+            words += ["--device", options.device] * on_device
+            print(f"\n## {' '.join([script, *words])}\n", flush=True)
+            path = Path(__file__).with_name(script)
+            subprocess.run([sys.executable, str(path), *words], check=True, env={**os.environ, ROWS: str(rows)})
+        print(f"\n## All of it\n\n{table(rows)}")
 
 
 if __name__ == "__main__":

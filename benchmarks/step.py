@@ -18,7 +18,7 @@ from multiprocessing import get_context
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from measuring import machine, reset_peak, resident
+from measuring import machine, report, reset_peak, resident, spread
 from torch import Tensor
 from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
@@ -189,12 +189,20 @@ def main() -> None:
             name,
             f"{statistics.median(m.seconds for m in own):.2f}",
             f"{statistics.median(m.head / m.seconds for m in own):.0%}",
-            _spread([a.seconds / b.seconds for a, b in zip(stock, own, strict=True)]),
-            _spread([a.head / b.head for a, b in zip(stock, own, strict=True)]),
+            spread([a.seconds / b.seconds for a, b in zip(stock, own, strict=True)]),
+            spread([a.head / b.head for a, b in zip(stock, own, strict=True)]),
             f"{statistics.median(m.peak for m in own):.0f}",
-            _spread([b.peak / a.peak for a, b in zip(stock, own, strict=True)]),
+            spread([b.peak / a.peak for a, b in zip(stock, own, strict=True)]),
         ]
         print("| " + " | ".join(cells) + " |", flush=True)
+    own = found["lit_dense"]
+    report(
+        f"step, {size.images} x {size.pixels} px, {size.classes:,} classes, {options.precision}",
+        "torchvision",
+        [m.seconds for m in own],
+        [m.seconds for m in stock],
+        [statistics.median(m.peak for m in one) for one in (own, stock)],
+    )
     if options.largest:
         batches = {name: largest_batch(name, size) for name in NAMES}
         print("\nLargest batch: " + ", ".join(f"{name} {images}" for name, images in batches.items()))
@@ -224,11 +232,6 @@ def _apart(function: Callable[..., T], *args: Any) -> T:
     """What a function returns in a process of its own."""
     with get_context("spawn").Pool(1) as pool:
         return pool.apply(function, args)
-
-
-def _spread(ratios: list[float]) -> str:
-    """Median, smallest and largest."""
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}, {max(ratios):.2f})"
 
 
 if __name__ == "__main__":

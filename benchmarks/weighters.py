@@ -11,7 +11,7 @@ import statistics
 import time
 
 import torch
-from measuring import as_in_training, machine
+from measuring import as_in_training, machine, report, spread
 from torchvision.models.detection._utils import BoxCoder
 
 from lit_dense.class_counts import ClassCounts
@@ -109,8 +109,8 @@ def main() -> None:
     for name in list(WEIGHTERS)[1:]:
         added = [a - b for a, b in zip(times[name], times["none"], strict=True)]
         shares = [a / b for a, b in zip(added, times["focal"], strict=True)]
-        spread = f"{statistics.median(shares):.2f} ({min(shares):.2f}, {max(shares):.2f})"
-        print(f"| {name} | {1000 * statistics.median(added):.0f} | {spread} |")
+        print(f"| {name} | {1000 * statistics.median(added):.0f} | {spread(shares)} |")
+        report(f"{name} with focal and l1", "focal and l1 alone", times[name], times["none"])
 
 
 if __name__ == "__main__":
