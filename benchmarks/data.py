@@ -112,9 +112,8 @@ def compare_opening(path: Path, turns: int) -> None:
             command = [sys.executable, __file__, "--open", str(path), "--case", case]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             found.setdefault(case, []).append(json.loads(done.stdout.splitlines()[-1]))
-    print(
-        f"\nannotations of {path.stat().st_size / 2**20:.0f} MiB\n\n| opening | CPU seconds | peak MiB |\n|---|---|---|"
-    )
+    size = f"{path.stat().st_size / 2**20:.0f} MiB of annotations"
+    print(f"\n{size}\n\n| opening | CPU seconds | peak MiB |\n|---|---|---|")
     seconds = {case: [one for one, _ in runs] for case, runs in found.items()}
     memory = {case: statistics.median(peak for _, peak in runs) for case, runs in found.items()}
     for case in found:
