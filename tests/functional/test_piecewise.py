@@ -71,6 +71,20 @@ def test_every_loss_has_the_same_numbers_and_is_compiled_once(name, dtype, trace
     assert not torch._dynamo.utils.counters["graph_break"]
 
 
+def test_training_and_validation_take_turns_without_compiling_anew(traced):
+    logits, labels, _ = random_anchors(0)
+    seen = []
+    with compiled_formulas():
+        for _ in range(3):
+            focal_loss(logits.clone().requires_grad_(), labels).sum().backward()
+            with torch.inference_mode():
+                focal_loss(logits.clone(), labels)
+            with torch.no_grad():
+                focal_loss(logits[:5], labels[:5])
+            seen.append(graphs())
+    assert seen[0] == seen[-1]
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 def test_the_real_compiler_has_the_same_numbers(monkeypatch):
     forget_functions(monkeypatch)
