@@ -11,7 +11,6 @@ measured in a process of its own for each, with its peak memory.
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import machine, report, spread
+from measuring import extra_memory_of, machine, report, spread
 from torchvision.datasets import CocoDetection, wrap_dataset_for_transforms_v2
 from torchvision.io import write_jpeg
 from torchvision.transforms import v2
@@ -59,16 +58,14 @@ def measure(dataset: object, number: int) -> float:
 
 
 def opening(case: str, path: Path) -> None:
-    """CPU seconds and peak memory of reading a file."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """CPU seconds and peak memory of reading a file; Linux only."""
     started = time.process_time()
     if case == "lit_dense":
-        read_coco(path, Problems())
+        peak = extra_memory_of(lambda: read_coco(path, Problems()))
     else:
         from pycocotools.coco import COCO
 
-        COCO(str(path))
-    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+        peak = extra_memory_of(lambda: COCO(str(path)))
     print(json.dumps([time.process_time() - started, peak]))
 
 
