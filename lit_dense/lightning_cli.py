@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
@@ -48,7 +49,7 @@ class CheckingTrainer(Trainer):
 
 
 class LitDenseCLI(LightningCLI):
-    """LightningCLI with ``check`` and a writer of predictions, whose words win over what a checkpoint says."""
+    """LightningCLI with ``check`` and a writer of predictions; what is asked for wins over what a checkpoint says."""
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -74,11 +75,11 @@ class LitDenseCLI(LightningCLI):
         if path := config.get("ckpt_path"):
             _check_exists(path)
             for name in self._asked.as_dict():
-                if _said(self._words, name):
+                if _said(self._words, name) or name in _in_files(self.config, self.subcommand):
                     self._settle(config["model"], name)
 
     def _settle(self, model: Any, name: str) -> None:
-        """What the command says wins over the checkpoint, but for the parts that the checkpoint's state belongs to."""
+        """What is asked for wins over the checkpoint, but for the parts that the checkpoint's state belongs to."""
         if name not in PARTS:
             model[name] = self._asked[name]
             return
@@ -122,6 +123,17 @@ def _said(words: Sequence[str], name: str) -> bool:
     """Whether the command itself gives an argument of the model."""
     options = [word.split("=")[0].rstrip("+") for word in words]
     return any(option == f"--model.{name}" or option.startswith(f"--model.{name}.") for option in options)
+
+
+def _in_files(config: Any, verb: str) -> set[str]:
+    """Arguments of the model that the configuration files give; null leaves it to the checkpoint."""
+    found: set[str] = set()
+    for place in (config, config[verb]):
+        for path in place.get("config") or []:
+            content = yaml.safe_load(path.get_content()) or {}
+            model = (content.get(verb) or content).get("model") or {}
+            found |= {name for name, value in model.items() if value is not None}
+    return found
 
 
 def _spec(registry: Registry[Any], value: Any) -> Any:

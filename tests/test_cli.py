@@ -265,6 +265,19 @@ def test_another_loss_than_the_checkpoints_is_said_loudly(config, recwarn):
     assert any("The checkpoint's loss is used" in str(w.message) for w in recwarn)
 
 
+def test_a_configuration_file_wins_over_the_checkpoint_too(config, tmp_path, recwarn):
+    path = run(["fit", f"--config={config}", "--model.nms_thresh=0.6"]).trainer.checkpoint_callback.best_model_path
+    more = tmp_path / "more.yaml"
+    more.write_text("model: {lr: 0.25, nms_thresh: 0.7, num_classes: null, loss: qfl}")
+    words = [f"--config={config}", f"--config={more}", f"--ckpt_path={path}"]
+    model = run(["validate", *words]).model
+    assert (model.hparams.lr, model.hparams.nms_thresh, model.num_classes) == (0.25, 0.7, 2)
+    assert any("The checkpoint's loss is used" in str(w.message) for w in recwarn)
+    assert type(model.criterion.loss).__name__ == "FocalLoss"
+    unsaid = run(["validate", f"--config={config}", f"--ckpt_path={path}"]).model
+    assert unsaid.hparams.nms_thresh == 0.6
+
+
 def test_a_missing_checkpoint_is_named(config, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["test", f"--config={config}", "--ckpt_path=nowhere.ckpt"])

@@ -29,10 +29,11 @@ class TopNAssigner(Assigner):
 
     def forward(self, anchors: Tensor, gt_boxes: Tensor, geometry: Geometry | None) -> Tensor:
         """Index of the matched ground truth of each anchor; -1 background [K]."""
-        number = min(self.number, len(anchors))
-        chosen = torch.zeros(len(anchors), dtype=torch.bool, device=anchors.device)
+        number, nobody = min(self.number, len(anchors)), len(anchors)
+        chosen = torch.zeros(len(anchors) + 1, dtype=torch.bool, device=anchors.device)
         for rows in gt_pieces(len(anchors), len(gt_boxes)):
-            chosen[box_iou(gt_boxes[rows], anchors).topk(number, dim=1).indices.flatten()] = True
+            ious, nearest = box_iou(gt_boxes[rows], anchors).topk(number, dim=1)
+            chosen[torch.where(ious > 0, nearest, nobody).flatten()] = True
         touching = torch.finfo(torch.float32).tiny  # the least IoU
         overlapped = match_by_iou(anchors, gt_boxes, touching, touching, low_quality=False)
-        return torch.where(chosen, overlapped, -1)
+        return torch.where(chosen[:-1], overlapped, -1)

@@ -57,8 +57,7 @@ def _ranking(logits: Tensor, classes: Tensor, counts: Tensor, p: float, q: float
     log_p = F.log_softmax(logits.detach(), dim=1)
     own = log_p.gather(1, column)
     floor = torch.full_like(own, eps).log()
-    # log of a ratio that is at least 1 where another class is the likelier one
-    compensation = torch.where(log_p > own, (log_p - torch.maximum(own, floor)) * q, 0.0)
+    compensation = (log_p - torch.maximum(own, floor)).clamp(min=0) * q  # log of the ratio, where that is over 1
     moved = (mitigation + compensation).scatter(1, column, 0.0)
     return F.cross_entropy(logits + moved, classes, reduction="none")
 

@@ -46,6 +46,15 @@ def test_top_n():
     assert (TopNAssigner(1000)(anchors, boxes, None) >= 0).sum() == (ious.max(0).values > 0).sum()
 
 
+def test_an_object_that_touches_few_anchors_takes_none_of_its_neighbours():
+    anchors, near = grid_anchors(), torch.tensor([[10.0, 10, 40, 40]])
+    far = torch.tensor([[61.0, 61, 63, 63]])  # touches three
+    alone = TopNAssigner(12)(anchors, near, None) >= 0
+    both = TopNAssigner(12)(anchors, torch.cat([near, far]), None)
+    assert torch.equal(both == 0, alone)
+    assert 0 < (both == 1).sum() < 12
+
+
 def atss_in_python(anchors, boxes, number):
     """The definition, with loops."""
     matched, best = [-1] * len(anchors), [0.0] * len(anchors)
