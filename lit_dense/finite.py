@@ -70,11 +70,19 @@ class FiniteCheck:
         if not values.is_cuda:
             _Step(list(terms), values, targets, criterion).raise_if_bad()
             return
-        if self._pending is not None:
-            step, ready = self._pending
-            ready.synchronize()
-            step.raise_if_bad()
+        self.flush()
         copy = torch.empty(values.shape, pin_memory=True).copy_(values, non_blocking=True)
         ready = torch.cuda.Event()
         ready.record()
         self._pending = (_Step(list(terms), copy, targets, criterion), ready)
+
+    def flush(self) -> None:
+        """Look at a step that is still to be looked at, before a checkpoint keeps what came of it.
+
+        Raises:
+            NonFiniteLossError: If a term of it is NaN or infinite.
+        """
+        if self._pending is not None:
+            (step, ready), self._pending = self._pending, None
+            ready.synchronize()
+            step.raise_if_bad()

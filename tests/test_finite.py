@@ -1,11 +1,16 @@
 import copy
 import pickle
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from lit_dense import LitRetinaNet
+from lit_dense.callbacks import SwapLoss
 from lit_dense.criterion import Criterion
-from lit_dense.finite import FiniteCheck, NonFiniteLossError
+from lit_dense.finite import FiniteCheck, NonFiniteLossError, _Step
+from lit_dense.head import patch
+from tests.detectors import small_retinanet
 
 TARGETS = [{"image_id": 3}, {"image_id": torch.tensor(8)}]
 
@@ -33,6 +38,27 @@ def test_images_without_ids_and_finite_terms():
         check(terms(float("nan")), [{}, {}], Criterion())
     copy.deepcopy(check)
     pickle.loads(pickle.dumps(check))
+
+
+def leave_a_bad_step(head):
+    """What a GPU's last step leaves, of which nobody has heard yet."""
+    step = _Step(list(terms(0.0)), torch.tensor([1.0, float("nan")]), TARGETS, Criterion())
+    head.finite_check._pending = (step, SimpleNamespace(synchronize=lambda: None))
+
+
+@pytest.mark.parametrize("hook", ["on_save_checkpoint", "on_train_end"])
+def test_no_checkpoint_is_written_of_a_bad_last_step(hook):
+    module = LitRetinaNet(backbone="tiny", num_classes=2)
+    module.configure_model()
+    leave_a_bad_step(module.model.head)
+    model, callback = small_retinanet(), SwapLoss("focal")
+    patch(model)
+    leave_a_bad_step(model.head)
+    checkpoint = [{}] if hook == "on_save_checkpoint" else []
+    for call in (lambda: getattr(module, hook)(*checkpoint), lambda: getattr(callback, hook)(None, model, *checkpoint)):
+        with pytest.raises(NonFiniteLossError, match="images 3, 8"):
+            call()
+        call()  # said once: a checkpoint of an interrupted run can still be written
 
 
 @pytest.mark.gpu

@@ -122,6 +122,18 @@ class SwapLoss(Callback):
             self._optimizer.step()
         self._optimizer.zero_grad()
 
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Look at the last step's loss before what came of it is kept."""
+        self._look_at_last_step(pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the last step's loss."""
+        self._look_at_last_step(pl_module)
+
+    def _look_at_last_step(self, pl_module: LightningModule) -> None:
+        if isinstance(head := find_retinanet(pl_module).head, DenseHead):
+            head.finite_check.flush()
+
     def _ready(self) -> Criterion:
         if self.criterion is None:
             raise UsageError("SwapLoss is asked before its setup: has another callback called it?")
