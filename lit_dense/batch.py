@@ -22,12 +22,15 @@ def float_images(images: Sequence[Tensor]) -> list[Tensor]:
 
 
 def without_crowd(targets: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Targets without their crowd boxes: no anchor is trained on one.
+    """Targets without their crowd boxes: no anchor is trained on one. Where there are none it costs one transfer.
 
     Args:
         targets: Targets, of which ``iscrowd`` [G], where it is given, tells which boxes stand for a crowd.
     """
-    return [_without_crowd(t) if "iscrowd" in t and bool(t["iscrowd"].any()) else t for t in targets]
+    given = [t["iscrowd"] for t in targets if "iscrowd" in t]
+    if not given or not bool(torch.cat(given).any()):
+        return list(targets)
+    return [_without_crowd(t) if "iscrowd" in t else t for t in targets]
 
 
 def _without_crowd(target: dict[str, Any]) -> dict[str, Any]:
@@ -59,13 +62,14 @@ def check_targets(targets: Sequence[dict[str, Any]], num_classes: int) -> None:
         UsageError: If a target lacks a field, a box is not finite or has no area, or a label has no column.
     """
     for index, target in enumerate(targets):
-        name = _name(target, index)
         if missing := [field for field in ("boxes", "labels") if field not in target]:
-            raise UsageError(f"The target of {name} has no {' and no '.join(missing)}; it has {', '.join(target)}.")
+            raise UsageError(
+                f"The target of {_name(target, index)} has no {' and no '.join(missing)}; it has {', '.join(target)}."
+            )
         boxes, labels = target["boxes"], target["labels"]
         if boxes.dim() != 2 or boxes.shape[1] != 4 or labels.shape != boxes.shape[:1]:
             raise UsageError(
-                f"The target of {name} has boxes of shape {list(boxes.shape)} and labels of shape "
+                f"The target of {_name(target, index)} has boxes of shape {list(boxes.shape)} and labels of shape "
                 f"{list(labels.shape)}; expected [G, 4] and [G]."
             )
     bad = [_bad_boxes(t["boxes"]) | _bad_labels(t["labels"], num_classes) for t in targets]

@@ -1,17 +1,21 @@
 import copy
 import re
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
+import lit_dense
 from lit_dense import CocoDataModule, LitRetinaNet
 from lit_dense.errors import UsageError
 from lit_dense.finite import NonFiniteLossError
+from lit_dense.functional import matching
 from lit_dense.losses import DenseLoss, FocalLoss
 from lit_dense.metrics import DetectionMAP
+from lit_dense.testing.host_sync import host_reads
 from tests.coco_files import data_arguments, write_coco
 from tests.detectors import random_batch, small_retinanet
 
@@ -336,3 +340,16 @@ def test_class_counts_come_from_the_data_module_or_are_asked_for(tmp_path, data)
     )
     with pytest.raises(UsageError, match="'eql' needs to know how often each class occurs"):
         trainer(tmp_path).fit(LitRetinaNet(2, **NETWORK, loss="eql"), data.train_dataloader())
+
+
+@pytest.mark.fast_paths
+def test_a_step_waits_as_often_for_a_device_whatever_the_batch(monkeypatch):
+    monkeypatch.setattr(matching, "FEW_PAIRS", 2**40)  # the way of a device
+    module, waits = SmallRetinaNet(4), []
+    for counts in ((2, 1), (2, 1, 3, 0, 4)):
+        images, targets = random_batch(counts)
+        batch = (images, [t | {"iscrowd": torch.zeros_like(t["labels"])} for t in targets])
+        reads = host_reads(lambda batch=batch: module.training_step(batch, 0).backward())
+        waits.append([line for line in reads if str(Path(lit_dense.__file__).parent) in line])
+    assert waits[0] == waits[1]
+    assert len(waits[0]) == 5  # crowds, boxes, labels, positives, and on the processor alone whether the loss is finite
