@@ -6,8 +6,10 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from PIL import Image
 from torch import Tensor
 
+from ..errors import UsageError
 from ..pictures import draw_boxes, keep_scores, side_by_side
 from .image_log import log_picture
 
@@ -26,6 +28,9 @@ class DetectionPictures(Callback):
         num_images: Images drawn, the first of the validation set.
         score_thresh: Smallest score drawn.
         file_name: Name of the picture in the folder of the run.
+
+    Raises:
+        UsageError: After the first batch, if ``validation_step`` returns a dictionary without ``detections``.
     """
 
     def __init__(self, num_images: int = 8, score_thresh: float = 0.3, file_name: str = "detections.png") -> None:
@@ -47,7 +52,15 @@ class DetectionPictures(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep the first images of the first process."""
-        if trainer.sanity_checking or not trainer.is_global_zero or not isinstance(outputs, Mapping):
+        if not isinstance(outputs, Mapping):
+            return
+        if "detections" not in outputs:
+            raise UsageError(
+                f"DetectionPictures: what validation_step of {type(pl_module).__name__} returns has no 'detections'. "
+                "LitRetinaNet returns {'detections': [...]}, for each image of the batch a dictionary of boxes, labels "
+                "and scores; return the same, beside what is there."
+            )
+        if trainer.sanity_checking or not trainer.is_global_zero:
             return
         unpack = getattr(pl_module, "unpack_batch", None)
         images, targets = unpack(batch) if unpack else batch
@@ -69,6 +82,8 @@ class DetectionPictures(Callback):
                     draw_boxes(image, found["boxes"], found["labels"], names, found["scores"]),
                 )
             )
+        if len(rows) > 1 and len(rows) % 2:
+            rows.append((Image.new("RGB", (1, 1), "white"),) * 2)  # the sheet is as white
         pairs = [rows[i] + rows[i + 1] for i in range(0, len(rows) - 1, 2)] or rows
         titles = ("objects", f"detections from score {self.score_thresh}") * (len(pairs[0]) // 2)
         self._path = folder / self.file_name

@@ -40,12 +40,21 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         *("--runs", "-r"),
         nargs="+",
+        action="extend",
         metavar="RUN",
         help="what differs: a loss, loss+weighter+weighter (with their default arguments, and no other weighters), or "
-        "a configuration laid over the common one, as file.yaml or name=file.yaml",
+        "a configuration laid over the common one, as file.yaml or name=file.yaml, and file.yaml+weighter adds to its "
+        "weighters",
     )
     add("--out", type=Path, default=Path("runs/compare"), metavar="FOLDER", help="default: runs/compare")
-    add("--seeds", nargs="+", type=int, default=[0], metavar="SEED", help="each run is made with each seed; default: 0")
+    add(
+        "--seeds",
+        nargs="+",
+        action="extend",
+        type=int,
+        metavar="SEED",
+        help="each run is made with each seed; default: 0, but one seed cannot tell a difference from noise",
+    )
     add("--steps", type=_positive, metavar="N", help="optimiser steps of each run; default: as the configuration says")
     add("--validations", type=_positive, default=4, metavar="N", help="validations along the way; default: 4")
     add("--baseline", metavar="RUN", help="the run that others are compared with; default: the first")
@@ -120,7 +129,7 @@ def main(words: Sequence[str]) -> int:
         if not options.config:
             raise UsageError("compare: --runs needs --config, the configuration that all runs start from.")
         runs, shared = plan(
-            options.config, choose(options.runs), options.seeds, options.steps, options.validations, extra
+            options.config, choose(options.runs), options.seeds or [0], options.steps, options.validations, extra
         )
         options.out.mkdir(parents=True, exist_ok=True)
         with alone(options.out):

@@ -70,37 +70,52 @@ class Run:
 
 
 def choose(words: Sequence[str]) -> list[Choice]:
-    """What the words of ``--runs`` mean: ``loss``, ``loss+weighter+weighter``, ``file.yaml`` or ``name=file.yaml``.
+    """What the words of ``--runs`` mean: ``loss``, ``file.yaml`` or ``name=file.yaml``, and ``+weighter`` behind each.
 
     Raises:
         UsageError: For an unknown name, a file that is not there, a name that is given twice or is no name of a folder.
     """
     choices = [_choose(word) for word in words]
     names = [choice.name for choice in choices]
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
+    if repeated := _repeated(names):
         raise UsageError(f"--runs has {', '.join(map(repr, repeated))} more than once; name files: name=file.yaml.")
     return choices
 
 
+def _repeated(values: Sequence[Any]) -> list[Any]:
+    return sorted({value for value in values if values.count(value) > 1})
+
+
 def _choose(word: str) -> Choice:
     name, given, path = word.rpartition("=")
-    if given or path.endswith((".yaml", ".yml")):
-        if not Path(path).is_file():
-            raise UsageError(f"--runs: there is no file {path}.")
-        return Choice(_checked_name(name or Path(path).stem), (f"--config={path}",))
+    described = re.fullmatch(r"(.+\.ya?ml)(?:\+(.*))?", path)
+    if given or described:
+        file, added = described.groups() if described else (path, None)
+        if not Path(file).is_file():
+            raise UsageError(f"--runs: there is no file {file}.")
+        weighters = [] if added is None else added.split("+")
+        words = [f"--config={file}", *(_weighter_words("--model.weighters+=", weighters) if weighters else [])]
+        return Choice(_checked_name(name or "+".join([Path(file).stem, *weighters])), tuple(words))
     loss, *weighters = word.split("+")
     try:
         LOSSES.find(loss)
-        found = [WEIGHTERS.find(weighter) for weighter in weighters]
     except ImportError as error:
         raise UsageError(f"--runs: {error}") from error
     except UsageError as error:
         hint = " A configuration file ends in .yaml." if "/" in word else ""
         raise UsageError(f"--runs: {error}{hint}") from error
-    words = [f"--model.loss={loss}", f"--model.weighters=[{','.join(weighters)}]"]
+    return Choice(_checked_name(word), (f"--model.loss={loss}", *_weighter_words("--model.weighters=", weighters)))
+
+
+def _weighter_words(option: str, weighters: Sequence[str]) -> list[str]:
+    try:
+        found = [WEIGHTERS.find(weighter) for weighter in weighters]
+    except (ImportError, UsageError) as error:
+        raise UsageError(f"--runs: {error}") from error
+    words = [f"{option}[{','.join(weighters)}]"]
     if any("assignment" in weighter().owns for weighter in found):
         words.append("--model.assigner=null")  # the weighter brings its own
-    return Choice(_checked_name(word), tuple(words))
+    return words
 
 
 def _checked_name(name: str) -> str:
@@ -128,17 +143,20 @@ def plan(
         extra: Further words of every run.
 
     Raises:
-        UsageError: If a configuration is not accepted or says nothing of how long to train.
+        UsageError: If a seed is given twice, or a configuration is not accepted or says nothing of how long to train.
     """
+    if repeated := _repeated(seeds):
+        raise UsageError(f"--seeds has {', '.join(map(str, repeated))} more than once.")
     first = [f"--config={path}" for path in configs]
     length = [] if steps is None else [f"--trainer.max_steps={steps}", "--trainer.max_epochs=-1"]
     base = read_configuration([*first, *length, *extra], "the common configuration")
     common = [*length, *_cadence(base["trainer"], validations), *extra]
-    vary_data = not base["data"]["val_split"] and not any(word.startswith("--data.seed") for word in extra)
+    data_seed_given = any(word.startswith("--data.seed") for word in extra)
     runs = []
     for choice in choices:
         words = [*first, *choice.words, *common]
         config = read_configuration(words, f"run {choice.name!r}")
+        vary_data = not config["data"]["val_split"] and not data_seed_given  # its seed also decides the split
         for seed in seeds:
             own = [f"--seed_everything={seed}", *([f"--data.seed={seed}"] if vary_data else [])]
             with_seed = {**config, "seed_everything": seed}

@@ -54,19 +54,18 @@ def summary(comparison: Comparison) -> str:
     clauses = [
         f"{_listed(kinds[verdict])} {_are(kinds[verdict], *words)}" for verdict, words in _SAID if verdict in kinds
     ]
-    return f"Compared with {comparison.baseline} (AP {base.mean:.3f}): {'; '.join(clauses)}."
+    said = f"Compared with {comparison.baseline} (AP {base.mean:.3f}): {'; '.join(clauses)}."
+    single = [name for name, difference in compared.items() if difference and len(difference.per_seed) == 1]
+    if not single:
+        return said
+    of = "" if len(single) == len(compared) else f", as of {_listed(single)},"
+    return f"{said} One seed{of} cannot tell: it says nothing of the spread over seeds. Take three at least."
 
 
 _SAID: tuple[tuple[Verdict, tuple[str, str]], ...] = (
     ("better", ("is better", "are better")),
     ("worse", ("is worse", "are worse")),
-    (
-        "one seed",
-        (
-            "differs by more than the images explain, but one seed says nothing of the spread over seeds",
-            "differ by more than the images explain, but one seed says nothing of the spread over seeds",
-        ),
-    ),
+    ("one seed", ("differs by more than the images explain", "differ by more than the images explain")),
     ("within the noise", ("is within the noise", "are within the noise")),
     ("not known", ("has no interval", "have no interval")),
 )

@@ -98,9 +98,7 @@ class RunCLI(LitDenseCLI):
         result = {
             **self.recorder.summary(),
             "steps": self.trainer.global_step,
-            "training_images": None if counts is None else counts.num_images,
             "training_boxes": None if counts is None else counts.instances.tolist(),
-            "training_images_of": None if counts is None else counts.images.tolist(),
             "machine": _machine(self.trainer.strategy.root_device),
             "versions": _versions(),
         }

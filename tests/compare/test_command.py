@@ -35,6 +35,25 @@ def test_words_for_every_run_and_words_of_the_command():
     assert extra == ["--model.lr", "0.1", "--data.batch_size=2"]
 
 
+def test_runs_and_seeds_that_are_given_again_are_added():
+    words = ["--config", "a.yaml", "--runs", "focal", "bce", "--seeds", "3", "-r", "ghm", "--seeds", "1", "2"]
+    options, _ = read_words([*words, "--config", "b.yaml"])
+    assert (options.config, options.runs, options.seeds) == (["a.yaml", "b.yaml"], ["focal", "bce", "ghm"], [3, 1, 2])
+
+
+def test_a_seed_that_is_given_twice_is_refused_before_training():
+    assert "--seeds has 4 more than once" in refused(
+        "--runs", "focal", "--seeds", "4", "--seeds", "0", "4", "--steps", "4"
+    )
+
+
+def test_without_a_word_the_seed_is_0(monkeypatch):
+    trained = []
+    monkeypatch.setattr("lit_dense.compare.local.train_here", lambda runs, *rest: trained.extend(runs) or [])
+    main(["--config", CONFIG, "--out", "out", "--runs", "focal", "--steps", "4"])
+    assert [run.seed for run in trained] == [0]
+
+
 @pytest.mark.parametrize("word", ["--seed", "--seed=3", "--step=4"])
 def test_a_mistyped_option_is_not_passed_on(word):
     with pytest.raises(UsageError, match=r"unknown word.*Did you mean '--(seeds|steps)'"):
@@ -54,6 +73,9 @@ def test_a_stray_word_is_refused():
         ("focall", "Unknown loss 'focall'. Did you mean 'focal'?"),
         ("focal+pissa", "Unknown weighter 'pissa'. Did you mean 'pisa'?"),
         ("nowhere.yaml", "there is no file nowhere.yaml"),
+        ("nowhere.yaml+pisa", "there is no file nowhere.yaml."),
+        (f"{QFL}+pissa", "Unknown weighter 'pissa'. Did you mean 'pisa'?"),
+        (f"{QFL}+", "Unknown weighter ''"),
         (f"a/b={QFL}", "no name for a run"),
         ("focal", "'focal' more than once"),
         ("bce+cleanliness+cleanliness", "both decide the assignment"),  # parts that do not fit together

@@ -39,6 +39,26 @@ def test_a_file_is_laid_over_the_common_configuration():
     assert run.config["model"]["backbone"] == "tiny"
 
 
+def test_weighters_behind_a_file_are_added_to_those_of_the_files(tmp_path):
+    own = tmp_path / "own.yaml"
+    own.write_text("model: {assigner: atss, weighters: [{class_path: pisa, init_args: {gamma: 1.5}}]}")
+    runs, _ = planned(f"{QFL}+pisa", f"{own}+ohem+swn", f"mine={own}+cleanliness")
+    assert [run.name for run in runs] == ["qfl+pisa", "own+ohem+swn", "mine"]
+    assert (runs[0].config["model"]["loss"], runs[0].config["model"]["weighters"]) == ("qfl", ["pisa"])
+    given, *added = runs[1].config["model"]["weighters"]
+    assert (given["init_args"]["gamma"], added) == (1.5, ["ohem", "swn"])
+    assert (runs[1].config["model"]["assigner"], runs[2].config["model"]["assigner"]) == ("atss", None)
+    assert read_configuration(runs[1].words, "it") == runs[1].config
+
+
+def test_a_file_may_have_a_plus_in_its_name(tmp_path):
+    path = tmp_path / "a.yaml+b.yaml"
+    path.write_text("model: {loss: bce}")
+    (run,), _ = planned(f"{path}+pisa")
+    model = run.config["model"]
+    assert (run.name, model["loss"], model["weighters"]) == ("a.yaml+b+pisa", "bce", ["pisa"])
+
+
 def test_a_weighter_that_assigns_replaces_the_assigner():
     (run,), _ = planned("focal+cleanliness")
     assert run.config["model"]["assigner"] is None
@@ -55,6 +75,22 @@ def test_runs_come_seed_by_seed_with_seeds_of_training_and_of_data():
 def test_a_split_of_the_data_is_the_same_for_every_seed():
     runs, _ = planned("focal", seeds=(3, 1), extra=["--data.val_split=0.2", "--data.demo=false"])
     assert {run.config["data"]["seed"] for run in runs} == {0}
+
+
+def test_a_split_in_the_file_of_one_run_fixes_the_data_of_that_run_alone(tmp_path):
+    split = tmp_path / "split.yaml"
+    split.write_text("data: {val_split: 0.2, demo: false}")
+    runs, _ = planned("focal", str(split), seeds=(3, 1))
+    found = [(run.name, run.config["seed_everything"], run.config["data"]["seed"]) for run in runs]
+    assert found == [("focal", 3, 3), ("split", 3, 0), ("focal", 1, 1), ("split", 1, 0)]
+    for run in runs:
+        assert read_configuration(run.words, "it") == run.config
+
+
+@pytest.mark.parametrize("seeds", [(0, 0), (1, 0, 2, 0)])
+def test_a_seed_that_is_given_twice_is_refused(seeds):
+    with pytest.raises(UsageError, match="--seeds has 0 more than once"):
+        planned("focal", seeds=seeds)
 
 
 @pytest.mark.parametrize(

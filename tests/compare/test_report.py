@@ -55,10 +55,22 @@ def test_the_sentence_tells_real_differences_from_noise(out):
     )
 
 
-def test_one_seed_says_that_the_spread_is_unknown(tmp_path):
-    found = read(write_folder(tmp_path, {"focal": 0.8, "bad": 0.3}, seeds=(0,)))
-    assert "one seed says nothing of the spread over seeds" in summary(found)
-    assert main_table(found).rows[1][4] == "one seed"
+@pytest.mark.parametrize(("share", "verdict"), [(0.3, "one seed"), (0.8, "within the noise")])
+def test_one_seed_says_that_it_cannot_tell(tmp_path, share, verdict):
+    found = read(write_folder(tmp_path, {"focal": 0.8, "other": share}, seeds=(0,)))
+    assert main_table(found).rows[1][4] == verdict
+    said = "One seed cannot tell: it says nothing of the spread over seeds. Take three at least."
+    assert summary(found).endswith(f". {said}")
+    for path in write(found):
+        assert said in path.read_text()
+
+
+def test_of_several_runs_those_of_one_seed_are_named(tmp_path):
+    found = read(write_folder(tmp_path, {"focal": 0.8, "bad": 0.3, "other": 0.7}))
+    assert "One seed" not in summary(found)
+    for seed in (1, 2):
+        (tmp_path / "other" / f"seed-{seed}" / "result.json").unlink()
+    assert "One seed, as of other, cannot tell" in summary(read(tmp_path))
 
 
 def test_the_difference_is_that_of_the_numbers(out):
