@@ -221,7 +221,6 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     options = parser.parse_args()
     as_in_training()
-    torch._dynamo.config.recompile_limit = 100  # for all losses in one process
     on_device = options.device != "cpu"
     size = Size(options.images, options.anchors, options.classes, options.device, getattr(torch, options.dtype))
     peers = options.peers or (list(PEERS) if on_device else ["torchvision focal", "mmdetection ghm"])

@@ -10,8 +10,7 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from .errors import UsageError
-from .registry import nearest
+from .errors import UsageError, nearest
 from .tiny import tiny_backbone
 
 STRIDES = (2, 4, 8, 16, 32)
@@ -25,14 +24,17 @@ def build_backbone(name: str, weights: str | None, frozen_stages: int | None, fp
 
     Args:
         name: A torchvision ResNet or MobileNet, ``timm/NAME``, or ``tiny``.
-        weights: Name of the classifier's weights, such as ``IMAGENET1K_V1`` or ``DEFAULT``; any text for timm.
+        weights: Name of the classifier's weights, such as ``IMAGENET1K_V1`` or ``DEFAULT``; for timm ``DEFAULT`` or a
+            tag, such as ``a1_in1k``.
         frozen_stages: Stages that are not trained, 0 to 5; by default 2 with weights and 0 without.
         fpn_channels: Channels of the pyramid.
 
     Raises:
-        UsageError: If the name, the weights or the number of stages is unknown.
-        ImportError: If timm is asked for and not installed.
+        UsageError: If the name, the weights or the number of stages is unknown, if timm is asked for and not installed,
+            or if its model does not give the features of a pyramid for an image of any size.
     """
+    if name == "tiny" and weights is not None:
+        raise UsageError(f"The backbone tiny has no weights {weights!r}: leave weights_backbone out.")
     if name == "tiny" or name.startswith("timm/"):
         if frozen_stages:
             raise UsageError(f"The backbone {name} has no stages that can be frozen: leave frozen_stages out.")
@@ -115,14 +117,54 @@ def _timm_backbone(name: str, weights: str | None, fpn_channels: int) -> nn.Modu
     try:
         import timm
     except ImportError as error:
-        raise ImportError(f'The backbone {name} needs timm: pip install "lit-dense[timm]"') from error
+        raise UsageError(f'The backbone {name} needs timm: pip install "lit-dense[timm]"') from error
     model = name.removeprefix("timm/")
     if not timm.is_model(model):
         raise UsageError(f"timm has no model {model!r}.{nearest(model, timm.list_models())}")
-    info: Any = timm.create_model(model, features_only=True).feature_info
-    strides = info.reduction()
-    wanted = [i for i, stride in enumerate(strides) if stride in (8, 16, 32)]
-    if len(wanted) != 3:
+    model = _with_tag(model, weights)
+    untrained: Any = timm.create_model(model, features_only=True)
+    strides, channels = untrained.feature_info.reduction(), untrained.feature_info.channels()
+    wanted = [i for i, stride in enumerate(strides) if stride in STRIDES[2:]]
+    if [strides[i] for i in wanted] != list(STRIDES[2:]):
         raise UsageError(f"{name} has features of strides {strides}; strides 8, 16 and 32 are needed.")
-    body = timm.create_model(model, pretrained=weights is not None, features_only=True, out_indices=wanted)
-    return _TimmPyramid(body, [info.channels()[i] for i in wanted], fpn_channels)
+    _check_features(untrained, name, wanted, [channels[i] for i in wanted])
+    body: nn.Module = timm.create_model(model, pretrained=bool(weights), features_only=True, out_indices=wanted)
+    layers: Any = timm.layers
+    body = layers.freeze_batch_norm_2d(body) if weights else body
+    return _TimmPyramid(body, [channels[i] for i in wanted], fpn_channels)
+
+
+def _with_tag(model: str, weights: str | None) -> str:
+    """A timm model's name with the tag of the weights, which are then those that timm loads."""
+    import timm
+
+    architecture, _, own = model.partition(".")
+    tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{architecture}.*")]
+    asked = weights if weights and weights != "DEFAULT" else ""
+    for tag in filter(None, (own, asked)):
+        if tag not in tags:
+            raise UsageError(
+                f"timm/{model} has no weights {tag!r}.{nearest(tag, tags)} Accepted: {', '.join(['DEFAULT', *tags])}."
+            )
+        tags = [tag]
+    if weights and not tags:
+        raise UsageError(f"timm/{model} has no weights: leave weights_backbone out.")
+    return f"{architecture}.{own or asked}".rstrip(".")
+
+
+def _check_features(body: nn.Module, name: str, wanted: list[int], channels: list[int]) -> None:
+    """Refuse a model made for one size of image, or whose features are not [N, C, H, W], such as transformers."""
+    expected, problem = [(1, c, 64 // s, 64 // s) for c, s in zip(channels, STRIDES[2:], strict=True)], ""
+    try:
+        with torch.no_grad():
+            features = body.eval()(torch.zeros(1, 3, 64, 64))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        problem = f"it does not take an image of 64 pixels: {error}"
+    else:
+        if (found := [tuple(features[i].shape) for i in wanted]) != expected:
+            problem = f"its features of an image of 64 pixels are {found}, not {expected}"
+    if problem:
+        raise UsageError(
+            f"The backbone {name} cannot be used, {problem.rstrip('.')}. Images of all sizes pass through a detector: "
+            "take a convolutional model, such as timm/resnet50, timm/convnext_tiny or timm/mobilenetv3_large_100."
+        )

@@ -96,6 +96,6 @@ class ClassTable(Part):
         if self.values.isnan().any():
             raise UsageError(
                 f"{self.owner!r} needs to know how often each class occurs. Train with a data module that has "
-                f"class_counts (CocoDataModule does), give class_counts to lit_dense.patch or Criterion, or give the "
-                f"argument {self.argument}, a number for each class."
+                f"class_counts (CocoDataModule does), give class_counts to SwapLoss, lit_dense.patch or Criterion, or "
+                f"give the argument {self.argument}, a number for each class."
             )

@@ -38,7 +38,9 @@ ALSO = (
 
 
 class CheckingTrainer(Trainer):
-    """A trainer with one more verb; LightningCLI takes its verbs from the trainer."""
+    """How long a run takes, on which devices and in which precision, and what it writes, by Lightning's Trainer."""
+
+    # LightningCLI takes its verbs from the trainer, and the class's docstring heads the trainer's options
 
     def check(self, model: Any, datamodule: CocoDataModule) -> None:
         """Looks through a data set and prints what is in it and what is wrong with it."""
@@ -50,6 +52,10 @@ class CheckingTrainer(Trainer):
 
 class LitDenseCLI(LightningCLI):
     """LightningCLI with ``check`` and a writer of predictions; what is asked for wins over what a checkpoint says."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # else --optimizer and --lr_scheduler would silently replace --model.optimizer and --model.schedule
+        super().__init__(*args, **{"auto_configure_optimizers": False, **kwargs})
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -74,8 +80,9 @@ class LitDenseCLI(LightningCLI):
             return
         if path := config.get("ckpt_path"):
             _check_exists(path)
+            given = _in_files(self.config, str(self.subcommand))
             for name in self._asked.as_dict():
-                if _said(self._words, name) or name in _in_files(self.config, self.subcommand):
+                if _said(self._words, name) or name in given:
                     self._settle(config["model"], name)
 
     def _settle(self, model: Any, name: str) -> None:

@@ -17,15 +17,16 @@ from .assigners import AssignerLike
 from .batch import Batch, check_targets, float_images, metric_targets, without_crowd
 from .box_losses import BoxLossLike
 from .criterion import Criterion
-from .errors import UsageError, check_range
+from .errors import UsageError
 from .head import adopt, set_prior
 from .losses import LossLike
 from .metrics import DetectionMAP
 from .metrics.evaluation import Protocol
+from .metrics.frequency import frequency_groups
 from .normalizers import NormalizerLike
-from .optim import OptimizerName, ScheduleName, WarmupSchedule, build_optimizer, parameter_groups
+from .optim import OptimizerName, ScheduleName, WarmupSchedule, build_optimizer, check_optimization, parameter_groups
 from .pictures import keep_scores
-from .retinanet import build_retinanet, losses_and_detections, weights_categories
+from .retinanet import build_retinanet, check_outputs, losses_and_detections, weights_categories
 from .weighters import WeighterLike
 
 
@@ -126,6 +127,10 @@ class LitRetinaNet(LightningModule):
         frequency_bounds: Sequence[int] = (10, 100),
     ) -> None:
         super().__init__()
+        check_optimization(optimizer, lr, backbone_lr_factor, weight_decay, schedule, warmup_steps, milestones)
+        counts = (topk_candidates, detections_per_img, eval_detections_per_img, eval_max_detections)
+        check_outputs(score_thresh, eval_score_thresh, nms_thresh, *counts)
+        frequency_groups((), frequency_bounds)  # which refuses bounds out of order
         native = "giou" if backbone == "retinanet_resnet50_fpn_v2" else "l1"
         self.criterion = Criterion(
             loss, box_loss or native, weighters, normalizer, assigner, loss_weight, box_loss_weight
@@ -156,8 +161,8 @@ class LitRetinaNet(LightningModule):
         self.score_thresh, self.detections_per_img = score_thresh, detections_per_img
         self.eval_score_thresh, self.eval_detections_per_img = eval_score_thresh, eval_detections_per_img
         self.eval_max_detections, self.nms_thresh = eval_max_detections, nms_thresh
-        self.topk_candidates = int(check_range("LitRetinaNet", "topk_candidates", topk_candidates, 1))
-        self._told_of_limits = False
+        self.topk_candidates = int(topk_candidates)
+        self._told_of_limits = self._untrained_backbone = False
         self.eval_protocol, self.frequency_bounds = eval_protocol, frequency_bounds
         self.class_images: list[int] | None = None
         names = weights_categories(backbone, weights)
@@ -195,7 +200,11 @@ class LitRetinaNet(LightningModule):
         Args:
             num_classes: Columns of the head: the object classes, and those that the loss has besides.
         """
-        return build_retinanet(num_classes, **self.network_options)
+        options = self.network_options
+        self._untrained_backbone = options["backbone"] != "tiny" and not (
+            options["weights"] or options["weights_backbone"]
+        )
+        return build_retinanet(num_classes, **options)
 
     def setup(self, stage: str) -> None:
         """Take class names and counts from the data module, and check that its labels are those of the head.
@@ -259,6 +268,15 @@ class LitRetinaNet(LightningModule):
         images, targets = self.unpack_batch(batch)
         return [{**target, **found} for target, found in zip(targets, self(images), strict=True)]
 
+    def on_fit_start(self) -> None:
+        """Warn once where the backbone is not pretrained, which neither arguments nor a checkpoint have made it."""
+        if self._untrained_backbone:
+            self._untrained_backbone = False
+            rank_zero_warn(
+                f"The backbone {self.network_options['backbone']} starts from random weights, and so needs far more "
+                "images and epochs: set --model.weights_backbone=DEFAULT to start from pretrained ones."
+            )
+
     def on_train_epoch_start(self) -> None:
         """Tell the criterion which epoch it is."""
         self.criterion.epoch = self.current_epoch
@@ -310,6 +328,7 @@ class LitRetinaNet(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over the classes, and warn where the checkpoint was trained with other parts."""
         self.configure_model()
+        self._untrained_backbone = False
         saved = checkpoint.get("lit_dense", {})
         self.categories = self.categories or saved.get("categories")
         self.class_images = self.class_images or saved.get("class_images")

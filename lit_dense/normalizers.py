@@ -50,13 +50,15 @@ class BatchNormalizer(Normalizer):
 
 
 class EMANormalizer(Normalizer):
-    """The batch's sum per positive of a moving average over training steps, as detectron2 does.
+    """The batch's sum per positive of a moving average over training steps.
 
-    Steadier than ``batch`` where batches are small. Positives are counted over all processes, so all hold one average.
+    Steadier than ``batch`` where batches are small. Positives are counted over all processes, so all hold one average;
+    a step without any counts as one. Evaluation divides by the average and leaves it as it is. detectron2, which it
+    comes from, starts at 100 too, but each of its processes averages the positives of its own images.
 
     Args:
         momentum: Share of the past in the average, in [0, 1].
-        initial: Positives per batch to start from.
+        initial: Positives of the whole batch to start from, at least 1.
 
     Raises:
         UsageError: If an argument is out of range.

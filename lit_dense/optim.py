@@ -2,15 +2,36 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
 
-from .errors import UsageError
+from .errors import UsageError, check_choice, check_range
 
 OptimizerName = Literal["adamw", "sgd"]
 ScheduleName = Literal["cosine", "multistep", "constant"]
+
+
+def check_optimization(
+    optimizer: OptimizerName,
+    lr: float,
+    backbone_lr_factor: float,
+    weight_decay: float,
+    schedule: ScheduleName,
+    warmup_steps: int,
+    milestones: Sequence[float],
+) -> None:
+    """Refuse what cannot be trained with, before anything is built; arguments as for :class:`LitRetinaNet`.
+
+    Raises:
+        UsageError: If a name is unknown or a number is out of range.
+    """
+    check_choice("LitRetinaNet", "optimizer", optimizer, get_args(OptimizerName))
+    check_range("LitRetinaNet", "lr", lr, 0)
+    check_range("LitRetinaNet", "backbone_lr_factor", backbone_lr_factor, 0)
+    check_range("LitRetinaNet", "weight_decay", weight_decay, 0)
+    WarmupSchedule(1, schedule, warmup_steps, milestones)
 
 
 def parameter_groups(
@@ -51,7 +72,11 @@ def build_optimizer(name: OptimizerName, groups: list[dict[str, Any]], lr: float
         name: ``adamw`` or ``sgd``.
         groups: Parameter groups.
         lr: Learning rate where a group has none.
+
+    Raises:
+        UsageError: If there is no such optimiser.
     """
+    check_choice("LitRetinaNet", "optimizer", name, get_args(OptimizerName))
     if name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=0.9)
     return torch.optim.AdamW(groups, lr=lr)
@@ -65,9 +90,19 @@ class WarmupSchedule:
         name: ``cosine`` falls to 0 at the end, ``multistep`` falls to a tenth at each milestone, ``constant`` stays.
         warmup_steps: Steps of warm-up; at most a tenth of the run is used for it.
         milestones: Shares of the run in (0, 1) at which ``multistep`` falls.
+
+    Raises:
+        UsageError: If an argument is unknown or out of range, or the schedule needs an end that the run does not have.
     """
 
     def __init__(self, total_steps: float, name: ScheduleName, warmup_steps: int, milestones: Sequence[float]) -> None:
+        check_choice("LitRetinaNet", "schedule", name, get_args(ScheduleName))
+        check_range("LitRetinaNet", "warmup_steps", warmup_steps, 0)
+        if not all(0 < milestone < 1 for milestone in milestones):
+            raise UsageError(
+                f"LitRetinaNet: milestones must be shares of the run in (0, 1), not {list(milestones)}: divide epochs "
+                "by max_epochs, as in [0.67, 0.92] for epochs 8 and 11 of 12."
+            )
         if name != "constant" and not math.isfinite(total_steps):
             raise UsageError(
                 f"schedule={name!r} needs to know how long training is: set --trainer.max_epochs or "

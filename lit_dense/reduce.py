@@ -1,4 +1,4 @@
-"""Sums over the processes of a data-parallel run: the only module that talks to torch.distributed.
+"""Sums over the processes of a data-parallel run: all that calls torch.distributed, but for ``testing``.
 
 Losses, weighters and normalizers get a :class:`Reduce` with their samples and never ask how many processes there are.
 Each method is a fixed number of collectives whatever a process holds, an empty tensor included, so that processes

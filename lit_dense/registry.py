@@ -10,7 +10,6 @@ A registry is met in three ways:
 Names are listed from the metadata of installed packages; a plug-in is imported when it is chosen.
 """
 
-import difflib
 import inspect
 import sys
 import warnings
@@ -21,7 +20,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
-from .errors import UsageError
+from .errors import UsageError, nearest
 from .part import Part
 
 PartT = TypeVar("PartT", bound=Part)
@@ -203,13 +202,6 @@ def accepted_args(cls: type) -> dict[str, inspect.Parameter] | None:
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             return accepted
     return None
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`` Did you mean 'x'?`` for the known name that is most like this one; empty if none is."""
-    lowered = {k.lower(): k for k in known}
-    found = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
-    return f" Did you mean {lowered[found[0]]!r}?" if found else ""
 
 
 def _owner(point: EntryPoint) -> str:

@@ -16,6 +16,7 @@ from .errors import UsageError, check_range
 from .head import DenseHead
 
 DETECTORS = {"retinanet_resnet50_fpn": retinanet_resnet50_fpn, "retinanet_resnet50_fpn_v2": retinanet_resnet50_fpn_v2}
+ASPECT_RATIOS = (0.5, 1.0, 2.0)
 
 
 def build_retinanet(
@@ -27,7 +28,7 @@ def build_retinanet(
     fpn_channels: int = 256,
     head_convs: int = 4,
     anchor_sizes: Sequence[Sequence[int]] | None = None,
-    aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0),
+    aspect_ratios: Sequence[float] = ASPECT_RATIOS,
     min_size: int | Sequence[int] = 800,
     max_size: int = 1333,
     keep_classifier: bool = True,
@@ -59,8 +60,10 @@ def build_retinanet(
     sizes = [min_size] if isinstance(min_size, int) else list(min_size)
     options: dict[str, Any] = {"min_size": sizes, "max_size": max_size, **detector}
     if backbone in DETECTORS:
-        if anchor_sizes is not None:
-            raise UsageError(f"{backbone} has anchors of its own: leave anchor_sizes out, or take backbone=resnet50.")
+        given = {"fpn_channels": fpn_channels != 256, "head_convs": head_convs != 4}
+        given |= {"anchor_sizes": anchor_sizes is not None, "aspect_ratios": tuple(aspect_ratios) != ASPECT_RATIOS}
+        parts = [name for name in given if given[name]]
+        _check_whole(backbone, weights, weights_backbone, frozen_stages, parts)
         return _whole_detector(
             backbone, num_classes, weights, weights_backbone, frozen_stages, keep_classifier, options
         )
@@ -80,6 +83,11 @@ def build_retinanet(
         raise UsageError(
             f"anchor_sizes has {len(generator.sizes)} levels, but the backbone {backbone!r} gives {levels}."
         )
+    if len(set(generator.num_anchors_per_location())) > 1:
+        raise UsageError(
+            "anchor_sizes must have as many sizes for each level, for all levels share a head: not "
+            f"{', '.join(str(len(sizes)) for sizes in generator.sizes)}."
+        )
     channels: Any = body.out_channels
     head = RetinaNetHead(
         channels,
@@ -90,6 +98,52 @@ def build_retinanet(
     for tower in (head.classification_head, head.regression_head):
         tower.conv = tower.conv[: int(check_range("LitRetinaNet", "head_convs", head_convs, 1, 4))]
     return RetinaNet(body, num_classes, anchor_generator=generator, head=head, **options)
+
+
+def check_outputs(
+    score_thresh: float,
+    eval_score_thresh: float,
+    nms_thresh: float,
+    topk_candidates: int,
+    detections_per_img: int,
+    eval_detections_per_img: int,
+    eval_max_detections: int | None,
+) -> None:
+    """Refuse thresholds and numbers of detections with which nothing can be found; as for :class:`LitRetinaNet`.
+
+    Raises:
+        UsageError: If one is out of range.
+    """
+    thresholds = {"score_thresh": score_thresh, "eval_score_thresh": eval_score_thresh, "nms_thresh": nms_thresh}
+    for name, threshold in thresholds.items():
+        check_range("LitRetinaNet", name, threshold, 0, 1)
+    check_range("LitRetinaNet", "topk_candidates", topk_candidates, 1)
+    check_range("LitRetinaNet", "detections_per_img", detections_per_img, 1)
+    check_range("LitRetinaNet", "eval_detections_per_img", eval_detections_per_img, 1)
+    if eval_max_detections is not None:  # over 10, which is COCO's second limit
+        check_range("LitRetinaNet", "eval_max_detections", eval_max_detections, 11)
+
+
+def _check_whole(
+    name: str, weights: str | None, weights_backbone: str | None, frozen_stages: int | None, parts: list[str]
+) -> None:
+    """Refuse what a whole detector would ignore; ``parts`` are arguments of what it has already."""
+    problems = []
+    if parts:
+        problems.append(
+            f"it has anchors, a pyramid and a head of its own: leave {' and '.join(parts)} out, or take "
+            "backbone=resnet50"
+        )
+    if weights and weights_backbone:
+        problems.append(f"weights={weights!r} are those of the backbone too: leave weights_backbone out")
+    if frozen_stages:
+        check_range("LitRetinaNet", "frozen_stages", frozen_stages, 0, 5)
+        if not weights and not weights_backbone:
+            problems.append(
+                "without weights it is trained as a whole: leave frozen_stages out, or give weights_backbone=DEFAULT"
+            )
+    if problems:
+        raise UsageError(f"The backbone {name} does not take all of these arguments: {'; '.join(problems)}.")
 
 
 def _whole_detector(

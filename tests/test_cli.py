@@ -186,6 +186,41 @@ def test_arguments_out_of_range_are_one_line(config, capsys, words, said):
     assert said in line
 
 
+@pytest.mark.parametrize(
+    ("package", "words", "said"),
+    [
+        ("timm", ["--model.backbone=timm/test_resnet"], 'needs timm: pip install "lit-dense[timm]"'),
+        ("sklearn", ["--data={demo: true, root: demo}"], 'scikit-learn\'s digits: pip install "lit-dense[demo]"'),
+    ],
+)
+def test_an_optional_package_that_is_missing_is_named(config, capsys, monkeypatch, package, words, said):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setitem(sys.modules, f"{package}.datasets", None)
+    settings = yaml.safe_load(config.read_text())
+    if package == "sklearn":
+        del settings["data"]
+    config.write_text(yaml.safe_dump(settings))
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", f"--config={config}", *words])
+    assert stop.value.code == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lit-dense: ")]
+    assert said in line
+
+
+def test_the_help_has_one_optimizer_and_speaks_to_the_user(capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(["fit", "--help"])
+    assert stop.value.code == 0
+    said = capsys.readouterr().out
+    assert "How long a run takes" in said
+    assert "--model.optimizer" in said
+    assert not {"--optimizer", "--lr_scheduler"} & {word.strip("[,").split("=")[0] for word in said.split()}
+
+
+def test_another_optimizer_than_that_of_the_model_is_not_taken(config, capsys):
+    assert "--optimizer" in message(run, config, capsys, "--optimizer=Adam")
+
+
 @DOORS
 def test_plugins_that_are_broken_or_claim_one_name(door, config, capsys, plugins):
     plugins("good", "broken", "clash")
@@ -359,6 +394,17 @@ def test_every_recipe_trains(config, recipe):
     chosen = yaml.safe_load(recipe.read_text())["model"]["loss"]
     assert type(module.criterion.loss) is LOSSES.load(chosen if isinstance(chosen, str) else chosen["class_path"])
     assert module.criterion.step == 1
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "configs").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_configuration_builds_its_parts(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    here = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto"]
+    cli = LightningCLI(LitRetinaNet, CocoDataModule, run=False, args=[f"--config={path}", *here])
+    chosen = yaml.safe_load(path.read_text())
+    assert cli.model.criterion.spec["loss"]["class_path"] == LOSSES.build(chosen["model"]["loss"]).spec["class_path"]
+    assert cli.datamodule.batch_size == chosen["data"]["batch_size"]
+    assert cli.trainer.max_epochs == chosen["trainer"]["max_epochs"]
 
 
 @DOORS

@@ -260,7 +260,8 @@ def test_classes_that_do_not_fit_the_head_are_named(tmp_path):
 
 def test_norms_and_biases_have_no_weight_decay_and_the_backbone_its_own_rate(tmp_path, data):
     module = LitRetinaNet(2, "mobilenet_v3_small", fpn_channels=16, lr=1e-2, backbone_lr_factor=0.1, min_size=64)
-    trainer(tmp_path, max_steps=1, limit_val_batches=0).fit(module, data)
+    with pytest.warns(UserWarning, match="mobilenet_v3_small starts from random weights"):
+        trainer(tmp_path, max_steps=1, limit_val_batches=0).fit(module, data)
     groups = module.optimizers().param_groups
     assert sorted({(round(g["initial_lr"], 6), g["weight_decay"]) for g in groups}) == [
         (0.001, 0.0),
@@ -271,6 +272,57 @@ def test_norms_and_biases_have_no_weight_decay_and_the_backbone_its_own_rate(tmp
     for group in groups:
         assert all((p.dim() > 1) == (group["weight_decay"] > 0) for p in group["params"])
     assert sum(len(g["params"]) for g in groups) == sum(p.requires_grad for p in module.parameters())
+
+
+def told_of_random_weights(module, data, tmp_path, **fit):
+    run = trainer(tmp_path, max_steps=1, limit_val_batches=0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run.fit(module, data, **fit)
+    run.save_checkpoint(tmp_path / "a.ckpt")
+    return [str(w.message) for w in caught if "random weights" in str(w.message)]
+
+
+def test_a_backbone_without_weights_is_told_of_once_where_training_starts(tmp_path, data):
+    network = {**NETWORK, "backbone": "mobilenet_v3_small"}
+    module = LitRetinaNet(2, **network)
+    (told,) = told_of_random_weights(module, data, tmp_path)
+    assert "set --model.weights_backbone=DEFAULT" in told
+    assert not told_of_random_weights(module, data, tmp_path)
+    assert not told_of_random_weights(LitRetinaNet.load_from_checkpoint(tmp_path / "a.ckpt"), data, tmp_path)
+    assert not told_of_random_weights(LitRetinaNet(2, **network), data, tmp_path, ckpt_path=tmp_path / "a.ckpt")
+
+
+@pytest.mark.parametrize("make", [lambda: LitRetinaNet(2, **NETWORK), lambda: SmallRetinaNet(2)])
+def test_networks_that_have_no_weights_are_not_told_of(tmp_path, data, make):
+    assert not told_of_random_weights(make(), data, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"optimizer": "SGD"}, r"optimizer must be one of adamw, sgd, not 'SGD'\. Did you mean 'sgd'\?"),
+        ({"schedule": "step"}, "schedule must be one of cosine, multistep, constant, not 'step'"),
+        ({"milestones": [8, 11]}, "divide epochs by max_epochs"),
+        ({"lr": -1e-4}, "lr must be at least 0, not -0.0001"),
+        ({"lr": float("nan")}, "lr must be at least 0, not nan"),
+        ({"backbone_lr_factor": -1}, "backbone_lr_factor must be at least 0"),
+        ({"weight_decay": -0.1}, "weight_decay must be at least 0"),
+        ({"warmup_steps": -1}, "warmup_steps must be at least 0"),
+        ({"score_thresh": 1.5}, r"LitRetinaNet: score_thresh must be in \[0, 1\], not 1.5"),
+        ({"eval_score_thresh": -0.1}, r"eval_score_thresh must be in \[0, 1\]"),
+        ({"nms_thresh": 50}, r"nms_thresh must be in \[0, 1\]"),
+        ({"topk_candidates": 0}, "topk_candidates must be at least 1"),
+        ({"detections_per_img": 0}, "LitRetinaNet: detections_per_img must be at least 1"),
+        ({"eval_detections_per_img": 0}, "eval_detections_per_img must be at least 1"),
+        ({"eval_max_detections": 10}, "eval_max_detections must be at least 11, not 10"),
+        ({"frequency_bounds": (100, 10)}, r"frequency_bounds must be two ascending numbers .* not \(100, 10\)"),
+        ({"frequency_bounds": [10]}, "frequency_bounds must be two ascending numbers"),
+    ],
+)
+def test_arguments_that_cannot_be_are_refused_before_anything_is_built(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        LitRetinaNet(**NETWORK, **arguments)
 
 
 def test_deepcopies_are_independent():

@@ -1,7 +1,8 @@
 import pytest
+import torch
 
 from lit_dense.errors import UsageError
-from lit_dense.optim import WarmupSchedule
+from lit_dense.optim import WarmupSchedule, build_optimizer
 
 
 def test_warm_up_rises_and_cosine_ends_at_nothing():
@@ -28,3 +29,29 @@ def test_a_run_without_end_has_no_cosine():
     with pytest.raises(UsageError, match=r"max_epochs or --trainer.max_steps, or take schedule='constant'"):
         WarmupSchedule(float("inf"), "cosine", 10, ())
     assert WarmupSchedule(float("inf"), "constant", 10, ())(20) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"name": "step"},
+            r"schedule must be one of cosine, multistep, constant, not 'step'\. Did you mean 'multistep'",
+        ),
+        ({"milestones": [8, 11]}, r"shares of the run in \(0, 1\), not \[8, 11\]: divide epochs by max_epochs"),
+        ({"milestones": (0.0,)}, "milestones must be shares"),
+        ({"milestones": (0.5, 1.0)}, "milestones must be shares"),
+        ({"warmup_steps": -1}, "warmup_steps must be at least 0, not -1"),
+    ],
+)
+def test_a_schedule_that_does_not_exist(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        WarmupSchedule(**{"total_steps": 100, "name": "multistep", "warmup_steps": 0, "milestones": (), **arguments})
+
+
+def test_an_optimizer_that_does_not_exist():
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(2))]}]
+    assert type(build_optimizer("sgd", groups, 0.1)) is torch.optim.SGD
+    assert type(build_optimizer("adamw", groups, 0.1)) is torch.optim.AdamW
+    with pytest.raises(UsageError, match=r"optimizer must be one of adamw, sgd, not 'SGD'\. Did you mean 'sgd'\?"):
+        build_optimizer("SGD", groups, 0.1)

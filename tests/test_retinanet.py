@@ -39,11 +39,17 @@ def test_frozen_stages_get_no_gradient():
         ({"backbone": "resnet51"}, r"Unknown backbone 'resnet51'\. Did you mean 'resnet50'\? Accepted: .*timm/NAME"),
         ({"backbone": "resnet18", "weights_backbone": "V7"}, "resnet18 has no weights 'V7': take one of IMAGENET1K_V1"),
         ({"backbone": "resnet18", "weights": "COCO_V1"}, "those of a whole detector: take backbone=retinanet_resnet50"),
-        ({"backbone": "retinanet_resnet50_fpn", "weights": "V9"}, "has no weights 'V9': take one of COCO_V1"),
-        ({"backbone": "retinanet_resnet50_fpn", "anchor_sizes": [[8]]}, "has anchors of its own"),
+        (
+            {"backbone": "retinanet_resnet50_fpn", "weights": "V9", "fpn_channels": 256},
+            "has no weights 'V9': take one of COCO_V1",
+        ),
         (
             {"backbone": "tiny", "anchor_sizes": [[8], [16]]},
             "anchor_sizes has 2 levels, but .* gives 3",
+        ),
+        (
+            {"backbone": "tiny", "anchor_sizes": [[8], [16, 20], [32]]},
+            r"anchor_sizes must have as many sizes for each level, .* not 1, 2, 1\.",
         ),
         ({"backbone": "tiny", "frozen_stages": 1}, "has no stages that can be frozen"),
         ({"backbone": "resnet18", "frozen_stages": 6}, "frozen_stages must be 0 to 5, not 6"),
@@ -54,6 +60,34 @@ def test_frozen_stages_get_no_gradient():
 def test_mistakes_are_explained(arguments, message):
     with pytest.raises(UsageError, match=message):
         build_retinanet(2, **{"fpn_channels": 16, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"anchor_sizes": [[8]]}, "has anchors, a pyramid and a head of its own: leave anchor_sizes out, or take"),
+        (
+            {"fpn_channels": 128, "head_convs": 2, "aspect_ratios": [1.0], "anchor_sizes": [[8]]},
+            "leave fpn_channels and head_convs and anchor_sizes and aspect_ratios out, or take backbone=resnet50",
+        ),
+        ({"frozen_stages": 3}, "without weights it is trained as a whole: leave frozen_stages out"),
+        ({"frozen_stages": 6, "weights": "COCO_V1"}, r"frozen_stages must be in \[0, 5\], not 6"),
+        ({"weights": "COCO_V1", "weights_backbone": "DEFAULT"}, "leave weights_backbone out"),
+        (
+            {"weights": "COCO_V1", "weights_backbone": "DEFAULT", "head_convs": 2},
+            "leave head_convs out, .*; weights='COCO_V1' are those of the backbone too: leave weights_backbone out",
+        ),
+    ],
+)
+def test_a_whole_detector_ignores_nothing_that_it_is_given(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        build_retinanet(2, "retinanet_resnet50_fpn", **arguments)
+
+
+def test_a_whole_detector_takes_defaults_that_are_written_out():
+    written = {"fpn_channels": 256, "head_convs": 4, "aspect_ratios": [0.5, 1.0, 2.0], "frozen_stages": 0}
+    model = build_retinanet(2, "retinanet_resnet50_fpn", **written)
+    assert all(p.requires_grad for p in model.parameters())
 
 
 @pytest.fixture(scope="module")

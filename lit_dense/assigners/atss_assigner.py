@@ -32,6 +32,7 @@ class ATSSAssigner(Assigner):
         """Index of the matched ground truth of each anchor; -1 background [K]."""
         if geometry is None:
             raise UsageError("atss: this detector does not tell the sizes of its levels.")
+        anchors, gt_boxes = anchors.float(), gt_boxes.float()  # half precision cannot tell centres apart
         cells = [height * width for height, width in geometry.level_sizes]
         per_cell = len(anchors) // sum(cells)
         matched = torch.full((len(anchors),), -1, device=anchors.device)

@@ -25,7 +25,7 @@ class CIoULoss(BoxLoss):
         # torchvision divides width by height: 0 / 0 is NaN, and the gradient of w / h at h = 0 is NaN too. A NaN
         # gradient comes through a mask put on the result, so flat boxes must not get there at all.
         flat = (_least_side(predicted) < LEAST_SIDE) | (_least_side(target) < LEAST_SIDE)
-        unit = predicted.new_tensor([0.0, 0.0, 1.0, 1.0])
+        unit = (torch.arange(4, device=predicted.device) > 1).to(predicted.dtype)  # the box 0 0 1 1
         solid = [torch.where(flat[:, None], unit, boxes) for boxes in (predicted, target)]
         return torch.where(
             flat,

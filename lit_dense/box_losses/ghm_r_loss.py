@@ -1,9 +1,11 @@
 """GHM-R as a part of a criterion."""
 
+from typing import get_args
+
 import torch
 from torch import Tensor
 
-from ..errors import check_range
+from ..errors import check_choice, check_range
 from ..functional.gradient_harmonized import HistogramUpdate, harmonize, norm_bins, norm_histogram
 from ..samples import DenseSamples
 from .base import BoxLoss
@@ -23,7 +25,7 @@ class GHMRLoss(BoxLoss):
         update: ``corrected``, ``paper`` or ``reference``, as in the classification loss ``ghm``.
 
     Raises:
-        UsageError: If an argument is out of range.
+        UsageError: If an argument is out of range, or there is no such update.
     """
 
     owns = frozenset({"box_normalizer"})
@@ -37,8 +39,8 @@ class GHMRLoss(BoxLoss):
         self.mu = check_range("ghm_r", "mu", mu, 1e-6)
         self.bins = int(check_range("ghm_r", "bins", bins, 1))
         self.momentum = check_range("ghm_r", "momentum", momentum, 0, 0.9999)
-        self.update = update
-        self.register_buffer("history", torch.zeros(bins, dtype=torch.float64))
+        self.update: HistogramUpdate = check_choice("ghm_r", "update", update, get_args(HistogramUpdate))
+        self.register_buffer("history", torch.zeros(self.bins, dtype=torch.float64))
         self.register_buffer("steps", torch.zeros(()))
 
     def forward(self, predicted: Tensor, target: Tensor, samples: DenseSamples) -> Tensor:

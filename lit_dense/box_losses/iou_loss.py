@@ -4,7 +4,7 @@ from typing import get_args
 
 from torch import Tensor
 
-from ..errors import UsageError
+from ..errors import check_choice
 from ..functional.iou import IoUForm, iou_loss
 from ..samples import DenseSamples
 from .base import BoxLoss
@@ -28,9 +28,7 @@ class IoULoss(BoxLoss):
 
     def __init__(self, form: IoUForm = "linear") -> None:
         super().__init__()
-        if form not in get_args(IoUForm):
-            raise UsageError(f"iou: form must be one of {', '.join(get_args(IoUForm))}, not {form!r}.")
-        self.form = form
+        self.form: IoUForm = check_choice("iou", "form", form, get_args(IoUForm))
 
     def forward(self, predicted: Tensor, target: Tensor, samples: DenseSamples) -> Tensor:
         """IoU loss of each positive [P]."""

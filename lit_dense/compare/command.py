@@ -8,7 +8,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from ..errors import UsageError
+from ..errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from .plan import Run
@@ -96,8 +96,6 @@ def read_words(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         if word.startswith(PASSED_ON) or (extra and not word.startswith("-") and "=" not in extra[-1]):
             extra.append(word)
         else:
-            from ..registry import nearest  # which imports torch, and help should not wait for that
-
             hint = nearest(word.split("=")[0], known)
             raise UsageError(f"compare: unknown word {word!r}.{hint} Words for every run begin with {_listed()}.")
     return options, extra

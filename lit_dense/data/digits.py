@@ -17,6 +17,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from ..errors import UsageError
+
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SIZE = 96  # of a picture, pixels
 ZIPF = 1.5  # a class's share is rank ** -ZIPF: the tenth class is 1 / 32 of the first
@@ -62,7 +64,7 @@ def write_digits(folder: Path, seed: int = 0, num_train: int = 3000, num_val: in
 
     Raises:
         FileExistsError: The folder holds something else.
-        ModuleNotFoundError: scikit-learn is not installed.
+        UsageError: scikit-learn is not installed.
     """
     train, val = _split(_load_digits(), np.random.default_rng(seed))
     folder = Path(folder)
@@ -80,8 +82,8 @@ def _load_digits() -> Digits:
     try:
         from sklearn.datasets import load_digits
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            'the demo data set is made from scikit-learn\'s digits: pip install "lit-dense[demo]"', name=error.name
+        raise UsageError(
+            'The demo data set is made from scikit-learn\'s digits: pip install "lit-dense[demo]"'
         ) from error
     bunch = load_digits()
     images = [Image.fromarray(np.pad(pixels / 16, 2).astype(np.float32)) for pixels in bunch.images]

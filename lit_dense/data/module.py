@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from ..errors import UsageError, check_range
+from ..errors import UsageError, check_choice, check_range
 from ..samplers import SAMPLERS, SamplerLike
 from ..samples import ClassCounts
 from .coco import Category, CocoData, Ints
@@ -21,6 +21,8 @@ from .samplers import EpochSampler, ResumableLoader
 from .sources import Source, SourceReader, check_known, demo_sources, find_sources, label_categories, read_images
 from .split import stratified_split
 from .transforms import compose, default_train_transforms
+
+Labels = Literal["contiguous", "category_id"]
 
 _STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
 _NEEDS = {
@@ -92,7 +94,7 @@ class CocoDataModule(LightningDataModule):
         pin_memory: bool = True,
         transforms: Sequence[v2.Transform] | None = None,
         sampler: SamplerLike | None = None,
-        labels: Literal["contiguous", "category_id"] = "contiguous",
+        labels: Labels = "contiguous",
         weight_key: str | None = None,
         strict: bool = False,
         seed: int = 0,
@@ -107,7 +109,7 @@ class CocoDataModule(LightningDataModule):
         self.num_workers = int(check_range(name, "num_workers", num_workers, 0))
         self.seed = int(check_range(name, "seed", seed, 0))
         self.pin_memory = pin_memory
-        self.labels = labels
+        self.labels: Labels = check_choice(name, "labels", labels, get_args(Labels))
         self.weight_key = weight_key
         self.strict = strict
         self.transforms = compose(default_train_transforms() if transforms is None else transforms)

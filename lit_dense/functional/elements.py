@@ -121,4 +121,6 @@ def _gradient_sums(slope: Tensor, own_slope: Tensor, labels: Tensor) -> Tensor:
     positive = slope.new_zeros(slope.shape[1]).index_add(0, column, torch.where(is_positive, own_slope, 0.0))
     others = torch.where(is_positive, slope.gather(1, column.unsqueeze(1)).squeeze(1), 0.0)
     own_as_no = slope.new_zeros(slope.shape[1]).index_add(0, column, others)
-    return torch.stack([positive, counted @ slope - own_as_no])
+    with torch.autocast(slope.device.type, enabled=False):  # which would have the product in half precision
+        all_as_no = counted @ slope
+    return torch.stack([positive, all_as_no - own_as_no])

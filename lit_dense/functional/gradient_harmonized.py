@@ -9,8 +9,10 @@ from torch import Tensor
 
 from .elements import Elements, ValueAndSlope, with_own
 from .one_pass import IGNORED, readable
-from .piecewise import Piecewise, compiles
+from .piecewise import Piecewise
 
+FUSED_BINS = 64
+"""Sums that a compiler makes at once."""
 HistogramUpdate = Literal["corrected", "paper", "reference"]
 
 
@@ -35,7 +37,7 @@ def classification_histogram(
     def of_piece(histogram: Callable[..., Tensor], piece: slice) -> Tensor:
         return histogram(logits[piece], labels[piece], bins, class_weights)
 
-    return torch.stack(list(_piece_histogram.over(logits, of_piece, compiles(logits)))).sum(0)
+    return torch.stack(list(_piece_histogram.over(logits, of_piece, _piece_histogram.compiles(logits)))).sum(0)
 
 
 @Piecewise
@@ -56,11 +58,14 @@ def norm_histogram(norms: Tensor, bins: int, counted: Tensor | None = None) -> T
         bins: How many parts; the last is closed.
         counted: Which of them to count, of a shape that broadcasts; all by default.
     """
+    if torch.compiler.is_compiling() and bins <= FUSED_BINS:
+        # one kernel with a sum for each bin, where adding to one place would queue
+        places = norm_bins(norms, bins, torch.int32)
+        inside = True if counted is None else counted
+        return torch.stack([((places == place) & inside).sum() for place in range(bins)]).double()
     index = norm_bins(norms, bins, torch.int64)
     if counted is not None:
         index.masked_fill_(~counted, bins)
-    if torch.compiler.is_compiling():  # one kernel with a sum for each bin, where adding to one place would queue
-        return torch.stack([(index == place).sum() for place in range(bins)]).double()
     index = index.flatten()
     # whole numbers are exact in any order, and adding them up needs no wait for a device, as bincount does
     found = torch.zeros(bins + 1, dtype=torch.int64, device=norms.device)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .piecewise import Piecewise, compiles
+from .piecewise import Piecewise
 
 IGNORED = -2
 LARGEST_LOGIT = 1e5  # beyond float16's largest number, so that only an infinite logit is changed
@@ -110,7 +110,7 @@ class _PerAnchor(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Tensor, labels: Tensor, targets: Tensor | None, formula: Formula, needs_grad: bool
     ) -> tuple[Tensor, Tensor | None]:
-        ctx.formula, ctx.compiled = formula, compiles(logits)
+        ctx.formula, ctx.compiled = formula, _rows.compiles(logits)
         # Half precision would round slopes before the loss scale is applied, and what is compiled has computed them
         # sooner than it has read them again: there they come in the backward pass.
         keep = needs_grad and logits.dtype.itemsize >= 4 and not ctx.compiled

@@ -12,6 +12,8 @@ from torch import Tensor
 
 WORTH_COMPILING = 2**20
 """Logits from which on a compiler's seconds come back: a few images of a small detector."""
+COMPILED_AT_MOST = 64
+"""Graphs of one function: for each loss with its settings, in training and in validation."""
 ALIGNED = 16
 """Rows that a piece is a multiple of, so that each begins where a kernel reads fastest."""
 
@@ -24,7 +26,7 @@ def compiled_formulas(wanted: bool = True) -> Iterator[None]:
     """Compile losses' formulas on any device, or on none, within this context.
 
     By default they are compiled for logits on a GPU that Triton writes kernels for, and there alone: on a processor
-    pieces that fit its cache are as fast. Numbers agree to 1e-5 of their size. ``TORCHDYNAMO_DISABLE=1`` in the
+    pieces that fit its cache are as fast. Numbers agree to 1e-5 of their size. ``TORCH_COMPILE_DISABLE=1`` in the
     environment turns compiling off for a whole run.
 
     Args:
@@ -42,6 +44,10 @@ def compiled_formulas(wanted: bool = True) -> Iterator[None]:
         _forced.reset(token)
 
 
+class NotCompiledError(Exception):
+    """PyTorch runs a function as it is although it was to be compiled: it was told to, or has compiled it too often."""
+
+
 class Piecewise:
     """A function of pieces of the logits, which is compiled when a device first gains from it.
 
@@ -56,15 +62,27 @@ class Piecewise:
         self._compiled: Callable[..., Any] | None = None
         self._works = True
 
+    def compiles(self, logits: Tensor) -> bool:
+        """Whether the function is to be compiled for these logits."""
+        if not self._works or torch.compiler.is_compiling():
+            return False
+        forced = _forced.get()
+        if forced is not None:
+            return forced and logits.numel() > 0
+        return logits.is_cuda and logits.numel() >= WORTH_COMPILING and find_spec("triton") is not None
+
     def over(self, logits: Tensor, call: Callable[[Callable[..., Any], slice], T], compiled: bool) -> Iterator[T]:
         """What comes of each piece, one after another.
 
         Args:
             logits: Scores [A, L].
             call: Calls the function that it is given for the anchors of a slice.
-            compiled: What :func:`compiles` said. Backward passes have threads of their own, which would not know.
+            compiled: What :meth:`compiles` said. Backward passes have threads of their own, which would not know.
         """
-        done = 0
+        if torch.compiler.is_compiling():  # somebody else does, all of the model
+            yield call(self._function, slice(None))
+            return
+        done, failure = 0, None
         if compiled and self._works:
             try:
                 for piece in pieces(logits, compiled=True):
@@ -73,33 +91,40 @@ class Piecewise:
                 return
             except torch.cuda.OutOfMemoryError:
                 raise
+            except NotCompiledError:
+                pass
             except Exception as error:  # a compiler raises anything; what is not its fault is raised again below
-                self._works = False
-                why = str(error).strip().split("\n")[0]
-                warnings.warn(f"Losses run without a compiler, slower but with the same numbers: {why}", stacklevel=2)
+                failure = error
         for piece in pieces(logits, start=done):
-            yield call(self._function, piece)
+            result = call(self._function, piece)
+            if failure is not None:
+                self._do_without(failure)
+                failure = None
+            yield result
 
     def _call_compiled(self, *args: Any) -> Any:
         if self._compiled is None:
-            self._compiled = torch.compile(self._function)
+            self._compiled = torch.compile(_only_compiled(self._function))
         for arg in args:
             if isinstance(arg, Tensor):  # else images of another size would be compiled for anew
                 torch._dynamo.maybe_mark_dynamic(arg, 0)
-        return self._compiled(*args)
+        limit = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"  # < 2.6
+        with torch._dynamo.config.patch({limit: COMPILED_AT_MOST}):
+            return self._compiled(*args)
+
+    def _do_without(self, failure: Exception) -> None:
+        self._works = False
+        why = str(failure).strip().split("\n")[0]
+        warnings.warn(f"Losses run without a compiler, slower but with the same numbers: {why}", stacklevel=4)
 
 
-def compiles(logits: Tensor) -> bool:
-    """Whether formulas of these logits are to be compiled."""
-    forced = _forced.get()
-    if forced is not None:
-        return forced and logits.numel() > 0
-    return (
-        logits.is_cuda
-        and logits.numel() >= WORTH_COMPILING
-        and find_spec("triton") is not None
-        and not torch._dynamo.config.disable
-    )
+def _only_compiled(function: Callable[..., T]) -> Callable[..., T]:
+    def run(*args: Any) -> T:
+        if not torch.compiler.is_compiling():
+            raise NotCompiledError
+        return function(*args)
+
+    return run
 
 
 def pieces(logits: Tensor, compiled: bool = False, start: int = 0) -> Iterator[slice]:

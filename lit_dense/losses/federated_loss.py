@@ -76,6 +76,6 @@ class FederatedLoss(DenseLoss):
         present = torch.zeros_like(counts).index_fill(0, samples.gt_labels, 1.0)
         # drawn on the CPU, where every process draws the same whatever its device
         generator = torch.Generator().manual_seed(hash((self.seed, samples.step)) % 2**63)
-        noise = torch.rand(len(counts), generator=generator).to(counts.device)
+        noise = torch.rand(len(counts), generator=generator).to(counts.device, non_blocking=True)
         chances = torch.where(counts > 0, counts**self.power, 0.0)
         return federated_classes(samples.reduce.sum(present) > 0, chances, noise, self.num_classes)

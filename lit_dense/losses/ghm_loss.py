@@ -1,9 +1,11 @@
 """GHM-C as a part of a criterion."""
 
+from typing import get_args
+
 import torch
 from torch import Tensor
 
-from ..errors import check_range
+from ..errors import check_choice, check_range
 from ..functional.elements import sum_over_classes
 from ..functional.gradient_harmonized import (
     HistogramUpdate,
@@ -30,7 +32,7 @@ class GHMLoss(DenseLoss):
             ``1 / (1 - momentum)`` times too large.
 
     Raises:
-        UsageError: If an argument is out of range.
+        UsageError: If an argument is out of range, or there is no such update.
     """
 
     owns = frozenset({"normalizer"})
@@ -42,8 +44,8 @@ class GHMLoss(DenseLoss):
         super().__init__()
         self.bins = int(check_range("ghm", "bins", bins, 1))
         self.momentum = check_range("ghm", "momentum", momentum, 0, 0.9999)
-        self.update = update
-        self.register_buffer("history", torch.zeros(bins, dtype=torch.float64))
+        self.update: HistogramUpdate = check_choice("ghm", "update", update, get_args(HistogramUpdate))
+        self.register_buffer("history", torch.zeros(self.bins, dtype=torch.float64))
         self.register_buffer("steps", torch.zeros(()))
 
     def forward(self, logits: Tensor, labels: Tensor, samples: DenseSamples) -> Tensor:

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from ..errors import UsageError
+
 GROUPS = ("rare", "common", "frequent")
 
 
@@ -13,14 +15,16 @@ def frequency_groups(class_images: Sequence[int], bounds: Sequence[int] = (10, 1
         bounds: Most images of a rare and of a common class.
 
     Raises:
-        ValueError: If the bounds are not two ascending numbers of at least 0.
+        UsageError: If the bounds are not two ascending numbers of at least 0.
 
     Example:
         >>> frequency_groups([3, 5000, 40])
         {'rare': [0], 'common': [2], 'frequent': [1]}
     """
     if len(bounds) != 2 or not 0 <= bounds[0] < bounds[1]:
-        raise ValueError(f"bounds must be two ascending numbers of images, such as (10, 100); got {tuple(bounds)}.")
+        raise UsageError(
+            f"frequency_bounds must be two ascending numbers of images, such as (10, 100), not {tuple(bounds)}."
+        )
     groups: dict[str, list[int]] = {group: [] for group in GROUPS}
     for label, images in enumerate(class_images):
         groups[GROUPS[(images > bounds[0]) + (images > bounds[1])]].append(label)

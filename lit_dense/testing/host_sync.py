@@ -24,7 +24,7 @@ READS = frozenset(
         "_unique2",
     }
 )
-METHODS = frozenset({torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.cpu})
+METHODS = frozenset({torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.cpu, torch.Tensor.new_tensor})
 FROM_NUMBERS = frozenset({torch.tensor, torch.as_tensor})
 
 
@@ -58,7 +58,8 @@ class _Methods(TorchFunctionMode):
         self, func: Any, types: Iterable[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        of_numbers = func in FROM_NUMBERS and kwargs.get("device") is not None and not isinstance(args[0], Tensor)
+        numbers = kwargs.get("data", args[0] if args else None)
+        of_numbers = func in FROM_NUMBERS and kwargs.get("device") is not None and not isinstance(numbers, Tensor)
         if func in METHODS or of_numbers:
             self.found.append(f"{func.__name__} at {place(traceback.extract_stack())}")
         return func(*args, **kwargs)

@@ -1,12 +1,12 @@
 """Cleanliness of candidates as a part of a criterion."""
 
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from ..assigners import TopNAssigner
-from ..errors import check_range
+from ..errors import check_choice, check_range
 from ..functional.cleanliness import CleanlinessForm, cleanliness_targets, cleanliness_weights
 from ..samples import DenseSamples
 from .base import LossValues, Weighter, Weights
@@ -28,7 +28,7 @@ class CleanlinessWeighter(Weighter):
         schedule: ``warmup_steps`` and ``fade_steps``, as every weighter has.
 
     Raises:
-        UsageError: If an argument is out of range.
+        UsageError: If an argument is out of range, or there is no such form.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class CleanlinessWeighter(Weighter):
         super().__init__(**schedule)
         self.alpha = check_range("cleanliness", "alpha", alpha, 0, 1)
         self.gamma = check_range("cleanliness", "gamma", gamma, 0)
-        self.form: CleanlinessForm = form
+        self.form: CleanlinessForm = check_choice("cleanliness", "form", form, get_args(CleanlinessForm))
         self.owns = frozenset({"soft_targets"})
         if check_range("cleanliness", "candidates", candidates, 0):
             self.assigner = TopNAssigner(candidates)

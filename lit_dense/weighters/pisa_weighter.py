@@ -108,7 +108,7 @@ class PISAWeighter(Weighter):
             boxes = samples.box_coder.decode_single(samples.deltas[rows].float(), samples.anchors[rows])
             groups = match_by_nms(boxes, found, self.nms_thresh)
             ranks = hierarchical_local_rank(torch.zeros_like(groups), groups, found)
-            number = ranks.new_tensor(max(1, len(ranks)))
+            number = ranks.new_full((), max(1, len(ranks)))
             least = rank_weights(number - 1, number, self.negative_gamma, self.negative_beta)
             weights.view_as(per_image)[image] = least
             weights[rows] = rank_weights(ranks, number, self.negative_gamma, self.negative_beta)

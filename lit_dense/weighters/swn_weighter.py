@@ -1,17 +1,19 @@
 """Sample weighting network as a part of a criterion."""
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import check_range
+from ..errors import check_choice, check_range
 from ..functional.sample_weighting import interpolate, loss_grid
 from ..samples import DenseSamples
 from .base import LossValues, Weighter, Weights
 
 WIDTHS = (1, 1, 1, 4)
 """Numbers in each feature: IoU, score, classification loss, box loss."""
+
+ClassificationWeight = Literal["mean", "anchor"]
 
 
 class SWNWeighter(Weighter):
@@ -31,7 +33,7 @@ class SWNWeighter(Weighter):
             of m; or ``anchor``, a weight for each anchor, as the paper describes.
         detach_features: Whether no gradient flows to the detector through IoU and score. The authors' code for
             RetinaNet lets it, that for two-stage detectors does not.
-        regularizer: Weight of the terms that keep weights from vanishing, over 0.
+        regularizer: Weight of the terms that keep weights from vanishing, at least 0; at 0 nothing does.
         limit: Largest size of m: weights lie between ``exp(-limit)`` and ``exp(limit)``.
         hidden: Width of the network's layers.
         lr: Learning rate of the network, which has a parameter group of its own.
@@ -39,12 +41,12 @@ class SWNWeighter(Weighter):
         schedule: ``warmup_steps`` and ``fade_steps``, as every weighter has.
 
     Raises:
-        UsageError: If an argument is out of range.
+        UsageError: If an argument is out of range or unknown.
     """
 
     def __init__(
         self,
-        classification: Literal["mean", "anchor"] = "mean",
+        classification: ClassificationWeight = "mean",
         detach_features: bool = True,
         regularizer: float = 0.5,
         limit: float = 2.0,
@@ -54,7 +56,8 @@ class SWNWeighter(Weighter):
         **schedule: Any,
     ) -> None:
         super().__init__(**schedule)
-        self.classification, self.detach_features = classification, detach_features
+        self.classification = check_choice("swn", "classification", classification, get_args(ClassificationWeight))
+        self.detach_features = detach_features
         self.regularizer = check_range("swn", "regularizer", regularizer, 0)
         self.limit = check_range("swn", "limit", limit, 0)
         self.lr, self.weight_decay = (

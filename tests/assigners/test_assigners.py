@@ -78,6 +78,13 @@ def test_atss(seed):
     assert ATSSAssigner(4)(anchors, boxes, GEOMETRY).tolist() == atss_in_python(anchors, boxes, 4)
 
 
+def test_atss_in_half_precision():
+    anchors, boxes = grid_anchors(), objects(6) // 1
+    expected = ATSSAssigner(4)(anchors, boxes, GEOMETRY)
+    for kind in (torch.bfloat16, torch.float64):
+        assert torch.equal(ATSSAssigner(4)(anchors.to(kind), boxes.to(kind), GEOMETRY), expected)
+
+
 def test_atss_needs_levels():
     with pytest.raises(UsageError, match="does not tell the sizes of its levels"):
         ATSSAssigner()(grid_anchors(), objects(1), None)

@@ -203,10 +203,16 @@ def test_deltas_small_and_large_are_finite(loss, difference):
         ("balanced_l1", {"alpha": 0.01}, "gamma must be in"),
         ("balanced_l1", {"beta": 0.0}, "beta must be at least"),
         ("eiou", {"gamma": -1.0}, "gamma must be at least"),
+        ("ghm_r", {"update": "papr"}, "ghm_r: update must be one of corrected, paper, reference, not 'papr'. Did you"),
         ("iou", {"form": "cubic"}, "form must be one of linear, log, square"),
+        ("iou", {"form": "squared"}, "not 'squared'. Did you mean 'square'"),
         ("smooth_l1", {"beta": -1.0}, "beta must be at least"),
     ],
 )
 def test_arguments_out_of_range_are_refused(name, args, words):
     with pytest.raises(UsageError, match=words):
         BOX_LOSSES.build({"class_path": name, "init_args": args})
+
+
+def test_a_whole_number_may_be_a_float():
+    assert BOX_LOSSES.build({"class_path": "ghm_r", "init_args": {"bins": 20.0}}).history.shape == (20,)

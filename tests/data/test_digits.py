@@ -7,6 +7,7 @@ from PIL import Image
 
 from lit_dense.data import digits
 from lit_dense.data.digits import SIZE, write_digits
+from lit_dense.errors import UsageError
 
 
 def read(folder, part):
@@ -151,6 +152,6 @@ def test_a_missing_scikit_learn_is_named(tmp_path, monkeypatch):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without_sklearn)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install \"lit-dense\[demo\]\""):
+    with pytest.raises(UsageError, match=r"pip install \"lit-dense\[demo\]\""):
         write_digits(tmp_path / "digits")
     assert not any(tmp_path.iterdir())

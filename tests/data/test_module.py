@@ -186,6 +186,8 @@ def test_one_image_cannot_be_split(folder):
         ({"val_split": 1.0}, r"val_split must be in \[0, 0.99\]"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"seed": -1}, "seed must be at least 0"),
+        ({"labels": "ids"}, "labels must be one of contiguous, category_id, not 'ids'"),
+        ({"labels": "category_ids"}, "Did you mean 'category_id'"),
         ({"demo": True, "train_annotations": "a.json"}, "demo=True uses its own images"),
         ({"demo": True, "val_split": 0.1}, "leave out val_split"),
     ],

@@ -1,16 +1,18 @@
 """Compiled formulas: the same numbers, one kernel's worth of graph, and a way back where no compiler works."""
 
+import contextlib
 import functools
 import shutil
 import warnings
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
 
 from lit_dense.functional import focal_loss, gradient_harmonized, one_pass, per_anchor, piecewise
+from lit_dense.functional.gradient_harmonized import classification_histogram
 from lit_dense.functional.one_pass import Rows
-from lit_dense.functional.piecewise import Piecewise, compiled_formulas, compiles, pieces
+from lit_dense.functional.piecewise import Piecewise, compiled_formulas, pieces
 from lit_dense.losses import LOSSES
 from tests.functional.numpy_losses import random_anchors
 from tests.losses.test_losses import ready
@@ -74,7 +76,8 @@ def test_every_loss_has_the_same_numbers_and_is_compiled_once(name, dtype, trace
 def test_training_and_validation_take_turns_without_compiling_anew(traced):
     logits, labels, _ = random_anchors(0)
     seen = []
-    with compiled_formulas():
+    with compiled_formulas(), warnings.catch_warnings():
+        warnings.simplefilter("error")
         for _ in range(3):
             focal_loss(logits.clone().requires_grad_(), labels).sum().backward()
             with torch.inference_mode():
@@ -82,7 +85,7 @@ def test_training_and_validation_take_turns_without_compiling_anew(traced):
             with torch.no_grad():
                 focal_loss(logits[:5], labels[:5])
             seen.append(graphs())
-    assert seen[0] == seen[-1]
+    assert seen[0] == seen[-1] > 0
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
@@ -116,14 +119,55 @@ def test_a_compiler_that_fails_is_told_of_once_and_done_without(monkeypatch):
     ]
 
 
-def test_a_fault_of_a_formula_is_its_own(traced):
+def test_a_fault_of_a_formula_is_its_own_and_no_reason_to_do_without_a_compiler(traced):
     def wrong(x, labels, targets):
         return Rows(x @ x, x)
 
     with compiled_formulas(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", UserWarning)
         with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
             per_anchor(torch.zeros(3, 2), torch.full((3,), -1), wrong)
+        assert one_pass._rows.compiles(torch.zeros(3, 2))
+
+
+@pytest.mark.parametrize("why", ["told to", "too often"])
+def test_where_pytorch_does_not_compile_pieces_are_small(why, traced, monkeypatch):
+    if why == "too often":
+        monkeypatch.setattr(piecewise, "COMPILED_AT_MOST", 1)
+    told = torch.compiler.set_stance("force_eager") if why == "told to" else contextlib.nullcontext()
+    sizes = []
+    monkeypatch.setattr(piecewise, "pieces", lambda *args, **kwargs: sizes.append(kwargs) or pieces(*args, **kwargs))
+    logits, labels, _ = random_anchors(0)
+    with told, compiled_formulas(), warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        for gamma in (0.0, 1.0, 2.0):
+            got = focal_loss(logits, labels, gamma=gamma)
+            with compiled_formulas(False):
+                torch.testing.assert_close(got, focal_loss(logits, labels, gamma=gamma))
+    assert {"start": 0} in sizes
+
+
+@pytest.mark.parametrize("function", [focal_loss, classification_histogram], ids=lambda f: f.__name__)
+def test_a_model_that_is_compiled_as_a_whole_takes_the_formulas_in(function):
+    logits, labels, _ = random_anchors(0)
+    expected = function(logits, labels)
+    with compiled_formulas():
+        whole = torch.compile(function, backend="aot_eager", fullgraph=True)
+        torch.testing.assert_close(whole(logits, labels), expected)
+
+
+def test_several_compiled_pieces(traced, monkeypatch):
+    monkeypatch.setattr(
+        piecewise,
+        "pieces",
+        lambda logits, compiled=False, start=0: (slice(i, i + 16) for i in range(start, len(logits), 16)),
+    )
+    samples, loss = samples_of((3, 0, 4)), ready("focal")
+    for dtype in (torch.float32, torch.bfloat16):
+        expected = values_and_gradient(loss, samples, dtype)
+        with compiled_formulas():
+            torch.testing.assert_close(values_and_gradient(loss, samples, dtype), expected)
+    assert graphs() > 0
 
 
 def test_running_out_of_memory_is_no_fault_of_the_compiler(monkeypatch):
@@ -137,10 +181,11 @@ def test_running_out_of_memory_is_no_fault_of_the_compiler(monkeypatch):
 
 
 def test_nothing_is_compiled_on_a_processor_or_without_anchors():
-    assert not compiles(torch.zeros(2000, 1000))
+    function = Piecewise(lambda logits: logits.sum())
+    assert not function.compiles(torch.zeros(2000, 1000))
     with compiled_formulas():
-        assert not compiles(torch.zeros(0, 3))
-        assert compiles(torch.zeros(1, 3))
+        assert not function.compiles(torch.zeros(0, 3))
+        assert function.compiles(torch.zeros(1, 3))
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (1, 0), (5000, 1203), (70, 2**20)])
@@ -158,15 +203,14 @@ def test_a_gpu_compiles_by_itself_and_has_the_numbers_of_the_processor(name, dty
     monkeypatch.setattr(piecewise, "WORTH_COMPILING", 1)
     forget_functions(monkeypatch)
     samples, loss = samples_of((3, 0, 4), loss=name), ready(name)
-    on_gpu = replace(samples, **{k: v.cuda() for k, v in vars(samples).items() if isinstance(v, torch.Tensor)})
+    tensors = {field.name: getattr(samples, field.name) for field in fields(samples)}
+    on_gpu = replace(samples, **{name: t.cuda() for name, t in tensors.items() if isinstance(t, torch.Tensor)})
     rtol = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}[dtype]
-    if name != "federated":  # whose draw is another on each device
-        expected = values_and_gradient(loss, samples, dtype)
+    expected = values_and_gradient(loss, samples, dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
         got = values_and_gradient(loss.cuda(), on_gpu, dtype)
-        assert graphs() >= 2
-        torch.testing.assert_close([t.cpu() for t in got], list(expected), rtol=rtol, atol=1e-5)
-    torch.manual_seed(0)
-    compiled = values_and_gradient(loss.cuda(), on_gpu, dtype)
-    torch.manual_seed(0)
+    assert graphs() >= 2
+    torch.testing.assert_close([t.cpu() for t in got], list(expected), rtol=rtol, atol=1e-5)
     with compiled_formulas(False):
-        torch.testing.assert_close(compiled, values_and_gradient(loss, on_gpu, dtype), rtol=rtol, atol=1e-5)
+        torch.testing.assert_close(got, values_and_gradient(loss, on_gpu, dtype), rtol=rtol, atol=1e-5)

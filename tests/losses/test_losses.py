@@ -67,6 +67,14 @@ def test_arguments_out_of_range_are_named():
         LOSSES.build({"class_path": "federated", "init_args": {"loss": "softmax"}})
     with pytest.raises(UsageError, match=r"eql: frequencies must be numbers of at least 0, not -1.0 \(class 1\)"):
         LOSSES.build({"class_path": "eql", "init_args": {"frequencies": [1, -1]}})
+    with pytest.raises(
+        UsageError, match=r"ghm: update must be one of corrected, paper, reference, not 'papr'\. Did you"
+    ):
+        LOSSES.build({"class_path": "ghm", "init_args": {"update": "papr"}})
+
+
+def test_a_whole_number_may_be_a_float():
+    assert LOSSES.build({"class_path": "ghm", "init_args": {"bins": 20.0}}).history.shape == (20,)
 
 
 @pytest.mark.parametrize(

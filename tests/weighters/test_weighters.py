@@ -211,3 +211,19 @@ def test_swn_worked_value():
     assert (answer.box * boxes).sum().item() == pytest.approx(0.723870, abs=1e-5)
     assert answer.extra["swn_classification"].item() == pytest.approx(0.3, abs=1e-6)
     assert answer.extra["swn_box"].item() == pytest.approx(0.05, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "words"),
+    [
+        (
+            "cleanliness",
+            {"form": "papr"},
+            "cleanliness: form must be one of reference, paper, not 'papr'. Did you mean",
+        ),
+        ("swn", {"classification": "anchors"}, "swn: classification must be one of mean, anchor, not 'anchors'. Did"),
+    ],
+)
+def test_unknown_words_are_refused(name, args, words):
+    with pytest.raises(UsageError, match=words):
+        WEIGHTERS.build({"class_path": name, "init_args": args})
