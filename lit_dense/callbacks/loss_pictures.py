@@ -44,7 +44,7 @@ class LossPictures(ShownSteps):
     ``loss_pictures/easy_gradient`` and ``loss_pictures/hard_gradient``, the share of the gradient that elements of norm
     below .1 and from .9 on have. What cannot be told, as of a batch without loss, is left out.
 
-    Everything is summed over the processes, in one collective in a step that is shown, also on one that computed no
+    Everything is summed over the processes, gathered once in a step that is shown, also on one that computed no
     loss or holds images without objects. Training is not changed by it. Weights are taken for constants, and the terms
     that weighters add, the box loss and ignored anchors are not counted. It works with LitRetinaNet, and with any
     module that ``SwapLoss`` or ``patch`` gave a loss.
