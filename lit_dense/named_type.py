@@ -99,7 +99,7 @@ def _reading() -> bool:
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        if "serialize" in frame.f_locals:
+        if "serialize" in frame.f_locals and str(frame.f_globals.get("__name__")).startswith("jsonargparse"):
             return not frame.f_locals["serialize"]
         frame = frame.f_back
     return False

@@ -50,11 +50,6 @@ class Spread:
         """The largest."""
         return max(self.values)
 
-    @property
-    def deviation(self) -> float | None:
-        """Standard deviation over the seeds; None of one seed."""
-        return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else None
-
 
 @dataclass(frozen=True)
 class Difference:
@@ -73,13 +68,6 @@ class Difference:
     high: float
     per_seed: tuple[float, ...]
     verdict: Verdict
-
-    @property
-    def error(self) -> float | None:
-        """Standard error of the mean over seeds; None of one seed."""
-        if len(self.per_seed) < 2:
-            return None
-        return float(np.std(self.per_seed, ddof=1) / np.sqrt(len(self.per_seed)))
 
 
 def draw_counts(num_images: int, samples: int = RESAMPLES, seed: int = 0) -> Array:
