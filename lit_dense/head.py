@@ -154,8 +154,9 @@ def patch(
         box_loss_weight,
         class_counts,
     )
+    _prepare(detector, criterion)
+    criterion.check_ready()  # before anything is changed
     adopt(detector, criterion)
-    criterion.check_ready()
     if prior is not None:
         set_prior(detector, criterion.loss, prior)
     return criterion
@@ -189,6 +190,16 @@ def adopt(detector: RetinaNet, criterion: Criterion) -> None:
     Raises:
         UsageError: If the head has too few columns for the loss.
     """
+    _prepare(detector, criterion)
+    unpatch(detector)
+    head = DenseHead(detector.head, criterion, detector.box_coder)
+    detector.anchor_generator.register_forward_pre_hook(head.note_geometry)
+    detector.head = head
+    take_over(detector)
+
+
+def _prepare(detector: RetinaNet, criterion: Criterion) -> None:
+    """Tell a criterion how many classes the detector has, if its head has columns enough."""
     columns, extra = detector.head.classification_head.num_classes, criterion.loss.extra_logits
     if columns <= extra:
         raise UsageError(
@@ -196,11 +207,6 @@ def adopt(detector: RetinaNet, criterion: Criterion) -> None:
             f"{columns}: build the model with num_classes={columns + extra}."
         )
     criterion.prepare(columns - extra)
-    unpatch(detector)
-    head = DenseHead(detector.head, criterion, detector.box_coder)
-    detector.anchor_generator.register_forward_pre_hook(head.note_geometry)
-    detector.head = head
-    take_over(detector)
 
 
 def set_prior(detector: RetinaNet, loss: DenseLoss, prior: float) -> None:

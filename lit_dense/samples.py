@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from .class_counts import ClassCounts as ClassCounts
+from .class_counts import ClassCounts
 from .errors import UsageError
 from .functional.iou import paired_iou
+from .functional.one_pass import IGNORED as IGNORED
 from .reduce import Reduce
 
 NEGATIVE = -1
-IGNORED = -2
 
 
 class BoxCoder(Protocol):

@@ -120,6 +120,14 @@ def test_levels_and_padding_are_known():
     assert torch.equal(samples.pos_image_idxs, samples.image_idxs[samples.positives])
 
 
+def test_what_cannot_be_trained_changes_nothing():
+    model = small_retinanet()
+    with pytest.raises(UsageError, match="class_counts|class counts|image_counts"):
+        patch(model, "eql")
+    assert not isinstance(model.head, DenseHead)
+    assert "compute_loss" not in vars(model)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("box_loss", ["l1", "giou"])
 def test_losses_on_a_gpu_are_those_of_the_cpu(box_loss):

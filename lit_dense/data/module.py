@@ -11,9 +11,9 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
+from ..class_counts import ClassCounts
 from ..errors import UsageError, check_choice, check_range
 from ..samplers import SAMPLERS, SamplerLike
-from ..samples import ClassCounts
 from .coco import Category, CocoData, Ints
 from .dataset import CocoDataset, collate, collate_images
 from .problems import Problems
