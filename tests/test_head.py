@@ -122,7 +122,7 @@ def test_levels_and_padding_are_known():
 
 def test_what_cannot_be_trained_changes_nothing():
     model = small_retinanet()
-    with pytest.raises(UsageError, match="class_counts|class counts|image_counts"):
+    with pytest.raises(UsageError, match=r"eql.*counts"):
         patch(model, "eql")
     assert not isinstance(model.head, DenseHead)
     assert "compute_loss" not in vars(model)
