@@ -1,6 +1,9 @@
 """The examples run, and do what they say."""
 
 import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,9 +53,9 @@ def test_own_cli_takes_its_own_loss(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_ddp_script(tmp_path):
-    import subprocess
-
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # also of an environment not active
     arguments = ["--trainer.max_steps=2", "--trainer.limit_val_batches=1", f"--trainer.default_root_dir={tmp_path}"]
-    done = subprocess.run(["bash", EXAMPLES / "ddp.sh", *arguments], capture_output=True, text=True, check=False)
+    command = ["bash", EXAMPLES / "ddp.sh", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PATH": path})
     assert done.returncode == 0, done.stderr
     assert "MEMBER: 2/2" in done.stderr
