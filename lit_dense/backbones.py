@@ -1,10 +1,13 @@
 """Builds backbones with a feature pyramid from names."""
 
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.hub import get_dir
 from torchvision import models
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
@@ -67,7 +70,8 @@ def _torchvision_body(name: str, weights: str | None) -> nn.Module:
     if weights is not None and weights not in enum.__members__:
         raise UsageError(f"{name} has no weights {weights!r}: take one of {', '.join(enum.__members__)}.")
     norm: Any = FrozenBatchNorm2d if weights else nn.BatchNorm2d
-    model: nn.Module = models.get_model(name, weights=weights, norm_layer=norm)
+    with downloads(f"{name}'s weights {weights}"):
+        model: nn.Module = models.get_model(name, weights=weights, norm_layer=norm)
     if isinstance(features := getattr(model, "features", None), nn.Module):
         return features
     return nn.Sequential(OrderedDict((n, m) for n, m in model.named_children() if n not in ("avgpool", "fc")))
@@ -128,7 +132,8 @@ def _timm_backbone(name: str, weights: str | None, fpn_channels: int) -> nn.Modu
     if [strides[i] for i in wanted] != list(STRIDES[2:]):
         raise UsageError(f"{name} has features of strides {strides}; strides 8, 16 and 32 are needed.")
     _check_features(untrained, name, wanted, [channels[i] for i in wanted])
-    body: nn.Module = timm.create_model(model, pretrained=bool(weights), features_only=True, out_indices=wanted)
+    with downloads(f"{name}'s weights {weights}"):
+        body: nn.Module = timm.create_model(model, pretrained=bool(weights), features_only=True, out_indices=wanted)
     layers: Any = timm.layers
     body = layers.freeze_batch_norm_2d(body) if weights else body
     return _TimmPyramid(body, [channels[i] for i in wanted], fpn_channels)
@@ -168,3 +173,15 @@ def _check_features(body: nn.Module, name: str, wanted: list[int], channels: lis
             f"The backbone {name} cannot be used, {problem.rstrip('.')}. Images of all sizes pass through a detector: "
             "take a convolutional model, such as timm/resnet50, timm/convnext_tiny or timm/mobilenetv3_large_100."
         )
+
+
+@contextmanager
+def downloads(what: str) -> Iterator[None]:
+    """Say in one line that weights cannot be had, and where their file may be put by hand."""
+    try:
+        yield
+    except OSError as error:  # of the network, or of a folder that cannot be written
+        raise UsageError(
+            f"{what} cannot be downloaded: {error}. Without a network put the file into {get_dir()}/checkpoints "
+            "(TORCH_HOME chooses another folder)."
+        ) from error

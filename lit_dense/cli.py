@@ -45,7 +45,7 @@ def main(args: Sequence[str] | None = None) -> None:
         from .lightning_cli import run
 
         run(words)
-    except (ValueError, NonFiniteLossError) as error:
+    except Exception as error:
         message = _for_people(error)
         if message is None:
             raise
@@ -54,8 +54,13 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _for_people(error: BaseException | None) -> str | None:
-    """The message of the error that is meant for the user; jsonargparse wraps one of an optional part in its own."""
+    """The message of the error that is meant for the user; jsonargparse wraps one of an optional part in its own.
+
+    Lightning's own errors of that kind, such as a GPU that is not there, are known by name: it may not be imported.
+    """
     while error is not None and not isinstance(error, UsageError | NonFiniteLossError):
+        if type(error).__name__ == "MisconfigurationException":
+            break
         error = error.__cause__
     return None if error is None else str(error)
 

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import yaml
@@ -71,6 +72,14 @@ class LitDenseCLI(LightningCLI):
         super().parse_arguments(parser, args)
         self._words: list[str] = sys.argv[1:] if args is None else list(args)
         self._asked = self.config[self.config["subcommand"]].get("model").clone()
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning's; a file that is no checkpoint is said to be none."""
+        try:
+            super()._parse_ckpt_path()
+        except (RuntimeError, EOFError, UnpicklingError) as error:
+            path = self.config[self.config.subcommand].ckpt_path
+            raise UsageError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
 
     def before_instantiate_classes(self) -> None:
         """Keep ``check`` from building a network, and settle what command and checkpoint say."""

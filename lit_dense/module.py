@@ -277,6 +277,15 @@ class LitRetinaNet(LightningModule):
                 "images and epochs: set --model.weights_backbone=DEFAULT to start from pretrained ones."
             )
 
+    def on_train_start(self) -> None:
+        """Warn where a checkpoint of a finished run is to be continued."""
+        rates = [group["lr"] for optimizer in self.trainer.optimizers for group in optimizer.param_groups]
+        if self.global_step and rates and not any(rates):
+            rank_zero_warn(
+                "The checkpoint's schedule has ended, and the learning rate stays 0: nothing will be learnt. Start a "
+                "new run from its weights instead, with LitRetinaNet.load_from_checkpoint(path) in Python."
+            )
+
     def on_train_epoch_start(self) -> None:
         """Tell the criterion which epoch it is."""
         self.criterion.epoch = self.current_epoch

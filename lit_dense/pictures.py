@@ -33,11 +33,13 @@ def draw_boxes(
     draw = ImageDraw.Draw(picture)
     font = ImageFont.load_default(size=max(12, min(picture.size) // 36))
     captions: list[tuple[str, Rectangle, str]] = []
-    for index, (box, label) in enumerate(zip((boxes.cpu() * factor).tolist(), labels.tolist(), strict=True)):
-        colour = COLOURS[label % len(COLOURS)]
-        draw.rectangle(box, outline=colour, width=max(2, min(picture.size) // 240))
+    found = list(zip((boxes.cpu() * factor).tolist(), labels.tolist(), strict=True))
+    for box, label in reversed(found):  # the best come first, and lie on top
+        draw.rectangle(box, outline=COLOURS[label % len(COLOURS)], width=max(2, min(picture.size) // 240))
+    for index, (box, label) in enumerate(found):
         name = names[label] if label < len(names) else str(label)
-        captions.append((name if scores is None else f"{name} {scores[index]:.2f}", tuple(box), colour))
+        caption = name if scores is None else f"{name} {scores[index]:.2f}"
+        captions.append((caption, tuple(box), COLOURS[label % len(COLOURS)]))
     _write_captions(draw, font, captions, picture.size)
     return picture
 

@@ -11,7 +11,7 @@ from torchvision.models.detection import RetinaNet, retinanet_resnet50_fpn, reti
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetClassificationHead, RetinaNetHead
 
-from .backbones import build_backbone
+from .backbones import build_backbone, downloads
 from .errors import UsageError, check_range
 from .head import DenseHead
 
@@ -158,15 +158,17 @@ def _whole_detector(
     """One of torchvision's detectors; where its weights have other classes, the classifier starts anew."""
     trainable = None if frozen_stages is None else 5 - frozen_stages
     if weights is None:
-        model: RetinaNet = DETECTORS[name](
-            weights=None,
-            weights_backbone=weights_backbone and _weights_enum("resnet50", weights_backbone),
-            num_classes=num_classes,
-            trainable_backbone_layers=trainable if weights_backbone else None,
-            **options,
-        )
+        with downloads(f"resnet50's weights {weights_backbone}"):
+            model: RetinaNet = DETECTORS[name](
+                weights=None,
+                weights_backbone=weights_backbone and _weights_enum("resnet50", weights_backbone),
+                num_classes=num_classes,
+                trainable_backbone_layers=trainable if weights_backbone else None,
+                **options,
+            )
         return model
-    model = DETECTORS[name](weights=_weights_enum(name, weights), trainable_backbone_layers=trainable, **options)
+    with downloads(f"{name}'s weights {weights}"):
+        model = DETECTORS[name](weights=_weights_enum(name, weights), trainable_backbone_layers=trainable, **options)
     classifier = model.head.classification_head
     if classifier.num_classes != num_classes or not keep_classifier:
         old = classifier.cls_logits

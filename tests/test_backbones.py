@@ -1,10 +1,12 @@
 import sys
+from urllib.error import URLError
 
 import pytest
 import timm
 import torch
 from torch import nn
 
+from lit_dense import LitRetinaNet
 from lit_dense.backbones import build_backbone
 from lit_dense.errors import UsageError
 
@@ -112,3 +114,16 @@ def test_a_missing_timm_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(UsageError, match=r'needs timm: pip install "lit-dense\[timm\]"'):
         build_backbone("timm/resnet18", None, None, 16)
+
+
+def test_weights_that_cannot_be_downloaded_are_said_in_one_line(monkeypatch):
+    def offline(*args, **kwargs):
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
+    for options in ({"backbone": "resnet18", "weights_backbone": "DEFAULT"}, {"backbone": "retinanet_resnet50_fpn"}):
+        weights = {} if "weights_backbone" in options else {"weights": "COCO_V1"}
+        with pytest.raises(
+            UsageError, match=r"cannot be downloaded: .*Name or service.*put the file into .*checkpoints"
+        ):
+            LitRetinaNet(num_classes=2, **options, **weights).configure_model()

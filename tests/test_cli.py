@@ -313,6 +313,27 @@ def test_a_configuration_file_wins_over_the_checkpoint_too(config, tmp_path, rec
     assert unsaid.hparams.nms_thresh == 0.6
 
 
+def test_what_lightning_refuses_and_what_is_no_checkpoint_end_in_one_line(config, tmp_path, capsys):
+    broken = tmp_path / "broken.ckpt"
+    broken.write_bytes(b"PK not really")
+    for words, said in (
+        (["fit", f"--config={config}", "--trainer.fast_dev_run=-2"], "lit-dense: fast_dev_run=-2"),
+        (["validate", f"--config={config}", f"--ckpt_path={broken}"], "broken.ckpt cannot be read as a checkpoint"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(words)
+        assert stop.value.code == 1
+        assert said in capsys.readouterr().err
+
+
+def test_a_finished_run_is_not_continued_without_a_word(config, recwarn):
+    words = ["fit", f"--config={config}", "--model.schedule=cosine", "--trainer.max_steps=-1"]
+    done = run([*words, "--trainer.max_epochs=20"]).trainer.checkpoint_callback.best_model_path
+    assert not any("schedule has ended" in str(w.message) for w in recwarn)
+    run([*words, "--trainer.max_epochs=21", f"--ckpt_path={done}"])
+    assert any("schedule has ended" in str(w.message) for w in recwarn)
+
+
 def test_a_missing_checkpoint_is_named(config, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["test", f"--config={config}", "--ckpt_path=nowhere.ckpt"])

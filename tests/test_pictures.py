@@ -17,6 +17,13 @@ def test_boxes_are_drawn_where_they_are():
     assert 40 < top < 80  # the caption lies above the box
 
 
+def test_the_best_of_equal_boxes_lies_on_top():
+    image, boxes = torch.zeros(3, 200, 200, dtype=torch.uint8), torch.tensor([[50.0, 50, 150, 150]]).repeat(2, 1)
+    drawn = draw_boxes(image, boxes, torch.tensor([0, 1]), ["best", "second"], torch.tensor([0.9, 0.4]), side=200)
+    alone = draw_boxes(image, boxes[:1], torch.tensor([0]), ["best"], torch.tensor([0.9]), side=200)
+    assert drawn.getpixel((50, 100)) == alone.getpixel((50, 100)) != (0, 0, 0)
+
+
 def test_captions_hide_nothing_of_each_other():
     image = torch.zeros(3, 200, 200, dtype=torch.uint8)
     boxes = torch.tensor([[50.0, 50, 150, 150]]).repeat(8, 1)

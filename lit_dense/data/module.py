@@ -204,6 +204,8 @@ class CocoDataModule(LightningDataModule):
             else:
                 found[split] = self._reader.split(self.sources[split], problems)
         usable = {split: data for split, data in found.items() if data is not None}
+        if "train" in usable and not len(usable["train"].boxes):
+            problems.add(usable["train"].path, "no boxes, so there is nothing to train on")
         if found.keys() - {"predict"}:
             categories = self._read_categories(problems)
             if "test" in usable:
@@ -221,7 +223,9 @@ class CocoDataModule(LightningDataModule):
     def _splits(self, stage: str) -> list[str]:
         wanted = _STAGES.get(stage, (self._predict_split,))
         if wanted[0] not in self.available:
-            raise UsageError(f"The data module needs {_NEEDS[stage]} to {stage}.")
+            verb = getattr(stage, "value", stage)  # Lightning's word for it, or its enum
+            hint = " To measure on the validation set, validate." if verb == "test" and "val" in self.available else ""
+            raise UsageError(f"The data module needs {_NEEDS[stage]} to {verb}.{hint}")
         return [split for split in wanted if split in self.available]
 
     @property

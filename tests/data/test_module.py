@@ -3,6 +3,7 @@ import warnings
 
 import pytest
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from PIL import Image
 from torchvision.transforms import v2
 
@@ -209,6 +210,20 @@ def test_arguments_that_do_not_go_together(options, told):
 def test_stages_without_data(stage, told):
     with pytest.raises(UsageError, match=told):
         CocoDataModule().setup(stage)
+
+
+def test_the_verb_is_said_as_it_is_typed_and_what_there_is_instead(folder):
+    told = r"needs test_annotations to test\. To measure on the validation set, validate\."
+    with pytest.raises(UsageError, match=told):
+        make(folder, "train", "val").setup(TrainerFn.TESTING)
+
+
+def test_training_data_without_a_box(folder):
+    write_json(folder / "train.json", [image_entry(1)], [])
+    data = make(folder, "train", "val")
+    with pytest.raises(DataError, match=r"no boxes, so there is nothing to train on"):
+        data.setup("fit")
+    data.setup("validate")
 
 
 def test_a_loader_before_setup(folder):

@@ -104,8 +104,9 @@ def test_many_classes_leave_out_the_middle(tmp_path):
 def test_no_boxes_at_all(folder):
     write_json(folder / "train.json", [image_entry(1)], [])
     report = check(make(folder))
-    assert report.ok
+    assert not report.ok
     assert "train: 1 images, 0 boxes" in report.text
+    assert "no boxes, so there is nothing to train on" in report.text
 
 
 def test_images_to_predict_on(folder):
