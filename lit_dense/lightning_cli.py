@@ -79,7 +79,8 @@ class LitDenseCLI(LightningCLI):
             super()._parse_ckpt_path()
         except (RuntimeError, EOFError, UnpicklingError) as error:
             path = self.config[self.config.subcommand].ckpt_path
-            raise UsageError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
+            why = str(error).strip().split("\n")[0]
+            raise UsageError(f"{path} cannot be read as a checkpoint: {why or type(error).__name__}") from error
 
     def before_instantiate_classes(self) -> None:
         """Keep ``check`` from building a network, and settle what command and checkpoint say."""

@@ -34,7 +34,7 @@ class ImageNormalizer(Normalizer):
 
     def forward(self, samples: DenseSamples) -> Tensor:
         """The divisor of each image [B]."""
-        num_images = samples.reduce.sum(torch.full((), float(samples.num_images), device=samples.anchors.device))
+        num_images = samples.reduce.sum_number(samples.num_images, samples.anchors.device)
         return samples.pos_per_image.clamp(min=1) * num_images / samples.reduce.world_size
 
 
@@ -90,7 +90,7 @@ class NoNormalizer(Normalizer):
 
 def _positives(samples: DenseSamples) -> Tensor:
     """Positives of all processes."""
-    return samples.reduce.sum(torch.full((), float(len(samples.positives)), device=samples.anchors.device))
+    return samples.reduce.sum_number(len(samples.positives), samples.anchors.device)
 
 
 def _share(divisor: Tensor, samples: DenseSamples) -> Tensor:

@@ -55,6 +55,10 @@ class Reduce:
         """The index of this process in the group."""
         return dist.get_rank(self.group) if self.world_size > 1 else 0
 
+    def sum_number(self, number: float, device: torch.device) -> Tensor:
+        """The sum over processes of a number, written by the device: the host would wait for a copy. One collective."""
+        return self.sum(torch.full((), float(number), device=device))
+
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over processes of a tensor of equal shape everywhere, detached. One collective."""
         total = tensor.detach().clone()

@@ -207,11 +207,15 @@ def test_an_optional_package_that_is_missing_is_named(config, capsys, monkeypatc
     assert said in line
 
 
-def test_the_help_has_one_optimizer_and_speaks_to_the_user(capsys):
+def help_of(door, capsys, word):
     with pytest.raises(SystemExit) as stop:
-        run(["fit", "--help"])
+        door(["fit", word])
     assert stop.value.code == 0
-    said = capsys.readouterr().out
+    return capsys.readouterr().out
+
+
+def test_the_help_has_one_optimizer_and_speaks_to_the_user(capsys):
+    said = help_of(run, capsys, "--help")
     assert "How long a run takes" in said
     assert "--model.optimizer" in said
     assert not {"--optimizer", "--lr_scheduler"} & {word.strip("[,").split("=")[0] for word in said.split()}
@@ -242,10 +246,7 @@ def test_nothing_is_imported_before_it_is_used():
 
 @DOORS
 def test_help_of_a_loss(door, capsys):
-    with pytest.raises(SystemExit) as stop:
-        door(["fit", "--model.loss.help=focal"])
-    assert stop.value.code == 0
-    said = capsys.readouterr().out
+    said = help_of(door, capsys, "--model.loss.help=focal")
     assert "--model.loss.gamma" in said
     assert "How strongly right elements are turned down" in said
     with pytest.raises(SystemExit):

@@ -32,7 +32,7 @@ def softmax_loss(logits: Tensor, labels: Tensor, background_weight: float = 1.0)
         log_p = F.log_softmax(x, dim=1)
         own = log_p.gather(1, column.unsqueeze(1)).squeeze(1)
         slopes = with_own(log_p.detach().exp(), column, own.detach().exp() - 1)
-        return Rows(-weight * own, slopes * weight.unsqueeze(1))
+        return Rows(-weight * own, slopes.mul_(weight.unsqueeze(1)))
 
     return per_anchor(logits, labels, rows)[0]
 

@@ -118,7 +118,7 @@ class PISAWeighter(Weighter):
         """The boxes' loss once more, weighed by scores through which gradients flow []."""
         scores = torch.sigmoid(samples.pos_score_logits)
         total = samples.reduce.sum_with_grad(carl_values(scores, self.carl_gamma, self.carl_beta).sum())
-        number = samples.reduce.sum(torch.full((), float(len(scores)), device=scores.device))
+        number = samples.reduce.sum_number(len(scores), scores.device)
         weights = carl_weights(scores, total, number, self.carl_gamma, self.carl_beta)
         scales = values.box_scales[samples.pos_image_idxs].to(values.box.dtype)
         return self.carl * (weights * values.box * scales).sum()

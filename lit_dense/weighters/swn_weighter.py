@@ -111,5 +111,5 @@ class SWNWeighter(Weighter):
 
     def _mean(self, m: Tensor, samples: DenseSamples) -> Tensor:
         """Mean over all processes, with its graph; 0 of none []."""
-        number = samples.reduce.sum(torch.full((), float(len(m)), device=m.device))
+        number = samples.reduce.sum_number(len(m), m.device)
         return samples.reduce.sum_with_grad(m.sum()) / number.clamp(min=1)
