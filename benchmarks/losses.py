@@ -225,6 +225,8 @@ def main() -> None:
     size = Size(options.images, options.anchors, options.classes, options.device, getattr(torch, options.dtype))
     peers = options.peers or (list(PEERS) if on_device else ["torchvision focal", "mmdetection ghm"])
     names = [*peers, *options.losses]
+    if on_device:
+        names = [name for name in names if _fits(name, size)]
     print(machine(options.device))
     logits = size.images * size.anchors * size.classes * size.dtype.itemsize / 2**20
     print(
@@ -264,6 +266,15 @@ def main() -> None:
             parts = [memory[one] * logits for one in (name, beside) if one in memory]
             item = f"{name}, {size.images} x {size.anchors:,} x {size.classes:,}, {options.dtype}"
             report(item, beside, times[name], times[beside], parts)
+
+
+def _fits(name: str, size: Size) -> bool:
+    try:
+        make(name, size)()
+    except torch.cuda.OutOfMemoryError:
+        print(f"{name} does not fit the memory of the device.")
+        return False
+    return True
 
 
 def _ratio(above: list[float], below: list[float]) -> str:

@@ -175,37 +175,45 @@ def main() -> None:
     size = Size(options.batch, options.size, options.classes, options.steps, options.device, dtype)
     print(machine(options.device))
     print(f"{size.images} images of {size.pixels} px, {size.classes:,} classes, {options.precision}\n")
-    found: dict[str, list[Measured]] = {name: [] for name in NAMES}
+    names = NAMES if size.device == "cpu" else [name for name in NAMES if _apart(_fits, name, size)]
+    for name in set(NAMES) - set(names):
+        print(f"{name} does not fit the memory of the device.")
+    found: dict[str, list[Measured]] = {name: [] for name in names}
     for turn in range(options.turns):
-        for name in NAMES[:: 1 if turn % 2 == 0 else -1]:  # neither is always the first
+        for name in names[:: 1 if turn % 2 == 0 else -1]:  # neither is always the first
             found[name].append(_apart(measure, name, size))
-    stock = found["torchvision"]
+    show(found, size)
+    if options.largest:
+        batches = {name: largest_batch(name, size) for name in NAMES}
+        print("\nLargest batch: " + ", ".join(f"{name} {images}" for name, images in batches.items()))
+
+
+def show(found: dict[str, list[Measured]], size: Size) -> None:
+    """Print the table; without ratios where only one of the two fits the memory."""
     print(
         "| step | s | share of head and loss | less time | head and loss, less time | memory, MiB | of torchvision's |"
     )
     print("|---|---|---|---|---|---|---|")
+    stock = found.get("torchvision", [])
     for name, own in found.items():
+        pairs = list(zip(stock, own, strict=False))
         cells = [
             name,
             f"{statistics.median(m.seconds for m in own):.2f}",
             f"{statistics.median(m.head / m.seconds for m in own):.0%}",
-            spread([a.seconds / b.seconds for a, b in zip(stock, own, strict=True)]),
-            spread([a.head / b.head for a, b in zip(stock, own, strict=True)]),
+            spread([a.seconds / b.seconds for a, b in pairs]) if pairs else "",
+            spread([a.head / b.head for a, b in pairs]) if pairs else "",
             f"{statistics.median(m.peak for m in own):.0f}",
-            spread([b.peak / a.peak for a, b in zip(stock, own, strict=True)]),
+            spread([b.peak / a.peak for a, b in pairs]) if pairs else "",
         ]
         print("| " + " | ".join(cells) + " |", flush=True)
-    own = found["lit_dense"]
-    report(
-        f"step, {size.images} x {size.pixels} px, {size.classes:,} classes, {options.precision}",
-        "torchvision",
-        [m.seconds for m in own],
-        [m.seconds for m in stock],
-        [statistics.median(m.peak for m in one) for one in (own, stock)],
-    )
-    if options.largest:
-        batches = {name: largest_batch(name, size) for name in NAMES}
-        print("\nLargest batch: " + ", ".join(f"{name} {images}" for name, images in batches.items()))
+    if len(found) == len(NAMES):
+        report(
+            f"step, {size.images} x {size.pixels} px, {size.classes:,} classes, {str(size.dtype).removeprefix('torch.')}",
+            "torchvision",
+            *([m.seconds for m in found[name]] for name in reversed(NAMES)),
+            [statistics.median(m.peak for m in found[name]) for name in reversed(NAMES)],
+        )
 
 
 def largest_batch(name: str, size: Size) -> int:
