@@ -208,8 +208,9 @@ def show(found: dict[str, list[Measured]], size: Size) -> None:
         ]
         print("| " + " | ".join(cells) + " |", flush=True)
     if len(found) == len(NAMES):
+        dtype = str(size.dtype).removeprefix("torch.")
         report(
-            f"step, {size.images} x {size.pixels} px, {size.classes:,} classes, {str(size.dtype).removeprefix('torch.')}",
+            f"step, {size.images} x {size.pixels} px, {size.classes:,} classes, {dtype}",
             "torchvision",
             *([m.seconds for m in found[name]] for name in reversed(NAMES)),
             [statistics.median(m.peak for m in found[name]) for name in reversed(NAMES)],

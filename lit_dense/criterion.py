@@ -1,6 +1,6 @@
 """The one place where samples, losses, weights and normalizer meet."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -96,6 +96,23 @@ class Criterion(nn.Module):
             "loss_weight": self.loss_weight,
             "box_loss_weight": self.box_loss_weight,
         }
+
+    def follow_spec(self, saved: Mapping[str, Any] | None) -> None:
+        """Take arguments that a checkpoint's spec lacks as they were when it was written.
+
+        Args:
+            saved: What :attr:`spec` was then, None where the file holds none. Parts of another class are left alone.
+        """
+        if saved is None:
+            for part in self.parts:
+                part.follow_spec({})
+            return
+        single = ((name, getattr(self, name)) for name in ("loss", "box_loss", "normalizer", "assigner"))
+        pairs: list[tuple[Part | None, Any]] = [(part, saved.get(name)) for name, part in single]
+        pairs += zip(self._weighters, saved.get("weighters") or [], strict=False)
+        for part, spec in pairs:
+            if part is not None and spec is not None and spec["class_path"] == part.spec["class_path"]:
+                part.follow_spec(spec)
 
     @property
     def matcher(self) -> Assigner | None:

@@ -25,6 +25,7 @@ from .metrics.evaluation import Protocol
 from .metrics.frequency import frequency_groups
 from .normalizers import NormalizerLike
 from .optim import OptimizerName, ScheduleName, WarmupSchedule, build_optimizer, check_optimization, parameter_groups
+from .part import agrees
 from .pictures import keep_scores
 from .retinanet import build_retinanet, check_outputs, losses_and_detections, weights_categories
 from .weighters import WeighterLike
@@ -343,8 +344,10 @@ class LitRetinaNet(LightningModule):
         self.class_images = self.class_images or saved.get("class_images")
         if "val_map" in self._modules:  # Trainer.test reads the checkpoint after setup
             self._make_metrics()
-        for name, part in saved.get("criterion", {}).items():
-            if part != self.criterion.spec[name]:
+        parts = saved.get("criterion", {})
+        self.criterion.follow_spec(parts)
+        for name, part in parts.items():
+            if not agrees(part, self.criterion.spec[name]):
                 rank_zero_warn(
                     f"The checkpoint was trained with {name} {part}; this model has {self.criterion.spec[name]}."
                 )

@@ -1,7 +1,8 @@
 """The base of everything that is chosen by name: arguments that are remembered, state that is committed once."""
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -20,9 +21,12 @@ class Part(nn.Module):
     Attributes:
         owns: What the part decides alone, of ``assignment``, ``soft_targets``, ``normalizer`` and ``box_normalizer``.
             Two parts that own one thing are a configuration error.
+        added_args: Arguments that earlier versions of the part lacked, with the value that their absence stands for.
+            A checkpoint that was written before keeps this value, whatever the default is now.
     """
 
     owns: frozenset[str] = frozenset()
+    added_args: ClassVar[Mapping[str, Any]] = {}
     _init_args: dict[str, Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "Part":
@@ -49,6 +53,21 @@ class Part(nn.Module):
         """``class_path`` and ``init_args``: plain data that rebuilds this part."""
         args = {name: _plain(value) for name, value in self.__dict__.get("_init_args", {}).items()}
         return {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "init_args": args}
+
+    def follow_spec(self, spec: Any) -> None:
+        """Take the arguments that a saved spec lacks as they were when it was written.
+
+        Args:
+            spec: What :attr:`spec` gave when the checkpoint was saved.
+        """
+        saved = spec.get("init_args", {}) if isinstance(spec, dict) else {}
+        for name, value in self.added_args.items():
+            if name not in saved:
+                setattr(self, name, value)
+                self._init_args[name] = value
+        for name, inner in saved.items():
+            if isinstance(part := getattr(self, name, None), Part):
+                part.follow_spec(inner)
 
     def prepare(self, num_classes: int) -> None:
         """Make what depends on the number of classes, such as buffers; called once, before state is loaded.
@@ -95,3 +114,17 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
     return value
+
+
+def agrees(saved: Any, spec: Any) -> bool:
+    """Whether a part has all that a saved spec says of it; arguments that are newer than the file do not count.
+
+    Args:
+        saved: A spec, or a value within one, as it was saved.
+        spec: What it is now.
+    """
+    if isinstance(saved, dict) and isinstance(spec, dict):
+        return all(name in spec and agrees(value, spec[name]) for name, value in saved.items())
+    if isinstance(saved, list) and isinstance(spec, list):
+        return len(saved) == len(spec) and all(map(agrees, saved, spec))
+    return bool(saved == spec)

@@ -121,6 +121,15 @@ class DenseSamples:
         levels = torch.arange(len(cells), device=self.anchors.device)
         return levels.repeat_interleave(counts, output_size=sum(cells) * per_cell).repeat(self.num_images)
 
+    @property
+    def num_levels(self) -> int:
+        """Number of pyramid levels.
+
+        Raises:
+            UsageError: If the detector does not tell the sizes of its levels.
+        """
+        return len(self._known_geometry.level_sizes)
+
     @cached_property
     def in_padding(self) -> Tensor:
         """Whether the centre of an anchor lies outside its image, in the padding of the batch [A].

@@ -75,7 +75,7 @@ class SwapLoss(Callback):
         if counts is not None and self.criterion.class_counts is None:
             self.criterion.receive_class_counts(counts)
         if first and self._restored:
-            self.criterion.load_state_dict(self._restored["criterion"])
+            self._restore(self.criterion)
         if stage == "fit":
             self.criterion.check_ready()
 
@@ -143,7 +143,7 @@ class SwapLoss(Callback):
         """The state of the loss, and of the optimiser of weighters' networks."""
         if self.criterion is None:
             return self._restored
-        state = {"criterion": self.criterion.state_dict()}
+        state = {"criterion": self.criterion.state_dict(), "spec": self.criterion.spec}
         if self._optimizer is not None:
             state["optimizer"] = self._optimizer.state_dict()
         return state
@@ -152,4 +152,8 @@ class SwapLoss(Callback):
         """Restore the state of the loss; where the model is still to be patched, it is kept until then."""
         self._restored = state_dict
         if self.criterion is not None and state_dict:
-            self.criterion.load_state_dict(state_dict["criterion"])
+            self._restore(self.criterion)
+
+    def _restore(self, criterion: Criterion) -> None:
+        criterion.follow_spec(self._restored.get("spec"))
+        criterion.load_state_dict(self._restored["criterion"])

@@ -55,7 +55,7 @@ def sum_over_classes(
     Returns:
         One value per anchor, 0 where it is ignored, connected to the logits whatever they are [A].
     """
-    return per_anchor(logits, labels, _formula(elements, class_weights, False), soft_targets)[0]
+    return per_anchor(logits, labels, rows_formula(elements, class_weights), soft_targets)[0]
 
 
 def sum_over_classes_and_gradients(
@@ -66,14 +66,22 @@ def sum_over_classes_and_gradients(
     class_weights: Tensor | None = None,
 ) -> tuple[Tensor, ClassGradients]:
     """:func:`sum_over_classes`, and the gradient's sums over anchors by class, gathered in the same pass."""
-    values, sums = per_anchor(logits, labels, _formula(elements, class_weights, True), soft_targets)
+    values, sums = per_anchor(logits, labels, rows_formula(elements, class_weights, with_gradients=True), soft_targets)
     assert sums is not None  # for the type checker: the formula below always gives them
     return values, ClassGradients(sums[0], sums[1])
 
 
-def _formula(
-    elements: Elements, class_weights: Tensor | None, with_gradients: bool
+def rows_formula(
+    elements: Elements, class_weights: Tensor | None = None, with_gradients: bool = False
 ) -> Callable[[Tensor, Tensor, Tensor | None], Rows]:
+    """A loss of single logits as a formula of whole anchors, for :func:`per_anchor`.
+
+    Args:
+        elements: The loss.
+        class_weights: Factor of the elements of each class, None for 1 [C].
+        with_gradients: Whether to add up the gradient by class [2, C].
+    """
+
     def rows(x: Tensor, labels: Tensor, targets: Tensor | None) -> Rows:
         value, slope = elements.negative(x, labels)
         if class_weights is not None:

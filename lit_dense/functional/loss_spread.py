@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .gradient_harmonized import norm_bins
+from .gradient_histogram import norm_bins
 from .one_pass import IGNORED, readable
 from .piecewise import pieces
 

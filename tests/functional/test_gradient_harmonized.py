@@ -8,12 +8,8 @@ from hypothesis import strategies as st
 
 from lit_dense.box_losses import GHMRLoss
 from lit_dense.functional.elements import sum_over_classes
-from lit_dense.functional.gradient_harmonized import (
-    classification_histogram,
-    harmonize,
-    harmonized_elements,
-    norm_histogram,
-)
+from lit_dense.functional.gradient_harmonized import harmonize, harmonized_elements
+from lit_dense.functional.gradient_histogram import classification_histogram, norm_histogram
 from tests.functional.numpy_losses import cross_entropy, one_hot, random_anchors, sigmoid
 
 NORMS = np.array([0.05, 0.05, 0.05, 0.15, 0.95])

@@ -9,8 +9,8 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from lit_dense.functional import focal_loss, gradient_harmonized, one_pass, per_anchor, piecewise
-from lit_dense.functional.gradient_harmonized import classification_histogram
+from lit_dense.functional import focal_loss, gradient_histogram, one_pass, per_anchor, piecewise
+from lit_dense.functional.gradient_histogram import classification_histogram
 from lit_dense.functional.one_pass import Rows
 from lit_dense.functional.piecewise import Piecewise, compiled_formulas, pieces
 from lit_dense.losses import LOSSES
@@ -38,7 +38,7 @@ def traced(monkeypatch):
 
 def forget_functions(monkeypatch):
     """Have every piecewise function compiled anew, and leave no trace of that."""
-    for function in (one_pass._rows, one_pass._scaled_slopes, gradient_harmonized._piece_histogram):
+    for function in (one_pass._rows, one_pass._scaled_slopes, gradient_histogram._piece_histogram):
         monkeypatch.setattr(function, "_compiled", None)
         monkeypatch.setattr(function, "_works", True)
 
