@@ -104,8 +104,8 @@ class Criterion(nn.Module):
             saved: What :attr:`spec` was then, None where the file holds none. Parts of another class are left alone.
         """
         if saved is None:
-            for part in self.parts:
-                part.follow_spec({})
+            for own in self.parts:
+                own.follow_spec({})
             return
         single = ((name, getattr(self, name)) for name in ("loss", "box_loss", "normalizer", "assigner"))
         pairs: list[tuple[Part | None, Any]] = [(part, saved.get(name)) for name, part in single]

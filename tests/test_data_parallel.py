@@ -14,12 +14,14 @@ from tests.detectors import COUNTS, NUM_CLASSES, gradients, random_batch, small_
 
 PISA_OF_ALL = {"class_path": "pisa", "init_args": {"negatives": True, "score_thresh": 0.01}}
 SWN_OF_EACH = {"class_path": "swn", "init_args": {"classification": "anchor", "detach_features": False}}
+GHM_WAYS = ({"levels": "separate", "power": 1.0, "update": "reference"}, {"levels": "separate", "power": 0.25})
 PARTS = [
     *((loss, "l1", None) for loss in LOSSES.points),
     *((loss, "giou", "batch") for loss in ("eql_v2", "qfl", "softmax", "bce")),
     *(("focal", box_loss, None) for box_loss in BOX_LOSSES.points if box_loss != "l1"),
     *(("focal", "smooth_l1", normalizer) for normalizer in NORMALIZERS.points),
     ({"class_path": "federated", "init_args": {"loss": "ghm", "num_classes": 3}}, "ghm_r", None),
+    *(({"class_path": "ghm", "init_args": how}, {"class_path": "ghm_r", "init_args": how}, None) for how in GHM_WAYS),
 ]
 PARTS = [(*parts, ()) for parts in PARTS] + [
     (loss, box_loss, None, (weighter,))

@@ -165,6 +165,21 @@ def test_a_subclass_that_saves_objects_loads_back(tmp_path, data):
     assert loaded.width == 3
 
 
+def test_a_checkpoint_keeps_the_arguments_that_it_was_written_without(recwarn):
+    module = LitRetinaNet(2, **NETWORK, loss="ghm", weighters=["pisa"])
+    checkpoint = {}
+    module.on_save_checkpoint(checkpoint)
+    del checkpoint["lit_dense"]["criterion"]["loss"]["init_args"]["power"]
+    later = LitRetinaNet(2, **NETWORK, loss="ghm", weighters=["pisa"])
+    assert later.criterion.loss.power != 1
+    later.on_load_checkpoint(checkpoint)
+    assert later.criterion.loss.power == 1
+    assert not [w for w in recwarn if "was trained with" in str(w.message)]
+    checkpoint["lit_dense"]["criterion"]["loss"]["init_args"]["bins"] = 7
+    with pytest.warns(UserWarning, match="was trained with loss"):
+        later.on_load_checkpoint(checkpoint)
+
+
 class Preset(SmallRetinaNet):
     def __init__(self, num_classes, loss="bce", width=3):
         super().__init__(num_classes, loss=loss)

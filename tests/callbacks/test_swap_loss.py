@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 from lit_dense import LitRetinaNet, SwapLoss
 from lit_dense.errors import UsageError
 from lit_dense.head import DenseHead
+from lit_dense.losses import GHMLoss
 from lit_dense.weighters import SWNWeighter
 from tests.detectors import COUNTS, random_batch, small_retinanet
 
@@ -62,6 +63,20 @@ def test_state_survives_a_resume_and_the_checkpoint_is_the_hosts_own(tmp_path):
     fit(Foreign(), whole, max_epochs=2, enable_checkpointing=False)
     assert resumed.criterion.step == whole.criterion.step == 6
     torch.testing.assert_close(resumed.criterion.normalizer.positives, whole.criterion.normalizer.positives)
+
+
+def test_state_of_version_0_1_without_a_spec_keeps_the_arguments_of_its_time():
+    callback = SwapLoss("ghm", "ghm_r")
+    callback.setup(SimpleNamespace(), Foreign(), "fit")
+    state = callback.state_dict()
+    callback.load_state_dict(state)
+    assert callback.criterion.loss.power == GHMLoss().power != 1
+    del state["spec"]
+    later = SwapLoss("ghm", "ghm_r")
+    later.load_state_dict(state)
+    later.setup(SimpleNamespace(), Foreign(), "fit")
+    assert later.criterion.loss.power == later.criterion.box_loss.power == 1
+    assert later.state_dict()["spec"]["loss"]["init_args"]["power"] == 1
 
 
 def test_modules_that_cannot_be_swapped_say_why():

@@ -8,8 +8,14 @@ from hypothesis import strategies as st
 
 from lit_dense.box_losses import GHMRLoss
 from lit_dense.functional.elements import sum_over_classes
-from lit_dense.functional.gradient_harmonized import harmonize, harmonized_elements
+from lit_dense.functional.gradient_harmonized import (
+    harmonize,
+    harmonize_levels,
+    harmonized_cross_entropy,
+    harmonized_elements,
+)
 from lit_dense.functional.gradient_histogram import classification_histogram, norm_histogram
+from lit_dense.functional.one_pass import plain_path
 from tests.functional.numpy_losses import cross_entropy, one_hot, random_anchors, sigmoid
 
 NORMS = np.array([0.05, 0.05, 0.05, 0.15, 0.95])
@@ -63,6 +69,94 @@ def test_without_momentum_it_is_the_mean_over_bins_of_mean_cross_entropy(seed, b
     assert doubled == pytest.approx(expected, rel=1e-6)
 
 
+@given(seed=st.integers(0, 1000), power=st.floats(0, 1), bins=st.sampled_from([1, 5, 30]))
+def test_power_weights_follow_the_formula_and_the_weights_of_all_elements_add_up_to_one(seed, power, bins):
+    counts = np.random.default_rng(seed).integers(0, 4, bins) * np.random.default_rng(seed + 1).integers(1, 10**5, bins)
+    weights, _ = harmonize(torch.tensor(counts).double(), torch.zeros(bins), torch.zeros(()), 0.0, "corrected", power)
+    filled = counts > 0
+    expected = np.zeros(bins)
+    if filled.any():
+        expected[filled] = counts[filled] ** -power / (counts[filled] ** (1 - power)).sum()
+        assert (weights * torch.tensor(counts)).sum().item() == pytest.approx(1)
+    np.testing.assert_allclose(weights.numpy(), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("update", ["corrected", "paper", "reference"])
+def test_power_one_is_ghm_c_to_the_last_bit(update):
+    generator = torch.Generator().manual_seed(0)
+    history = torch.zeros(30, dtype=torch.float64)
+    for step in range(4):
+        counts = (
+            (torch.rand(30, generator=generator) * 1e6 * (torch.rand(30, generator=generator) > 0.3)).long().double()
+        )
+        weights, average = harmonize(counts, history, torch.tensor(float(step)), 0.75, update, 1.0)
+        filled, history = counts > 0, 0.75 * history + 0.25 * counts
+        if update == "reference":
+            history = torch.where(filled, average, history)
+        density = average / (1 - 0.75 ** torch.tensor(step + 1.0)) if update == "corrected" else average
+        divisor = 30 if update == "paper" else filled.sum()
+        assert torch.equal(weights, torch.where(filled, 1 / (density * divisor), 0.0))
+
+
+def test_power_zero_is_the_mean_of_cross_entropy():
+    logits, labels, _ = random_anchors(0)
+    weights, _ = harmonize(
+        classification_histogram(logits, labels), torch.zeros(30), torch.zeros(()), 0.0, "corrected", power=0.0
+    )
+    counted = labels.numpy() != -2
+    expected = cross_entropy(logits, one_hot(labels, 4))[counted].mean()
+    assert harmonized_cross_entropy(logits, labels, weights).sum().item() == pytest.approx(expected, rel=1e-6)
+
+
+class PerLevelGHM:
+    """The authors' loop: the loss is called for each level, all calls share ``acc``, the results are added up."""
+
+    def __init__(self, bins, momentum):
+        self.bins, self.momentum, self.acc = bins, momentum, np.zeros(bins)
+
+    def __call__(self, logits, labels, levels):
+        total = 0.0
+        for level in np.unique(levels):
+            rows = (levels == level) & (labels.numpy() != -2)
+            targets = one_hot(labels, logits.shape[1])[rows]
+            norms = np.abs(sigmoid(logits)[rows] - targets).astype(np.float32).ravel()
+            entropy = cross_entropy(logits, one_hot(labels, logits.shape[1]))[rows].ravel()
+            index = np.minimum((norms * np.float32(self.bins)).astype(int), self.bins - 1)
+            filled = np.unique(index)
+            for place in filled:
+                inside = index == place
+                self.acc[place] = self.momentum * self.acc[place] + (1 - self.momentum) * inside.sum()
+                total += entropy[inside].sum() / self.acc[place] / len(filled)
+        return total
+
+
+def test_separate_levels_are_the_authors_calls_with_one_average():
+    reference, history, steps = PerLevelGHM(10, 0.75), torch.zeros(10, dtype=torch.float64), torch.zeros(())
+    for seed in range(3):
+        logits, labels, _ = random_anchors(seed, anchors=60, scale=3)
+        levels = torch.arange(3).repeat_interleave(20)
+        counts = classification_histogram(logits, labels, 10, levels=levels, num_levels=3)
+        assert torch.equal(counts.sum(0), classification_histogram(logits, labels, 10))
+        weights, history = harmonize_levels(counts, history, steps, 0.75, "reference", power=1.0)
+        loss = harmonized_cross_entropy(logits, labels, weights, levels=levels)
+        assert loss.sum().item() == pytest.approx(reference(logits, labels, levels.numpy()), rel=1e-6)
+        np.testing.assert_allclose(history.numpy(), reference.acc, rtol=1e-12)
+        steps = steps + 3
+
+
+def test_separate_levels_have_the_gradient_of_autograd():
+    logits, labels, _ = random_anchors(1, anchors=60, scale=3)
+    levels, weights = torch.arange(60) % 3, torch.rand(3, 10, generator=torch.Generator().manual_seed(0)).double()
+    logits = logits.double().requires_grad_()
+    loss = harmonized_cross_entropy(logits, labels, weights, torch.tensor([1.0, 2.0, 0.0, 0.5]), levels)
+    fast = torch.autograd.grad(loss.sum(), logits)[0]
+    with plain_path():
+        plain = harmonized_cross_entropy(logits, labels, weights, torch.tensor([1.0, 2.0, 0.0, 0.5]), levels)
+        torch.testing.assert_close(fast, torch.autograd.grad(plain.sum(), logits)[0])
+    assert not fast[labels == -2].any()
+    assert not fast[:, 2].any()
+
+
 def test_classes_without_weight_are_not_counted():
     logits, labels, _ = random_anchors(0)
     mask = torch.tensor([1.0, 0, 1, 0])
@@ -93,5 +187,5 @@ class OneProcess:
 def test_box_loss_worked_values(update, expected):
     deltas = torch.tensor([[0.0, 0.01, 0.02, 0.1], [1.0, 1.0, 1.0, 1.0]], dtype=torch.float64)[:, :]
     flat = torch.cat([deltas[0], deltas[1, :1]])[:, None]  # five coordinates
-    loss = GHMRLoss(momentum=0.0, update=update)(flat, torch.zeros_like(flat), OneProcess)
+    loss = GHMRLoss(momentum=0.0, update=update, power=1.0)(flat, torch.zeros_like(flat), OneProcess)
     assert loss.sum().item() == pytest.approx(expected, abs=1e-6)

@@ -1,8 +1,11 @@
 """What every classification loss keeps, by name: a new loss is tested here without a word."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from lit_dense.box_losses import BOX_LOSSES
 from lit_dense.errors import UsageError
 from lit_dense.losses import LOSSES, BCELoss, FocalLoss
 from tests.detectors import COUNTS, NUM_CLASSES
@@ -116,3 +119,38 @@ def test_gradient_sums_of_classes_grow_with_every_step_and_turn_weights():
     assert loss.ratio().min() < 0.5  # background pushes classes down
     assert again[samples.labels == -1].sum() < first[samples.labels == -1].sum()
     assert again[samples.positives].sum() > first[samples.positives].sum()
+
+
+def test_ghm_separate_levels_add_up_the_losses_of_each_level_alone():
+    samples = samples_of((3, 1), loss="ghm")
+    apart = LOSSES.build({"class_path": "ghm", "init_args": {"levels": "separate", "momentum": 0.0}})
+    values = apart(samples.logits, samples.labels, samples)
+    apart.commit()
+    assert apart.steps == samples.num_levels == 2
+    joint = LOSSES.build({"class_path": "ghm", "init_args": {"momentum": 0.0}})
+    for level in range(2):
+        labels = samples.labels.masked_fill(samples.level_idxs != level, -2)
+        alone = joint(samples.logits, labels, samples)
+        torch.testing.assert_close(values[samples.level_idxs == level], alone[samples.level_idxs == level])
+
+
+def test_ghm_separate_levels_need_a_detector_that_tells_them():
+    samples = replace(samples_of((3,), loss="ghm"), geometry=None)
+    with pytest.raises(UsageError, match="does not tell the sizes of its levels"):
+        LOSSES.build({"class_path": "ghm", "init_args": {"levels": "separate"}})(
+            samples.logits, samples.labels, samples
+        )
+
+
+def test_ghm_of_a_checkpoint_without_a_power_has_the_power_of_its_time():
+    for name, build in (("ghm", LOSSES.build), ("ghm_r", BOX_LOSSES.build)):
+        part = build({"class_path": name, "init_args": {"power": 0.3, "levels": "separate"}})
+        part.follow_spec(part.spec)
+        assert (part.power, part.levels) == (0.3, "separate")
+        part.follow_spec({"class_path": name, "init_args": {"bins": 30, "momentum": 0.75, "update": "corrected"}})
+        assert (part.power, part.levels) == (1.0, "joint")
+        assert part.spec["init_args"]["power"] == 1.0
+    outer = LOSSES.build({"class_path": "federated", "init_args": {"loss": "ghm"}})
+    outer.follow_spec({"init_args": {"loss": {"class_path": "ghm", "init_args": {"bins": 30}}}})
+    assert outer.loss.power == 1.0
+    assert outer.spec["init_args"]["loss"]["init_args"]["power"] == 1.0
