@@ -26,7 +26,6 @@ from torchvision.models.detection.retinanet import RetinaNetClassificationHead
 from lit_dense.class_counts import ClassCounts
 from lit_dense.functional.piecewise import compiled_formulas
 from lit_dense.losses import LOSSES, DenseLoss
-from lit_dense.reduce import Reduce
 from lit_dense.samples import DenseSamples
 
 Step = Callable[[], Tensor]
@@ -74,8 +73,8 @@ def batch(size: Size, extra: int = 0) -> DenseSamples:
         gt_labels=torch.randint(classes, (objects,), generator=generator).to(device),
         gt_image_idxs=torch.arange(images, device=device).repeat_interleave(OBJECTS),
         num_images=images,
+        image_idxs=torch.arange(images, device=device).repeat_interleave(anchors),
         box_coder=BoxCoder((1.0, 1.0, 1.0, 1.0)),
-        reduce=Reduce(enabled=False),
         extra_logits=extra,
     )
 

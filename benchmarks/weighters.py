@@ -17,7 +17,7 @@ from torchvision.models.detection._utils import BoxCoder
 from lit_dense.class_counts import ClassCounts
 from lit_dense.criterion import Criterion
 from lit_dense.reduce import Reduce
-from lit_dense.samples import DenseSamples
+from lit_dense.samples import DenseSamples, StepContext
 
 WEIGHTERS = {
     "none": [],
@@ -64,8 +64,9 @@ class Batch:
             gt_labels=self.gt_labels,
             gt_image_idxs=torch.arange(self.images).repeat_interleave(self.objects),
             num_images=self.images,
+            image_idxs=torch.arange(self.images).repeat_interleave(len(self.logits) // self.images),
             box_coder=BoxCoder((1.0, 1.0, 1.0, 1.0)),
-            reduce=reduce or Reduce(enabled=False),
+            context=StepContext(reduce or Reduce(enabled=False)),
             extra_logits=extra_logits,
             target_fields={"weight": torch.ones(len(self.gt_labels))},
         )

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from .class_counts import ClassCounts as ClassCounts
     from .criterion import Criterion as Criterion
     from .data import CocoDataModule as CocoDataModule
+    from .detectors import patch as patch
+    from .detectors import unpatch as unpatch
     from .functional import Elements as Elements
-    from .head import patch as patch
-    from .head import unpatch as unpatch
     from .losses import DenseLoss as DenseLoss
     from .losses import SigmoidLoss as SigmoidLoss
     from .metrics import DetectionMAP as DetectionMAP
@@ -45,8 +45,8 @@ _WHERE = {
     "SwapLoss": "callbacks",
     "Weighter": "weighters",
     "Weights": "weighters",
-    "patch": "head",
-    "unpatch": "head",
+    "patch": "detectors",
+    "unpatch": "detectors",
 }
 __all__ = ["__version__", *_WHERE]
 

@@ -34,6 +34,25 @@ class ClassCounts:
         return self.images.double() / max(1, annotated)
 
 
+def as_class_counts(counts: ClassCounts | Sequence[float] | None) -> ClassCounts | None:
+    """Class counts from what a user has: :class:`ClassCounts`, or the number of boxes of each class.
+
+    Of numbers of boxes alone, each box counts as an image of its own.
+
+    Args:
+        counts: Either, or None.
+
+    Raises:
+        UsageError: If a number is negative or NaN.
+    """
+    if counts is None or isinstance(counts, ClassCounts):
+        return counts
+    numbers = torch.as_tensor(counts)
+    if numbers.dim() != 1 or not bool((numbers >= 0).all()):
+        raise UsageError(f"class_counts must be the number of boxes of each class, at least 0, not {counts!r}.")
+    return ClassCounts(numbers, numbers, num_images=int(numbers.sum()))
+
+
 class ClassTable(Part):
     """One number for each class, given as an argument or taken from the counts of the training set.
 

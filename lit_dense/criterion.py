@@ -1,7 +1,7 @@
 """The one place where samples, losses, weights and normalizer meet."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,15 @@ from .errors import UsageError, check_range
 from .losses import LOSSES, LossLike
 from .normalizers import NORMALIZERS, NormalizerLike
 from .part import Part
-from .samples import DenseSamples
+from .reduce import Reduce
+from .registry import Registry
+from .samples import DenseSamples, StepContext
 from .weighters import WEIGHTERS, LossValues, Weighter, WeighterLike, Weights
 
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+
+_never_compiled: Callable[[FunctionT], FunctionT] = torch.compiler.disable
+"""For what reads a step counter: a compiler would start anew in every step. Losses are compiled by themselves."""
 Observer = Callable[[DenseSamples, LossValues, Sequence[Weights]], None]
 
 BRINGS_OWN_NORMALIZER = {"normalizer": "the classification loss", "box_normalizer": "the box loss"}
@@ -30,7 +36,7 @@ class Criterion(nn.Module):
 
     Args:
         loss: The classification loss: a name, an object, or a dict with class_path and init_args.
-        box_loss: The box loss, given the same way.
+        box_loss: The box loss, given the same way; None for a detector whose boxes have a loss of their own.
         weighters: Weighters, whose weights multiply.
         normalizer: What the sums are divided by; by default ``image``, unless a loss brings its own.
         assigner: Matches anchors and ground truths; by default the detector's own matcher does.
@@ -49,7 +55,7 @@ class Criterion(nn.Module):
     def __init__(
         self,
         loss: LossLike = "focal",
-        box_loss: BoxLossLike = "l1",
+        box_loss: BoxLossLike | None = "l1",
         weighters: Sequence[WeighterLike] = (),
         normalizer: NormalizerLike | None = None,
         assigner: AssignerLike | None = None,
@@ -59,7 +65,7 @@ class Criterion(nn.Module):
     ) -> None:
         super().__init__()
         self.loss = LOSSES.build(loss)
-        self.box_loss = BOX_LOSSES.build(box_loss)
+        self.box_loss = None if box_loss is None else BOX_LOSSES.build(box_loss)
         self.weighters = nn.ModuleList(WEIGHTERS.build(w) for w in weighters)
         self.assigner = None if assigner is None else ASSIGNERS.build(assigner)
         chosen = None if normalizer is None else NORMALIZERS.build(normalizer)
@@ -79,6 +85,15 @@ class Criterion(nn.Module):
         """What is pickled and copied."""
         return {**self.__dict__, "observers": []}
 
+    def set_default_normalizer(self, normalizer: NormalizerLike) -> None:
+        """Take a detector's own normalizer where none was chosen; a loss that brings its own keeps that.
+
+        Args:
+            normalizer: The normalizer.
+        """
+        if not self._normalizer_chosen:
+            self.normalizer = NORMALIZERS.build(normalizer)
+
     @property
     def parts(self) -> Iterable[Part]:
         """Every part, nested ones included."""
@@ -89,7 +104,7 @@ class Criterion(nn.Module):
         """The constructor's arguments as plain data."""
         return {
             "loss": self.loss.spec,
-            "box_loss": self.box_loss.spec,
+            "box_loss": self.box_loss and self.box_loss.spec,
             "weighters": [w.spec for w in self._weighters],
             "normalizer": self.normalizer.spec if self._normalizer_chosen else None,
             "assigner": self.assigner and self.assigner.spec,
@@ -104,15 +119,16 @@ class Criterion(nn.Module):
             saved: What :attr:`spec` was then, None where the file holds none. Parts of another class are left alone.
         """
         if saved is None:
-            for own in self.parts:
-                own.follow_spec({})
+            for any_part in self.parts:
+                any_part.follow_spec({})
             return
-        single = ((name, getattr(self, name)) for name in ("loss", "box_loss", "normalizer", "assigner"))
-        pairs: list[tuple[Part | None, Any]] = [(part, saved.get(name)) for name, part in single]
-        pairs += zip(self._weighters, saved.get("weighters") or [], strict=False)
-        for part, spec in pairs:
-            if part is not None and spec is not None and spec["class_path"] == part.spec["class_path"]:
-                part.follow_spec(spec)
+        saved, own = named_spec(saved), self.spec
+        weighters = zip(self._weighters, saved.get("weighters") or [], own["weighters"], strict=False)
+        single = ("loss", "box_loss", "normalizer", "assigner")
+        parts = [(getattr(self, name), saved.get(name), own[name]) for name in single]
+        for part, before, now in [*parts, *weighters]:
+            if before and now and before["class_path"] == now["class_path"]:
+                part.follow_spec(before)
 
     @property
     def matcher(self) -> Assigner | None:
@@ -183,34 +199,57 @@ class Criterion(nn.Module):
         """Restore the step counter."""
         self.step, self.epoch = state["step"], state["epoch"]
 
+    @_never_compiled
     def forward(self, samples: DenseSamples) -> dict[str, Tensor]:
-        """The loss terms of a batch: ``classification``, ``bbox_regression`` and what weighters add.
+        """The loss terms of a batch: ``classification``, ``bbox_regression``, auxiliary ones and what weighters add.
 
         Args:
-            samples: The batch. Its ``reduce`` is heeded while gradients are enabled and ignored in evaluation.
+            samples: The batch. Without a context it gets that of this step, which sums over processes in training and
+                in evaluation over none, for there they may hold different numbers of batches.
         """
+        samples = self.in_this_step(samples)
         self.prepare(samples.num_classes)
         if not self._checked:
             self.check_ready()
             self._checked = True
-        with torch.autocast(samples.logits.device.type, enabled=False):
-            samples = self._with_soft_targets(samples)
+        with torch.autocast(samples.device.type, enabled=False):
+            samples = self._with_class_weights(self._with_soft_targets(samples))
             values = self._values(samples)
             weights = [weighter.scheduled(samples, values) for weighter in self._weighters]
+            of_anchors, of_boxes = [w.classification for w in weights], [w.box for w in weights]
             terms = {
-                "classification": _total(
-                    values.classification, [w.classification for w in weights], values.image_scales, samples.image_idxs
-                ),
-                "bbox_regression": _total(
-                    values.box, [w.box for w in weights], values.box_scales, samples.pos_image_idxs
-                ),
+                "classification": _total(values.classification, of_anchors, values.image_scales, samples.image_idxs)
             }
+            positives = {} if self.box_loss is None else {"bbox_regression": values.box}
+            for name, value in {**positives, **samples.auxiliary}.items():
+                terms[name] = _total(value, of_boxes, values.box_scales, samples.pos_image_idxs)
             for weighter, answer in zip(self._weighters, weights, strict=True):
                 self._add_extra(terms, weighter, answer.extra)
         if torch.is_grad_enabled():
             self._tell_observers(samples, values, weights)
         self._end_step()
         return terms
+
+    def in_this_step(self, samples: DenseSamples) -> DenseSamples:
+        """Samples with the context of this step and what the loss says of its columns; as they are where they have one.
+
+        Args:
+            samples: The batch.
+        """
+        if samples.context is not None:
+            return samples
+        reduce = Reduce(enabled=torch.is_grad_enabled())
+        context = StepContext(reduce, self.step, self.epoch, self.class_counts)
+        return samples.of_step(context, self.loss.extra_logits, self.loss.score_logits)
+
+    def _with_class_weights(self, samples: DenseSamples) -> DenseSamples:
+        if torch.is_grad_enabled():
+            for weighter in self._weighters:
+                if weighter.weighs_classes:
+                    given = weighter.scheduled_class_weights(samples)
+                    before = samples.class_weights
+                    samples = samples.with_class_weights(given if before is None else before * given)
+        return samples
 
     def _with_soft_targets(self, samples: DenseSamples) -> DenseSamples:
         for weighter in self._weighters:
@@ -220,18 +259,21 @@ class Criterion(nn.Module):
 
     def _values(self, samples: DenseSamples) -> LossValues:
         classification = self.loss(samples.logits, samples.labels, samples)
-        if self.box_loss.space == "deltas":
+        if self.box_loss is None:
+            box = classification.new_zeros(len(samples.positives))
+        elif self.box_loss.space == "deltas":
             box = self.box_loss(samples.pos_deltas, samples.pos_target_deltas, samples)
         else:
             box = self.box_loss(samples.pos_boxes, samples.pos_gt_boxes, samples)
         divisor = self.normalizer(samples)
         whole = torch.full_like(divisor, float(samples.reduce.world_size))
+        owns_box = self.box_loss is not None and "box_normalizer" in self.box_loss.owns
         return LossValues(
             classification=classification.masked_fill(~samples.valid, 0.0),
             box=box.sum(1) if box.dim() == 2 else box,
             box_coordinates=box,
             image_scales=self.loss_weight * (whole if "normalizer" in self.loss.owns else 1 / divisor),
-            box_scales=self.box_loss_weight * (whole if "box_normalizer" in self.box_loss.owns else 1 / divisor),
+            box_scales=self.box_loss_weight * (whole if owns_box else 1 / divisor),
         )
 
     @torch.no_grad()
@@ -257,8 +299,8 @@ class Criterion(nn.Module):
     def _check_owners(self, normalizer: Part | None) -> None:
         """Two parts may not decide the same thing."""
         owners: dict[str, str] = {}
-        parts: list[Part] = [self.loss, self.box_loss, *self._weighters]
-        for part in parts + ([self.assigner] if self.assigner else []):
+        parts: list[Part | None] = [self.loss, self.box_loss, *self._weighters, self.assigner]
+        for part in filter(None, parts):
             for thing in sorted(part.owns):
                 if thing in owners:
                     both = f"{owners[thing]} and {type(part).__name__}"
@@ -270,11 +312,34 @@ class Criterion(nn.Module):
                     f"{owners[thing]} brings its own normalizer for {BRINGS_OWN_NORMALIZER[thing]}, and "
                     f"{type(normalizer).__name__} was given too: leave one out."
                 )
+        classes = [w for w in self._weighters if w.weighs_classes]
+        if classes and not self.loss.accepts_class_weights:
+            raise UsageError(
+                f"{type(classes[0]).__name__} weighs classes, which the loss {type(self.loss).__name__} does not heed."
+            )
         soft = [w for w in self._weighters if "soft_targets" in w.owns]
         if soft and not self.loss.accepts_soft_targets:
             raise UsageError(
                 f"{type(soft[0]).__name__} gives soft targets, which the loss {type(self.loss).__name__} does not heed."
             )
+
+
+REGISTRIES: dict[str, Registry[Any]] = {
+    "loss": LOSSES,
+    "box_loss": BOX_LOSSES,
+    "weighters": WEIGHTERS,
+    "normalizer": NORMALIZERS,
+    "assigner": ASSIGNERS,
+}
+
+
+def named_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A saved spec of a criterion with registered names in place of the import paths of version 0.1.0.
+
+    Args:
+        spec: What :attr:`Criterion.spec` gave.
+    """
+    return {name: REGISTRIES[name].named(value) if name in REGISTRIES else value for name, value in spec.items()}
 
 
 def _total(values: Tensor, weights: Sequence[Tensor | None], scales: Tensor, image_idxs: Tensor) -> Tensor:

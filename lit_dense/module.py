@@ -16,9 +16,10 @@ from . import callbacks as callbacks  # a class name then works after --trainer.
 from .assigners import AssignerLike
 from .batch import Batch, check_targets, float_images, metric_targets, without_crowd
 from .box_losses import BoxLossLike
-from .criterion import Criterion
+from .criterion import Criterion, named_spec
+from .detectors.attach import attach, attached, find_detector, set_prior
+from .detectors.base import DetectorAdapter
 from .errors import UsageError
-from .head import adopt, set_prior
 from .losses import LossLike
 from .metrics import DetectionMAP
 from .metrics.evaluation import Protocol
@@ -27,7 +28,7 @@ from .normalizers import NormalizerLike
 from .optim import OptimizerName, ScheduleName, WarmupSchedule, build_optimizer, check_optimization, parameter_groups
 from .part import agrees
 from .pictures import keep_scores
-from .retinanet import build_retinanet, check_outputs, losses_and_detections, weights_categories
+from .retinanet import build_retinanet, check_outputs, weights_categories
 from .weighters import WeighterLike
 
 
@@ -186,10 +187,10 @@ class LitRetinaNet(LightningModule):
         self.model.detections_per_img = max(self.detections_per_img, self.eval_detections_per_img)
         self.model.nms_thresh = self.nms_thresh
         self.model.topk_candidates = self.topk_candidates
-        adopt(self.model, self.criterion)
+        adapter = attach(find_detector(self.model), {"": self.criterion})
         bias = self.model.head.classification_head.cls_logits.bias
         if bool((bias == bias[0]).all()):  # as torchvision starts it: trained biases differ
-            set_prior(self.model, loss, loss.prior if self.prior is None else self.prior)
+            set_prior(adapter, "", self.criterion, loss.prior if self.prior is None else self.prior)
 
     def build_model(self, num_classes: int) -> RetinaNet:
         """The network; override it for a backbone of your own.
@@ -316,7 +317,7 @@ class LitRetinaNet(LightningModule):
 
     def on_train_end(self) -> None:
         """Look at the last step's loss."""
-        self.model.head.finite_check.flush()
+        self._adapter.finite_check.flush()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what rebuilds this module as plain data: its parts, also where a subclass saved objects, and classes.
@@ -324,7 +325,7 @@ class LitRetinaNet(LightningModule):
         Raises:
             NonFiniteLossError: If the last step's loss, which a GPU has told of only now, is no number.
         """
-        self.model.head.finite_check.flush()
+        self._adapter.finite_check.flush()
         checkpoint["lit_dense"] = {
             "criterion": self.criterion.spec,
             "categories": self.categories,
@@ -344,7 +345,7 @@ class LitRetinaNet(LightningModule):
         self.class_images = self.class_images or saved.get("class_images")
         if "val_map" in self._modules:  # Trainer.test reads the checkpoint after setup
             self._make_metrics()
-        parts = saved.get("criterion", {})
+        parts = named_spec(saved.get("criterion", {}))
         self.criterion.follow_spec(parts)
         for name, part in parts.items():
             if not agrees(part, self.criterion.spec[name]):
@@ -352,10 +353,17 @@ class LitRetinaNet(LightningModule):
                     f"The checkpoint was trained with {name} {part}; this model has {self.criterion.spec[name]}."
                 )
 
+    @property
+    def _adapter(self) -> DetectorAdapter:
+        adapter = attached(self.model)
+        if adapter is None:
+            raise UsageError("The network has its own loss again: unpatch was called. Call lit_dense.patch(model).")
+        return adapter
+
     def _evaluate(self, batch: Any, stage: str, metric: DetectionMAP) -> list[dict[str, Tensor]]:
         images, targets = self._prepare(batch)
         objects = without_crowd(targets)
-        terms, detections = losses_and_detections(self.model, images, objects)
+        terms, detections = self._adapter.losses_and_detections(images, objects)
         logged = {f"{stage}_{name}": term for name, term in terms.items()}
         logged[f"{stage}_loss"] = torch.stack(list(terms.values())).sum()
         self.log_dict(logged, on_epoch=True, on_step=False, sync_dist=True, batch_size=len(images))

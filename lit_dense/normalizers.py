@@ -34,7 +34,7 @@ class ImageNormalizer(Normalizer):
 
     def forward(self, samples: DenseSamples) -> Tensor:
         """The divisor of each image [B]."""
-        num_images = samples.reduce.sum_number(samples.num_images, samples.anchors.device)
+        num_images = samples.reduce.sum_number(samples.num_images, samples.device)
         return samples.pos_per_image.clamp(min=1) * num_images / samples.reduce.world_size
 
 
@@ -80,17 +80,29 @@ class EMANormalizer(Normalizer):
         return _share(positives, samples)
 
 
+class SampledNormalizer(Normalizer):
+    """The batch's sum per anchor that counts, positive or negative, counted over all processes.
+
+    This is what the losses of torchvision's RPN and RoI heads are divided by, whose samplers draw the anchors that
+    count. A batch in which none counts is divided as if one did.
+    """
+
+    def forward(self, samples: DenseSamples) -> Tensor:
+        """The divisor of each image [B]."""
+        return _share(samples.reduce.sum(samples.valid.sum().float()).clamp(min=1), samples)
+
+
 class NoNormalizer(Normalizer):
     """The plain sum over the batch of all processes."""
 
     def forward(self, samples: DenseSamples) -> Tensor:
         """The divisor of each image [B]."""
-        return _share(torch.ones((), device=samples.anchors.device), samples)
+        return _share(torch.ones((), device=samples.device), samples)
 
 
 def _positives(samples: DenseSamples) -> Tensor:
     """Positives of all processes."""
-    return samples.reduce.sum_number(len(samples.positives), samples.anchors.device)
+    return samples.reduce.sum_number(len(samples.positives), samples.device)
 
 
 def _share(divisor: Tensor, samples: DenseSamples) -> Tensor:

@@ -1,13 +1,23 @@
 """The base of everything that is chosen by name: arguments that are remembered, state that is committed once."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from .class_counts import ClassCounts
+
+
+NAME_FINDERS: list[Callable[[type], str | None]] = []
+"""Each registry's look-up of the name of a class."""
+
+
+def name_or_path(cls: type) -> str:
+    """The registered name of a class, or its import path where it has none."""
+    found = (name for finder in NAME_FINDERS if (name := finder(cls)) is not None)
+    return next(found, f"{cls.__module__}.{cls.__qualname__}")
 
 
 class Part(nn.Module):
@@ -50,9 +60,17 @@ class Part(nn.Module):
 
     @property
     def spec(self) -> dict[str, Any]:
-        """``class_path`` and ``init_args``: plain data that rebuilds this part."""
+        """``class_path`` and ``init_args``: plain data that rebuilds this part.
+
+        The class is given by its registered name, or by its import path where it has none.
+        """
         args = {name: _plain(value) for name, value in self.__dict__.get("_init_args", {}).items()}
-        return {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "init_args": args}
+        return {"class_path": name_or_path(type(self)), "init_args": args}
+
+    def extra_repr(self) -> str:
+        """The arguments, as ``print(loss)`` shows them."""
+        shown = ((name, value) for name, value in self.__dict__.get("_init_args", {}).items())
+        return ", ".join(f"{name}={value!r}" for name, value in shown if not isinstance(value, nn.Module))
 
     def follow_spec(self, spec: Any) -> None:
         """Take the arguments that a saved spec lacks as they were when it was written.

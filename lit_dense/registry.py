@@ -21,9 +21,9 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
 from .errors import UsageError, nearest
-from .part import Part
+from .part import NAME_FINDERS, Part, name_or_path
 
-PartT = TypeVar("PartT", bound=Part)
+PartT = TypeVar("PartT")
 
 
 class Registry(Generic[PartT]):
@@ -38,6 +38,31 @@ class Registry(Generic[PartT]):
     def __init__(self, group: str, kind: str, base: type[PartT]) -> None:
         self.group, self.kind, self.base = group, kind, base
         self._listing = False
+        NAME_FINDERS.append(self.name_of)
+
+    def name_of(self, cls: type) -> str | None:
+        """The registered name of a class; None where it has none, or two packages claim it."""
+        name = self.imported().get(cls) if issubclass(cls, self.base) else None
+        return name if name is None or len(self.points[name]) == 1 else None
+
+    def named(self, spec: Any) -> Any:
+        """A saved spec with registered names in place of import paths, as far as they can be found.
+
+        Files of version 0.1.0 hold import paths.
+
+        Args:
+            spec: ``class_path`` and ``init_args``, a list of such, or None.
+        """
+        if isinstance(spec, list):
+            return [self.named(item) for item in spec]
+        if not isinstance(spec, dict) or "class_path" not in spec:
+            return spec
+        try:
+            cls = self.find(spec["class_path"])
+        except (UsageError, ImportError, TypeError):  # what is not installed here is compared as it is
+            return spec
+        args = {name: self.named(value) for name, value in (spec.get("init_args") or {}).items()}
+        return {"class_path": name_or_path(cls), "init_args": args}
 
     @cached_property
     def points(self) -> dict[str, list[EntryPoint]]:
@@ -164,8 +189,17 @@ class Registry(Generic[PartT]):
         try:
             cls = getattr(import_module(module), attr)
         except (ImportError, AttributeError) as error:
+            if (moved := self._own_class(module, attr)) is not None:
+                return moved
             raise UsageError(f"The {self.kind} {path!r} cannot be imported: {error}") from error
         return self._checked(cls, path)
+
+    def _own_class(self, module: str, attr: str) -> type[PartT] | None:
+        """The class of ours that a file of an earlier version names by a module that has moved since."""
+        if module.partition(".")[0] != __package__:
+            return None
+        names = [name for name, points in self.points.items() if points[0].attr == attr]
+        return self.load(names[0]) if names else None
 
     def unknown(self, name: str) -> str:
         """What to say of a name that nothing has."""

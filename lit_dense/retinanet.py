@@ -13,7 +13,6 @@ from torchvision.models.detection.retinanet import RetinaNetClassificationHead, 
 
 from .backbones import build_backbone, downloads
 from .errors import UsageError, check_range
-from .head import DenseHead
 
 DETECTORS = {"retinanet_resnet50_fpn": retinanet_resnet50_fpn, "retinanet_resnet50_fpn_v2": retinanet_resnet50_fpn_v2}
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
@@ -206,31 +205,3 @@ def _count_levels(body: nn.Module) -> int:
         features: dict[str, Tensor] = body.eval()(torch.zeros(1, 3, 64, 64))
     body.train(training)
     return len(features)
-
-
-def losses_and_detections(
-    model: RetinaNet, images: list[Tensor], targets: list[dict[str, Tensor]]
-) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
-    """Loss terms and detections of one forward pass; torchvision's own forward gives one or the other.
-
-    Args:
-        model: The detector, in evaluation mode.
-        images: Images in [0, 1], each [3, H, W].
-        targets: Per image ``boxes`` [G, 4] in pixels and ``labels`` [G].
-
-    Returns:
-        The terms that the model's ``compute_loss`` gives, and per image ``boxes``, ``scores`` and ``labels``.
-    """
-    original_sizes = [(image.shape[-2], image.shape[-1]) for image in images]
-    batch, resized = model.transform(images, targets)
-    features: list[Tensor] = list(model.backbone(batch.tensors).values())
-    outputs: dict[str, Tensor] = RetinaNetHead.forward(model.head, features)  # as the loss wants them
-    anchors: list[Tensor] = model.anchor_generator(batch, features)
-    terms: dict[str, Tensor] = model.compute_loss(resized, outputs, anchors)
-    if isinstance(model.head, DenseHead):
-        outputs = model.head.with_scores(outputs)
-    cells = [f.shape[-2] * f.shape[-1] for f in features]
-    per_level = [n * len(anchors[0]) // sum(cells) for n in cells]
-    levels = {name: list(output.split(per_level, dim=1)) for name, output in outputs.items()}
-    detections = model.postprocess_detections(levels, [list(a.split(per_level)) for a in anchors], batch.image_sizes)
-    return terms, model.transform.postprocess(detections, batch.image_sizes, original_sizes)

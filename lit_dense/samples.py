@@ -1,6 +1,6 @@
-"""The one thing that travels from the detector to losses and weighters: what was decided for this batch, flattened."""
+"""What travels from a detector to losses and weighters: the anchors of a batch and what was decided for them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
@@ -15,6 +15,7 @@ from .errors import UsageError
 from .functional.iou import paired_iou
 from .functional.one_pass import IGNORED as IGNORED
 from .reduce import Reduce
+from .sample_fields import fields_of_rows, on_device, repeated_images
 
 NEGATIVE = -1
 
@@ -46,9 +47,30 @@ class Geometry:
     image_sizes: Sequence[tuple[int, int]]
 
 
+@dataclass(frozen=True)
+class StepContext:
+    """What is known of a training step besides its batch. The criterion makes one for each call.
+
+    Args:
+        reduce: Sums over the processes of the run.
+        step: Training steps so far.
+        epoch: Epochs so far.
+        class_counts: Class frequencies of the training set, None if unknown.
+    """
+
+    reduce: Reduce = field(default_factory=lambda: Reduce(enabled=False))
+    step: int = 0
+    epoch: int = 0
+    class_counts: ClassCounts | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class DenseSamples:
     """A batch as its anchors: A anchors of all images and levels, G ground-truth boxes, P positive anchors, C classes.
+
+    Images may have different numbers of anchors, in any order. What a detector does not have (anchors and deltas of a
+    set predictor, boxes of a classifier) is a :class:`~lit_dense.missing.Missing`, which raises a ``UsageError`` when
+    it is used. :meth:`of` builds samples of a head of one's own.
 
     Args:
         logits: Class scores, with their graph [A, C], or wider where the loss has columns of its own.
@@ -59,16 +81,17 @@ class DenseSamples:
         gt_labels: Their classes, 0 to C - 1 [G].
         gt_image_idxs: Their images, 0 to B - 1 [G].
         num_images: B, images on this process.
+        image_idxs: Image of each anchor, 0 to B - 1 [A].
         box_coder: What encodes and decodes deltas.
-        reduce: Sums over the processes of the run.
+        boxes: Predicted boxes in pixels, with their graph, where the detector predicts these and no deltas [A, 4].
         geometry: Sizes of levels and images; None where the detector does not tell them.
-        class_counts: Class frequencies of the training set, None if unknown.
-        step: Training steps so far.
-        epoch: Epochs so far.
+        context: Step, epoch, class frequencies and sums over processes; by default the criterion's.
         soft_targets: Target of each positive's own class in [0, 1], None for 1 [P].
-        class_weights: What a loss of single logits multiplies the elements of each class by, None for 1 [C].
+        class_weights: Factor of the elements of each class in losses of single logits, None for 1 [C]; or apart for
+            elements whose target is 0 and 1 [2, C].
         extra_logits: Columns of the logits beyond one per class.
         score_logits: Turns logits into those whose sigmoid is the score, as the loss says.
+        auxiliary: Further losses of the positives by name, such as FCOS's centre-ness, with their graph [P].
         target_fields: What else the targets hold for each box, by name, such as weights [G].
     """
 
@@ -80,33 +103,111 @@ class DenseSamples:
     gt_labels: Tensor
     gt_image_idxs: Tensor
     num_images: int
+    image_idxs: Tensor
     box_coder: BoxCoder
-    reduce: Reduce
+    boxes: Tensor | None = None
     geometry: Geometry | None = None
-    class_counts: ClassCounts | None = None
-    step: int = 0
-    epoch: int = 0
+    context: StepContext | None = None
     soft_targets: Tensor | None = None
     class_weights: Tensor | None = None
     extra_logits: int = 0
     score_logits: Callable[[Tensor], Tensor] = _as_they_are
-    target_fields: dict[str, Tensor] = field(default_factory=dict)
+    auxiliary: Mapping[str, Tensor] = field(default_factory=dict)
+    target_fields: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        logits: Tensor,
+        labels: Tensor,
+        *,
+        boxes: Tensor | None = None,
+        gt_boxes: Tensor | None = None,
+        matched_idxs: Tensor | None = None,
+        deltas: Tensor | None = None,
+        anchors: Tensor | None = None,
+        box_coder: BoxCoder | None = None,
+        images: Tensor | int | None = None,
+        **more: Any,
+    ) -> "DenseSamples":
+        """Samples of a head whose labels are assigned already, from what there is.
+
+        Args:
+            logits: Class scores, with their graph [A, C]; [B, K, C] says the images too.
+            labels: Class of each row, 0 to C - 1; -1 background, -2 ignored [A] or [B, K].
+            boxes: Predicted boxes, x1 y1 x2 y2 in pixels [A, 4]; or give ``deltas``, ``anchors`` and ``box_coder``.
+            gt_boxes: Target box of each row, of which only those of positives are read [A, 4]; with ``matched_idxs``
+                the ground-truth boxes [G, 4].
+            matched_idxs: Ground truth of each row, unique in the batch; by default each positive has one of its own
+                [A].
+            deltas: Predicted box deltas [A, 4].
+            anchors: Anchor boxes in pixels [A, 4].
+            box_coder: What encodes and decodes deltas, as torchvision's ``BoxCoder``.
+            images: Image of each row [A], or the number of images with equally many rows each; by default the first
+                dimension of [B, K, C], else 1.
+            more: Other fields, such as ``geometry`` and ``target_fields``.
+
+        Raises:
+            UsageError: If shapes do not fit together, or the logits seem to be probabilities already.
+
+        Example:
+            >>> samples = DenseSamples.of(torch.randn(2, 5, 3), torch.tensor([[0, -1, -1, -2, 2]] * 2))
+            >>> samples.num_images, len(samples.positives)
+            (2, 4)
+        """
+        return cls(
+            **fields_of_rows(logits, labels, boxes, gt_boxes, matched_idxs, deltas, anchors, box_coder, images), **more
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.logits.device
+
+    @property
+    def reduce(self) -> Reduce:
+        """Sums over the processes of the run."""
+        return self._context.reduce
+
+    @property
+    def step(self) -> int:
+        """Training steps so far."""
+        return self._context.step
+
+    @property
+    def epoch(self) -> int:
+        """Epochs so far."""
+        return self._context.epoch
+
+    @property
+    def class_counts(self) -> ClassCounts | None:
+        """Class frequencies of the training set, None if unknown."""
+        return self._context.class_counts
+
+    @property
+    def _context(self) -> StepContext:
+        return self.context or StepContext()
 
     @property
     def num_classes(self) -> int:
         """C, the head's classes."""
         return self.logits.shape[1] - self.extra_logits
 
+    def rows_of(self, image: int) -> Tensor:
+        """Indices of one image's anchors, in ascending order."""
+        return (self.image_idxs == image).nonzero().squeeze(1)
+
     @property
     def anchors_per_image(self) -> int:
-        """Anchors of one image; images of a batch are padded to one size, so all have equally many."""
-        return len(self.anchors) // max(1, self.num_images)
+        """Anchors of one image, where all images have equally many, one image after another.
 
-    @cached_property
-    def image_idxs(self) -> Tensor:
-        """Image of each anchor, 0 to B - 1 [A]."""
-        images = torch.arange(self.num_images, device=self.anchors.device)
-        return images.repeat_interleave(self.anchors_per_image)
+        Raises:
+            UsageError: If they do not: use ``image_idxs``.
+        """
+        number = len(self.image_idxs) // max(1, self.num_images)
+        if not torch.equal(self.image_idxs, repeated_images(self.num_images, number, self.device)):
+            raise UsageError("The images of these samples have different numbers of anchors: use image_idxs.")
+        return number
 
     @cached_property
     def level_idxs(self) -> Tensor:
@@ -116,9 +217,9 @@ class DenseSamples:
             UsageError: If the detector does not tell the sizes of its levels.
         """
         cells = [h * w for h, w in self._known_geometry.level_sizes]
-        per_cell = self.anchors_per_image // max(1, sum(cells))
-        counts = _on_device([n * per_cell for n in cells], self.anchors.device)
-        levels = torch.arange(len(cells), device=self.anchors.device)
+        per_cell = len(self.matched_idxs) // max(1, sum(cells) * self.num_images)
+        counts = on_device([n * per_cell for n in cells], self.device)
+        levels = torch.arange(len(cells), device=self.device)
         return levels.repeat_interleave(counts, output_size=sum(cells) * per_cell).repeat(self.num_images)
 
     @property
@@ -137,8 +238,8 @@ class DenseSamples:
         Raises:
             UsageError: If the detector does not tell the sizes of its images.
         """
-        sizes = _on_device(list(chain(*self._known_geometry.image_sizes)), self.anchors.device).view(-1, 2)
-        height, width = sizes.repeat_interleave(self.anchors_per_image, dim=0).unbind(1)
+        sizes = on_device(list(chain(*self._known_geometry.image_sizes)), self.device).view(-1, 2)
+        height, width = sizes[self.image_idxs].unbind(1)
         centre_x, centre_y = (self.anchors[:, :2] + self.anchors[:, 2:]).div(2).unbind(1)
         return (centre_x >= width) | (centre_y >= height)
 
@@ -168,8 +269,14 @@ class DenseSamples:
         """The same batch with targets of the positives [P]."""
         return self._twin(soft_targets=soft_targets)
 
+    def of_step(
+        self, context: StepContext, extra_logits: int, score_logits: Callable[[Tensor], Tensor]
+    ) -> "DenseSamples":
+        """The same batch in a training step, with what the criterion's loss says of its columns."""
+        return self._twin(context=context, extra_logits=extra_logits, score_logits=score_logits)
+
     def with_class_weights(self, class_weights: Tensor) -> "DenseSamples":
-        """The same batch with weights of the classes [C]."""
+        """The same batch with weights of the classes [C] or [2, C]."""
         return self._twin(class_weights=class_weights)
 
     def _twin(self, **changes: Any) -> "DenseSamples":
@@ -202,7 +309,7 @@ class DenseSamples:
     @cached_property
     def pos_per_image(self) -> Tensor:
         """Number of positives of each image [B]."""
-        counts = torch.zeros(self.num_images, dtype=torch.int64, device=self.anchors.device)
+        counts = torch.zeros(self.num_images, dtype=torch.int64, device=self.device)
         return counts.scatter_add_(0, self.pos_image_idxs, torch.ones_like(self.pos_image_idxs))
 
     @cached_property
@@ -223,7 +330,7 @@ class DenseSamples:
     @cached_property
     def pos_boxes(self) -> Tensor:
         """Predicted boxes of the positives, in pixels, with their graph [P, 4]."""
-        return self.box_coder.decode_single(self.pos_deltas, self.anchors[self.positives])
+        return self.decoded(self.positives)
 
     @cached_property
     def pos_ious(self) -> Tensor:
@@ -252,78 +359,17 @@ class DenseSamples:
         return self.score_logits(self.logits.detach()).amax(1).float().sigmoid()
 
     def anchor_gt_iou(self, image: int) -> Tensor:
-        """IoU of one image's ground truths with its anchors; rows in the order of the batch [G_image, A / B]."""
-        rows = slice(image * self.anchors_per_image, (image + 1) * self.anchors_per_image)
-        return torch.as_tensor(box_iou(self.gt_boxes[self.gt_image_idxs == image], self.anchors[rows]))
+        """IoU of one image's ground truths with its anchors, both in the order of the batch [G_image, A_image]."""
+        gt_boxes = self.gt_boxes[self.gt_image_idxs == image]
+        return torch.as_tensor(box_iou(gt_boxes, self.anchors[self.rows_of(image)]))
 
+    def decoded(self, rows: Tensor) -> Tensor:
+        """Predicted boxes of some anchors, in pixels, with their graph [N, 4].
 
-def collect_samples(
-    targets: Sequence[dict[str, Tensor]],
-    head_outputs: dict[str, Tensor],
-    anchors: Sequence[Tensor],
-    matched_idxs: Sequence[Tensor],
-    **context: Any,
-) -> DenseSamples:
-    """Flatten what torchvision hands to a head's ``compute_loss``.
-
-    Args:
-        targets: Per image ``boxes`` [G_b, 4] and ``labels`` [G_b]; other tensors with G_b rows become target fields.
-        head_outputs: ``cls_logits`` [B, K, C] and ``bbox_regression`` [B, K, 4].
-        anchors: Per image [K, 4].
-        matched_idxs: Per image, index into its boxes, -1 background, -2 ignored [K].
-        context: The other fields of :class:`DenseSamples`.
-
-    Raises:
-        UsageError: If a label is negative or has no column in the logits.
-    """
-    logits, deltas = head_outputs["cls_logits"], head_outputs["bbox_regression"]
-    counts = [len(t["boxes"]) for t in targets]
-    offsets = [sum(counts[:image]) for image in range(len(counts))]
-    unique = [torch.where(m >= 0, m + offset, m) for m, offset in zip(matched_idxs, offsets, strict=True)]
-    gt_labels = torch.cat([t["labels"].reshape(-1) for t in targets]).long()
-    _check_labels(gt_labels, logits.shape[-1] - context.get("extra_logits", 0))
-    return DenseSamples(
-        logits=logits.flatten(0, 1),
-        deltas=deltas.flatten(0, 1),
-        anchors=torch.cat(list(anchors)),
-        matched_idxs=torch.cat(unique),
-        gt_boxes=torch.cat([t["boxes"].reshape(-1, 4) for t in targets]).to(deltas.device, torch.float32),
-        gt_labels=gt_labels,
-        gt_image_idxs=torch.arange(len(counts), device=logits.device).repeat_interleave(
-            _on_device(counts, logits.device),
-            output_size=sum(counts),  # else the device would be asked
-        ),
-        num_images=len(targets),
-        target_fields=_fields(targets, counts),
-        **context,
-    )
-
-
-def _on_device(numbers: Sequence[int], device: torch.device) -> Tensor:
-    """Whole numbers as a tensor that the device writes: the host would wait for a copy."""
-    return torch.stack([torch.full((), number, device=device) for number in numbers])
-
-
-def _check_labels(labels: Tensor, num_classes: int) -> None:
-    if labels.numel() == 0:
-        return
-    low, high = torch.stack(labels.aminmax()).tolist()  # one transfer for both
-    if low < 0 or high >= num_classes:
-        hint = ""
-        if low == 1 and high == num_classes:
-            hint = " They seem to start at 1: column 0 is a class here, not background, so subtract 1 from each label."
-        raise UsageError(
-            f"Labels of this batch run from {low} to {high}, but the head has {num_classes} classes, which take "
-            f"labels 0 to {num_classes - 1}.{hint}"
-        )
-
-
-def _fields(targets: Sequence[dict[str, Tensor]], counts: Sequence[int]) -> dict[str, Tensor]:
-    """What every target holds besides boxes and labels with one row per box."""
-    names = set.intersection(*(set(t) for t in targets)) - {"boxes", "labels"} if targets else set()
-    found = {}
-    for name in sorted(names):
-        rows = [t[name] for t in targets]
-        if all(isinstance(r, Tensor) and r.dim() > 0 and len(r) == n for r, n in zip(rows, counts, strict=True)):
-            found[name] = torch.cat(rows)
-    return found
+        Args:
+            rows: Indices of the anchors [N].
+        """
+        if self.boxes is not None:
+            return self.boxes[rows].float()
+        deltas, anchors = self.deltas[rows].float(), self.anchors[rows]
+        return self.box_coder.decode_single(deltas, anchors)

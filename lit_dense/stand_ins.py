@@ -16,9 +16,10 @@ from torchvision.models.detection import RetinaNet
 from torchvision.models.detection._utils import Matcher
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops import box_iou, clip_boxes_to_image
 
-from .flat_levels import records_graph
+from .flat_levels import records_graph, tower_outputs
 from .functional.matching import match_by_iou
 from .functional.top_detections import suppress, top_scores
 
@@ -52,7 +53,8 @@ class MatchedLoss(StandIn):
     ) -> dict[str, Tensor]:
         """The loss terms of the detector's head."""
         detector = self.owner
-        criterion = getattr(detector.head, "criterion", None)
+        adapter = vars(detector).get("_lit_dense")
+        criterion = adapter.criteria[""] if adapter is not None else None
         matched = [
             torch.full((len(a),), Matcher.BELOW_LOW_THRESHOLD, device=a.device)
             if t["boxes"].numel() == 0 or (criterion is not None and criterion.matcher is not None)
@@ -76,6 +78,21 @@ def matches(matcher: Any, anchors: Tensor, gt_boxes: Tensor) -> Tensor:
     return match_by_iou(
         anchors, gt_boxes, matcher.high_threshold, matcher.low_threshold, matcher.allow_low_quality_matches
     )
+
+
+class JoinedOutputs(StandIn):
+    """``RetinaNetHead.forward``, which in training writes the outputs of all levels in the order of anchors."""
+
+    def __call__(self, x: list[Tensor]) -> dict[str, Tensor]:
+        """Outputs of both towers."""
+        head = self.owner
+        if not head.training:
+            outputs: dict[str, Tensor] = RetinaNetHead.forward(head, x)
+            return outputs
+        return {
+            "cls_logits": tower_outputs(head.classification_head, x),
+            "bbox_regression": tower_outputs(head.regression_head, x),
+        }
 
 
 class Detections(StandIn):
@@ -153,6 +170,8 @@ def take_over(detector: RetinaNet) -> None:
     for name, stand_in in ON_DETECTORS.items():
         if _is_stock(detector, RetinaNet, name):
             setattr(detector, name, stand_in(detector))
+    if _is_stock(detector.head, RetinaNetHead, "forward"):
+        detector.head.forward = JoinedOutputs(detector.head)
     generator = detector.anchor_generator
     if all(_is_stock(generator, AnchorGenerator, name) for name in ("forward", "grid_anchors", "set_cell_anchors")):
         generator.forward = CachedAnchors(generator)
@@ -160,7 +179,8 @@ def take_over(detector: RetinaNet) -> None:
 
 def give_back(detector: RetinaNet) -> None:
     """Take the stand-ins away; does nothing where there are none."""
-    for owner, names in ((detector, list(ON_DETECTORS)), (detector.anchor_generator, ["forward"])):
+    forwards = [(module, ["forward"]) for module in (detector.head, detector.anchor_generator)]
+    for owner, names in [(detector, list(ON_DETECTORS)), *forwards]:
         for name in names:
             if isinstance(vars(owner).get(name), StandIn):
                 delattr(owner, name)

@@ -5,8 +5,8 @@ import torch
 
 from lit_dense.box_losses import BOX_LOSSES, GIoULoss, L1Loss
 from lit_dense.criterion import Criterion
+from lit_dense.detectors import patch
 from lit_dense.errors import UsageError
-from lit_dense.head import patch
 from lit_dense.losses import LOSSES, DenseLoss, FocalLoss
 from lit_dense.normalizers import NORMALIZERS
 from lit_dense.samples import IGNORED
@@ -66,9 +66,9 @@ class Counter(DenseLoss):
 def samples_of(counts=(2, 0, 5), seed=1, **parts):
     """The samples that a small detector makes of a random batch."""
     model = small_retinanet(NUM_CLASSES + Criterion(**parts).loss.extra_logits)
-    patch(model, class_counts=COUNTS, **parts)
+    criterion = patch(model, class_counts=COUNTS, **{"loss": "focal", **parts})
     seen = []
-    model.head.criterion.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    criterion.register_forward_pre_hook(lambda module, args: seen.append(module.in_this_step(args[0])))
     model(*random_batch(counts, seed=seed))
     return seen[0]
 

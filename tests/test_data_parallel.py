@@ -6,7 +6,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lit_dense.box_losses import BOX_LOSSES
 from lit_dense.criterion import Criterion
-from lit_dense.head import patch
+from lit_dense.detectors import patch
 from lit_dense.losses import LOSSES
 from lit_dense.normalizers import NORMALIZERS
 from lit_dense.weighters import WEIGHTERS

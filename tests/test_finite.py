@@ -8,8 +8,8 @@ import torch
 from lit_dense import LitRetinaNet
 from lit_dense.callbacks import SwapLoss
 from lit_dense.criterion import Criterion
+from lit_dense.detectors import attached, patch
 from lit_dense.finite import FiniteCheck, NonFiniteLossError, _Step
-from lit_dense.head import patch
 from tests.detectors import small_retinanet
 
 TARGETS = [{"image_id": 3}, {"image_id": torch.tensor(8)}]
@@ -40,20 +40,20 @@ def test_images_without_ids_and_finite_terms():
     pickle.loads(pickle.dumps(check))
 
 
-def leave_a_bad_step(head):
+def leave_a_bad_step(model):
     """What a GPU's last step leaves, of which nobody has heard yet."""
     step = _Step(list(terms(0.0)), torch.tensor([1.0, float("nan")]), TARGETS, Criterion())
-    head.finite_check._pending = (step, SimpleNamespace(synchronize=lambda: None))
+    attached(model).finite_check._pending = (step, SimpleNamespace(synchronize=lambda: None))
 
 
 @pytest.mark.parametrize("hook", ["on_save_checkpoint", "on_train_end"])
 def test_no_checkpoint_is_written_of_a_bad_last_step(hook):
     module = LitRetinaNet(backbone="tiny", num_classes=2)
     module.configure_model()
-    leave_a_bad_step(module.model.head)
+    leave_a_bad_step(module.model)
     model, callback = small_retinanet(), SwapLoss("focal")
     patch(model)
-    leave_a_bad_step(model.head)
+    leave_a_bad_step(model)
     checkpoint = [{}] if hook == "on_save_checkpoint" else []
     for call in (lambda: getattr(module, hook)(*checkpoint), lambda: getattr(callback, hook)(None, model, *checkpoint)):
         with pytest.raises(NonFiniteLossError, match="images 3, 8"):

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 import lit_dense
 from lit_dense import CocoDataModule, LitRetinaNet
+from lit_dense.detectors import attached
 from lit_dense.errors import UsageError
 from lit_dense.finite import NonFiniteLossError
 from lit_dense.functional import matching
@@ -343,7 +344,7 @@ def test_arguments_that_cannot_be_are_refused_before_anything_is_built(arguments
 def test_deepcopies_are_independent():
     module = SmallRetinaNet(2, normalizer="ema")
     clone = copy.deepcopy(module)
-    assert clone.model.head.criterion is clone.criterion
+    assert attached(clone.model).criteria[""] is clone.criterion
     clone.training_step(random_batch((3,), num_classes=2), 0)
     assert (module.criterion.step, clone.criterion.step) == (0, 1)
 

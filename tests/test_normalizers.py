@@ -6,7 +6,7 @@ from lit_dense.errors import UsageError
 from lit_dense.losses import DenseLoss
 from lit_dense.normalizers import EMANormalizer
 from lit_dense.reduce import Reduce
-from lit_dense.samples import DenseSamples
+from lit_dense.samples import DenseSamples, StepContext
 
 
 class Given(DenseLoss):
@@ -31,8 +31,9 @@ def images_with(sums, positives):
         gt_labels=torch.zeros(len(sums), dtype=torch.long),
         gt_image_idxs=torch.arange(len(sums)),
         num_images=len(sums),
+        image_idxs=torch.arange(len(sums)).repeat_interleave(4),
         box_coder=Coder(),
-        reduce=Reduce(),
+        context=StepContext(Reduce()),
     )
 
 

@@ -8,7 +8,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from lit_dense.assigners import ASSIGNERS
+from lit_dense.assigners import ASSIGNERS, AssignInput
 from lit_dense.box_losses import BOX_LOSSES
 from lit_dense.criterion import Criterion
 from lit_dense.flat_levels import tower_outputs
@@ -91,7 +91,9 @@ def test_assigners(name, mode):
     anchors, gt_boxes = moved(torch.rand(80, 4), mode), moved(torch.rand(5, 4), mode)
     assigner = moved_module(ASSIGNERS.build(name), mode)
     with mode:
-        assert assigner(anchors, gt_boxes, Geometry([(8, 8), (4, 4)], [(64, 64)])).device == DEVICE
+        assert (
+            assigner(AssignInput(anchors, gt_boxes, geometry=Geometry([(8, 8), (4, 4)], [(64, 64)]))).device == DEVICE
+        )
         assert match_by_iou(anchors, gt_boxes).device == DEVICE
 
 

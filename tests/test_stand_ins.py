@@ -13,8 +13,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
 from lit_dense import stand_ins
-from lit_dense.head import patch, unpatch
-from lit_dense.retinanet import losses_and_detections
+from lit_dense.detectors import attached, patch, unpatch
 from lit_dense.stand_ins import StandIn
 from tests.detectors import random_batch, small_retinanet
 
@@ -93,7 +92,7 @@ def test_detections_are_torchvisions(score_thresh, topk_candidates):
     images, targets = random_batch()
     images[1] = images[1][:, :, :40]
     expected, got = stock.eval()(images), adopted.eval()(images)
-    _, again = losses_and_detections(adopted, images, targets)
+    _, again = attached(adopted).losses_and_detections(images, targets)
     for theirs, mine, once_more in zip(expected, got, again, strict=True):
         assert list(mine) == list(theirs)
         for name, values in theirs.items():

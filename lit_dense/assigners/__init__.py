@@ -9,6 +9,7 @@ from ..named_type import named_type
 from ..registry import Registry
 from .atss_assigner import ATSSAssigner as ATSSAssigner
 from .base import Assigner as Assigner
+from .base import AssignInput as AssignInput
 from .max_iou_assigner import MaxIoUAssigner as MaxIoUAssigner
 from .top_n_assigner import TopNAssigner as TopNAssigner
 

@@ -6,8 +6,7 @@ from torch import Tensor
 from ..errors import UsageError, check_range
 from ..functional.iou import paired_iou
 from ..functional.matching import gt_pieces
-from ..samples import Geometry
-from .base import Assigner
+from .base import Assigner, AssignInput
 
 
 class ATSSAssigner(Assigner):
@@ -28,11 +27,12 @@ class ATSSAssigner(Assigner):
         super().__init__()
         self.number = int(check_range("atss", "number", number, 1))
 
-    def forward(self, anchors: Tensor, gt_boxes: Tensor, geometry: Geometry | None) -> Tensor:
+    def forward(self, image: AssignInput) -> Tensor:
         """Index of the matched ground truth of each anchor; -1 background [K]."""
+        geometry = image.geometry
         if geometry is None:
             raise UsageError("atss: this detector does not tell the sizes of its levels.")
-        anchors, gt_boxes = anchors.float(), gt_boxes.float()  # half precision cannot tell centres apart
+        anchors, gt_boxes = image.anchors.float(), image.gt_boxes.float()  # half precision cannot tell centres apart
         cells = [height * width for height, width in geometry.level_sizes]
         per_cell = len(anchors) // sum(cells)
         matched = torch.full((len(anchors),), -1, device=anchors.device)

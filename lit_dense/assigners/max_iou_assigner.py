@@ -4,8 +4,7 @@ from torch import Tensor
 
 from ..errors import check_range
 from ..functional.matching import match_by_iou
-from ..samples import Geometry
-from .base import Assigner
+from .base import Assigner, AssignInput
 
 
 class MaxIoUAssigner(Assigner):
@@ -26,6 +25,6 @@ class MaxIoUAssigner(Assigner):
         check_range("max_iou", "negative", negative, 0, positive)
         self.positive, self.negative, self.allow_low_quality = positive, negative, allow_low_quality
 
-    def forward(self, anchors: Tensor, gt_boxes: Tensor, geometry: Geometry | None) -> Tensor:
+    def forward(self, image: AssignInput) -> Tensor:
         """Index of the matched ground truth of each anchor; -1 background, -2 ignored [K]."""
-        return match_by_iou(anchors, gt_boxes, self.positive, self.negative, self.allow_low_quality)
+        return match_by_iou(image.anchors, image.gt_boxes, self.positive, self.negative, self.allow_low_quality)

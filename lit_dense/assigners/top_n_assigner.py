@@ -6,8 +6,7 @@ from torchvision.ops import box_iou
 
 from ..errors import check_range
 from ..functional.matching import gt_pieces, match_by_iou
-from ..samples import Geometry
-from .base import Assigner
+from .base import Assigner, AssignInput
 
 
 class TopNAssigner(Assigner):
@@ -27,8 +26,9 @@ class TopNAssigner(Assigner):
         super().__init__()
         self.number = int(check_range("top_n", "number", number, 1))
 
-    def forward(self, anchors: Tensor, gt_boxes: Tensor, geometry: Geometry | None) -> Tensor:
+    def forward(self, image: AssignInput) -> Tensor:
         """Index of the matched ground truth of each anchor; -1 background [K]."""
+        anchors, gt_boxes = image.anchors, image.gt_boxes
         number, nobody = min(self.number, len(anchors)), len(anchors)
         chosen = torch.zeros(len(anchors) + 1, dtype=torch.bool, device=anchors.device)
         for rows in gt_pieces(len(anchors), len(gt_boxes)):

@@ -10,8 +10,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from ..criterion import Criterion
+from ..detectors import attached, find_detector
 from ..errors import UsageError, check_range
-from ..head import DenseHead, find_retinanet
 from ..samples import DenseSamples
 from ..weighters import LossValues, Weights
 
@@ -104,13 +104,14 @@ class ShownSteps(Callback, ABC):
             self.observe(samples, values, weights)
 
     def _find_criterion(self, pl_module: LightningModule) -> Criterion:
-        head = find_retinanet(pl_module).head
-        if not isinstance(head, DenseHead):
+        adapter = attached(pl_module)
+        if adapter is None:
+            detector = type(find_detector(pl_module).detector).__name__
             raise UsageError(
-                f"{type(self).__name__}: {type(pl_module).__name__} trains with torchvision's own loss, which shows "
+                f"{type(self).__name__}: {type(pl_module).__name__} trains with {detector}'s own loss, which shows "
                 "nothing: add the callback SwapLoss, or call lit_dense.patch."
             )
-        return head.criterion
+        return next(iter(adapter.criteria.values()))
 
 
 def product_of_weights(values: LossValues, weights: Sequence[Weights]) -> Tensor:

@@ -9,9 +9,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from ..assigners import AssignerLike
 from ..box_losses import BoxLossLike
 from ..class_counts import ClassCounts
-from ..criterion import Criterion
+from ..criterion import Criterion, named_spec
+from ..detectors import attach, attached, find_detector, unpatch
+from ..detectors.attach import build_criterion, check_stage, detectors_inside, set_prior
 from ..errors import UsageError
-from ..head import DenseHead, adopt, find_retinanet, native_box_loss, unpatch
 from ..losses import LossLike
 from ..normalizers import NormalizerLike
 from ..reduce import Reduce
@@ -19,26 +20,33 @@ from ..weighters import WeighterLike
 
 
 class SwapLoss(Callback):
-    """Trains the torchvision RetinaNet inside any LightningModule with another loss; the module is left as it is.
+    """Trains the detector inside a LightningModule with another loss; the module knows nothing of it.
 
-    The model's state-dict keys stay its own: its checkpoints load where lit_dense is not installed. State of the loss
-    is saved under the checkpoint's ``callbacks`` and restored on resume. After the run the model has its stock head.
-    A weighter's own network is trained by an Adam of the callback's, at each step of the module's optimiser, with
-    gradients averaged over processes.
+    The detector may be any that an adapter knows: torchvision's RetinaNet, FCOS, SSD, Faster R-CNN and others. The
+    model keeps its parameters, keys, forward and checkpoints. The state of the loss and of weighters is saved under the
+    checkpoint's ``callbacks`` and restored on resume. After the run the model has its own loss again. A weighter's own
+    network is trained by an Adam of the callback's, at each step of the module's optimiser, with gradients averaged
+    over processes.
 
     Args:
-        loss: The classification loss: a name, an object, or a dict with class_path and init_args.
-        box_loss: The box loss; by default the one that the model has.
-        weighters: Sample weighters, whose weights multiply.
-        normalizer: What the losses are divided by; by default the mean over images, as in torchvision.
-        assigner: Matches anchors and ground truths; by default the model's own matcher.
-        loss_weight: What the classification term is multiplied by.
-        box_loss_weight: What the box term is multiplied by.
-        class_counts: Class frequencies of the training set, for losses that need them; by default the data module's,
-            if it has an attribute ``class_counts``.
+        loss: The classification loss: a name, an object, or a dict with class_path and init_args; by default the
+            detector's own, with its weighters.
+        box_loss: The box loss; by default the detector's own.
+        weighters: Sample weighters, whose weights multiply; none by default where a loss is named.
+        normalizer: What the losses are divided by; by default the detector's own.
+        assigner: Matches anchors and ground truths; by default the detector's own matcher.
+        loss_weight: Factor of the classification term.
+        box_loss_weight: Factor of the box term.
+        class_counts: Class frequencies of the training set, or the number of boxes of each class; by default the data
+            module's, if it has an attribute ``class_counts``.
+        prior: Probability of an object that the classifier's bias is set to when training starts from the first step;
+            by default the bias stays what it is.
+        stage: Which of the detector's losses; by default the first, which is ``roi`` for Faster R-CNN. Each of several
+            callbacks may take one.
+        module: Path of the detector within the LightningModule, such as ``model.student``, where it contains several.
 
     Raises:
-        UsageError: At setup, if the module contains no RetinaNet, or more than one, or if class counts are missing.
+        UsageError: At setup, if the module contains no detector, or several, or if class counts are missing.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -47,41 +55,89 @@ class SwapLoss(Callback):
 
     def __init__(
         self,
-        loss: LossLike = "focal",
+        loss: LossLike | None = None,
         box_loss: BoxLossLike | None = None,
-        weighters: Sequence[WeighterLike] = (),
+        weighters: Sequence[WeighterLike] | None = None,
         normalizer: NormalizerLike | None = None,
         assigner: AssignerLike | None = None,
-        loss_weight: float = 1.0,
-        box_loss_weight: float = 1.0,
-        class_counts: ClassCounts | None = None,
+        loss_weight: float | None = None,
+        box_loss_weight: float | None = None,
+        class_counts: ClassCounts | Sequence[float] | None = None,
+        prior: float | None = None,
+        stage: str | None = None,
+        module: str | None = None,
     ) -> None:
-        self._parts = (weighters, normalizer, assigner, loss_weight, box_loss_weight, class_counts)
-        self._loss, self._box_loss = loss, box_loss
+        self._given = {
+            "loss": loss,
+            "box_loss": box_loss,
+            "weighters": weighters,
+            "normalizer": normalizer,
+            "assigner": assigner,
+            "loss_weight": loss_weight,
+            "box_loss_weight": box_loss_weight,
+        }
+        self._class_counts, self._prior = class_counts, prior
+        self.stage, self.module = stage, module
         self._restored: dict[str, Any] = {}
         self._optimizer: torch.optim.Optimizer | None = None
+        self._attached = False
         self.criterion: Criterion | None = None
 
+    @property
+    def state_key(self) -> str:
+        """Where a checkpoint keeps the state; callbacks of different stages and modules have places of their own."""
+        if self.stage is None and self.module is None:
+            return type(self).__qualname__
+        return self._generate_state_key(stage=self.stage, module=self.module)
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Patch the model; the criterion is built the first time and kept."""
-        detector = find_retinanet(pl_module)
-        if isinstance(detector.head, DenseHead) and detector.head.criterion in set(pl_module.modules()):
+        """Take the loss over; a network that the module builds in ``setup`` or ``configure_model`` waits for that."""
+        self._attached = False
+        if detectors_inside(pl_module):
+            self._attach(trainer, pl_module, stage)
+
+    def _attach(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Attach the criterion, which is built the first time and kept."""
+        adapter = find_detector(pl_module, self.module)
+        own_stage = check_stage(adapter, self.stage)
+        if any(criterion in set(pl_module.modules()) for criterion in adapter.criteria.values()):
             raise UsageError(f"{type(pl_module).__name__} takes loss, weighters and the rest itself: give them there.")
         first = self.criterion is None
         if self.criterion is None:
-            self.criterion = Criterion(self._loss, self._box_loss or native_box_loss(detector), *self._parts)
-        adopt(detector, self.criterion)
+            self.criterion = build_criterion(adapter, own_stage, self._given, self._class_counts)
+        adapter = attach(adapter, {own_stage: self.criterion})
+        self._attached = True
         counts = getattr(getattr(trainer, "datamodule", None), "class_counts", None)
-        if counts is not None and self.criterion.class_counts is None:
+        if counts is not None and self.criterion.class_counts is None and own_stage == adapter.stages[0]:
             self.criterion.receive_class_counts(counts)
         if first and self._restored:
             self._restore(self.criterion)
+        elif first and self._prior is not None and stage == "fit":
+            set_prior(adapter, own_stage, self.criterion, self._prior)
         if stage == "fit":
             self.criterion.check_ready()
 
+    def _attach_late(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if not self._attached:
+            self._attach(trainer, pl_module, stage)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the loss over, where the network was not built before."""
+        self._attach_late(trainer, pl_module, "validate")
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the loss over, where the network was not built before."""
+        self._attach_late(trainer, pl_module, "test")
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the loss over, where the network was not built before."""
+        self._attach_late(trainer, pl_module, "predict")
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give the model its stock head back."""
-        unpatch(pl_module)
+        """Give the detector its own losses back."""
+        self._attached = False
+        if detectors_inside(pl_module):
+            unpatch(pl_module, self.module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tell the criterion which epoch it is."""
@@ -90,6 +146,7 @@ class SwapLoss(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make the optimiser of the weighters' networks, where they have any, and let all processes start alike."""
+        self._attach_late(trainer, pl_module, "fit")
         criterion = self._ready()
         if not list(criterion.parameters()):
             return
@@ -131,8 +188,8 @@ class SwapLoss(Callback):
         self._look_at_last_step(pl_module)
 
     def _look_at_last_step(self, pl_module: LightningModule) -> None:
-        if isinstance(head := find_retinanet(pl_module).head, DenseHead):
-            head.finite_check.flush()
+        if (adapter := attached(pl_module, self.module)) is not None:
+            adapter.finite_check.flush()
 
     def _ready(self) -> Criterion:
         if self.criterion is None:
@@ -155,5 +212,23 @@ class SwapLoss(Callback):
             self._restore(self.criterion)
 
     def _restore(self, criterion: Criterion) -> None:
-        criterion.follow_spec(self._restored.get("spec"))
+        spec = self._restored.get("spec")
+        _check_same_parts(spec, criterion.spec)
+        criterion.follow_spec(spec)
         criterion.load_state_dict(self._restored["criterion"])
+
+
+def _check_same_parts(saved: dict[str, Any] | None, own: dict[str, Any]) -> None:
+    """Refuse a state of other parts, which could not be loaded."""
+    for name, part in named_spec(saved or {}).items():
+        if _classes(part) != _classes(own[name]):
+            raise UsageError(
+                f"SwapLoss: the checkpoint was trained with {name} {_classes(part)}, and this callback has "
+                f"{_classes(own[name])}. Give it the same, or start a new run from the model's weights alone."
+            )
+
+
+def _classes(spec: Any) -> Any:
+    if isinstance(spec, list):
+        return [_classes(item) for item in spec]
+    return spec["class_path"] if isinstance(spec, dict) else None

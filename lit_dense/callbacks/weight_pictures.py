@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from torchvision.models.detection.image_list import ImageList
 
+from ..detectors import find_detector
 from ..errors import check_range
-from ..head import find_retinanet
 from ..pictures import draw_weights, side_by_side, with_weight_legend
 from ..reduce import Reduce
 from ..samples import NEGATIVE, DenseSamples
@@ -75,7 +75,7 @@ class WeightPictures(ShownSteps):
     def prepare(self, pl_module: LightningModule) -> None:
         """Get hold of the images, on the process that draws."""
         if self._draws:
-            self._transform = find_retinanet(pl_module).transform
+            self._transform = find_detector(pl_module).detector.transform
             self._handle = self._transform.register_forward_hook(self._keep_images)
 
     def show(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
@@ -107,7 +107,7 @@ class WeightPictures(ShownSteps):
         self, images: ImageList, samples: DenseSamples, values: LossValues, product: Tensor, index: int
     ) -> _Shown | None:
         """One image's anchors of most and of least weight; None if those that could be drawn all have the weight 1."""
-        rows = slice(index * samples.anchors_per_image, (index + 1) * samples.anchors_per_image)
+        rows = samples.rows_of(index)
         weights, labels, anchors = product[rows].float(), samples.labels[rows], samples.anchors[rows]
         most, least = _extremes(weights, values.classification[rows].float(), labels, self.number)
         if not len(least) and not (weights[most] > 1 + NOTICEABLE).any():

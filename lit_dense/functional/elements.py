@@ -50,7 +50,7 @@ def sum_over_classes(
         labels: Class of each anchor, 0 to C - 1; -1 background, -2 ignored [A].
         elements: The loss.
         soft_targets: Target of each anchor's own class in [0, 1], None for 1 [A].
-        class_weights: What the elements of each class are multiplied by, None for 1 [C].
+        class_weights: Factor of the elements of each class, None for 1 [C]; or of those whose target is 0 and 1 [2, C].
 
     Returns:
         One value per anchor, 0 where it is ignored, connected to the logits whatever they are [A].
@@ -78,18 +78,19 @@ def rows_formula(
 
     Args:
         elements: The loss.
-        class_weights: Factor of the elements of each class, None for 1 [C].
+        class_weights: Factor of the elements of each class, None for 1 [C]; or of those whose target is 0 and 1 [2, C].
         with_gradients: Whether to add up the gradient by class [2, C].
     """
 
     def rows(x: Tensor, labels: Tensor, targets: Tensor | None) -> Rows:
         value, slope = elements.negative(x, labels)
         if class_weights is not None:
-            value, slope = value * class_weights, slope * class_weights
+            of_negatives, of_positives = class_weights.expand(2, -1)
+            value, slope = value * of_negatives, slope * of_negatives
         column = labels.clamp(min=0)
         own_value, own_slope = elements.positive(x.gather(1, column.unsqueeze(1)).squeeze(1), labels, targets)
         if class_weights is not None:
-            own_value, own_slope = own_value * class_weights[column], own_slope * class_weights[column]
+            own_value, own_slope = own_value * of_positives[column], own_slope * of_positives[column]
         sums = _gradient_sums(slope, own_slope, labels) if with_gradients else None
         # the dense formula took every element for a no: the few that are a yes are put in its place
         return Rows(with_own(value, labels, own_value).sum(1), with_own(slope, labels, own_slope), sums)

@@ -86,7 +86,7 @@ def harmonized_cross_entropy(
         logits: Scores before the sigmoid [A, C].
         labels: Class of each anchor, 0 to C - 1; -1 background, -2 ignored [A].
         bin_weights: Weight of each bin [bins], or of each level's bins [num_levels, bins].
-        class_weights: Factor of the elements of each class, None for 1 [C].
+        class_weights: Factor of the elements of each class, None for 1 [C]; apart for targets of 0 and 1 [2, C].
         levels: Pyramid level of each anchor; needed where ``bin_weights`` has levels [A].
     """
 

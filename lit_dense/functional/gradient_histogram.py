@@ -28,7 +28,7 @@ def classification_histogram(
         logits: Scores before the sigmoid [A, C].
         labels: Class of each anchor, 0 to C - 1; -1 background, -2 ignored [A].
         bins: Equal parts of [0, 1].
-        class_weights: Elements of a class with weight 0 are not counted [C].
+        class_weights: Elements of a class with weight 0 are not counted [C]; apart for targets of 0 and 1 [2, C].
         levels: Pyramid level of each anchor, for a histogram of each level [A].
         num_levels: Number of levels.
 
@@ -56,7 +56,9 @@ def _piece_histogram(
     own = p.gather(1, labels.clamp(min=0).unsqueeze(1)).squeeze(1)
     counted: Tensor = (labels != IGNORED).unsqueeze(1)
     if class_weights is not None:
-        counted = counted & (class_weights != 0)
+        heeds_negatives, heeds_positives = (class_weights != 0).expand(2, -1)
+        heeded = heeds_negatives.expand_as(p).clone()
+        counted = counted & with_own(heeded, labels, heeds_positives[labels.clamp(min=0)])
     norms = with_own(p, labels, 1 - own)
     return norm_histogram(norms, bins, counted, None if levels is None else levels.unsqueeze(1), num_levels)
 

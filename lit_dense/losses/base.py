@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ..functional.elements import Elements, sum_over_classes
 from ..part import Part
-from ..samples import DenseSamples
+from ..reduce import Reduce
+from ..samples import DenseSamples, StepContext
 
 
 class DenseLoss(Part):
@@ -35,6 +36,40 @@ class DenseLoss(Part):
     accepts_class_weights: bool = False
     extra_logits: int = 0
     prior: float = 0.01
+    _prepared_for: int | None = None
+
+    def __call__(self, logits: Tensor, labels: Tensor, samples: DenseSamples | None = None) -> Tensor:
+        """The loss of each anchor [A], of logits and labels alone where no samples are given.
+
+        Without samples nothing is committed: in training a loss with state needs a :class:`~lit_dense.Criterion`, or
+        a call of ``loss.commit()`` after each step.
+
+        Args:
+            logits: Scores as the head gives them [A, C + extra_logits] or [B, K, C + extra_logits].
+            labels: Class of each anchor, 0 to C - 1; -1 background, -2 ignored [A] or [B, K].
+            samples: Everything else that is known of the batch.
+
+        Example:
+            >>> from lit_dense.losses import FocalLoss
+            >>> FocalLoss()(torch.zeros(2, 3), torch.tensor([0, -1]))
+            tensor([0.3033, 0.3899])
+        """
+        if samples is None:
+            context = StepContext(Reduce(enabled=torch.is_grad_enabled()))
+            samples = DenseSamples.of(logits, labels).of_step(context, self.extra_logits, self.score_logits)
+            self._prepare_all(samples.num_classes)
+            logits, labels = samples.logits, samples.labels
+        values: Tensor = super().__call__(logits, labels, samples)
+        return values
+
+    def _prepare_all(self, num_classes: int) -> None:
+        """Prepare the loss and parts inside it, once: a criterion does so where there is one."""
+        if self._prepared_for == num_classes:
+            return
+        self._prepared_for = num_classes
+        for part in (m for m in self.modules() if isinstance(m, Part)):
+            part.prepare(num_classes)
+            part.check_ready()
 
     def forward(self, logits: Tensor, labels: Tensor, samples: DenseSamples) -> Tensor:
         """One value per anchor: the sum over its classes [A].

@@ -9,8 +9,7 @@ from torch import Tensor
 from torchvision.models.detection._utils import BoxCoder
 
 from ..class_counts import ClassCounts
-from ..reduce import Reduce
-from ..samples import IGNORED, NEGATIVE, DenseSamples, Geometry
+from ..samples import IGNORED, NEGATIVE, DenseSamples, Geometry, StepContext
 
 LEVELS = ((5, 6), (2, 5))
 SIZE = 128
@@ -66,10 +65,10 @@ def make_batch(
             gt_labels=torch.randint(num_classes, (sum(objects),), generator=generator),
             gt_image_idxs=torch.arange(len(objects)).repeat_interleave(torch.tensor(objects)),
             num_images=len(objects),
+            image_idxs=torch.arange(len(objects)).repeat_interleave(per_image),
             box_coder=BoxCoder(weights=(1.0, 1.0, 1.0, 1.0)),
-            reduce=Reduce(enabled=False),
             geometry=Geometry(levels, [(SIZE, SIZE)] * len(objects)),
-            class_counts=class_counts,
+            context=StepContext(class_counts=class_counts),
             extra_logits=extra_logits,
             target_fields={"weight": torch.rand(sum(objects), generator=generator) + 0.5},
         )
@@ -108,7 +107,7 @@ def all_ignored(samples: DenseSamples) -> DenseSamples:
 
 def images_of(samples: DenseSamples, first: int, last: int) -> DenseSamples:
     """What a process that has the images from ``first`` to before ``last`` gets."""
-    rows = slice(first * samples.anchors_per_image, last * samples.anchors_per_image)
+    rows = ((samples.image_idxs >= first) & (samples.image_idxs < last)).nonzero().squeeze(1)
     here = (samples.gt_image_idxs >= first) & (samples.gt_image_idxs < last)
     offset = int((samples.gt_image_idxs < first).sum())
     matched = samples.matched_idxs[rows]
@@ -123,6 +122,7 @@ def images_of(samples: DenseSamples, first: int, last: int) -> DenseSamples:
             gt_labels=samples.gt_labels[here],
             gt_image_idxs=samples.gt_image_idxs[here] - first,
             num_images=last - first,
+            image_idxs=samples.image_idxs[rows] - first,
             geometry=Geometry(LEVELS, [(SIZE, SIZE)] * (last - first)),
             target_fields={name: value[here] for name, value in samples.target_fields.items()},
         )
@@ -135,13 +135,14 @@ def shuffled(samples: DenseSamples, seed: int = 0) -> tuple[DenseSamples, Tensor
     block = samples.image_idxs * len(LEVELS) + samples.level_idxs
     order = torch.randperm(len(block), generator=generator)
     order = order[block[order].argsort(stable=True)]
-    rows = {name: getattr(samples, name)[order] for name in ("logits", "deltas", "anchors", "matched_idxs")}
+    names = ("logits", "deltas", "anchors", "matched_idxs", "image_idxs")
+    rows = {name: getattr(samples, name)[order] for name in names}
     return with_derived(replace(samples, **rows)), order
 
 
 def in_order(samples: DenseSamples, images: Sequence[int]) -> tuple[DenseSamples, Tensor]:
     """Samples with their images in another order, and the order that the anchors then have [A]."""
-    rows = torch.arange(len(samples.anchors)).view(samples.num_images, -1)[list(images)].flatten()
+    rows = torch.cat([samples.rows_of(image) for image in images])
     place = torch.tensor(images).argsort()
     objects = place[samples.gt_image_idxs].argsort(stable=True)
     matched = samples.matched_idxs[rows]

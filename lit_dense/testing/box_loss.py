@@ -98,6 +98,7 @@ class BoxSubject(LossSubject):
 
     def part_of(self, criterion: Criterion) -> Part:
         """The box loss inside."""
+        assert criterion.box_loss is not None  # for the type checker: it was given
         return criterion.box_loss
 
     def target(self, samples: DenseSamples) -> Tensor:

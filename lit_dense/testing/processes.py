@@ -14,6 +14,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from ..reduce import Reduce
+from ..samples import StepContext
 from .batches import images_of, with_derived, with_leaves
 from .compare import copied_state, difference, state_difference
 from .report import Fault, Finding, NotRun
@@ -87,7 +88,8 @@ def _steps(subject: Subject, rank: int | None) -> dict[str, Any]:
         if rank is not None:
             samples = images_of(samples, *((0, border), (border, len(OBJECTS)))[rank])
         reduce = Reduce(enabled=rank is not None)
-        samples, leaves = with_leaves(replace(samples, reduce=reduce, step=criterion.step))
+        context = StepContext(reduce, criterion.step, class_counts=subject.counts)
+        samples, leaves = with_leaves(replace(samples, context=context))
         terms = subject.own_terms(criterion(with_derived(samples)))
         slopes = gradients(torch.stack(list(terms.values())).sum(), (*leaves, *parameters.values()))
         found = {f"loss term {name}": term.detach() for name, term in terms.items()}

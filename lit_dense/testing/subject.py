@@ -12,7 +12,7 @@ from torch import Tensor
 from ..class_counts import ClassCounts
 from ..criterion import Criterion
 from ..part import Part
-from ..samples import DenseSamples
+from ..samples import DenseSamples, StepContext
 from .batches import INVENTED_COUNTS, make_batch, with_leaves
 
 
@@ -83,7 +83,8 @@ class Subject(ABC):
 
     def step(self, criterion: Criterion, samples: DenseSamples) -> Tensor:
         """The sum of the part's terms of a batch; a training step where gradients are enabled."""
-        with_step = replace(samples, step=criterion.step, epoch=criterion.epoch)
+        context = replace(samples.context or StepContext(), step=criterion.step, epoch=criterion.epoch)
+        with_step = replace(samples, context=context)
         terms = criterion(with_leaves(with_step)[0] if torch.is_grad_enabled() else with_step)
         return torch.stack(list(self.own_terms(terms).values())).sum().detach()
 

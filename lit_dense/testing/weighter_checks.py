@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..criterion import Criterion
 from ..part import Part
-from ..samples import IGNORED, DenseSamples
+from ..samples import IGNORED, DenseSamples, StepContext
 from ..weighters import WEIGHTERS, Weighter, Weights
 from . import batches
 from .batches import in_order, shuffled, tensors_of, with_derived, with_leaves
@@ -287,7 +287,7 @@ def schedule(subject: WeighterSubject) -> Iterator[Finding]:
     if part.spec != (rebuilt := subject.build(part.spec)).spec or getattr(rebuilt, "warmup_steps", None) != warmup:
         yield Fault(f"a spec with warmup_steps={warmup}", f"{rebuilt.spec}", _SCHEDULE)
     for step in range(warmup):
-        batch = replace(subject.batch(seed=step), step=step)
+        batch = replace(subject.batch(seed=step), context=StepContext(step=step, class_counts=subject.counts))
         if seen := _without_gradient(criterion, part, batch):
             yield Fault(f"a gradient for each parameter in step {step} of {warmup} before it counts", seen, _SCHEDULE)
         terms, expected = criterion(with_leaves(batch)[0]), subject.plain()(with_leaves(batch)[0])
@@ -298,7 +298,7 @@ def schedule(subject: WeighterSubject) -> Iterator[Finding]:
                 seen,
                 _SCHEDULE,
             )
-    batch = replace(subject.batch(), step=warmup)
+    batch = replace(subject.batch(), context=StepContext(step=warmup, class_counts=subject.counts))
     late, early = (subject.scheduled_from(steps)(with_leaves(batch)[0]) for steps in (warmup, 0))
     if seen := state_difference(late, early):
         yield Fault(f"the terms of a weighter without schedule in step {warmup}, from which it counts", seen, _SCHEDULE)

@@ -1,7 +1,7 @@
 """The base of weighters."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ class LossValues(NamedTuple):
 
     Args:
         classification: Value of each anchor, 0 where it is ignored [A].
-        box: Value of each positive, summed over coordinates [P].
+        box: Value of each positive, summed over coordinates; 0 where the criterion has no box loss [P].
         box_coordinates: As the box loss gave it [P] or [P, 4].
         image_scales: What the classification values of each image are multiplied by before they are added up [B].
         box_scales: The same for the box values [B].
@@ -56,12 +56,15 @@ class Weighter(Part):
             from 1, extra terms from 0.
 
     Attributes:
+        weighs_classes: Whether the weighter answers :meth:`class_weights`.
         assigner: Matches anchors and ground truths in place of the detector's matcher, from the first step on; such a
             weighter owns ``assignment``. None for most.
 
     Raises:
         UsageError: If a number of steps is negative.
     """
+
+    weighs_classes: ClassVar[bool] = False
 
     def __init__(self, warmup_steps: int = 0, fade_steps: int = 0) -> None:
         super().__init__()
@@ -72,6 +75,13 @@ class Weighter(Part):
 
     def soft_targets(self, samples: DenseSamples) -> Tensor:
         """Target of each positive's own class in [0, 1] [P]; asked only of a weighter that owns ``soft_targets``."""
+        raise NotImplementedError
+
+    def class_weights(self, samples: DenseSamples) -> Tensor:
+        """Factor of the elements of each class [C], or apart for elements whose target is 0 and 1 [2, C].
+
+        Asked before the loss, only of a weighter that ``weighs_classes``.
+        """
         raise NotImplementedError
 
     def forward(self, samples: DenseSamples, values: LossValues) -> Weights:
@@ -106,6 +116,10 @@ class Weighter(Part):
             None if answer.box is None else 1 + strength * (answer.box - 1),
             {name: strength * term for name, term in answer.extra.items()},
         )
+
+    def scheduled_class_weights(self, samples: DenseSamples) -> Tensor:
+        """Class weights as far as they count at the batch's step."""
+        return 1 + self._share_at(samples.step) * (self.class_weights(samples) - 1)
 
     def scheduled_soft_targets(self, samples: DenseSamples) -> Tensor | None:
         """Soft targets as far as they count at the batch's step; None in evaluation."""

@@ -30,5 +30,7 @@ class OHEMWeighter(Weighter):
 
     def forward(self, samples: DenseSamples, values: LossValues) -> Weights:
         """1 for anchors that are kept, 0 for others."""
-        kept = hard_negatives(values.classification, samples.labels, samples.num_images, self.ratio, self.k_min)
+        kept = hard_negatives(
+            values.classification, samples.labels, samples.image_idxs, samples.num_images, self.ratio, self.k_min
+        )
         return Weights(classification=kept)

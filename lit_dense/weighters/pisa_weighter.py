@@ -100,17 +100,16 @@ class PISAWeighter(Weighter):
         """Weights of background by rank within its image; all that is not ranked has the weight of the last [A]."""
         scores = samples.best_scores.masked_fill(samples.labels != NEGATIVE, -1.0)
         weights = torch.ones_like(scores)
-        per_image = scores.view(samples.num_images, -1)
-        best, index = per_image.topk(min(self.candidates, per_image.shape[1]), dim=1)
-        for image, (image_scores, anchors) in enumerate(zip(best, index, strict=True)):
-            chosen = image_scores > self.score_thresh
-            rows, found = anchors[chosen] + image * per_image.shape[1], image_scores[chosen]
-            boxes = samples.box_coder.decode_single(samples.deltas[rows].float(), samples.anchors[rows])
-            groups = match_by_nms(boxes, found, self.nms_thresh)
+        for image in range(samples.num_images):
+            own = samples.rows_of(image)
+            best, index = scores[own].topk(min(self.candidates, len(own)))
+            chosen = best > self.score_thresh
+            rows, found = own[index[chosen]], best[chosen]
+            groups = match_by_nms(samples.decoded(rows), found, self.nms_thresh)
             ranks = hierarchical_local_rank(torch.zeros_like(groups), groups, found)
             number = ranks.new_full((), max(1, len(ranks)))
             least = rank_weights(number - 1, number, self.negative_gamma, self.negative_beta)
-            weights.view_as(per_image)[image] = least
+            weights[own] = least
             weights[rows] = rank_weights(ranks, number, self.negative_gamma, self.negative_beta)
         return weights
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from lit_dense.assigners import ASSIGNERS, ATSSAssigner, TopNAssigner
+from lit_dense.assigners import ASSIGNERS, AssignInput, ATSSAssigner, TopNAssigner
 from lit_dense.errors import UsageError
 from lit_dense.samples import Geometry
 
@@ -37,20 +37,20 @@ def test_every_assigner_answers_for_each_anchor(name):
 
 def test_top_n():
     anchors, boxes = grid_anchors(), objects(4)
-    matched = TopNAssigner(3)(anchors, boxes, None)
+    matched = TopNAssigner(3)(AssignInput(anchors, boxes))
     ious = box_iou(boxes, anchors)
     expected = {int(anchor) for row in ious for anchor in row.argsort(descending=True)[:3] if row[anchor] > 0}
     assert set((matched >= 0).nonzero().flatten().tolist()) == expected
     positive = matched >= 0
     assert torch.equal(matched[positive], ious.argmax(0)[positive])
-    assert (TopNAssigner(1000)(anchors, boxes, None) >= 0).sum() == (ious.max(0).values > 0).sum()
+    assert (TopNAssigner(1000)(AssignInput(anchors, boxes)) >= 0).sum() == (ious.max(0).values > 0).sum()
 
 
 def test_an_object_that_touches_few_anchors_takes_none_of_its_neighbours():
     anchors, near = grid_anchors(), torch.tensor([[10.0, 10, 40, 40]])
     far = torch.tensor([[61.0, 61, 63, 63]])  # touches three
-    alone = TopNAssigner(12)(anchors, near, None) >= 0
-    both = TopNAssigner(12)(anchors, torch.cat([near, far]), None)
+    alone = TopNAssigner(12)(AssignInput(anchors, near)) >= 0
+    both = TopNAssigner(12)(AssignInput(anchors, torch.cat([near, far])))
     assert torch.equal(both == 0, alone)
     assert 0 < (both == 1).sum() < 12
 
@@ -75,16 +75,16 @@ def atss_in_python(anchors, boxes, number):
 @pytest.mark.parametrize("seed", range(5))
 def test_atss(seed):
     anchors, boxes = grid_anchors(), objects(6, seed) + 0.123  # no distances are equal
-    assert ATSSAssigner(4)(anchors, boxes, GEOMETRY).tolist() == atss_in_python(anchors, boxes, 4)
+    assert ATSSAssigner(4)(AssignInput(anchors, boxes, geometry=GEOMETRY)).tolist() == atss_in_python(anchors, boxes, 4)
 
 
 def test_atss_in_half_precision():
     anchors, boxes = grid_anchors(), objects(6) // 1
-    expected = ATSSAssigner(4)(anchors, boxes, GEOMETRY)
+    expected = ATSSAssigner(4)(AssignInput(anchors, boxes, geometry=GEOMETRY))
     for kind in (torch.bfloat16, torch.float64):
-        assert torch.equal(ATSSAssigner(4)(anchors.to(kind), boxes.to(kind), GEOMETRY), expected)
+        assert torch.equal(ATSSAssigner(4)(AssignInput(anchors.to(kind), boxes.to(kind), geometry=GEOMETRY)), expected)
 
 
 def test_atss_needs_levels():
     with pytest.raises(UsageError, match="does not tell the sizes of its levels"):
-        ATSSAssigner()(grid_anchors(), objects(1), None)
+        ATSSAssigner()(AssignInput(grid_anchors(), objects(1)))

@@ -16,9 +16,9 @@ from torch.utils.data import DataLoader
 
 from lit_dense import LitRetinaNet, SwapLoss
 from lit_dense.callbacks import LossPictures
+from lit_dense.detectors import attached, patch
 from lit_dense.errors import UsageError
 from lit_dense.functional.loss_spread import NORM_BINS, hardest_share
-from lit_dense.head import find_retinanet, patch
 from lit_dense.reduce import Reduce
 from tests.callbacks.test_weight_pictures import Foreign
 from tests.detectors import COUNTS, NUM_CLASSES, random_batch, small_retinanet
@@ -161,7 +161,7 @@ def test_every_nth_step_is_drawn_and_logged(kind, tmp_path):
     for step in (1, 3):
         shares = {name: float(rows[step][f"loss_pictures/{name}"]) for name in SCALARS}
         assert all(0 <= share <= 1 for share in shares.values())
-    assert find_retinanet(module).head.criterion.observers == [] if kind == "LitRetinaNet" else True
+    assert attached(module).criteria[""].observers == [] if kind == "LitRetinaNet" else True
 
 
 def test_tensorboard_gets_pictures_and_numbers(tmp_path):

@@ -7,8 +7,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from lit_dense import LitRetinaNet, SwapLoss
+from lit_dense.detectors import attached
 from lit_dense.errors import UsageError
-from lit_dense.head import DenseHead
 from lit_dense.losses import GHMLoss
 from lit_dense.weighters import SWNWeighter
 from tests.detectors import COUNTS, random_batch, small_retinanet
@@ -48,7 +48,7 @@ def test_the_module_trains_with_the_loss_and_is_left_as_it_was():
     fit(module, swap, enable_checkpointing=False)
     assert type(swap.criterion.loss).__name__ == "BCELoss"
     assert swap.criterion.step == 3  # validation has left no trace
-    assert not isinstance(module.net.head, DenseHead)
+    assert attached(module) is None
 
 
 def test_state_survives_a_resume_and_the_checkpoint_is_the_hosts_own(tmp_path):
@@ -84,7 +84,10 @@ def test_modules_that_cannot_be_swapped_say_why():
         fit(LitRetinaNet(2, "tiny", fpn_channels=16), SwapLoss("bce"), enable_checkpointing=False)
     module = Foreign()
     module.net = torch.nn.Linear(1, 1)
-    with pytest.raises(UsageError, match=r"Foreign contains no torchvision RetinaNet. It contains net: Linear"):
+    with pytest.raises(
+        UsageError,
+        match=r"Foreign contains no detector that lit_dense knows \(.*retinanet.*\). It contains net: Linear",
+    ):
         fit(module, SwapLoss("bce"), enable_checkpointing=False)
 
 

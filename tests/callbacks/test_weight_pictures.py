@@ -17,8 +17,8 @@ from lit_dense import LitRetinaNet, SwapLoss
 from lit_dense.callbacks import WeightPictures
 from lit_dense.callbacks.weight_pictures import _extremes
 from lit_dense.criterion import Criterion
+from lit_dense.detectors import attached, find_detector, patch
 from lit_dense.errors import UsageError
-from lit_dense.head import find_retinanet, patch
 from lit_dense.pictures import NEGATIVE, POSITIVE, draw_weights, with_weight_legend
 from lit_dense.reduce import Reduce
 from lit_dense.weighters import Weighter, Weights
@@ -124,7 +124,7 @@ def test_shares_are_those_of_weights_and_losses(tmp_path):
 
     class Spy(Callback):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-            find_retinanet(pl_module).head.criterion.observers.append(lambda *args: seen.update(args=args))
+            attached(pl_module).criteria[""].observers.append(lambda *args: seen.update(args=args))
 
     module, callbacks = module_and_callbacks("SwapLoss", FirstHalf(), FirstHalf())
     fit(tmp_path, module, WeightPictures(1), *callbacks, Spy(), batches=1)
@@ -187,7 +187,7 @@ def test_a_step_of_several_batches_is_shown_once(tmp_path):
 
 
 def hooks_of(module):
-    detector = find_retinanet(module)
+    detector = find_detector(module).detector
     return len(detector.transform._forward_hooks), len(detector.anchor_generator._forward_pre_hooks)
 
 

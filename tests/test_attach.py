@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 import lit_dense
+from lit_dense.detectors import attached, find_detector, patch, unpatch
 from lit_dense.errors import UsageError
 from lit_dense.functional import matching
-from lit_dense.head import DenseHead, find_retinanet, patch, unpatch
 from lit_dense.testing.host_sync import host_reads
 from tests.detectors import gradients, random_batch, small_retinanet
 
@@ -53,9 +53,9 @@ def test_copies_have_a_loss_of_their_own(copied):
     batch = random_batch()
     torch.testing.assert_close(clone(*batch), model(*batch))
     clone(*batch)
-    assert clone.head.criterion.step == model.head.criterion.step + 1
+    assert attached(clone).criteria[""].step == attached(model).criteria[""].step + 1
     unpatch(clone)
-    assert isinstance(model.head, DenseHead)
+    assert attached(model) is not None
 
 
 def test_unpatch_gives_the_stock_model_back():
@@ -85,10 +85,12 @@ def test_towers_that_the_host_replaces_stay_replaced():
 def test_the_model_is_found_inside_anything():
     inner = small_retinanet()
     outer = nn.ModuleDict({"net": nn.ModuleDict({"detector": inner})})
-    assert find_retinanet(outer) is inner
-    with pytest.raises(ValueError, match=r"ModuleDict contains 2 RetinaNets: a, b\. Pass one"):
+    assert find_detector(outer).detector is inner
+    with pytest.raises(
+        ValueError, match=r"ModuleDict contains 2 detectors: a \(RetinaNet\), b \(RetinaNet\)\. Pass one"
+    ):
         patch(nn.ModuleDict({"a": small_retinanet(), "b": small_retinanet()}))
-    with pytest.raises(ValueError, match=r"contains no torchvision RetinaNet. It contains conv: Conv2d"):
+    with pytest.raises(ValueError, match=r"contains no detector that lit_dense knows .*It contains conv: Conv2d"):
         patch(nn.ModuleDict({"conv": nn.Conv2d(1, 1, 1)}))
 
 
@@ -105,7 +107,7 @@ def test_levels_and_padding_are_known():
     model = small_retinanet()
     patch(model)
     seen = []
-    model.head.criterion.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    attached(model).criteria[""].register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     images, targets = random_batch((1, 2))
     images[1] = images[1][:, :, :32]
     targets[1]["boxes"][:, 0::2] = targets[1]["boxes"][:, 0::2] / 4
@@ -124,7 +126,7 @@ def test_what_cannot_be_trained_changes_nothing():
     model = small_retinanet()
     with pytest.raises(UsageError, match=r"eql.*counts"):
         patch(model, "eql")
-    assert not isinstance(model.head, DenseHead)
+    assert attached(model) is None
     assert "compute_loss" not in vars(model)
 
 

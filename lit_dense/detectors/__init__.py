@@ -1,0 +1,16 @@
+"""Detectors by name: how each class of detectors is reached.
+
+The names are entry points of the group ``lit_dense.detectors``, and attributes of this module.
+"""
+
+from .attach import DETECTORS as DETECTORS
+from .attach import attach as attach
+from .attach import attached as attached
+from .attach import find_detector as find_detector
+from .attach import patch as patch
+from .attach import unpatch as unpatch
+from .base import Columns as Columns
+from .base import CriterionArgs as CriterionArgs
+from .base import DetectorAdapter as DetectorAdapter
+
+__getattr__ = DETECTORS.attribute

@@ -1,0 +1,93 @@
+"""Samples of the batches of torchvision's detectors."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import UsageError
+from ..sample_fields import on_device
+from ..samples import DenseSamples
+
+
+def collect_samples(
+    targets: Sequence[dict[str, Tensor]],
+    logits: Tensor,
+    deltas: Tensor,
+    anchors: Sequence[Tensor],
+    matched_idxs: Sequence[Tensor],
+    num_classes: int,
+    first_label: int = 0,
+    **fields: Any,
+) -> DenseSamples:
+    """Join the images of a batch, as torchvision's detectors hand them to their losses.
+
+    Args:
+        targets: Per image ``boxes`` [G_b, 4] and ``labels`` [G_b]; other tensors with G_b rows become target fields.
+        logits: Class scores, one image after another [A, L].
+        deltas: Box deltas in the same order [A, 4].
+        anchors: Per image [K_b, 4].
+        matched_idxs: Per image, index into its boxes, -1 background, -2 ignored [K_b].
+        num_classes: C.
+        first_label: Label of the first class in the targets.
+        fields: The other fields of :class:`DenseSamples`.
+
+    Raises:
+        UsageError: If a label is negative or has no column in the logits.
+    """
+    counts = [len(t["boxes"]) for t in targets]
+    offsets = [sum(counts[:image]) for image in range(len(counts))]
+    unique = [torch.where(m >= 0, m + offset, m) for m, offset in zip(matched_idxs, offsets, strict=True)]
+    gt_labels = torch.cat([t["labels"].reshape(-1) for t in targets]).long() - first_label
+    _check_labels(gt_labels, num_classes, first_label)
+    device = logits.device
+    return DenseSamples(
+        logits=logits,
+        deltas=deltas,
+        anchors=torch.cat(list(anchors)),
+        matched_idxs=torch.cat(unique),
+        gt_boxes=torch.cat([t["boxes"].reshape(-1, 4) for t in targets]).to(device, torch.float32),
+        gt_labels=gt_labels,
+        gt_image_idxs=_repeated(counts, device),
+        num_images=len(targets),
+        image_idxs=_repeated([len(own) for own in anchors], device),
+        target_fields=_fields(targets, counts),
+        **fields,
+    )
+
+
+def _repeated(counts: Sequence[int], device: torch.device) -> Tensor:
+    """Image of each row, where image b has counts[b] of them."""
+    images = torch.arange(len(counts), device=device)
+    # without the size the device would be asked for it
+    return images.repeat_interleave(on_device(counts, device), output_size=sum(counts))
+
+
+def _check_labels(labels: Tensor, num_classes: int, first_label: int) -> None:
+    if labels.numel() == 0:
+        return
+    low, high = (torch.stack(labels.aminmax()) + first_label).tolist()  # one transfer for both
+    last_label = first_label + num_classes - 1
+    if first_label <= low and high <= last_label:
+        return
+    hint = ""
+    if first_label == 0 and low == 1 and high == num_classes:
+        hint = " They seem to start at 1: column 0 is a class here, not background, so subtract 1 from each label."
+    if first_label == 1 and low == 0:
+        hint = " They seem to start at 0, which is background in this detector: add 1 to each label."
+    raise UsageError(
+        f"Labels of this batch run from {low} to {high}, but the head has {num_classes} classes, which take "
+        f"labels {first_label} to {last_label}.{hint}"
+    )
+
+
+def _fields(targets: Sequence[dict[str, Tensor]], counts: Sequence[int]) -> dict[str, Tensor]:
+    """What every target holds besides boxes and labels with one row per box."""
+    names = set.intersection(*(set(t) for t in targets)) - {"boxes", "labels"} if targets else set()
+    found = {}
+    for name in sorted(names):
+        rows = [t[name] for t in targets]
+        if all(isinstance(r, Tensor) and r.dim() > 0 and len(r) == n for r, n in zip(rows, counts, strict=True)):
+            found[name] = torch.cat(rows)
+    return found
