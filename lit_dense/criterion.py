@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .assigners import ASSIGNERS, Assigner, AssignerLike
 from .box_losses import BOX_LOSSES, BoxLossLike
-from .class_counts import ClassCounts
+from .class_counts import ClassCounts, as_class_counts
 from .errors import UsageError, check_range
 from .losses import LOSSES, LossLike
 from .normalizers import NORMALIZERS, NormalizerLike
@@ -42,7 +42,8 @@ class Criterion(nn.Module):
         assigner: Matches anchors and ground truths; by default the detector's own matcher does.
         loss_weight: What the classification term is multiplied by.
         box_loss_weight: What the box term is multiplied by.
-        class_counts: Class frequencies of the training set, for parts that need them.
+        class_counts: Class frequencies of the training set, or the number of boxes of each class, for parts that need
+            them.
 
     Attributes:
         observers: Functions called in every training step, without gradients, with samples, values of the losses and
@@ -61,7 +62,7 @@ class Criterion(nn.Module):
         assigner: AssignerLike | None = None,
         loss_weight: float = 1.0,
         box_loss_weight: float = 1.0,
-        class_counts: ClassCounts | None = None,
+        class_counts: ClassCounts | Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.loss = LOSSES.build(loss)
@@ -74,7 +75,7 @@ class Criterion(nn.Module):
         self._normalizer_chosen = chosen is not None
         self.loss_weight = check_range("criterion", "loss_weight", loss_weight, 0)
         self.box_loss_weight = check_range("criterion", "box_loss_weight", box_loss_weight, 0)
-        self.class_counts = class_counts
+        self.class_counts = as_class_counts(class_counts)
         self.num_classes: int | None = None
         self._checked = False
         self.step = 0

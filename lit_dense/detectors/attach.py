@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from ..class_counts import ClassCounts, as_class_counts
+from ..class_counts import ClassCounts
 from ..criterion import Criterion
 from ..errors import UsageError, check_choice, check_range
 from ..registry import Registry
@@ -119,7 +119,7 @@ def build_criterion(
     if given.get("loss") is not None:  # what belongs to the detector's own loss goes with it
         own = {name: value for name, value in own.items() if name not in ("weighters", "loss_weight")}
     chosen = {name: value for name, value in given.items() if value is not None}
-    criterion = Criterion(**{**own, **chosen}, class_counts=as_class_counts(class_counts))
+    criterion = Criterion(**{**own, **chosen}, class_counts=class_counts)
     criterion.set_default_normalizer(native_normalizer)
     return criterion
 
