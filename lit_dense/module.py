@@ -63,7 +63,7 @@ class LitRetinaNet(LightningModule):
         loss_weight: What the classification loss is multiplied by.
         box_loss_weight: What the box loss is multiplied by.
         prior: Score of an object before training, which the classifier's bias is set to unless it comes with trained
-            weights; by default what the loss recommends: 0.01, and 0.001 for ``eql`` and ``efl``.
+            weights; by default what the loss recommends: 0.01, and 0.001 for ``eql``, ``eql_v2`` and ``efl``.
         optimizer: ``adamw``, or ``sgd`` with momentum 0.9. Norms and biases have no weight decay.
         lr: Learning rate.
         backbone_lr_factor: Learning rate of the backbone over that of the rest.

@@ -374,7 +374,16 @@ def test_a_loss_with_columns_of_its_own(tmp_path, data, loss, extra):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "score"), [({}, 0.01), ({"loss": "efl"}, 0.001), ({"prior": 0.1}, 0.1), ({"loss": "softmax"}, 0.005)]
+    ("arguments", "score"),
+    [
+        ({}, 0.01),
+        ({"loss": "eql"}, 0.001),
+        ({"loss": "eql_v2"}, 0.001),
+        ({"loss": "efl"}, 0.001),
+        ({"loss": {"class_path": "federated", "init_args": {"loss": "eql_v2"}}}, 0.001),
+        ({"prior": 0.1}, 0.1),
+        ({"loss": "softmax"}, 0.005),
+    ],
 )
 def test_the_head_starts_at_the_prior(arguments, score):
     module = LitRetinaNet(2, **NETWORK, **arguments).eval()
