@@ -9,15 +9,17 @@ from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNetHead
 
+from .batch_format import check_format
 from .class_counts import ClassCounts
 from .criterion import Criterion
 from .errors import UsageError, check_range
 from .finite import FiniteCheck
-from .flat_levels import tower_outputs
+from .flat_levels import records_graph, tower_outputs
 from .losses import DenseLoss
 from .reduce import Reduce
 from .samples import BoxCoder, Geometry, collect_samples
 from .stand_ins import give_back, take_over
+from .weighters import WeightersLike
 
 
 class DenseHead(RetinaNetHead):  # type: ignore[misc]  # torchvision has no types
@@ -49,6 +51,30 @@ class DenseHead(RetinaNetHead):  # type: ignore[misc]  # torchvision has no type
         """Forward pre-hook of the anchor generator: it is told what ``compute_loss`` is not."""
         images, features = inputs
         self.geometry = Geometry([(f.shape[-2], f.shape[-1]) for f in features], list(images.image_sizes))
+
+    def check_inputs(self, detector: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Forward pre-hook of the detector: batches in another format are named before torchvision fails on them.
+
+        Raises:
+            UsageError: If images or, in training, targets have another type or shape.
+        """
+        if records_graph():
+            return
+        given = {**dict(zip(("images", "targets"), args, strict=False)), **kwargs}
+        check_format(detector, list(given["images"]), given.get("targets") if detector.training else None)
+
+    def __prepare_scriptable__(self) -> None:
+        """Refuse to be scripted, in words: torch's own are of a type that TorchScript does not know.
+
+        Raises:
+            UsageError: Always.
+        """
+        cure = "call lit_dense.unpatch(model) before, which keeps the weights, or use"
+        if self.criterion.loss.extra_logits:  # a stock head would show them as classes
+            cure = f"{type(self.criterion.loss).__name__} has columns that only a patched model reads, so use"
+        raise UsageError(
+            f"torch.jit.script cannot compile a patched model: {cure} torch.jit.trace or torch.onnx.export."
+        )
 
     def forward(self, x: list[Tensor]) -> dict[str, Tensor]:
         """Outputs of both towers; in evaluation the class logits are those whose sigmoid is the score."""
@@ -105,7 +131,7 @@ def patch(
     model: nn.Module,
     loss: Any = "focal",
     box_loss: Any = None,
-    weighters: Sequence[Any] = (),
+    weighters: WeightersLike = (),
     normalizer: Any = None,
     assigner: Any = None,
     loss_weight: float = 1.0,
@@ -119,7 +145,7 @@ def patch(
         model: A torchvision RetinaNet, or any module that contains one.
         loss: The classification loss: a name, an object, or a dict with class_path and init_args.
         box_loss: The box loss; by default the one that the model has.
-        weighters: Weighters, whose weights multiply.
+        weighters: One weighter or a list of them, whose weights multiply.
         normalizer: What the sums are divided by; torchvision's, the mean over images, by default.
         assigner: Matches anchors and ground truths; by default the model's own matcher.
         loss_weight: What the classification term is multiplied by.
@@ -180,7 +206,7 @@ def unpatch(model: nn.Module) -> None:
     nn.Module.__init__(stock)
     stock.classification_head, stock.regression_head = head.classification_head, head.regression_head
     stock.training = head.training
-    _forget_hook(detector)
+    _forget_hooks(detector)
     detector.head = stock
 
 
@@ -194,6 +220,7 @@ def adopt(detector: RetinaNet, criterion: Criterion) -> None:
     unpatch(detector)
     head = DenseHead(detector.head, criterion, detector.box_coder)
     detector.anchor_generator.register_forward_pre_hook(head.note_geometry)
+    detector.register_forward_pre_hook(head.check_inputs, with_kwargs=True)
     detector.head = head
     take_over(detector)
 
@@ -229,10 +256,12 @@ def set_prior(detector: RetinaNet, loss: DenseLoss, prior: float) -> None:
         tower.cls_logits.bias.copy_(bias.repeat(tower.num_anchors))  # channels are anchors times columns
 
 
-def _forget_hook(detector: RetinaNet) -> None:
-    hooks = detector.anchor_generator._forward_pre_hooks
-    for key in [k for k, hook in hooks.items() if isinstance(getattr(hook, "__self__", None), DenseHead)]:
-        del hooks[key]
+def _forget_hooks(detector: RetinaNet) -> None:
+    for module in (detector, detector.anchor_generator):
+        hooks = module._forward_pre_hooks
+        for key in [k for k, hook in hooks.items() if isinstance(getattr(hook, "__self__", None), DenseHead)]:
+            del hooks[key]
+            module._forward_pre_hooks_with_kwargs.pop(key, None)
 
 
 def native_box_loss(detector: RetinaNet) -> str:

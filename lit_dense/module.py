@@ -1,6 +1,5 @@
 """RetinaNet as a LightningModule: optimiser, steps and metric. It knows no loss by name."""
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +13,8 @@ from torchvision.models.detection import RetinaNet
 
 from . import callbacks as callbacks  # a class name then works after --trainer.callbacks+=
 from .assigners import AssignerLike
-from .batch import Batch, check_targets, float_images, metric_targets, without_crowd
+from .batch import check_targets, float_images, metric_targets, warn_of_range, without_crowd
+from .batch_format import Batch, check_format, unpack
 from .box_losses import BoxLossLike
 from .criterion import Criterion
 from .errors import UsageError
@@ -27,8 +27,8 @@ from .normalizers import NormalizerLike
 from .optim import OptimizerName, ScheduleName, WarmupSchedule, build_optimizer, check_optimization, parameter_groups
 from .part import agrees
 from .pictures import keep_scores
-from .retinanet import build_retinanet, check_outputs, losses_and_detections, weights_categories
-from .weighters import WeighterLike
+from .retinanet import build_retinanet, check_outputs, check_precision, losses_and_detections, weights_categories
+from .weighters import WeightersLike
 
 
 class LitRetinaNet(LightningModule):
@@ -57,7 +57,7 @@ class LitRetinaNet(LightningModule):
         max_size: Largest length of the longer side.
         loss: The classification loss: a name, an object, or a dict with class_path and init_args.
         box_loss: The box loss; by default ``l1``, or ``giou`` for ``retinanet_resnet50_fpn_v2``, as in torchvision.
-        weighters: Sample weighters, whose weights multiply.
+        weighters: One sample weighter or a list of them, whose weights multiply.
         normalizer: What the losses are divided by; by default the mean over images, as in torchvision.
         assigner: Matches anchors and ground truths; by default torchvision's matcher.
         loss_weight: What the classification loss is multiplied by.
@@ -104,7 +104,7 @@ class LitRetinaNet(LightningModule):
         max_size: int = 1333,
         loss: LossLike = "focal",
         box_loss: BoxLossLike | None = None,
-        weighters: Sequence[WeighterLike] = (),
+        weighters: WeightersLike = (),
         normalizer: NormalizerLike | None = None,
         assigner: AssignerLike | None = None,
         loss_weight: float = 1.0,
@@ -163,7 +163,7 @@ class LitRetinaNet(LightningModule):
         self.eval_score_thresh, self.eval_detections_per_img = eval_score_thresh, eval_detections_per_img
         self.eval_max_detections, self.nms_thresh = eval_max_detections, nms_thresh
         self.topk_candidates = int(topk_candidates)
-        self._told_of_limits = self._untrained_backbone = False
+        self._told_of_limits = self._untrained_backbone = self._range_checked = False
         self.eval_protocol, self.frequency_bounds = eval_protocol, frequency_bounds
         self.class_images: list[int] | None = None
         names = weights_categories(backbone, weights)
@@ -211,8 +211,9 @@ class LitRetinaNet(LightningModule):
         """Take class names and counts from the data module, and check that its labels are those of the head.
 
         Raises:
-            UsageError: If they are not, or if the loss needs class counts that the data does not tell.
+            UsageError: If they are not, the loss needs class counts that the data lacks, or precision is not supported.
         """
+        check_precision(str(self.trainer.precision))
         self.configure_model()
         data = getattr(self.trainer, "datamodule", None)
         categories = getattr(data, "categories", None)
@@ -232,18 +233,26 @@ class LitRetinaNet(LightningModule):
 
         Args:
             batch: What the data loader gives.
-        """
-        images, targets = batch
-        return list(images), list(targets)
 
-    def _prepare(self, batch: Any) -> Batch:
-        """Checked images and targets."""
+        Raises:
+            UsageError: If it is no pair of images and targets.
+        """
+        return unpack(batch)
+
+    def _prepare(self, batch: Any, objects: bool = True) -> Batch:
+        """Checked images and targets; without objects, targets need no boxes."""
         images, targets = self.unpack_batch(batch)
-        check_targets(targets, self.num_classes or 0)
+        check_format(self.model, images, targets, objects)
+        if not self._range_checked:  # of one batch alone, for it makes the host wait for the device
+            self._range_checked = True
+            warn_of_range(images)
+        if objects:
+            check_targets(targets, self.num_classes or 0)
         return float_images(images), targets
 
     def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
         """Detections of images [3, H, W]: per image ``boxes`` [N, 4], ``labels`` [N] and ``scores`` [N], best first."""
+        check_format(self.model, images, None)
         detections: list[dict[str, Tensor]] = self.model(float_images(images))
         return [keep_scores(d, self.score_thresh, self.detections_per_img) for d in detections]
 
@@ -266,7 +275,7 @@ class LitRetinaNet(LightningModule):
 
     def predict_step(self, batch: Any, batch_idx: int) -> list[dict[str, Any]]:
         """Detections of each image, with what its target tells of it: ``image_id``, ``file_name``."""
-        images, targets = self.unpack_batch(batch)
+        images, targets = self._prepare(batch, objects=False)
         return [{**target, **found} for target, found in zip(targets, self(images), strict=True)]
 
     def on_fit_start(self) -> None:
@@ -390,10 +399,9 @@ class LitRetinaNet(LightningModule):
         metric.reset()
         named = {f"{stage}_{name}": value for name, value in results.items()}
         shown = {name: named.pop(name) for name in (f"{stage}_map", f"{stage}_map_50")}
-        # every process has these numbers already; with sync_dist each would be reduced twice, thousands in LVIS
-        warnings.filterwarnings("ignore", rf"It is recommended to use `self.log\('{stage}_ma[pr]")
-        self.log_dict(shown, prog_bar=True)
-        self.log_dict(named)
+        # all processes have the same numbers, of which the maximum is exact; without sync_dist Lightning warns
+        self.log_dict(shown, prog_bar=True, sync_dist=True, reduce_fx="max")
+        self.log_dict(named, sync_dist=True, reduce_fx="max")
 
     def _make_metrics(self) -> None:
         names = _unique_names(self.categories) if self.categories else None

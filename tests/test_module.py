@@ -422,6 +422,7 @@ def test_class_counts_come_from_the_data_module_or_are_asked_for(tmp_path, data)
 def test_a_step_waits_as_often_for_a_device_whatever_the_batch(monkeypatch):
     monkeypatch.setattr(matching, "FEW_PAIRS", 2**40)  # the way of a device
     module, waits = SmallRetinaNet(4), []
+    module.training_step(random_batch((1,)), 0)  # of the first batch the range of images is looked at
     for counts in ((2, 1), (2, 1, 3, 0, 4)):
         images, targets = random_batch(counts)
         batch = (images, [t | {"iscrowd": torch.zeros_like(t["labels"])} for t in targets])

@@ -1,6 +1,5 @@
 """Another loss for the RetinaNet inside anybody's LightningModule."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from ..head import DenseHead, adopt, find_retinanet, native_box_loss, unpatch
 from ..losses import LossLike
 from ..normalizers import NormalizerLike
 from ..reduce import Reduce
-from ..weighters import WeighterLike
+from ..weighters import WeightersLike
 
 
 class SwapLoss(Callback):
@@ -29,7 +28,7 @@ class SwapLoss(Callback):
     Args:
         loss: The classification loss: a name, an object, or a dict with class_path and init_args.
         box_loss: The box loss; by default the one that the model has.
-        weighters: Sample weighters, whose weights multiply.
+        weighters: One sample weighter or a list of them, whose weights multiply.
         normalizer: What the losses are divided by; by default the mean over images, as in torchvision.
         assigner: Matches anchors and ground truths; by default the model's own matcher.
         loss_weight: What the classification term is multiplied by.
@@ -49,7 +48,7 @@ class SwapLoss(Callback):
         self,
         loss: LossLike = "focal",
         box_loss: BoxLossLike | None = None,
-        weighters: Sequence[WeighterLike] = (),
+        weighters: WeightersLike = (),
         normalizer: NormalizerLike | None = None,
         assigner: AssignerLike | None = None,
         loss_weight: float = 1.0,
