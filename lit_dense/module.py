@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.nn import ModuleList
 from torch.optim.lr_scheduler import LambdaLR
 from torchvision.models.detection import RetinaNet
 
@@ -21,8 +22,9 @@ from .errors import UsageError
 from .head import adopt, set_prior
 from .losses import LossLike
 from .metrics import DetectionMAP
-from .metrics.evaluation import Protocol
+from .metrics.backends import BackendName, Protocol
 from .metrics.frequency import frequency_groups
+from .metrics.loaders import log_maps
 from .normalizers import NormalizerLike
 from .optim import OptimizerName, ScheduleName, WarmupSchedule, build_optimizer, check_optimization, parameter_groups
 from .part import agrees
@@ -81,6 +83,8 @@ class LitRetinaNet(LightningModule):
         eval_max_detections: Most that mAP counts of each image and class; by default COCO's 100. Where there are more
             objects than that, raise both. With ``lvis`` of each image, by default 300.
         eval_protocol: Whose rules mAP follows: ``coco``, or ``lvis`` for LVIS's partly annotated images.
+        eval_backend: The evaluator of mAP: ``hotcoco`` or ``pycocotools``; by default hotcoco, and pycocotools, which
+            gives the same numbers but is slower, where hotcoco cannot be used.
         frequency_bounds: Most training images of a rare and of a common class, for mAP of such classes.
 
     Raises:
@@ -125,6 +129,7 @@ class LitRetinaNet(LightningModule):
         eval_detections_per_img: int = 300,
         eval_max_detections: int | None = None,
         eval_protocol: Protocol = "coco",
+        eval_backend: BackendName | None = None,
         frequency_bounds: Sequence[int] = (10, 100),
     ) -> None:
         super().__init__()
@@ -164,7 +169,7 @@ class LitRetinaNet(LightningModule):
         self.eval_max_detections, self.nms_thresh = eval_max_detections, nms_thresh
         self.topk_candidates = int(topk_candidates)
         self._told_of_limits = self._untrained_backbone = self._range_checked = False
-        self.eval_protocol, self.frequency_bounds = eval_protocol, frequency_bounds
+        self.eval_protocol, self.eval_backend, self.frequency_bounds = eval_protocol, eval_backend, frequency_bounds
         self.class_images: list[int] | None = None
         names = weights_categories(backbone, weights)
         self.categories: list[dict[str, Any]] | None = None
@@ -265,15 +270,15 @@ class LitRetinaNet(LightningModule):
         self.log_dict({f"train_{name}": term for name, term in terms.items()}, batch_size=len(images))
         return loss
 
-    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Losses and detections of one forward pass; returns the detections for callbacks."""
-        return {"detections": self._evaluate(batch, "val", self.val_map)}
+        return {"detections": self._evaluate(batch, "val", self._maps("val")[dataloader_idx])}
 
-    def test_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """The same for the test set."""
-        return {"detections": self._evaluate(batch, "test", self.test_map)}
+        return {"detections": self._evaluate(batch, "test", self._maps("test")[dataloader_idx])}
 
-    def predict_step(self, batch: Any, batch_idx: int) -> list[dict[str, Any]]:
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Any]]:
         """Detections of each image, with what its target tells of it: ``image_id``, ``file_name``."""
         images, targets = self._prepare(batch, objects=False)
         return [{**target, **found} for target, found in zip(targets, self(images), strict=True)]
@@ -300,13 +305,21 @@ class LitRetinaNet(LightningModule):
         """Tell the criterion which epoch it is."""
         self.criterion.epoch = self.current_epoch
 
+    def on_validation_start(self) -> None:
+        """Make a metric for each further validation loader."""
+        self.more_val_maps = ModuleList(self._new_metric().to(self.device) for _ in self.trainer.num_val_batches[1:])
+
+    def on_test_start(self) -> None:
+        """Make a metric for each further test loader."""
+        self.more_test_maps = ModuleList(self._new_metric().to(self.device) for _ in self.trainer.num_test_batches[1:])
+
     def on_validation_epoch_end(self) -> None:
-        """Log mAP over all images of all processes."""
-        self._log_map("val", self.val_map)
+        """Log mAP over all images of all processes, of each validation loader."""
+        log_maps(self, "val", self._maps("val"))
 
     def on_test_epoch_end(self) -> None:
-        """Log mAP over all images of all processes."""
-        self._log_map("test", self.test_map)
+        """Log mAP over all images of all processes, of each test loader."""
+        log_maps(self, "test", self._maps("test"))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser and a schedule that steps with it."""
@@ -394,22 +407,19 @@ class LitRetinaNet(LightningModule):
                     "as many."
                 )
 
-    def _log_map(self, stage: str, metric: DetectionMAP) -> None:
-        results = metric.compute()
-        metric.reset()
-        named = {f"{stage}_{name}": value for name, value in results.items()}
-        shown = {name: named.pop(name) for name in (f"{stage}_map", f"{stage}_map_50")}
-        # all processes have the same numbers, of which the maximum is exact; without sync_dist Lightning warns
-        self.log_dict(shown, prog_bar=True, sync_dist=True, reduce_fx="max")
-        self.log_dict(named, sync_dist=True, reduce_fx="max")
+    def _maps(self, stage: str) -> list[DetectionMAP]:
+        """The metric of each loader of a stage."""
+        return [getattr(self, f"{stage}_map"), *getattr(self, f"more_{stage}_maps")]
 
     def _make_metrics(self) -> None:
+        self.val_map, self.test_map = self._new_metric(), self._new_metric()
+        self.more_val_maps, self.more_test_maps = ModuleList(), ModuleList()
+
+    def _new_metric(self) -> DetectionMAP:
         names = _unique_names(self.categories) if self.categories else None
         counts = self.class_images if len(names or ()) == len(self.class_images or ()) else None
-        self.val_map, self.test_map = (
-            DetectionMAP(names, self.eval_protocol, self.eval_max_detections, counts, self.frequency_bounds)
-            for _ in range(2)
-        )
+        limits, bounds = self.eval_max_detections, self.frequency_bounds
+        return DetectionMAP(names, self.eval_protocol, limits, counts, bounds, backend=self.eval_backend)
 
     def _num_classes_of_data(self) -> int:
         trainer = self._trainer

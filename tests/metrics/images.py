@@ -98,6 +98,7 @@ def make_images(count, seed=0, num_classes=4):
         labels = rng.integers(0, num_classes, len(truth))
         source = rng.integers(0, len(truth), 8) if len(truth) else np.zeros(0, int)
         boxes = np.vstack([truth[source] + rng.normal(0, 4, (len(source), 4)), some_boxes(4)])
+        boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
         pred = {
             "boxes": torch.tensor(boxes, dtype=torch.float32),
             "scores": torch.tensor(rng.integers(1, 20, len(boxes)) / 20, dtype=torch.float32),  # with ties
