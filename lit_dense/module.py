@@ -14,7 +14,7 @@ from torchvision.models.detection import RetinaNet
 
 from . import callbacks as callbacks  # a class name then works after --trainer.callbacks+=
 from .assigners import AssignerLike
-from .batch import Batch, check_targets, float_images, metric_targets, without_crowd
+from .batch import Batch, check_all_sizes, check_sizes, check_targets, float_images, metric_targets, without_crowd
 from .box_losses import BoxLossLike
 from .criterion import Criterion
 from .errors import UsageError
@@ -218,6 +218,7 @@ class LitRetinaNet(LightningModule):
         if categories:
             self._check_categories(categories)
             self.categories = list(categories)
+        check_all_sizes((getattr(data, "data", None) or {}).values(), self.model.transform.max_size)
         if stage == "fit":
             if (counts := getattr(data, "class_counts", None)) is not None:
                 self.criterion.receive_class_counts(counts)
@@ -239,6 +240,7 @@ class LitRetinaNet(LightningModule):
         """Checked images and targets."""
         images, targets = self.unpack_batch(batch)
         check_targets(targets, self.num_classes or 0)
+        check_sizes(images, targets, self.model.transform.max_size)
         return float_images(images), targets
 
     def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
@@ -266,6 +268,7 @@ class LitRetinaNet(LightningModule):
     def predict_step(self, batch: Any, batch_idx: int) -> list[dict[str, Any]]:
         """Detections of each image, with what its target tells of it: ``image_id``, ``file_name``."""
         images, targets = self.unpack_batch(batch)
+        check_sizes(images, targets, self.model.transform.max_size)
         return [{**target, **found} for target, found in zip(targets, self(images), strict=True)]
 
     def on_fit_start(self) -> None:
