@@ -126,10 +126,11 @@ def _target_problem(target: Mapping[str, Any]) -> str | None:
 
 
 def image_name(target: Mapping[str, Any], index: int) -> str:
-    """What messages call an image: its id, or its place in the batch."""
-    if (given := target.get("image_id")) is None:
-        return f"image {index} of the batch"
-    return f"image {given.tolist() if isinstance(given, Tensor) else given}"
+    """What messages call an image: its id, or its place in the batch, and its file where that is known."""
+    given = target.get("image_id")
+    value = given.tolist() if isinstance(given, Tensor) else given
+    name = f"image {index} of the batch" if given is None else f"image {value}"
+    return f"{name} ({target['file_name']})" if "file_name" in target else name
 
 
 def _error(what: str, cure: str = "") -> UsageError:

@@ -46,7 +46,7 @@ class CheckingTrainer(Trainer):
 
     def check(self, model: Any, datamodule: CocoDataModule) -> None:
         """Looks through a data set and prints what is in it and what is wrong with it."""
-        report = check(datamodule)
+        report = check(datamodule, model.network_options["max_size"])
         print(report.text)
         if not report.ok:
             sys.exit(1)

@@ -14,7 +14,15 @@ from torchvision.models.detection import RetinaNet
 
 from . import callbacks as callbacks  # a class name then works after --trainer.callbacks+=
 from .assigners import AssignerLike
-from .batch import check_targets, float_images, metric_targets, warn_of_range, without_crowd
+from .batch import (
+    check_all_sizes,
+    check_sizes,
+    check_targets,
+    float_images,
+    metric_targets,
+    warn_of_range,
+    without_crowd,
+)
 from .batch_format import Batch, check_format, unpack
 from .box_losses import BoxLossLike
 from .criterion import Criterion
@@ -225,6 +233,7 @@ class LitRetinaNet(LightningModule):
         if categories:
             self._check_categories(categories)
             self.categories = list(categories)
+        check_all_sizes((getattr(data, "data", None) or {}).values(), self.model.transform.max_size)
         if stage == "fit":
             if (counts := getattr(data, "class_counts", None)) is not None:
                 self.criterion.receive_class_counts(counts)
@@ -253,6 +262,7 @@ class LitRetinaNet(LightningModule):
             warn_of_range(images)
         if objects:
             check_targets(targets, self.num_classes or 0)
+        check_sizes(images, targets, self.model.transform.max_size)
         return float_images(images), targets
 
     def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:

@@ -10,6 +10,7 @@ from ..errors import UsageError
 from .checks import check_split
 from .coco import Category, CocoData
 from .coco_json import CocoJson, read_coco
+from .depth import note_depths
 from .images import Header, find_images, read_headers
 from .problems import Problems
 
@@ -86,7 +87,7 @@ class SourceReader:
         """
         self._parse(source.annotations)
         content, found = self._contents.pop(source.annotations)
-        problems.extend(found.found)
+        problems.extend([*found.found, *found.hints])
         return check_split(content, source.images, problems) if content else None
 
     def categories(self, paths: Iterable[Path], problems: Problems) -> list[Category]:
@@ -180,4 +181,6 @@ def read_images(patterns: Iterable[str | Path], problems: Problems) -> CocoData 
     if not sizes:
         problems.add(where, "no image that can be used")
         return None
+    deep = [Path(file) for file, header in headers.items() if isinstance(header, Header) and header.deep]
+    note_depths(deep, where, problems)
     return CocoData.without_boxes(list(sizes), np.array(list(sizes.values())))
