@@ -7,6 +7,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from torch.utils.data import DataLoader
 
 import lit_dense
 from lit_dense import CocoDataModule, LitRetinaNet
@@ -244,7 +245,8 @@ class Labelled(LightningDataModule):
         self.categories = [{"id": i + 1, "name": name} for i, name in enumerate(names)]
 
     def val_dataloader(self):
-        return [([torch.rand(3, 64, 64)], [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.long)}])]
+        target = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.long)}
+        return DataLoader([([torch.rand(3, 64, 64)], [target])], batch_size=None)
 
 
 def test_classes_that_do_not_fit_the_head_are_named(tmp_path):
@@ -252,7 +254,9 @@ def test_classes_that_do_not_fit_the_head_are_named(tmp_path):
         trainer(tmp_path).validate(SmallRetinaNet(2), Labelled("abc"))
     module = SmallRetinaNet(3)
     module.categories = [{"id": i, "name": n} for i, n in enumerate(("N/A", "a", "b"))]
-    with pytest.raises(UsageError, match=r"Column 0 of this model is 'N/A', but the data calls label 0 'a'"):
+    with pytest.raises(
+        UsageError, match=r"does not know 'c' \(id 3\).* The model has 0 N/A, 1 a, 2 b. The data has 1 a"
+    ):
         trainer(tmp_path).validate(module, Labelled("abc"))
     with pytest.raises(UsageError, match="needs num_classes"):
         trainer(tmp_path).validate(LitRetinaNet(), Labelled("abc").val_dataloader())
