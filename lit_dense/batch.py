@@ -137,7 +137,7 @@ def check_targets(targets: Sequence[dict[str, Any]], num_classes: int) -> None:
     if not bool(bad.any() | normalised):
         return
     for index, target in enumerate(targets):
-        name, own, labels = imageimage_name(target, index), target["boxes"], target["labels"]
+        name, own, labels = image_name(target, index), target["boxes"], target["labels"]
         if len(wrong := own[_bad_boxes(own)]):
             raise UsageError(f"The target of {name} has a box without area: {wrong[0].tolist()} (x1 y1 x2 y2).")
         if len(wrong := labels[_bad_labels(labels, num_classes)]):

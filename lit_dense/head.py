@@ -251,9 +251,20 @@ def set_prior(detector: RetinaNet, loss: DenseLoss, prior: float) -> None:
     """
     prior = check_range("prior", "prior", prior, 1e-6, 0.999999)
     tower = detector.head.classification_head
-    bias = loss.prior_bias(tower.num_classes - loss.extra_logits, prior)
     with torch.no_grad():
-        tower.cls_logits.bias.copy_(bias.repeat(tower.num_anchors))  # channels are anchors times columns
+        tower.cls_logits.bias.copy_(_prior_bias(tower, loss, prior))
+
+
+def has_prior(detector: RetinaNet, loss: DenseLoss, prior: float) -> bool:
+    """Whether the classifier's bias is still what :func:`set_prior` made it: training and loaded weights change it."""
+    tower = detector.head.classification_head
+    bias, expected = tower.cls_logits.bias, _prior_bias(tower, loss, prior)
+    return bias.shape == expected.shape and torch.equal(bias.detach(), expected.to(bias))
+
+
+def _prior_bias(tower: Any, loss: DenseLoss, prior: float) -> Tensor:
+    bias = loss.prior_bias(tower.num_classes - loss.extra_logits, prior)
+    return bias.repeat(tower.num_anchors)  # channels are anchors times columns
 
 
 def _forget_hooks(detector: RetinaNet) -> None:

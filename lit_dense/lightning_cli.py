@@ -1,6 +1,7 @@
 """Lightning's command line for LitRetinaNet and CocoDataModule, with a verb that looks through a data set."""
 
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -135,15 +136,18 @@ def run(words: Sequence[str]) -> LitDenseCLI:
     Returns:
         The command line, with what it made: ``model``, ``datamodule`` and ``trainer``.
     """
-    return LitDenseCLI(
-        LitRetinaNet,
-        CocoDataModule,
-        trainer_class=CheckingTrainer,
-        parser_class=CommandParser,
-        save_config_kwargs={"overwrite": True},
-        parser_kwargs={"prog": "lit-dense", "version": __version__, "epilog": ALSO},
-        args=None if list(words) == sys.argv[1:] else list(words),  # Lightning warns of args beside sys.argv
-    )
+    with warnings.catch_warnings():
+        # the metric has gathered the numbers of all processes: Lightning's advice would reduce each of them once more
+        warnings.filterwarnings("ignore", r"It is recommended to use `self.log\('(val|test)_map")
+        return LitDenseCLI(
+            LitRetinaNet,
+            CocoDataModule,
+            trainer_class=CheckingTrainer,
+            parser_class=CommandParser,
+            save_config_kwargs={"overwrite": True},
+            parser_kwargs={"prog": "lit-dense", "version": __version__, "epilog": ALSO},
+            args=None if list(words) == sys.argv[1:] else list(words),  # Lightning warns of args beside sys.argv
+        )
 
 
 def _check_path(path: Any) -> None:

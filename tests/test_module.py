@@ -7,6 +7,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from torch.utils.data import DataLoader
 
 import lit_dense
 from lit_dense import CocoDataModule, LitRetinaNet
@@ -15,6 +16,7 @@ from lit_dense.finite import NonFiniteLossError
 from lit_dense.functional import matching
 from lit_dense.losses import DenseLoss, FocalLoss
 from lit_dense.metrics import DetectionMAP
+from lit_dense.metrics.limits import too_many_objects
 from lit_dense.testing.host_sync import host_reads
 from tests.coco_files import data_arguments, write_coco
 from tests.detectors import random_batch, small_retinanet
@@ -137,8 +139,8 @@ def test_objects_that_evaluation_cannot_find_are_told_of_once(tmp_path, limits, 
 
 def test_the_limit_of_lvis_is_that_of_an_image():
     metric = DetectionMAP(protocol="lvis", max_detections=14)
-    with pytest.warns(UserWarning, match="30 objects, but evaluation counts 14 detections at most"):
-        SmallRetinaNet(2)._tell_of_limits([{"labels": torch.arange(30) % 5}], metric)
+    told = too_many_objects([{"labels": torch.arange(30) % 5}], metric, detections_per_img=300)
+    assert "30 objects, but evaluation counts 14 detections at most" in told
 
 
 def test_the_number_of_classes_comes_from_the_data_and_is_saved(tmp_path, data):
@@ -259,7 +261,8 @@ class Labelled(LightningDataModule):
         self.categories = [{"id": i + 1, "name": name} for i, name in enumerate(names)]
 
     def val_dataloader(self):
-        return [([torch.rand(3, 64, 64)], [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.long)}])]
+        target = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.long)}
+        return DataLoader([([torch.rand(3, 64, 64)], [target])], batch_size=None)
 
 
 def test_classes_that_do_not_fit_the_head_are_named(tmp_path):
@@ -267,7 +270,9 @@ def test_classes_that_do_not_fit_the_head_are_named(tmp_path):
         trainer(tmp_path).validate(SmallRetinaNet(2), Labelled("abc"))
     module = SmallRetinaNet(3)
     module.categories = [{"id": i, "name": n} for i, n in enumerate(("N/A", "a", "b"))]
-    with pytest.raises(UsageError, match=r"Column 0 of this model is 'N/A', but the data calls label 0 'a'"):
+    with pytest.raises(
+        UsageError, match=r"does not know 'c' \(id 3\).* The model has 0 N/A, 1 a, 2 b. The data has 1 a"
+    ):
         trainer(tmp_path).validate(module, Labelled("abc"))
     with pytest.raises(UsageError, match="needs num_classes"):
         trainer(tmp_path).validate(LitRetinaNet(), Labelled("abc").val_dataloader())

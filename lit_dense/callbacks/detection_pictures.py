@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import UsageError
+from ..label_map import label_categories
 from ..pictures import draw_boxes, keep_scores, side_by_side
 from .image_log import log_picture
 
@@ -72,7 +73,7 @@ class DetectionPictures(Callback):
         folder = Path(trainer.log_dir or trainer.default_root_dir)  # asking for log_dir is a collective: all ask
         if not self._seen:
             return
-        names = [c["name"] for c in getattr(pl_module, "categories", None) or []]
+        names = [c["name"] for c in label_categories(pl_module) or []]
         rows = []
         for image, target, detection in self._seen:
             found = keep_scores(detection, self.score_thresh)

@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
+from ..label_map import label_categories
 from ..pictures import draw_boxes, keep_scores
 from ..reduce import Reduce
 
@@ -16,8 +17,9 @@ from ..reduce import Reduce
 class PredictionWriter(BasePredictionWriter):
     """Writes the predictions of all processes into one file of COCO results, each image once.
 
-    A result has ``image_id``, ``file_name``, the ``category_id`` that the training data used, ``bbox`` (x, y, width,
-    height in pixels of the original image) and ``score``.
+    A result has ``image_id``, ``file_name``, ``category_id``, ``bbox`` (x, y, width, height in pixels of the original
+    image) and ``score``. Category ids are those of the annotation file that is predicted on; detections of classes that
+    it does not have are left out. Where only images are given, category ids are those of the training data.
 
     Args:
         path: The file, in the folder of the run if it is relative.
@@ -47,7 +49,7 @@ class PredictionWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Keep the results of a batch, and draw its pictures."""
-        categories = getattr(pl_module, "categories", None)
+        categories = label_categories(pl_module)
         unpack = getattr(pl_module, "unpack_batch", None)
         images, _ = unpack(batch) if unpack else batch
         for image, found in zip(images, prediction, strict=True):

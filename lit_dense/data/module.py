@@ -18,7 +18,8 @@ from .coco import Category, CocoData, Ints
 from .dataset import CocoDataset, collate, collate_images
 from .overlap import picture_groups
 from .problems import Problems
-from .samplers import EpochSampler, ResumableLoader
+from .resumable_loader import ResumableLoader
+from .samplers import EpochSampler
 from .sources import Source, SourceReader, check_known, demo_sources, find_sources, label_categories, read_images
 from .split import stratified_split
 from .split_checks import check_splits
@@ -270,6 +271,7 @@ class CocoDataModule(LightningDataModule):
             collate_fn=collate,
             **self._workers(),
         )
+        self._train_loader.trainer = self.trainer
         if self._resumed:
             self._train_loader.load_state_dict(self._resumed)
             self._resumed = {}
