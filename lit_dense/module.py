@@ -178,11 +178,12 @@ class LitRetinaNet(KnownClasses):
             self.configure_model()
 
     def configure_model(self) -> None:
-        """Build the network, once: in the constructor where ``num_classes`` is given, else when the data is known."""
-        if "model" in self._modules:
-            return
+        """Build the network, once, as soon as the number of classes is known: by argument, data or checkpoint."""
         if self.num_classes is None:
-            self.num_classes = self.num_classes_of_data()
+            number = getattr(getattr(self._trainer, "datamodule", None), "num_classes", None)
+            self.num_classes = int(number) if number else None
+        if self.num_classes is None or "model" in self._modules:
+            return
         loss = self.criterion.loss
         self.model = self.build_model(self.num_classes + loss.extra_logits)
         # what evaluation and predictions need together; each keeps its own part
@@ -239,7 +240,7 @@ class LitRetinaNet(KnownClasses):
             UsageError: If the loss needs class counts that the data does not tell.
         """
         super().match_classes(stage)
-        if stage == "predict":
+        if stage == "predict" or self.label_map.problem:
             return
         options = (self.eval_protocol, self.eval_max_detections, self.label_images(), self.frequency_bounds)
         self.val_map, self.test_map = (DetectionMAP(self.class_names(), *options).to(self.device) for _ in range(2))
@@ -333,6 +334,7 @@ class LitRetinaNet(KnownClasses):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser and a schedule that steps with it."""
+        self.check_number()
         refuse_finders(self.trainer)
         body = getattr(self.model.backbone, "body", None)
         backbone = body if self.backbone_lr_factor != 1 else None
@@ -377,6 +379,7 @@ class LitRetinaNet(KnownClasses):
             self._modules.pop("model", None)
             self.num_classes = number
         self.configure_model()
+        self.check_number()
         self._untrained_backbone = False
         self.take_classes(saved)
         if self._stage and self._trainer is not None:  # which reads the checkpoint after setup
