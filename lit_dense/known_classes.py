@@ -45,19 +45,17 @@ class KnownClasses(LightningModule):
         """Whether the classifier has neither been trained nor loaded."""
         raise NotImplementedError
 
-    def num_classes_of_data(self) -> int:
-        """The number of classes that the data module tells.
+    def check_number(self) -> None:
+        """Raise an error if nobody has told how many classes there are.
 
         Raises:
-            UsageError: If there is no data module, or it tells none.
+            UsageError: If neither an argument nor the data nor a checkpoint has.
         """
-        number = getattr(getattr(self._trainer, "datamodule", None), "num_classes", None)
-        if not number:
+        if self.num_classes is None:
             raise UsageError(
                 "LitRetinaNet needs num_classes, the number of object classes: give it, or train with a data module "
                 "that has an attribute num_classes."
             )
-        return int(number)
 
     def class_names(self) -> list[str] | None:
         """A name for each label of the data, all different; None where they are not known."""
@@ -107,8 +105,9 @@ class KnownClasses(LightningModule):
         """Refuse data of other classes; say how classes are matched, and where untrained weights are evaluated.
 
         Raises:
-            UsageError: If the data's classes are not the model's.
+            UsageError: If the data's classes are not the model's, or nobody has told how many there are.
         """
+        self.check_number()
         self.label_map.check()
         if not self.untrained:
             if self.label_map.note:

@@ -205,8 +205,8 @@ def _difference(known: Categories, offered: Categories, columns: Sequence[int]) 
     missing = [k for column, k in enumerate(known) if column not in columns and k["name"] not in NO_CLASS]
     if missing:
         said.append(
-            f"The data has {len(pairs)} of the model's {len(pairs) + len(missing)} classes: {_named(missing)} are not "
-            "evaluated, their detections are left out, and training takes them for background."
+            f"Of the model's {len(pairs) + len(missing)} classes the data does not have {_quoted(missing)}: they are "
+            "not evaluated, their detections are left out, and training takes their objects for background."
         )
     used = [column for column in columns if column >= 0]
     if not said and used != sorted(used):
@@ -233,6 +233,11 @@ def _named(categories: Categories) -> str:
     real = [c for c in categories if c["name"]]
     more = f" and {len(real) - SHOWN} more" if len(real) > SHOWN else ""
     return ", ".join(f"{c['id']} {c['name']}" for c in real[:SHOWN]) + more
+
+
+def _quoted(categories: Categories) -> str:
+    more = f" and {len(categories) - SHOWN} more" if len(categories) > SHOWN else ""
+    return ", ".join(repr(c["name"]) for c in categories[:SHOWN]) + more
 
 
 def _folded(name: str) -> str:

@@ -37,7 +37,7 @@ from .normalizers import NormalizerLike
 from .optim import OptimizerName, ScheduleName, WarmupSchedule, build_optimizer, check_optimization, parameter_groups
 from .part import agrees
 from .pictures import keep_scores
-from .rates import Rates, refuse_finders
+from .rates import Rates, refuse_finders, warn_of_ended_schedule
 from .retinanet import build_retinanet, check_outputs, check_precision, losses_and_detections, weights_categories
 from .weighters import WeightersLike
 
@@ -193,11 +193,12 @@ class LitRetinaNet(KnownClasses):
             self.configure_model()
 
     def configure_model(self) -> None:
-        """Build the network, once: in the constructor where ``num_classes`` is given, else when the data is known."""
-        if "model" in self._modules:
-            return
+        """Build the network, once, as soon as the number of classes is known: by argument, data or checkpoint."""
         if self.num_classes is None:
-            self.num_classes = self.num_classes_of_data()
+            number = getattr(getattr(self._trainer, "datamodule", None), "num_classes", None)
+            self.num_classes = int(number) if number else None
+        if self.num_classes is None or "model" in self._modules:
+            return
         loss = self.criterion.loss
         self.model = self.build_model(self.num_classes + loss.extra_logits)
         # what evaluation and predictions need together; each keeps its own part
@@ -257,7 +258,7 @@ class LitRetinaNet(KnownClasses):
             UsageError: If the loss needs class counts that the data does not tell.
         """
         super().match_classes(stage)
-        if stage != "predict":
+        if stage != "predict" and not self.label_map.problem:
             self._make_metrics()
 
     def unpack_batch(self, batch: Any) -> Batch:
@@ -330,13 +331,7 @@ class LitRetinaNet(KnownClasses):
 
     def on_train_start(self) -> None:
         """Settle rate and schedule after callbacks and a checkpoint; warn where a finished run is to be continued."""
-        rates = [group["lr"] for optimizer in self.trainer.optimizers for group in optimizer.param_groups]
-        if self.global_step and rates and not any(rates):
-            rank_zero_warn(
-                "The checkpoint's schedule has ended, and the learning rate stays 0: nothing will be learnt. Start a "
-                "new run from its weights instead, with LitRetinaNet.load_from_checkpoint(path) in Python."
-            )
-        elif self._rates is not None:
+        if not warn_of_ended_schedule(self) and self._rates is not None:
             self._rates.start(self)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -368,6 +363,7 @@ class LitRetinaNet(KnownClasses):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser and a schedule that steps with it."""
+        self.check_number()
         refuse_finders(self.trainer)
         body = getattr(self.model.backbone, "body", None)
         backbone = body if self.backbone_lr_factor != 1 else None
@@ -412,6 +408,7 @@ class LitRetinaNet(KnownClasses):
             self._modules.pop("model", None)
             self.num_classes = number
         self.configure_model()
+        self.check_number()
         self._untrained_backbone = False
         self.take_classes(saved)
         if self._stage and self._trainer is not None:  # which reads the checkpoint after setup
@@ -454,5 +451,5 @@ class LitRetinaNet(KnownClasses):
 
     def _new_metric(self) -> DetectionMAP:
         limits, images, bounds = self.eval_max_detections, self.label_images(), self.frequency_bounds
-        metric = DetectionMAP(self.class_names(), self.eval_protocol, limits, images, bounds, backend=self.eval_backend)
-        return metric.to(self.device)
+        names, backend = self.class_names(), self.eval_backend
+        return DetectionMAP(names, self.eval_protocol, limits, images, bounds, backend=backend).to(self.device)

@@ -143,3 +143,19 @@ def meet_length(scheduler: LambdaLR, total_steps: float) -> None:
             f"stays as it is, but with this batch size, number of processes, accumulate_grad_batches and max_epochs "
             f"the run has {total_steps:g}: {end}."
         )
+
+
+def warn_of_ended_schedule(module: LightningModule) -> bool:
+    """Warn where a checkpoint of a finished run is to be continued, and say whether it is.
+
+    Args:
+        module: The module whose training starts.
+    """
+    rates = [group["lr"] for optimizer in module.trainer.optimizers for group in optimizer.param_groups]
+    if not module.global_step or not rates or any(rates):
+        return False
+    rank_zero_warn(
+        "The checkpoint's schedule has ended, and the learning rate stays 0: nothing will be learnt. Start a new run from "
+        "its weights instead, with LitRetinaNet.load_from_checkpoint(path) in Python."
+    )
+    return True

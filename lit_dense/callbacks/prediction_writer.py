@@ -26,8 +26,8 @@ class PredictionWriter(BasePredictionWriter):
 
     A result has ``image_id``, ``file_name``, ``category_id``, ``bbox`` (x, y, width, height in pixels of the original
     image) and ``score``. Category ids are those of the annotation file that is predicted on; detections of classes that
-    it does not have are left out. Where only images are given, category ids are those of the training data. The second
-    loader, if there are several, has a file and a folder of its own, whose names end in ``_dataloader_idx_1``, and so on.
+    it does not have are left out. Where only images are given, category ids are those of the training data. Of
+    several loaders the second has a file and a folder of its own, with names that end in ``_dataloader_idx_1``.
 
     A picture that cannot be drawn or written is told of at the end, after the predictions were written.
 
