@@ -155,7 +155,7 @@ def warn_of_ended_schedule(module: LightningModule) -> bool:
     if not module.global_step or not rates or any(rates):
         return False
     rank_zero_warn(
-        "The checkpoint's schedule has ended, and the learning rate stays 0: nothing will be learnt. Start a new run from "
-        "its weights instead, with LitRetinaNet.load_from_checkpoint(path) in Python."
+        "The checkpoint's schedule has ended, and the learning rate stays 0: nothing will be learnt. Start a new run "
+        "from its weights instead, with LitRetinaNet.load_from_checkpoint(path) in Python."
     )
     return True
