@@ -16,7 +16,7 @@ from .part import Part
 from .reduce import Reduce
 from .registry import Registry
 from .samples import DenseSamples, StepContext
-from .weighters import WEIGHTERS, LossValues, Weighter, WeighterLike, Weights
+from .weighters import WEIGHTERS, LossValues, Weighter, WeightersLike, Weights
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
@@ -37,7 +37,7 @@ class Criterion(nn.Module):
     Args:
         loss: The classification loss: a name, an object, or a dict with class_path and init_args.
         box_loss: The box loss, given the same way; None for a detector whose boxes have a loss of their own.
-        weighters: Weighters, whose weights multiply.
+        weighters: One weighter or a list of them, whose weights multiply.
         normalizer: What the sums are divided by; by default ``image``, unless a loss brings its own.
         assigner: Matches anchors and ground truths; by default the detector's own matcher does.
         loss_weight: What the classification term is multiplied by.
@@ -57,7 +57,7 @@ class Criterion(nn.Module):
         self,
         loss: LossLike = "focal",
         box_loss: BoxLossLike | None = "l1",
-        weighters: Sequence[WeighterLike] = (),
+        weighters: WeightersLike = (),
         normalizer: NormalizerLike | None = None,
         assigner: AssignerLike | None = None,
         loss_weight: float = 1.0,
@@ -67,7 +67,7 @@ class Criterion(nn.Module):
         super().__init__()
         self.loss = LOSSES.build(loss)
         self.box_loss = None if box_loss is None else BOX_LOSSES.build(box_loss)
-        self.weighters = nn.ModuleList(WEIGHTERS.build(w) for w in weighters)
+        self.weighters = nn.ModuleList(WEIGHTERS.build_list(weighters))
         self.assigner = None if assigner is None else ASSIGNERS.build(assigner)
         chosen = None if normalizer is None else NORMALIZERS.build(normalizer)
         self._check_owners(chosen)

@@ -9,6 +9,7 @@ from ..class_counts import ClassCounts
 from ..criterion import Criterion
 from ..errors import UsageError, check_choice, check_range
 from ..registry import Registry
+from ..weighters import WeightersLike
 from .base import ATTRIBUTE, DetectorAdapter
 
 _BASE: Any = DetectorAdapter  # abstract, which a type checker refuses where a class is expected
@@ -20,7 +21,7 @@ def patch(
     model: nn.Module,
     loss: Any = None,
     box_loss: Any = None,
-    weighters: Sequence[Any] | None = None,
+    weighters: WeightersLike | None = None,
     normalizer: Any = None,
     assigner: Any = None,
     loss_weight: float | None = None,
@@ -39,7 +40,7 @@ def patch(
         loss: The classification loss: a name, an object, or a dict with class_path and init_args; by default the
             detector's own, with its weighters (SSD's hard negatives).
         box_loss: The box loss; by default the detector's own.
-        weighters: Weighters, whose weights multiply; none by default where a loss is named.
+        weighters: One weighter or a list of them, whose weights multiply; none by default where a loss is named.
         normalizer: What the sums are divided by; by default the detector's own.
         assigner: Matches anchors and ground truths; by default the detector's own matcher.
         loss_weight: Factor of the classification term.
@@ -160,6 +161,20 @@ def set_prior(adapter: DetectorAdapter, stage: str, criterion: Criterion, prior:
     """
     prior = check_range("prior", "prior", prior, 1e-6, 0.999999)
     adapter.set_class_bias(criterion.loss.prior_bias(criterion.num_classes or 0, prior), stage)
+
+
+def has_prior(adapter: DetectorAdapter, stage: str, criterion: Criterion, prior: float) -> bool:
+    """Whether the classifier's bias is still what :func:`set_prior` made it: training and loaded weights change it.
+
+    Args:
+        adapter: The detector's adapter.
+        stage: The stage.
+        criterion: Its loss decides what the columns mean.
+        prior: Probability of an object.
+    """
+    expected = criterion.loss.prior_bias(criterion.num_classes or 0, prior)
+    bias = adapter.class_bias(stage)
+    return bias.shape[1:] == expected.shape and bool((bias == expected.to(bias)).all())
 
 
 def check_stage(adapter: DetectorAdapter, stage: str | None) -> str:

@@ -135,6 +135,14 @@ class DetectorAdapter(ABC):
         """
         raise UsageError(f"{type(self.detector).__name__}: the bias of its classifier cannot be set.")
 
+    def class_bias(self, stage: str) -> Tensor:
+        """The classifier's bias, in the order of the loss's columns, a row for each anchor of a cell [N, C + extra].
+
+        Args:
+            stage: The stage.
+        """
+        raise UsageError(f"{type(self.detector).__name__}: the bias of its classifier cannot be read.")
+
     def losses_and_detections(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> tuple[Terms, Detections]:
         """Loss terms and detections of one forward pass, of a detector in evaluation mode.
 
@@ -181,15 +189,17 @@ class DetectorAdapter(ABC):
         setattr(owner, name, Override(self, method))
         self._overrides.append((weakref.ref(owner), name))
 
-    def hook(self, module: nn.Module, function: Callable[..., Any], pre: bool = False) -> None:
+    def hook(self, module: nn.Module, function: Callable[..., Any], pre: bool = False, **options: Any) -> None:
         """Register a forward hook, or a forward pre-hook.
 
         Args:
             module: The module.
             function: A method of the adapter.
             pre: Whether it is called before the module's forward.
+            options: Options of PyTorch's method, such as ``with_kwargs``.
         """
-        self._hooks.append((module.register_forward_pre_hook if pre else module.register_forward_hook)(function))
+        register = module.register_forward_pre_hook if pre else module.register_forward_hook
+        self._hooks.append(register(function, **options))
 
     def attach(self, criteria: Mapping[str, Criterion]) -> None:
         """Let criteria compute the detector's losses.
@@ -205,11 +215,28 @@ class DetectorAdapter(ABC):
         self.criteria = dict(criteria)
         vars(self.detector)[ATTRIBUTE] = self
         try:
+            self.override(self.detector, "__prepare_scriptable__", "refuse_scripting")
             self.install()
             self.accelerate()
         except BaseException:
             self.remove()
             raise
+
+    def refuse_scripting(self) -> None:
+        """Refuse TorchScript, whose own message would name a type that it does not know.
+
+        Raises:
+            UsageError: Always.
+        """
+        cure = "call lit_dense.unpatch(model) before, which keeps the weights, or use"
+        losses = [
+            criterion.loss for stage, criterion in self.criteria.items() if self.columns(stage).background is None
+        ]
+        if extra := next((loss for loss in losses if loss.extra_logits), None):  # a stock head shows them as classes
+            cure = f"{type(extra).__name__} has columns that only a patched model reads, so use"
+        raise UsageError(
+            f"torch.jit.script cannot compile a patched model: {cure} torch.jit.trace or torch.onnx.export."
+        )
 
     def remove(self) -> None:
         """Give the detector its own losses back; it is then as it was before."""

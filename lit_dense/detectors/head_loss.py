@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
 from ..assigners import AssignInput
+from ..batch_format import check_format
+from ..flat_levels import records_graph
 from ..samples import BoxCoder, DenseSamples, Geometry
 from .base import Columns, DetectorAdapter, Terms
 from .torchvision_batch import collect_samples
@@ -35,6 +37,7 @@ class HeadLossAdapter(DetectorAdapter):
     def install(self) -> None:
         """Take the head's loss over; in evaluation its scores are those that the loss trains."""
         self.override(self.detector.head, "compute_loss", "compute_loss")
+        self.hook(self.detector, self._check_inputs, pre=True, with_kwargs=True)
         self.hook(self.detector.head, self._give_scores)
         self.hook(self.detector.anchor_generator, self._note_geometry, pre=True)
 
@@ -96,9 +99,22 @@ class HeadLossAdapter(DetectorAdapter):
         with torch.no_grad():
             tower.cls_logits.bias.copy_(bias.repeat(tower.num_anchors))
 
+    def class_bias(self, stage: str) -> Tensor:
+        """The classifier's bias, a row for each anchor of a cell [N, C + extra_logits]."""
+        tower = self.detector.head.classification_head
+        bias: Tensor = tower.cls_logits.bias.detach().view(tower.num_anchors, -1)
+        return bias
+
     def with_scores(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Outputs with one logit for each class, whose sigmoid is its score, whatever columns the loss needs."""
         return {**outputs, "cls_logits": self.criteria[""].loss.score_logits(outputs["cls_logits"])}
+
+    def _check_inputs(self, detector: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Name batches in another format before torchvision fails on them."""
+        if records_graph():
+            return
+        given = {**dict(zip(("images", "targets"), args, strict=False)), **kwargs}
+        check_format(detector, list(given["images"]), given.get("targets") if detector.training else None)
 
     def _give_scores(self, head: nn.Module, args: Any, outputs: dict[str, Tensor]) -> dict[str, Tensor] | None:
         return None if head.training else self.with_scores(outputs)

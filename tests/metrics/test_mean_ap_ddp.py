@@ -100,7 +100,7 @@ def test_images_without_ids_all_count_on_two_processes(two_processes):
 @pytest.mark.ddp
 def test_failed_evaluation_raises_on_both_processes_and_reset_mends_it(two_processes):
     (first, first_after), (second, second_after) = two_processes(failing_on_both)
-    assert all(message.startswith("ValueError: DetectionMAP: a detection has label 9") for message in first)
+    assert all(message.startswith("UsageError: DetectionMAP: a detection has label 9") for message in first)
     assert all(message.startswith("RuntimeError: DetectionMAP: the evaluation failed on") for message in second)
     assert first_after == second_after == compute(make_images(4))
 
