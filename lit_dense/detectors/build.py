@@ -131,7 +131,8 @@ def _build_faster_rcnn(num_columns: int, **options: Any) -> nn.Module:
 
 
 def _build_retinanet(num_columns: int, **options: Any) -> nn.Module:
-    return build_retinanet(num_columns, **options)
+    model: nn.Module = build_retinanet(num_columns, **options)
+    return model
 
 
 BUILDERS: Mapping[str, Callable[..., nn.Module]] = {
