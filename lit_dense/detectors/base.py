@@ -274,7 +274,8 @@ class DetectorAdapter(ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         overrides = [(owner, name) for reference, name in self._overrides if (owner := reference()) is not None]
-        return {**self.__dict__, "_detector": self.detector, "_overrides": overrides}
+        hooks = [handle for handle in self._hooks if handle.hooks_dict_ref() is not None]  # else torch cannot copy them
+        return {**self.__dict__, "_detector": self.detector, "_overrides": overrides, "_hooks": hooks}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
