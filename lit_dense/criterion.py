@@ -215,15 +215,18 @@ class Criterion(nn.Module):
             self._checked = True
         with torch.autocast(samples.device.type, enabled=False):
             samples = self._with_class_weights(self._with_soft_targets(samples))
-            values = self._values(samples)
+            divisor = self.normalizer(samples)
+            values = self._values(samples, divisor)
             weights = [weighter.scheduled(samples, values) for weighter in self._weighters]
             of_anchors, of_boxes = [w.classification for w in weights], [w.box for w in weights]
             terms = {
                 "classification": _total(values.classification, of_anchors, values.image_scales, samples.image_idxs)
             }
-            positives = {} if self.box_loss is None else {"bbox_regression": values.box}
-            for name, value in {**positives, **samples.auxiliary}.items():
-                terms[name] = _total(value, of_boxes, values.box_scales, samples.pos_image_idxs)
+            if self.box_loss is not None:
+                terms["bbox_regression"] = _total(values.box, of_boxes, values.box_scales, samples.pos_image_idxs)
+            own = self.box_loss_weight / divisor  # even where the box loss brings its own normalizer
+            for name, value in samples.auxiliary.items():
+                terms[name] = _total(value, of_boxes, own, samples.pos_image_idxs)
             for weighter, answer in zip(self._weighters, weights, strict=True):
                 self._add_extra(terms, weighter, answer.extra)
         if torch.is_grad_enabled():
@@ -258,7 +261,7 @@ class Criterion(nn.Module):
                 return samples.with_soft_targets(targets)
         return samples
 
-    def _values(self, samples: DenseSamples) -> LossValues:
+    def _values(self, samples: DenseSamples, divisor: Tensor) -> LossValues:
         classification = self.loss(samples.logits, samples.labels, samples)
         if self.box_loss is None:
             box = classification.new_zeros(len(samples.positives))
@@ -266,7 +269,6 @@ class Criterion(nn.Module):
             box = self.box_loss(samples.pos_deltas, samples.pos_target_deltas, samples)
         else:
             box = self.box_loss(samples.pos_boxes, samples.pos_gt_boxes, samples)
-        divisor = self.normalizer(samples)
         whole = torch.full_like(divisor, float(samples.reduce.world_size))
         owns_box = self.box_loss is not None and "box_normalizer" in self.box_loss.owns
         return LossValues(

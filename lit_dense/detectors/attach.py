@@ -1,5 +1,6 @@
 """The way in: finds the detector inside any module and lets a criterion compute its loss."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -90,6 +91,8 @@ def patch(
 def unpatch(model: nn.Module, module: str | None = None) -> None:
     """Give the detector inside a module its own losses back; does nothing where none was replaced.
 
+    Where a trained loss and the detector's own inference make scores in different ways, a warning says so.
+
     Args:
         model: What was given to :func:`patch`.
         module: Path of the detector within the model.
@@ -97,8 +100,17 @@ def unpatch(model: nn.Module, module: str | None = None) -> None:
     Raises:
         UsageError: If there is no detector inside, or several.
     """
-    if (adapter := attached(model, module)) is not None:
-        adapter.remove()
+    if (adapter := attached(model, module)) is None:
+        return
+    adapter.remove()
+    for stage, criterion in adapter.criteria.items():
+        if criterion.step and not adapter.keeps_scores(stage, criterion.loss):
+            name, loss = type(adapter.detector).__name__, type(criterion.loss).__name__
+            warnings.warn(
+                f"{name} was trained with {loss}, and its own inference ({adapter.columns(stage).scores}) gives other "
+                "scores than those that were trained: patch the model with this loss again before it is used.",
+                stacklevel=2,
+            )
 
 
 def build_criterion(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..criterion import Criterion
 from ..errors import UsageError
 from ..finite import FiniteCheck
+from ..losses import DenseLoss
 from ..samples import DenseSamples
 
 Terms = dict[str, Tensor]
@@ -152,6 +153,24 @@ class DetectorAdapter(ABC):
         """
         raise UsageError(f"{type(self.detector).__name__} gives losses or detections, not both at once.")
 
+    def keeps_scores(self, stage: str, loss: DenseLoss) -> bool:
+        """Whether the detector's own inference gives the scores that a loss trains.
+
+        Args:
+            stage: The stage.
+            loss: The loss, whose columns fit the detector.
+        """
+        columns = self.columns(stage)
+        width = columns.classes + (columns.background is not None)
+        device = next((t.device for t in loss.buffers()), None)
+        logits = torch.arange(3.0 * width, device=device).sin().mul(4).view(3, width)
+        scores = logits.softmax(1) if columns.scores == "softmax" else logits.sigmoid()
+        if columns.background is not None:
+            scores, logits = scores[:, 1:], loss_columns(logits, loss.extra_logits)
+        with torch.no_grad():
+            trained = loss.score_logits(logits).sigmoid()
+        return scores.shape == trained.shape and torch.allclose(scores, trained, atol=1e-5)
+
     def accelerate(self) -> None:  # noqa: B027  # most adapters have nothing to replace
         """Replace methods by faster ones with the same results."""
 
@@ -241,7 +260,8 @@ class DetectorAdapter(ABC):
     def remove(self) -> None:
         """Give the detector its own losses back; it is then as it was before."""
         for reference, name in self._overrides:
-            if isinstance(vars(owner := reference()).get(name), Override):
+            owner = reference()  # None where the module was replaced since
+            if owner is not None and isinstance(vars(owner).get(name), Override):
                 delattr(owner, name)
         for handle in self._hooks:
             handle.remove()
@@ -280,8 +300,9 @@ class DetectorAdapter(ABC):
         criterion.prepare(columns.classes - (0 if spare else extra))
 
     def __getstate__(self) -> dict[str, Any]:
-        overrides = [(reference(), name) for reference, name in self._overrides]
-        return {**self.__dict__, "_detector": self.detector, "_overrides": overrides}
+        overrides = [(owner, name) for reference, name in self._overrides if (owner := reference()) is not None]
+        hooks = [handle for handle in self._hooks if handle.hooks_dict_ref() is not None]  # else torch cannot copy them
+        return {**self.__dict__, "_detector": self.detector, "_overrides": overrides, "_hooks": hooks}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
