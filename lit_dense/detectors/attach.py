@@ -1,5 +1,6 @@
 """The way in: finds the detector inside any module and lets a criterion compute its loss."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from ..class_counts import ClassCounts, as_class_counts
 from ..criterion import Criterion
 from ..errors import UsageError, check_choice, check_range
 from ..registry import Registry
-from .base import ATTRIBUTE, DetectorAdapter
+from .base import ATTRIBUTE, DetectorAdapter, own_scores
 
 _BASE: Any = DetectorAdapter  # abstract, which a type checker refuses where a class is expected
 DETECTORS: Registry[DetectorAdapter] = Registry("lit_dense.detectors", "detector", _BASE)
@@ -89,6 +90,8 @@ def patch(
 def unpatch(model: nn.Module, module: str | None = None) -> None:
     """Give the detector inside a module its own losses back; does nothing where none was replaced.
 
+    Warns where a loss was trained whose scores the detector's own inference does not make.
+
     Args:
         model: What was given to :func:`patch`.
         module: Path of the detector within the model.
@@ -96,8 +99,19 @@ def unpatch(model: nn.Module, module: str | None = None) -> None:
     Raises:
         UsageError: If there is no detector inside, or several.
     """
-    if (adapter := attached(model, module)) is not None:
-        adapter.remove()
+    if (adapter := attached(model, module)) is None:
+        return
+    name = type(adapter.detector).__name__
+    for stage, criterion in adapter.criteria.items():
+        columns = adapter.columns(stage)
+        if criterion.step and not own_scores(columns, criterion.loss):
+            warnings.warn(
+                f"{name} was trained with {type(criterion.loss).__name__}, but its own inference takes a "
+                f"{columns.scores} for scores, which this loss does not train: detect with the loss in place (patch "
+                "the model again, or give SwapLoss to the Trainer that tests it).",
+                stacklevel=2,
+            )
+    adapter.remove()
 
 
 def build_criterion(

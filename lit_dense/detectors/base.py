@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..criterion import Criterion
 from ..errors import UsageError
 from ..finite import FiniteCheck
+from ..losses import DenseLoss
 from ..samples import DenseSamples
 
 Terms = dict[str, Tensor]
@@ -270,3 +271,20 @@ def loss_columns(logits: Tensor, extra_logits: int) -> Tensor:
     if extra_logits == 0:
         return logits[..., 1:]
     return torch.cat([logits[..., 1:], logits[..., :1]], -1)
+
+
+@torch.no_grad()
+def own_scores(columns: Columns, loss: DenseLoss) -> bool:
+    """Whether a detector's own inference makes the scores that a loss trains; some logits are tried.
+
+    Args:
+        columns: What the columns of the class logits are.
+        loss: The loss.
+    """
+    width, background = columns.classes + int(columns.background is not None), columns.background is not None
+    state = next(iter([*loss.parameters(), *loss.buffers()]), torch.empty(0))
+    logits = torch.linspace(-3, 3, 2 * width, device=state.device).view(2, width)
+    own = logits.softmax(-1) if columns.scores == "softmax" else logits.sigmoid()
+    trained = loss.score_logits(loss_columns(logits, loss.extra_logits) if background else logits).sigmoid()
+    own = own[:, 1:] if background else own
+    return own.shape == trained.shape and bool(torch.allclose(own, trained, atol=1e-5))
