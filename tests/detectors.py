@@ -5,12 +5,14 @@ from functools import partial
 
 import torch
 from torch import nn
-from torchvision.models.detection import FCOS, RetinaNet
+from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.fcos import FCOSHead
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.models.detection.ssd import SSD, SSDHead
 from torchvision.models.detection.ssdlite import SSDLiteHead
+from torchvision.ops import MultiScaleRoIAlign
 
 from lit_dense.class_counts import ClassCounts
 
@@ -41,6 +43,36 @@ def small_retinanet(num_classes=NUM_CLASSES, box_loss="l1", seed=0):
     nn.init.normal_(head.classification_head.cls_logits.weight, std=0.5)
     nn.init.normal_(head.regression_head.bbox_reg.weight, std=0.5)
     return RetinaNet(TwoLevels(), num_classes, min_size=64, max_size=64, anchor_generator=anchors, head=head)
+
+
+def small_faster_rcnn(kind=FasterRCNN, drawn=(64, 32), proposals=20, seed=0, **arguments):
+    """torchvision's Faster R-CNN, or what is built on it, small and equal for equal seeds, on 64-pixel images.
+
+    ``drawn`` are the anchors and proposals of an image that are drawn for training; few ``proposals`` make images have
+    different numbers of them.
+    """
+    torch.manual_seed(seed)
+    model = kind(
+        TwoLevels(),
+        NUM_CLASSES + 1,
+        **{
+            "min_size": 64,
+            "max_size": 64,
+            "rpn_anchor_generator": AnchorGenerator(((12, 20), (28, 40)), ((0.5, 1.0),) * 2),
+            "rpn_batch_size_per_image": drawn[0],
+            "rpn_post_nms_top_n_train": proposals,
+            "box_roi_pool": MultiScaleRoIAlign(["a", "b"], 5, 2),
+            "box_batch_size_per_image": drawn[1],
+            "box_score_thresh": 0.01,
+            "box_detections_per_img": 20,
+            **arguments,
+        },
+    )
+    model.roi_heads.box_head = TwoMLPHead(8 * 5 * 5, 16)
+    model.roi_heads.box_predictor = FastRCNNPredictor(16, NUM_CLASSES + 1)
+    nn.init.normal_(model.rpn.head.cls_logits.weight, std=0.3)
+    nn.init.normal_(model.roi_heads.box_predictor.cls_score.weight, std=0.5)
+    return model
 
 
 def small_fcos(num_classes=NUM_CLASSES, seed=0):

@@ -26,7 +26,8 @@ def collect_samples(
     """Join the images of a batch, as torchvision's detectors hand them to their losses.
 
     Args:
-        targets: Per image ``boxes`` [G_b, 4] and ``labels`` [G_b]; other tensors with G_b rows become target fields.
+        targets: Per image ``boxes`` [G_b, 4] and ``labels`` [G_b]; other tensors with G_b rows, but
+            for ``masks``, become target fields.
         logits: Class scores, one image after another [A, L].
         deltas: Box deltas in the same order [A, 4].
         anchors: Per image [K_b, 4].
@@ -42,7 +43,7 @@ def collect_samples(
     offsets = [sum(counts[:image]) for image in range(len(counts))]
     unique = [torch.where(m >= 0, m + offset, m) for m, offset in zip(matched_idxs, offsets, strict=True)]
     gt_labels = torch.cat([t["labels"].reshape(-1) for t in targets]).long() - first_label
-    _check_labels(gt_labels, num_classes, first_label)
+    check_labels(gt_labels, num_classes, first_label)
     device = logits.device
     return DenseSamples(
         logits=logits,
@@ -66,7 +67,17 @@ def _repeated(counts: Sequence[int], device: torch.device) -> Tensor:
     return images.repeat_interleave(on_device(counts, device), output_size=sum(counts))
 
 
-def _check_labels(labels: Tensor, num_classes: int, first_label: int) -> None:
+def check_labels(labels: Tensor, num_classes: int, first_label: int) -> None:
+    """Refuse labels without a column.
+
+    Args:
+        labels: Classes of the ground truths, 0 for the first.
+        num_classes: C.
+        first_label: Label of the first class in the targets.
+
+    Raises:
+        UsageError: If a label is negative or has no column in the logits.
+    """
     if labels.numel() == 0:
         return
     low, high = (torch.stack(labels.aminmax()) + first_label).tolist()  # one transfer for both
@@ -85,12 +96,13 @@ def _check_labels(labels: Tensor, num_classes: int, first_label: int) -> None:
 
 
 def _fields(targets: Sequence[dict[str, Tensor]], counts: Sequence[int]) -> dict[str, Tensor]:
-    """What every target holds besides boxes and labels with one row per box."""
-    names = set.intersection(*(set(t) for t in targets)) - {"boxes", "labels"} if targets else set()
+    """What every target holds besides boxes, labels and masks with one row per box, equally wide in all images."""
+    names = set.intersection(*(set(t) for t in targets)) - {"boxes", "labels", "masks"} if targets else set()
     found = {}
     for name in sorted(names):
         rows = [t[name] for t in targets]
-        if all(isinstance(r, Tensor) and r.dim() > 0 and len(r) == n for r, n in zip(rows, counts, strict=True)):
+        of_boxes = all(isinstance(r, Tensor) and r.dim() > 0 and len(r) == n for r, n in zip(rows, counts, strict=True))
+        if of_boxes and len({r.shape[1:] for r in rows}) == 1:
             found[name] = torch.cat(rows)
     return found
 

@@ -1,0 +1,118 @@
+"""The loss of torchvision's region proposal network."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.image_list import ImageList
+
+from ..errors import UsageError
+from ..samples import Geometry
+from .base import DetectorAdapter, Terms
+from .torchvision_batch import collect_samples
+
+
+class RPNStage(DetectorAdapter):
+    """The stage ``rpn`` of an adapter: objectness and boxes of the anchors that ``detector.rpn`` draws.
+
+    The network's own matcher and sampler stay. Its ``compute_loss`` is told neither the anchors nor the matches, so
+    they are noted when anchors are matched.
+    """
+
+    def __init__(self, detector: nn.Module) -> None:
+        super().__init__(detector)
+        self._geometry: Geometry | None = None
+        self._matched: tuple[list[Tensor], Sequence[dict[str, Tensor]], list[Tensor]] | None = None
+        self._rpn_extra: Terms | None = None
+
+    def __getstate__(self) -> dict[str, Any]:  # nothing of a batch is copied
+        return {**super().__getstate__(), "_matched": None, "_rpn_extra": None}
+
+    def install_rpn(self) -> None:
+        """Take the loss of the region proposal network over."""
+        rpn = self.detector.rpn
+        self.hook(rpn.anchor_generator, self._begin_rpn, pre=True)
+        self.override(rpn, "assign_targets_to_anchors", "assign_targets_to_anchors")
+        self.override(rpn, "compute_loss", "rpn_loss")
+        self.hook(rpn, self._add_rpn_extra)
+
+    def assign_targets_to_anchors(
+        self, anchors: list[Tensor], targets: Sequence[dict[str, Tensor]]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Labels and matched boxes of the anchors as the network gives them; both are noted for the loss."""
+        rpn = self.detector.rpn
+        labels, boxes = type(rpn).assign_targets_to_anchors(rpn, anchors, targets)
+        self._matched = anchors, targets, boxes
+        return labels, boxes
+
+    def rpn_loss(
+        self, objectness: Tensor, deltas: Tensor, labels: list[Tensor], regression_targets: Any
+    ) -> tuple[Tensor, Tensor]:
+        """The criterion's terms in place of the network's ``compute_loss``: objectness and boxes.
+
+        Args:
+            objectness: Logits of the anchors of all images, one column [A, 1].
+            deltas: Box deltas [A, 4].
+            labels: Per image 1 for positives, 0 for negatives, -1 for anchors that are ignored [K].
+            regression_targets: Not used.
+
+        Raises:
+            NonFiniteLossError: If a term is NaN or infinite.
+        """
+        if self._matched is None:
+            name = type(self.detector.rpn).__name__
+            raise UsageError(f"{name} does not call assign_targets_to_anchors before compute_loss: leave stage 'rpn'.")
+        (anchors, targets, boxes), self._matched = self._matched, None
+        rpn = self.detector.rpn
+        positive, negative = rpn.fg_bg_sampler(labels)  # once, as the stock loss does: the random stream stays the same
+        matched_idxs = [
+            _matched_idxs(pos, neg, own, target["boxes"])
+            for pos, neg, own, target in zip(positive, negative, boxes, targets, strict=True)
+        ]
+        objects = [{**t, "labels": torch.ones_like(t["boxes"][:, 0], dtype=torch.int64)} for t in targets]
+        geometry, self._geometry = self._geometry, None
+        samples = collect_samples(
+            objects,
+            objectness.reshape(-1, 1),
+            deltas,
+            anchors,
+            matched_idxs,
+            num_classes=1,
+            first_label=1,
+            box_coder=rpn.box_coder,
+            geometry=geometry,
+        )
+        terms = self.terms("rpn", samples, targets)
+        own = terms.pop("classification"), terms.pop("bbox_regression")
+        self._rpn_extra = {f"rpn_{name}": value for name, value in terms.items()}
+        return own
+
+    def _begin_rpn(self, generator: nn.Module, inputs: tuple[ImageList, Sequence[Tensor]]) -> None:
+        images, features = inputs
+        self._geometry = Geometry([(f.shape[-2], f.shape[-1]) for f in features], list(images.image_sizes))
+        self._matched = self._rpn_extra = None  # an exception may have left them
+
+    def _add_rpn_extra(self, rpn: nn.Module, inputs: Any, outputs: tuple[Any, Terms]) -> tuple[Any, Terms] | None:
+        if not rpn.training:
+            return None
+        if self._rpn_extra is None:
+            raise UsageError(f"{type(rpn).__name__} does not call compute_loss: leave stage 'rpn' as it is.")
+        (proposals, terms), extra, self._rpn_extra = outputs, self._rpn_extra, None
+        return proposals, {**terms, **extra}
+
+
+def _matched_idxs(positive: Tensor, negative: Tensor, boxes: Tensor, gt_boxes: Tensor) -> Tensor:
+    """Ground truth of each anchor of an image: -1 background, -2 not drawn [K].
+
+    Args:
+        positive: Whether an anchor was drawn as a positive [K].
+        negative: Whether it was drawn as a negative [K].
+        boxes: Box of the ground truth of each anchor [K, 4].
+        gt_boxes: Boxes of the image [G, 4].
+    """
+    matched_idxs = torch.where(negative.bool(), -1, -2)
+    if len(gt_boxes):  # the network gives boxes and no indices, which are looked up
+        rows = positive.nonzero().squeeze(1)
+        matched_idxs[rows] = torch.cdist(boxes[rows], gt_boxes.to(boxes.dtype), p=1.0).argmin(1)
+    return matched_idxs
