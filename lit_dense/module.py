@@ -244,9 +244,17 @@ class LitRetinaNet(KnownClasses):
         """
         check_precision(str(self.trainer.precision))
         self.configure_model()
+        self.match_classes(stage)
+
+    def begin(self) -> None:
+        """Refuse data of other classes, and images that vanish when they are scaled.
+
+        Raises:
+            UsageError: If the data cannot be used.
+        """
+        super().begin()
         data = getattr(getattr(self.trainer, "datamodule", None), "data", None) or {}
         check_all_sizes(data.values(), self.model.transform.max_size)
-        self.match_classes(stage)
 
     def match_classes(self, stage: str) -> None:
         """Match the data's labels with the columns, and make the metrics of these labels.
