@@ -45,7 +45,7 @@ class KnownClasses(LightningModule):
         """Whether the classifier has neither been trained nor loaded."""
         raise NotImplementedError
 
-    def check_number(self) -> None:
+    def check_num_classes(self) -> None:
         """Raise an error if nobody has told how many classes there are.
 
         Raises:
@@ -107,7 +107,7 @@ class KnownClasses(LightningModule):
         Raises:
             UsageError: If the data's classes are not the model's, or nobody has told how many there are.
         """
-        self.check_number()
+        self.check_num_classes()
         self.label_map.check()
         if not self.untrained:
             if self.label_map.note:
@@ -141,7 +141,7 @@ class KnownClasses(LightningModule):
         self.begin()
 
 
-def check_number(number: int | None, asked: int | None, saved: dict[str, Any]) -> None:
+def check_same_number(number: int | None, asked: int | None, saved: dict[str, Any]) -> None:
     """Refuse a checkpoint of another number of classes than was asked for.
 
     Args:

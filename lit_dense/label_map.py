@@ -65,7 +65,11 @@ class LabelMap:
 
         Args:
             targets: Targets with the data's labels, in any of ``labels``, ``neg_labels`` and ``not_exhaustive_labels``.
+
+        Raises:
+            UsageError: If the data cannot be used with the model.
         """
+        self.check()
         if self.columns is None or self.is_identity:
             return targets
         columns = torch.tensor(self.columns)
@@ -76,7 +80,11 @@ class LabelMap:
 
         Args:
             detections: ``labels`` [N], which are columns, and other tensors of as many rows.
+
+        Raises:
+            UsageError: If the data cannot be used with the model.
         """
+        self.check()
         if self.columns is None or self.is_identity:
             return detections
         label_of = torch.full((self.num_columns,), -1)

@@ -28,7 +28,7 @@ from .criterion import Criterion, named_spec
 from .detectors.attach import attach, attached, find_detector, has_prior, set_prior
 from .detectors.base import DetectorAdapter
 from .errors import UsageError
-from .known_classes import KnownClasses, check_number
+from .known_classes import KnownClasses, check_same_number
 from .losses import LossLike
 from .metrics import DetectionMAP
 from .metrics.backends import BackendName, Protocol
@@ -373,7 +373,7 @@ class LitRetinaNet(KnownClasses):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser and a schedule that steps with it."""
-        self.check_number()
+        self.check_num_classes()
         refuse_finders(self.trainer)
         body = getattr(self.model.backbone, "body", None)
         backbone = body if self.backbone_lr_factor != 1 else None
@@ -413,12 +413,12 @@ class LitRetinaNet(KnownClasses):
         """
         saved = checkpoint.get("lit_dense", {})
         number = saved.get("num_classes") or checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {}).get("num_classes")
-        check_number(number, self._asked_classes, saved)
+        check_same_number(number, self._asked_classes, saved)
         if number not in (None, self.num_classes):
             self._modules.pop("model", None)
             self.num_classes = number
         self.configure_model()
-        self.check_number()
+        self.check_num_classes()
         self._untrained_backbone = False
         self.take_classes(saved)
         if self._stage and self._trainer is not None:  # which reads the checkpoint after setup

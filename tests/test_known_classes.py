@@ -10,6 +10,7 @@ from lightning.pytorch import Trainer
 
 from lit_dense import ClassCounts, CocoDataModule, LitRetinaNet
 from lit_dense.callbacks import DetectionPictures, PredictionWriter
+from lit_dense.detectors.retinanet import RetinaNetAdapter
 from lit_dense.errors import UsageError
 from tests.coco_files import CATEGORIES, write_coco
 
@@ -170,7 +171,7 @@ def target_of(*labels):
 def test_a_training_step_trains_columns():
     model = begun(Run(SWAPPED, [1, 1, 1]), checkpoint=checkpoint_of())
     seen = []
-    model.model.head.criterion.observers.append(lambda samples, *_: seen.append(samples.gt_labels.tolist()))
+    model.criterion.observers.append(lambda samples, *_: seen.append(samples.gt_labels.tolist()))
     model.log = model.log_dict = lambda *args, **kwargs: None
     model.training_step(([torch.rand(3, 64, 64)], [target_of(0, 2, 1)]), 0)
     assert seen == [[1, 2, 0]]
@@ -185,11 +186,11 @@ def test_evaluation_speaks_the_language_of_the_data(monkeypatch, data, labels, f
     detections = {"boxes": boxes, "labels": torch.tensor([0, 1, 2]), "scores": torch.tensor([0.9, 0.8, 0.7])}
     columns = []
 
-    def detect(network, images, targets):
+    def detect(adapter, images, targets):
         columns.append(targets[0]["labels"].tolist())
         return {"classification": torch.tensor(0.0)}, [detections]
 
-    monkeypatch.setattr("lit_dense.module.losses_and_detections", detect)
+    monkeypatch.setattr(RetinaNetAdapter, "losses_and_detections", detect)
     model.log_dict = lambda *args, **kwargs: None
     output = model.validation_step(([torch.rand(3, 64, 64)], [target_of(*labels)]), 0)
     assert columns == [[{"blue": 1, "red": 0, "green": 2}[data[label]["name"]] for label in labels]]

@@ -2,7 +2,9 @@ import copy
 import re
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
@@ -11,6 +13,7 @@ from torch.utils.data import DataLoader
 
 import lit_dense
 from lit_dense import CocoDataModule, LitRetinaNet
+from lit_dense.data import CocoData
 from lit_dense.detectors import attached
 from lit_dense.errors import UsageError
 from lit_dense.finite import NonFiniteLossError
@@ -436,3 +439,27 @@ def test_a_step_waits_as_often_for_a_device_whatever_the_batch(monkeypatch):
         waits.append([line for line in reads if str(Path(lit_dense.__file__).parent) in line])
     assert waits[0] == waits[1]
     assert len(waits[0]) == 5  # crowds, boxes, labels, positives, and on the processor alone whether the loss is finite
+
+
+def test_every_step_names_an_image_that_is_too_thin():
+    module = LitRetinaNet(2, **NETWORK)
+    module._make_metrics()
+    target = {
+        "boxes": torch.zeros(0, 4),
+        "labels": torch.zeros(0, dtype=torch.int64),
+        "image_id": 3,
+        "file_name": "a.png",
+    }
+    batch = [torch.zeros(3, 1, 65)], [target]
+    for step in (module.training_step, module.validation_step, module.test_step, module.predict_step):
+        with pytest.raises(UsageError, match=r"^Image 3 \(a\.png\) is 65 x 1 pixels"):
+            step(batch, 0)
+
+
+def test_an_image_that_is_too_thin_is_named_before_the_first_batch():
+    module = LitRetinaNet(2, **NETWORK)
+    thin = CocoData.without_boxes(["a.png", "b.png"], np.array([[30, 40], [65, 1]]))
+    for stage in ("fit", "validate", "test", "predict"):
+        module._trainer = SimpleNamespace(datamodule=SimpleNamespace(data={"train": thin}))
+        with pytest.raises(UsageError, match=r"^Image 2 \(b\.png\) is 1 x 65 pixels"):
+            module.setup(stage)

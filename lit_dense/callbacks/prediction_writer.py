@@ -165,8 +165,8 @@ class PredictionWriter(BasePredictionWriter):
 
 def _file_in(folder: Path, path: str) -> Path:
     """The file that a path means."""
-    whole = folder / Path(path).expanduser()
-    if whole.is_dir() or path.endswith(("/", os.sep)):
+    whole = folder / os.path.expanduser(path)  # noqa: PTH111 (pathlib's raises for users that do not exist)
+    if os.path.isdir(whole) or path.endswith(("/", os.sep)):  # noqa: PTH112 (pathlib's raises for names too long)
         return whole / "predictions.json"
     return whole if whole.suffix else whole.with_name(f"{whole.name}.json")
 

@@ -47,11 +47,12 @@ def note_other_units(sieve: Sieve, sizes: Ints) -> Bools:
 def _note_fractions(sieve: Sieve, fractions: Bools, bbox: Doubles, most: bool) -> None:
     what = "boxes between 0 and 1, which are smaller than a pixel"
     cure = f"{PIXELS}: multiply x and width by the image's width, y and height by its height"
-    middle, half = bbox[:, :2], bbox[:, 2:] / 2
-    if ((middle - half >= -0.01) & (middle + half <= 1.01)).all() and (middle + 2 * half > 1.01).any():
-        cure += (
-            "; x and y look like the middle of the box, as in YOLO's files: subtract half the width and height first"
-        )
+    point, side = bbox[:, :2], bbox[:, 2:]
+    if (point + side > 1.01).any():  # not both within the image: the four numbers are others
+        if (side > point).all():
+            cure += "; the last two look like x2 and y2: subtract x and y from them first"
+        elif ((point >= side / 2 - 0.01) & (point + side / 2 <= 1.01)).all():
+            cure += "; x and y look like the middle of the box, as in YOLO's files: subtract half of the sides first"
     sieve.note(fractions, what, "" if most else KEPT, sieve.box, cure)
 
 

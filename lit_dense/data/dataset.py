@@ -103,6 +103,7 @@ def _transform(
     fields: dict[str, Tensor],
 ) -> tuple[tv_tensors.Image, tv_tensors.BoundingBoxes, dict[str, Tensor]]:
     """Transforms an image and its boxes, and keeps the other fields of the boxes in step."""
+    before = _sides(boxes)  # transforms may change the boxes in place
     image, target = transforms(image, {"boxes": boxes, "labels": fields["labels"], "row": torch.arange(len(boxes))})
     moved, labels, rows = target["boxes"], target["labels"], target["row"]
     if len(moved) != len(rows):
@@ -113,9 +114,9 @@ def _transform(
     if len(labels) == len(boxes):
         labels = labels[rows]
     moved = v2.functional.clamp_bounding_boxes(moved)
-    large = (_sides(moved) >= (_sides(boxes[rows]) / 2).clamp(max=1)).all(1)
+    large = (_sides(moved) >= (before[rows] / 2).clamp(max=1)).all(1)
     moved, rows = tv_tensors.wrap(moved[large], like=moved), rows[large]
-    area = fields["area"][rows] * _sides(moved).prod(1) / _sides(boxes[rows]).prod(1)
+    area = fields["area"][rows] * _sides(moved).prod(1) / before[rows].prod(1)
     others = {name: value[rows] for name, value in fields.items()}
     return image, moved, {**others, "labels": labels[large], "area": area}
 

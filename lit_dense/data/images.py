@@ -28,6 +28,7 @@ _UNREADABLE = (
     SyntaxError,
     EOFError,
     struct.error,
+    MemoryError,
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,  # where warnings are errors
 )
@@ -181,7 +182,7 @@ def _reason(error: Exception, path: str | Path) -> str:
         return error.strerror
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return f"cannot be read: {str(error).split(',')[0]}: cut the picture into tiles, or shrink it"
-    return f"cannot be read: {error}"
+    return f"cannot be read: {str(error) or type(error).__name__}"
 
 
 def _kind_of_tiff(path: str | Path) -> str:
