@@ -56,12 +56,12 @@ class DenseHead(RetinaNetHead):  # type: ignore[misc]  # torchvision has no type
         """Forward pre-hook of the detector: batches in another format are named before torchvision fails on them.
 
         Raises:
-            UsageError: If images or, in training, targets have another type or shape.
+            UsageError: If images or targets have another type or shape.
         """
         if records_graph():
             return
         given = {**dict(zip(("images", "targets"), args, strict=False)), **kwargs}
-        check_format(detector, list(given["images"]), given.get("targets") if detector.training else None)
+        check_format(detector, list(given["images"]), given.get("targets"), objects=detector.training)
 
     def __prepare_scriptable__(self) -> None:
         """Refuse to be scripted, in words: torch's own are of a type that TorchScript does not know.

@@ -63,9 +63,9 @@ class SwapLoss(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Patch the model; the criterion is built the first time and kept."""
-        detector = find_retinanet(pl_module)
-        if isinstance(detector.head, DenseHead) and detector.head.criterion in set(pl_module.modules()):
+        if any(isinstance(module, Criterion) for module in pl_module.modules()):
             raise UsageError(f"{type(pl_module).__name__} takes loss, weighters and the rest itself: give them there.")
+        detector = find_retinanet(pl_module)
         first = self.criterion is None
         if self.criterion is None:
             self.criterion = Criterion(self._loss, self._box_loss or native_box_loss(detector), *self._parts)
