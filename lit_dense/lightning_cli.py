@@ -191,6 +191,10 @@ def _spec(registry: Registry[Any], value: Any) -> Any:
     """A part's configuration written out, so that a name equals the class and the arguments that it stands for."""
     if value is None:
         return None
-    if isinstance(value, list):
-        return [_spec(registry, item) for item in value]
-    return registry.build(value.as_dict() if hasattr(value, "as_dict") else value).spec
+    listed = [item.as_dict() if hasattr(item, "as_dict") else item for item in _listed(value)]
+    specs = [part.spec for part in registry.build_list(listed)]
+    return specs if isinstance(value, list) or registry is WEIGHTERS else specs[0]
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
