@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from .refusals import message_of
+from .refusals import message_of, tracebacks_wanted
 
 GROUPS = {
     "losses": "model.loss",
@@ -28,7 +28,7 @@ VERBS = ("fit", "validate", "test", "predict", "check", "compare", "list")
 def main(args: Sequence[str] | None = None) -> None:
     """Run a command; a mistake in configuration or data ends it with a message and status 1.
 
-    With the environment variable ``JSONARGPARSE_DEBUG=1`` it ends with the traceback.
+    With the environment variable ``JSONARGPARSE_DEBUG=true`` it ends with the traceback.
 
     Args:
         args: The command's words; by default those of the process.
@@ -51,7 +51,7 @@ def main(args: Sequence[str] | None = None) -> None:
         run(words)
     except Exception as error:
         message = message_of(error)
-        if message is None or os.environ.get("JSONARGPARSE_DEBUG"):
+        if message is None or tracebacks_wanted():
             raise
         print(f"lit-dense: {message}", file=sys.stderr)
         sys.exit(1)

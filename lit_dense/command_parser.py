@@ -1,6 +1,5 @@
 """The parser of ``lit-dense``: what is wrong with a command is said in one line, without a hundred lines of usage."""
 
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from .cli import VERBS
 from .errors import nearest
 from .named_type import refused
+from .refusals import tracebacks_wanted
 
 KEY = re.compile(r'^Parser key "([^"]+)":\s*')
 # what jsonargparse says of each type that an argument may have, besides what is wrong
@@ -23,11 +23,11 @@ NOISE = re.compile(
 
 
 class CommandParser(LightningArgumentParser):
-    """LightningCLI's parser with errors of one line. JSONARGPARSE_DEBUG=1 shows jsonargparse's own, with traceback."""
+    """LightningCLI's parser with errors of one line; with ``JSONARGPARSE_DEBUG=true`` they are jsonargparse's own."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what is wrong with a command, and end the process with status 2."""
-        if os.environ.get("JSONARGPARSE_DEBUG"):
+        if tracebacks_wanted():
             super().error(message, ex)
         line = self._one_line(message)
         if not self.exit_on_error:

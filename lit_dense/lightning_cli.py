@@ -18,7 +18,7 @@ from .callbacks import PredictionWriter
 from .checkpoint_file import check_checkpoint
 from .command_parser import CommandParser
 from .data import CocoDataModule, check
-from .errors import UsageError
+from .errors import UsageError, check_range
 from .losses import LOSSES
 from .module import LitRetinaNet
 from .normalizers import NORMALIZERS
@@ -33,6 +33,9 @@ PARTS: dict[str, Registry[Any]] = {
     "assigner": ASSIGNERS,
 }
 
+
+LEAST = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "gradient_clip_val": 0}
+"""Smallest values of the trainer's options that Lightning takes as they are: it would divide by 0, or climb."""
 
 ALSO = (
     "Besides these: lit-dense list names every loss, weighter and other part; lit-dense compare trains several "
@@ -84,6 +87,9 @@ class LitDenseCLI(LightningCLI):
         if self.subcommand == "check":
             config["model"]["num_classes"] = None  # then no network is built
             return
+        for name, low in LEAST.items():
+            if (value := config["trainer"].get(name)) is not None:
+                check_range("trainer", name, value, low)
         if config.get("ckpt_path"):
             given = _in_files(self.config, str(self.subcommand))
             for name in self._asked.as_dict():
@@ -103,6 +109,12 @@ class LitDenseCLI(LightningCLI):
     def _settle(self, model: Any, name: str) -> None:
         """What is asked for wins over the checkpoint, but for the parts that the checkpoint's state belongs to."""
         if name not in PARTS:
+            if name == "optimizer" and self.subcommand == "fit" and self._asked[name] != model[name]:
+                raise UsageError(
+                    f"The checkpoint's optimizer is {model[name]}, whose state {self._asked[name]} cannot take over. "
+                    "Leave model.optimizer out, or start from the weights with LitRetinaNet.load_from_checkpoint(path, "
+                    f"optimizer={self._asked[name]!r}) in Python."
+                )
             model[name] = self._asked[name]
             return
         asked, saved = _spec(PARTS[name], self._asked[name]), _spec(PARTS[name], model[name])
@@ -183,6 +195,10 @@ def _spec(registry: Registry[Any], value: Any) -> Any:
     """A part's configuration written out, so that a name equals the class and the arguments that it stands for."""
     if value is None:
         return None
-    if isinstance(value, list):
-        return [_spec(registry, item) for item in value]
-    return registry.build(value.as_dict() if hasattr(value, "as_dict") else value).spec
+    listed = [item.as_dict() if hasattr(item, "as_dict") else item for item in _listed(value)]
+    specs = [part.spec for part in registry.build_list(listed)]
+    return specs if isinstance(value, list) or registry is WEIGHTERS else specs[0]
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]

@@ -7,17 +7,23 @@ its traceback, and so does one that Lightning did not mean to raise.
 
 import errno
 import opcode
+import os
 import re
 from types import TracebackType
 
 from .errors import NonFiniteLossError, UsageError
 
-LIGHTNING = ("lightning.", "lightning_fabric.", "lightning_utilities.", "pytorch_lightning.")
+LIGHTNING = ("lightning.", "lightning_fabric.", "lightning_utilities.", "pytorch_lightning.", "fsspec.")
 TO_AUTHORS = re.compile(
     r"(lightning\.pytorch|pytorch_lightning)\.(core|loops\.optimization|trainer\.connectors\.logger_connector)\b"
 )
 REFUSALS = (ValueError, RuntimeError, TypeError, KeyError, ImportError, OSError)
 FILE_SYSTEM = (errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOSPC, errno.EROFS)
+
+
+def tracebacks_wanted() -> bool:
+    """Whether ``JSONARGPARSE_DEBUG=true`` asks for the traceback of every error."""
+    return os.environ.get("JSONARGPARSE_DEBUG", "").lower() == "true"
 
 
 def message_of(error: BaseException) -> str | None:
@@ -33,16 +39,23 @@ def message_of(error: BaseException) -> str | None:
         if _lightning_refuses(cause):
             return _on_one_line(cause)
         cause = cause.__cause__
-    if isinstance(error, OSError) and error.filename is not None and error.errno in FILE_SYSTEM:
-        return str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        frame = _innermost(error)
+        no_folder = frame is not None and frame.tb_frame.f_code.co_name in ("makedirs", "mkdir")
+        if error.errno in FILE_SYSTEM or no_folder:
+            return str(error)
     return _misfit(error) or _of_other_process(error)
 
 
-def _lightning_refuses(error: BaseException) -> bool:
+def _innermost(error: BaseException) -> TracebackType | None:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    if trace is None:
+    return trace
+
+
+def _lightning_refuses(error: BaseException) -> bool:
+    if (trace := _innermost(error)) is None:
         return False
     module = str(trace.tb_frame.f_globals.get("__name__"))
     if not module.startswith(LIGHTNING) or TO_AUTHORS.match(module):

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import lit_dense
+from lit_dense.assigners import Assigner
 from lit_dense.detectors import attached, find_detector, patch, unpatch
 from lit_dense.errors import UsageError
 from lit_dense.functional import matching
@@ -234,3 +235,61 @@ def _evaluate(rank, parts):
             assert all(term.isfinite() for term in terms.values())
             batches += 1
     return batches
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_torchscript_is_refused_with_the_way_out(wrapped):
+    model = small_retinanet().eval()
+    patch(model)
+    with pytest.raises(
+        UsageError, match=r"call lit_dense.unpatch\(model\) before, which keeps the weights, or use torch"
+    ):
+        torch.jit.script(nn.Sequential(model) if wrapped else model)
+    unpatch(model)
+    assert torch.jit.script(model) is not None
+
+
+def test_torchscript_of_a_loss_with_columns_of_its_own_is_not_sent_to_unpatch():
+    model = small_retinanet(5)
+    patch(model, "softmax")
+    with pytest.raises(UsageError) as error:
+        torch.jit.script(model)
+    assert "unpatch" not in str(error.value)
+    assert "SoftmaxLoss has columns that only a patched model reads, so use torch.jit.trace" in str(error.value)
+
+
+def test_what_a_step_knows_reaches_the_loss():
+    model = small_retinanet()
+    criterion = patch(model, class_counts=COUNTS)
+    criterion.step, criterion.epoch = 7, 3
+    seen = []
+    criterion.observers.append(lambda samples, values, weights: seen.append(samples))
+    model(*random_batch((2, 1)))
+    (samples,) = seen
+    assert (samples.step, samples.epoch, samples.class_counts) == (7, 3, COUNTS)
+    assert samples.reduce.enabled
+    assert criterion.step == 8
+
+
+def test_evaluation_sums_over_no_processes():
+    model, seen = small_retinanet(), []
+    criterion = patch(model)
+    original = criterion.forward
+    criterion.forward = lambda samples: seen.append(samples.reduce.enabled) or original(samples)
+    images, targets = random_batch((2, 1))
+    with torch.no_grad():
+        model(images, targets)
+    model(images, targets)
+    assert seen == [False, True]
+
+
+def test_an_assigner_matches_images_with_objects_alone():
+    class Nothing(Assigner):
+        def forward(self, image):
+            asked.append((len(image.gt_boxes), image.geometry is not None))
+            return torch.full((len(image.anchors),), -1)
+
+    model, asked = small_retinanet(), []
+    patch(model, assigner=Nothing())
+    model(*random_batch((2, 0, 1)))
+    assert asked == [(2, True), (1, True)]

@@ -27,6 +27,7 @@ class Run:
 
     callbacks = ()
     ckpt_path = None
+    precision = "32-true"
 
     def __init__(self, categories=None, images=None):
         counts = None if images is None else ClassCounts(torch.tensor(images), torch.tensor(images), 9)

@@ -79,3 +79,10 @@ def test_mean_over_processes_is_the_value_of_one_process(two_processes, normaliz
 def test_arguments_out_of_range_are_named():
     with pytest.raises(UsageError, match=r"ema: momentum must be in \[0, 1\], not 1.5"):
         EMANormalizer(momentum=1.5)
+
+
+def test_a_step_without_positives_counts_as_one_in_the_moving_average():
+    criterion = Criterion(Given(), normalizer=EMANormalizer(0.5, 3.0))
+    for average in (2.0, 1.5, 1.25):
+        criterion(images_with([1.0], [0]))
+        assert criterion.normalizer.positives == average

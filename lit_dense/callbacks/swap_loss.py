@@ -92,6 +92,8 @@ class SwapLoss(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the loss over; a network that the module builds in ``setup`` or ``configure_model`` waits for that."""
+        if any(isinstance(module, Criterion) for module in pl_module.modules()):
+            raise UsageError(f"{type(pl_module).__name__} takes loss, weighters and the rest itself: give them there.")
         self._attached = False
         if detectors_inside(pl_module):
             self._attach(trainer, pl_module, stage)
@@ -100,8 +102,6 @@ class SwapLoss(Callback):
         """Attach the criterion, which is built the first time and kept."""
         adapter = find_detector(pl_module, self.module)
         own_stage = check_stage(adapter, self.stage)
-        if any(criterion in set(pl_module.modules()) for criterion in adapter.criteria.values()):
-            raise UsageError(f"{type(pl_module).__name__} takes loss, weighters and the rest itself: give them there.")
         first = self.criterion is None
         if self.criterion is None:
             self.criterion = build_criterion(adapter, own_stage, self._given, self._class_counts)

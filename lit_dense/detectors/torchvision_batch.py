@@ -111,9 +111,9 @@ def check_inputs(detector: nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
     """Forward pre-hook of a detector: batches in another format are named before torchvision fails on them.
 
     Raises:
-        UsageError: If images or, in training, targets have another type or shape.
+        UsageError: If images or targets have another type or shape.
     """
     if records_graph():
         return
     given = {**dict(zip(("images", "targets"), args, strict=False)), **kwargs}
-    check_format(detector, list(given["images"]), given.get("targets") if detector.training else None)
+    check_format(detector, list(given["images"]), given.get("targets"), objects=detector.training)

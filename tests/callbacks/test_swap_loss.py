@@ -152,3 +152,159 @@ def test_a_weighters_network_gets_the_gradient_of_the_whole_batch(two_processes)
     expected = _swn_after_a_step(0, None)
     for got in two_processes(_swn_after_a_step, (slice(0, 1), slice(1, 2))):
         assert (got - expected).norm() / expected.norm() < 1e-5
+
+
+class FakeScaler:
+    """A GradScaler whose scale is known."""
+
+    def get_scale(self):
+        return 8.0
+
+
+def swap_with_gradients(gradient, scaler=None, weighter="swn"):
+    """A callback whose weighter's network has this gradient, and what its optimiser is given."""
+    module = Foreign()
+    swap = SwapLoss("focal", weighters=weighter)
+    trainer = SimpleNamespace(precision_plugin=SimpleNamespace(scaler=scaler), current_epoch=3)
+    swap.setup(trainer, module, "fit")
+    swap.on_fit_start(trainer, module)
+    for parameter in swap.criterion.parameters():
+        parameter.grad = torch.full_like(parameter, gradient)
+    given = []
+    if swap._optimizer is not None:
+        swap._optimizer.step = lambda: given.extend(p.grad.unique().item() for p in swap.criterion.parameters())
+    return swap, trainer, module, given
+
+
+@pytest.mark.parametrize(("scaler", "expected"), [(None, 4.0), (FakeScaler(), 0.5)])
+def test_a_weighters_gradient_is_without_the_scale_of_16_bit(scaler, expected):
+    swap, trainer, module, given = swap_with_gradients(4.0, scaler)
+    swap.on_before_optimizer_step(trainer, module, None)
+    assert set(given) == {expected}
+    assert all(p.grad is None for p in swap.criterion.parameters())
+
+
+def test_a_step_that_overflows_is_left_out_and_forgotten():
+    swap, trainer, module, given = swap_with_gradients(float("inf"), FakeScaler())
+    swap.on_before_optimizer_step(trainer, module, None)
+    assert given == []
+    assert all(p.grad is None for p in swap.criterion.parameters())
+    swap, trainer, module, given = swap_with_gradients(float("inf"))  # without a scaler it is the user's to see
+    swap.on_before_optimizer_step(trainer, module, None)
+    assert set(given) == {float("inf")}
+
+
+def test_a_step_without_gradients_is_none_of_the_weighters():
+    swap, trainer, module, given = swap_with_gradients(1.0)
+    for parameter in swap.criterion.parameters():
+        parameter.grad = None
+    swap.on_before_optimizer_step(trainer, module, None)
+    assert given == []
+    swap, trainer, module, _ = swap_with_gradients(1.0, weighter="ohem")
+    assert swap._optimizer is None
+    swap.on_before_optimizer_step(trainer, module, None)
+
+
+def test_every_parameter_of_a_weighter_is_trained_once_with_the_settings_that_it_asks_for():
+    class Grouped(SWNWeighter):
+        def param_groups(self):
+            return [{"params": [next(self.parameters())], "lr": 0.5}]
+
+    swap = swap_with_gradients(1.0, weighter=[Grouped(classification="anchor"), "swn"])[0]
+    groups = swap._optimizer.param_groups
+    trained = [p for group in groups for p in group["params"]]
+    assert {id(p) for p in trained} == {id(p) for p in swap.criterion.parameters()}
+    assert len(trained) == len(set(map(id, trained)))
+    assert groups[0]["lr"] == 0.5
+    assert groups[-1]["lr"] == 1e-3
+    assert type(swap._optimizer) is torch.optim.Adam
+
+
+def test_hooks_of_a_callback_that_was_not_set_up():
+    swap, trainer = SwapLoss(), SimpleNamespace(current_epoch=3, precision_plugin=None)
+    swap.on_train_epoch_start(trainer, Foreign())
+    assert swap.state_dict() == {}
+    with pytest.raises(UsageError, match="SwapLoss is asked before its setup"):
+        swap.on_before_optimizer_step(trainer, Foreign(), None)
+    with pytest.raises(UsageError, match="SwapLoss is asked before its setup"):
+        swap.on_fit_start(trainer, Foreign())
+
+
+def test_the_epoch_reaches_the_loss():
+    swap, trainer, module, _ = swap_with_gradients(1.0)
+    swap.on_train_epoch_start(trainer, module)
+    seen = []
+    swap.criterion.observers.append(lambda samples, values, weights: seen.append((samples.epoch, samples.step)))
+    swap.criterion.step = 7
+    module.training_step(random_batch((2, 1)), 0)
+    assert seen == [(3, 7)]
+
+
+@pytest.mark.parametrize("hook", ["on_train_end", "on_save_checkpoint"])
+def test_the_last_steps_loss_is_looked_at(hook):
+    swap, trainer, module, _ = swap_with_gradients(1.0)
+    looked = []
+    module.net.head.finite_check.flush = lambda: looked.append(1)
+    getattr(swap, hook)(trainer, module, *([{}] if hook == "on_save_checkpoint" else []))
+    assert looked == [1]
+    swap.teardown(trainer, module, "fit")
+    assert type(module.net.head).__name__ == "RetinaNetHead"
+    getattr(swap, hook)(trainer, module, *([{}] if hook == "on_save_checkpoint" else []))  # nothing to look at
+
+
+def test_counts_are_those_given_else_those_of_the_data():
+    trainer = SimpleNamespace(datamodule=SimpleNamespace(class_counts=COUNTS))
+    swap = SwapLoss("federated")
+    swap.setup(trainer, Foreign(), "fit")
+    assert swap.criterion.class_counts is COUNTS
+    own = type(COUNTS)(COUNTS.instances + 1, COUNTS.images + 1, num_images=2000)
+    swap = SwapLoss("federated", class_counts=own)
+    swap.setup(trainer, Foreign(), "fit")
+    assert swap.criterion.class_counts is own
+    swap = SwapLoss("federated")
+    swap.setup(SimpleNamespace(), Foreign(), "validate")  # counts are asked for where something is trained
+    with pytest.raises(UsageError, match="'federated' needs to know how often"):
+        swap.setup(SimpleNamespace(), Foreign(), "fit")
+
+
+def test_state_is_restored_before_and_after_setup():
+    trainer = SimpleNamespace()
+    first = SwapLoss("focal", normalizer="ema")
+    first.setup(trainer, Foreign(), "fit")
+    first.criterion.step = 5
+    state = first.state_dict()
+    assert set(state) == {"criterion"}
+    early = SwapLoss("focal", normalizer="ema")
+    early.load_state_dict(state)
+    assert early.state_dict() == state
+    early.setup(trainer, Foreign(), "fit")
+    assert early.criterion.step == 5
+    early.criterion.step = 6
+    early.setup(trainer, Foreign(), "fit")  # of a second fit in the same process
+    assert early.criterion.step == 6
+    late = SwapLoss("focal", normalizer="ema")
+    late.setup(trainer, Foreign(), "fit")
+    late.load_state_dict(state)
+    assert late.criterion.step == 5
+    late.load_state_dict({})
+    assert late.criterion.step == 5
+
+
+def test_the_box_loss_is_the_models_own_unless_another_is_given():
+    module = Foreign()
+    module.net = small_retinanet(box_loss="giou")
+    for given, expected in ((None, "GIoULoss"), ("l1", "L1Loss")):
+        swap = SwapLoss("focal", box_loss=given)
+        swap.setup(SimpleNamespace(), module, "validate")
+        assert type(swap.criterion.box_loss).__name__ == expected
+
+
+def test_one_weighter_needs_no_list():
+    swap = SwapLoss(weighters="pisa")
+    swap.setup(SimpleNamespace(), Foreign(), "validate")
+    assert [type(w).__name__ for w in swap.criterion.weighters] == ["PISAWeighter"]
+
+
+def test_a_module_that_has_built_no_network_yet_is_told_the_same():
+    with pytest.raises(UsageError, match="LitRetinaNet takes loss, weighters and the rest itself"):
+        SwapLoss("bce").setup(SimpleNamespace(), LitRetinaNet(), "fit")
