@@ -63,7 +63,10 @@ class KnownClasses(LightningModule):
 
     def label_images(self) -> list[int] | None:
         """Training images that show each class, in the order of the data's labels; None where they are not known."""
-        return self.label_map.of_labels(self.class_images) if self.class_images and self.data_categories else None
+        if not self.class_images or not self.data_categories:
+            return None
+        images = self.label_map.of_labels(self.class_images) if self.label_map.num_columns else list(self.class_images)
+        return images if len(images) == len(self.data_categories) else None
 
     def match_classes(self, stage: str) -> None:
         """Match the data's labels with the columns, and tell the criterion how often each class occurs.

@@ -425,6 +425,8 @@ class LitRetinaNet(KnownClasses):
             self.lr = saved.get("lr", self.lr) if self._stage == "fit" else self.lr
             self.match_classes(self._stage)
             self.label_map.check()
+        elif "val_map" in self._modules:
+            self._make_metrics()
         parts = named_spec(saved.get("criterion", {}))
         self.criterion.follow_spec(parts)
         for name, part in parts.items():

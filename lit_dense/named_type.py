@@ -78,8 +78,7 @@ class _NamedMeta(ABCMeta):
         if len(fields) == 1 and (name := next(iter(fields))) in registry.points:
             raise _refusal(f"For a {registry.kind} with arguments write {{class_path: {name}, init_args: {{...}}}}.")
         args = fields.get("init_args")
-        args = vars(args) if hasattr(args, "as_dict") else args
-        cls.given = tuple(args) if isinstance(args, dict) else ()
+        cls.given = _names(args)
         if not isinstance(path := fields.get("class_path"), str):
             return
         if path.isidentifier() and not registry.has(path):
@@ -90,8 +89,16 @@ class _NamedMeta(ABCMeta):
             return  # jsonargparse says so
         if args is None:
             fields["init_args"] = _defaults(part)
-        elif isinstance(args, dict):
-            args.update({name: default for name, default in _defaults(part).items() if name not in args})
+        elif isinstance(args, dict) or hasattr(args, "as_dict"):
+            for name, default in _defaults(part).items():
+                if name not in cls.given:
+                    args[name] = default
+
+
+def _names(args: Any) -> tuple[str, ...]:
+    """Names of given arguments; a namespace of jsonargparse keeps one that its methods have, ``update``, in disguise."""
+    named = args.as_dict() if hasattr(args, "as_dict") else args
+    return tuple(named) if isinstance(named, dict) else ()
 
 
 def _refusal(message: str) -> UsageError:

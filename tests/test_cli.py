@@ -134,12 +134,12 @@ def test_all_parts_are_chosen_the_same_way(door, config, plugins):
     weighters = ["--model.weighters+=my_weighter", "--model.weighters.strength=3"]
     spec = fit(door, config, *words, *weighters).criterion.spec
     assert spec["box_loss"]["init_args"] == {"beta": 0.2}
-    assert spec["normalizer"]["class_path"].endswith("EMANormalizer")
+    assert spec["normalizer"]["class_path"] == "ema"
     assert spec["assigner"]["init_args"]["positive"] == 0.5
     assert [w["init_args"] for w in spec["weighters"]] == [{"strength": 3}]
     listed = fit(door, config, "--model.weighters=[my_weighter]", "--model.normalizer=none").criterion.spec
     assert [w["init_args"] for w in listed["weighters"]] == [{"strength": 7}]
-    assert listed["normalizer"]["class_path"].endswith("NoNormalizer")
+    assert listed["normalizer"]["class_path"] == "none"
 
 
 @DOORS

@@ -460,6 +460,9 @@ def test_an_image_that_is_too_thin_is_named_before_the_first_batch():
     module = LitRetinaNet(2, **NETWORK)
     thin = CocoData.without_boxes(["a.png", "b.png"], np.array([[30, 40], [65, 1]]))
     for stage in ("fit", "validate", "test", "predict"):
-        module._trainer = SimpleNamespace(datamodule=SimpleNamespace(data={"train": thin}))
+        batches = {"num_val_batches": [1], "num_test_batches": [1], "precision": "32-true", "callbacks": []}
+        module._trainer = SimpleNamespace(datamodule=SimpleNamespace(data={"train": thin}), **batches)
+        module.setup(stage)
+        start = {"fit": module.on_fit_start, "validate": module.on_validation_start, "test": module.on_test_start}
         with pytest.raises(UsageError, match=r"^Image 2 \(b\.png\) is 1 x 65 pixels"):
-            module.setup(stage)
+            start.get(stage, module.on_predict_start)()

@@ -226,8 +226,8 @@ def test_hooks_of_a_callback_that_was_not_set_up():
     assert swap.state_dict() == {}
     with pytest.raises(UsageError, match="SwapLoss is asked before its setup"):
         swap.on_before_optimizer_step(trainer, Foreign(), None)
-    with pytest.raises(UsageError, match="SwapLoss is asked before its setup"):
-        swap.on_fit_start(trainer, Foreign())
+    swap.on_fit_start(trainer, module := Foreign())  # a network that was built since then
+    assert attached(module).criteria[""] is swap.criterion
 
 
 def test_the_epoch_reaches_the_loss():
@@ -244,7 +244,7 @@ def test_the_epoch_reaches_the_loss():
 def test_the_last_steps_loss_is_looked_at(hook):
     swap, trainer, module, _ = swap_with_gradients(1.0)
     looked = []
-    module.net.head.finite_check.flush = lambda: looked.append(1)
+    attached(module).finite_check.flush = lambda: looked.append(1)
     getattr(swap, hook)(trainer, module, *([{}] if hook == "on_save_checkpoint" else []))
     assert looked == [1]
     swap.teardown(trainer, module, "fit")
@@ -273,7 +273,7 @@ def test_state_is_restored_before_and_after_setup():
     first.setup(trainer, Foreign(), "fit")
     first.criterion.step = 5
     state = first.state_dict()
-    assert set(state) == {"criterion"}
+    assert set(state) == {"criterion", "spec"}
     early = SwapLoss("focal", normalizer="ema")
     early.load_state_dict(state)
     assert early.state_dict() == state
