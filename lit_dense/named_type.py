@@ -77,8 +77,7 @@ class _NamedMeta(ABCMeta):
             return
         if len(fields) == 1 and (name := next(iter(fields))) in registry.points:
             raise _refusal(f"For a {registry.kind} with arguments write {{class_path: {name}, init_args: {{...}}}}.")
-        args = fields.get("init_args")
-        cls.given = _names(args)
+        cls.given = given = _names(fields.get("init_args"))
         if not isinstance(path := fields.get("class_path"), str):
             return
         if path.isidentifier() and not registry.has(path):
@@ -87,16 +86,21 @@ class _NamedMeta(ABCMeta):
             part = registry.find(path)
         except (ImportError, TypeError, UsageError):
             return  # jsonargparse says so
-        if args is None:
-            fields["init_args"] = _defaults(part)
-        elif isinstance(args, dict) or hasattr(args, "as_dict"):
-            for name, default in _defaults(part).items():
-                if name not in cls.given:
-                    args[name] = default
+        _complete(fields, given, _defaults(part))
+        cls.given = given  # reading the defaults of a part with parts in it has come through here
+
+
+def _complete(fields: dict[str, Any], given: Iterable[str], defaults: dict[str, Any]) -> None:
+    """Write the defaults of arguments that were not given into ``init_args``."""
+    if fields.get("init_args") is None:
+        fields["init_args"] = defaults
+        return
+    for name in defaults.keys() - set(given):
+        fields["init_args"][name] = defaults[name]
 
 
 def _names(args: Any) -> tuple[str, ...]:
-    """Names of given arguments; a namespace of jsonargparse keeps one that its methods have, ``update``, in disguise."""
+    """Names of given arguments; jsonargparse disguises those that are methods of its namespaces, such as ``update``."""
     named = args.as_dict() if hasattr(args, "as_dict") else args
     return tuple(named) if isinstance(named, dict) else ()
 

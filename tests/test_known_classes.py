@@ -225,7 +225,9 @@ def test_pictures_name_the_labels_of_the_data(tmp_path, monkeypatch):
     model = begun(Run(SWAPPED), "validate", checkpoint_of())
     names = []
     picture = torch.zeros(3, 8, 8, dtype=torch.uint8)
-    monkeypatch.setattr("lit_dense.callbacks.detection_pictures.draw_boxes", lambda *args: names.append(args[3]))
+    monkeypatch.setattr(
+        "lit_dense.callbacks.detection_pictures.draw_boxes", lambda *args, **kwargs: names.append(args[3])
+    )
     monkeypatch.setattr("lit_dense.callbacks.detection_pictures.side_by_side", lambda *args: None)
     monkeypatch.setattr("lit_dense.callbacks.detection_pictures.log_picture", lambda *args: None)
     drawn = DetectionPictures()
