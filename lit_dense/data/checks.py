@@ -63,8 +63,9 @@ def _check_boxes(
     rows = rows[np.argsort(image_index[rows], kind="stable")]
     boxes, clipped = boxes[rows], clipped[rows]
     box_area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-    area = table["area"][rows]
-    area = np.where((area > 0) & (area < 1e30), area, box_area).astype(np.float32)  # NaN where the file has none
+    with np.errstate(over="ignore", under="ignore"):
+        area = table["area"][rows].astype(np.float32)
+    area = np.where((area > 0) & (area < 1e30), area, box_area)  # NaN where the file has none
     counts = np.bincount(image_index[rows], minlength=len(images))
     return CocoData(
         path=content.path,
@@ -144,8 +145,9 @@ def _check_ids(sieve: Sieve) -> Ints:
 
 def _note_areas(sieve: Sieve) -> None:
     """Notes areas that no mask in its box can have: evaluation tells small objects from large ones by them."""
-    given, box = sieve.table["area"], sieve.table["bbox"][:, 2:].prod(1)
-    with np.errstate(invalid="ignore"):  # NaN where the file has none
+    given = sieve.table["area"]
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN where the file has none; boxes that are dropped already
+        box = sieve.table["bbox"][:, 2:].prod(1)
         bad = ((given > 1.5 * box + 2) & (given < 1e30)) | ((given > 0) & (given <= 1) & (box > 100))
     cure = "area must be that of the mask, or of the box, in square pixels; without the key that of the box is taken"
     sieve.note(

@@ -75,26 +75,61 @@ def note_small(sieve: Sieve, sides: Doubles, fractions: Bools, limit: float) -> 
 
 def _other_way(bbox: Doubles, limits: Doubles) -> tuple[str, Bools, str] | None:
     """How else the boxes of a file can be meant: in words, which of them show it, [N], and the cure."""
-    corner, side, end = bbox[:, :2], bbox[:, 2:], bbox[:, :2] + bbox[:, 2:]
-    outside = end > limits * (1 + FAR)
-    far = _any(outside)
-    as_corners = _all(side > corner)
+    return _as_scaled(bbox, limits) or _as_corners(bbox, limits) or _as_centres(bbox, limits)
+
+
+def _as_scaled(bbox: Doubles, limits: Doubles) -> tuple[str, Bools, str] | None:
+    corner, side = bbox[:, :2], bbox[:, 2:]
+    far = _far_outside(bbox, limits)
     for scale, name in SCALES.items():
-        for reading, ends in ((end, "x, y, width and height"), (side, "x1, y1, x2 and y2")):
-            if (reading is end or as_corners.all()) and _is_scaled(reading, limits, far, scale):
-                cure = f"{PIXELS}: these seem to be {ends} in {name} of the image's width and height"
+        for ends, meant in ((corner + side, "x, y, width and height"), (side, "x1, y1, x2 and y2")):
+            if (ends is not side or (side > corner).all()) and _reaches(ends, limits, far, scale):
+                cure = f"{PIXELS}: these seem to be {meant} in {name} of the image's width and height"
                 return f"{name} of the image", np.ones(len(bbox), bool), cure
-    as_corners &= _all((side <= limits + SLACK) & (corner >= -SLACK))
-    if _mostly(as_corners, far) and (as_corners.all() if far.sum() < 5 else True):
-        which = as_corners if as_corners.all() else far & as_corners
-        cure = f"{PIXELS}: if these are x1, y1, x2 and y2, write x2 - x1 and y2 - y1 for the last two"
-        return "x1, y1, x2, y2", which, cure
-    near_start = _any(corner < side / 2 - SLACK)
-    past_end = _any(end > limits + SLACK) & _all(corner + side / 2 <= limits + SLACK)
-    if past_end.sum() >= 8 and near_start.sum() <= 0.02 * past_end.sum():
-        cure = f"{PIXELS}: if x and y are the middle of the box, subtract half the width and height"
-        return "middle x, middle y, width, height", past_end, cure
     return None
+
+
+def _reaches(ends: Doubles, limits: Doubles, far: Bools, scale: float) -> bool:
+    """Whether boxes reach up to a round number, whatever the size of their image."""
+    reach = ends.max(0) / scale
+    if len(ends) < 5 or not ((reach <= 1.005) & (reach >= 0.5)).all():
+        return False
+    within_large = len(ends) >= 10 and bool((reach >= 0.7).all()) and bool((limits >= 1.5 * scale).all())
+    beyond_small = bool(far.mean() >= 0.3) and bool((np.abs(limits / scale - 1) > 0.1).all())
+    return within_large or beyond_small
+
+
+def _as_corners(bbox: Doubles, limits: Doubles) -> tuple[str, Bools, str] | None:
+    """Whether the boxes that pass the border would fit as corners, and no other speaks against it."""
+    corner, side = bbox[:, :2], bbox[:, 2:]
+    far = _far_outside(bbox, limits)
+    possible = _all((side <= limits + SLACK) & (corner >= -SLACK))
+    fits = _all(side > corner) & possible
+    if not far.any() or fits[far].mean() < 0.9 or possible.mean() < 0.98 or (far.sum() < 5 and not fits.all()):
+        return None
+    cure = f"{PIXELS}: if these are x1, y1, x2 and y2, write x2 - x1 and y2 - y1 for the last two"
+    return "x1, y1, x2, y2", fits if fits.all() else far & fits, cure
+
+
+def _as_centres(bbox: Doubles, limits: Doubles) -> tuple[str, Bools, str] | None:
+    """Whether the boxes that pass the border would fit as centres, and none is too near to the other borders.
+
+    Chance would put some nearer to the left or the upper border than half their side.
+    """
+    corner, side = bbox[:, :2], bbox[:, 2:]
+    past_end = _any(corner + side > limits + SLACK)
+    near = side / 2 - SLACK
+    chance = (near / (limits - side).clip(min=1)).clip(0, 1)
+    expected = (1 - (1 - chance).prod(1)).sum()
+    avoided = expected >= 4 and _any(corner < near).sum() <= 0.02 * expected
+    if past_end.sum() < 3 or not avoided or _all(corner + side / 2 <= limits + SLACK).mean() < 0.98:
+        return None
+    cure = f"{PIXELS}: if x and y are the middle of the box, subtract half the width and height"
+    return "middle x, middle y, width, height", past_end, cure
+
+
+def _far_outside(bbox: Doubles, limits: Doubles) -> Bools:
+    return _any(bbox[:, :2] + bbox[:, 2:] > limits * (1 + FAR))
 
 
 def _any(rows: Bools) -> Bools:
@@ -103,20 +138,6 @@ def _any(rows: Bools) -> Bools:
 
 def _all(rows: Bools) -> Bools:
     return np.asarray(rows.all(axis=1))
-
-
-def _mostly(part: Bools, whole: Bools) -> bool:
-    return bool(whole.any()) and bool(part[whole].mean() >= 0.9)
-
-
-def _is_scaled(ends: Doubles, limits: Doubles, far: Bools, scale: float) -> bool:
-    """Whether boxes reach up to a round number, whatever the size of their image."""
-    reach = ends.max(0) / scale
-    if len(ends) < 5 or not ((reach <= 1.005) & (reach >= 0.5)).all():
-        return False
-    within_large = len(ends) >= 10 and bool((reach >= 0.7).all()) and bool((limits >= 1.5 * scale).all())
-    beyond_small = bool(far.mean() >= 0.3) and bool((np.abs(limits / scale - 1) > 0.1).all())
-    return within_large or beyond_small
 
 
 def note_stated_sizes(sieve: Sieve, sizes: Ints, stated: Ints) -> None:

@@ -20,9 +20,9 @@ def inside(file_name: str, folder: Path) -> str | None:
     """
     if not file_name.startswith(("/", "\\")) and ":" not in file_name and ".." not in file_name:
         return file_name  # as nearly all of a hundred thousand are: paths are slow
-    if not PurePath(file_name).anchor:
-        return None if _climbs_out(file_name) else file_name
-    target = os.path.normpath(file_name)
+    if not PurePath(file_name).anchor and not _climbs_out(file_name):
+        return file_name
+    target = os.path.normpath(os.path.join(os.path.abspath(folder), file_name))  # noqa: PTH100, PTH118
     real = os.path.join(os.path.realpath(os.path.dirname(target)), os.path.basename(target))  # noqa: PTH118, PTH119, PTH120
     for start, path in ((os.path.abspath(folder), target), (os.path.realpath(folder), real)):  # noqa: PTH100
         name = os.path.relpath(path, start)
@@ -58,16 +58,24 @@ def relocated(file_name: str, folder: Path) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-def similar(path: Path) -> str:
-    """The file beside a missing one that is most like it, as the end of a message; empty where there is none."""
-    try:
-        names = [file.name for file in path.parent.iterdir()]
-    except (OSError, ValueError):
-        return ""
-    for key in (_plain, lambda name: _plain(PurePath(name).stem)):
-        wanted = key(path.name)
-        if found := min((name for name in names if key(name) == wanted), default=""):
-            return f"; there is {found}"
+def similar(file_name: str, folder: Path) -> str:
+    """A file whose name is like that of a missing one, as the end of a message; empty where there is none.
+
+    Args:
+        file_name: As the COCO file has it. Its own folder is searched, and then the image folder itself.
+        folder: The image folder.
+    """
+    parent, _, last = file_name.replace("\\", "/").rpartition("/")
+    for place in dict.fromkeys((folder / parent, folder)):
+        if place != folder and inside(parent, folder) is None:
+            continue
+        try:
+            names = sorted(file.name for file in place.iterdir())
+        except (OSError, ValueError):
+            continue
+        for key in (_plain, lambda name: _plain(PurePath(name).stem)):
+            if found := next((name for name in names if key(name) == key(last)), None):
+                return f"; there is {place / found}"
     return ""
 
 

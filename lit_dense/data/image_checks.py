@@ -78,9 +78,8 @@ def check_images(content: CocoJson, folder: Path, problems: Problems) -> tuple[l
         name = f"image {image_id} ({file_name})"
         if header == "no such file":
             missing.append(file_name)
-            path = folder / file_name
-            nearest = similar(path) if len(missing) <= SHOWN else ""
-            notes.drop("missing image files", image_id, name, f"; looked for {path}{nearest}")
+            nearest = similar(file_name, folder) if len(missing) <= SHOWN else ""
+            notes.drop("missing image files", image_id, name, f"; looked for {folder / file_name}{nearest}")
         elif isinstance(header, str):
             notes.drop("unreadable image files", image_id, f"{name}: {header}")
         else:
@@ -110,7 +109,8 @@ def _named(content: CocoJson, folder: Path, notes: _ImageNotes) -> tuple[dict[in
             notes.note("image ids used more than once", "", detail)
         elif (name := inside(file_name, folder)) is None:
             leaving.append(file_name)
-            notes.drop("file names that leave the image folder", image_id, f"image {image_id} ({file_name})")
+            nearest = similar(file_name, folder) if len(leaving) <= SHOWN else ""
+            notes.drop("file names that leave the image folder", image_id, f"image {image_id} ({file_name})", nearest)
         else:
             entries[image_id], names[image_id] = entry, name
     if leaving:

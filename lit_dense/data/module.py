@@ -40,8 +40,9 @@ class CocoDataModule(LightningDataModule):
     """Images with boxes in COCO's format, checked before they are used.
 
     ``setup`` finds what is wrong with the files it needs and reports it all together: what can be repaired (clipped,
-    dropped) is, with one warning; anything else raises ``DataError``. Batches are a list of images, uint8 [3, H, W],
-    and a list of targets, as :class:`CocoDataset` describes them; images without boxes are among them.
+    dropped) is, and what may be wrong is left, with one warning; what cannot be used raises ``DataError``. Batches are
+    a list of images, uint8 [3, H, W], and a list of targets, as :class:`CocoDataset` describes them; images without
+    boxes are among them.
 
     Args:
         root: Folder that the paths of images and annotations start from.
@@ -52,7 +53,7 @@ class CocoDataModule(LightningDataModule):
         test_images: Folder of the test images. Default: that of the training images.
         test_annotations: COCO file of the test images.
         val_split: Share of the training file's images that validates, where there is no validation file; classes keep
-            their proportions. 0: train without validation.
+            their proportions, and copies of one picture stay together. 0: train without validation.
         predict: What to predict on: an image file, a folder (with its subfolders), a glob or a list of them; paths
             start from the current folder. Default: the test images, or else the validation images.
         demo: Make a small data set of handwritten digits in ``root/digits`` and use it.
@@ -69,7 +70,7 @@ class CocoDataModule(LightningDataModule):
         weight_key: The key of annotations that holds a weight for each box, a number of at least 0; it becomes the
             target field ``weight``, 1 for annotations without the key. ``target_weights`` among the weighters heeds it.
             Default: no weight is read, and targets have no such field.
-        strict: Make problems that could be repaired errors.
+        strict: Make all problems errors, also those that are repaired or left as they are.
         seed: Seed of the split, the order and the augmentation.
 
     Attributes:

@@ -11,7 +11,8 @@ from .sieve import Sieve
 def note_repeated_annotations(sieve: Sieve) -> None:
     """Notes annotations with the image, the category and the box of one before them.
 
-    They are left, for a benchmark's own file must be evaluated as it is.
+    Boxes are equal that are so to two decimals, as COCO's have. They are left, for a benchmark's own file must be
+    evaluated as it is.
 
     Args:
         sieve: N annotations.
@@ -32,7 +33,9 @@ def note_repeated_annotations(sieve: Sieve) -> None:
 def _first_of_equals(table: npt.NDArray[np.void], rows: Ints) -> Ints:
     """For each of some rows, the place among them of the first that is equal to it."""
     places = np.arange(len(rows))
-    columns = np.column_stack([table["image_id"], table["category_id"], (table["bbox"] + 0.0).view(np.int64)])[rows]
+    part = table[rows]
+    boxes = (part["bbox"].round(2) + 0.0).view(np.int64)  # + 0.0 for -0.0, which is equal and has other bits
+    columns = np.column_stack([part["image_id"], part["category_id"], boxes])
     hashes = np.zeros(len(rows), np.uint64)
     for column in columns.T.astype(np.uint64):
         hashes = (hashes ^ column) * np.uint64(0x9E3779B97F4A7C15)

@@ -99,7 +99,7 @@ def test_a_hundredth_of_a_pixel_is_rounding(check):
     assert data.boxes.tolist() == [[30, 20, 40, 30]]
 
 
-@pytest.mark.parametrize("area", [None, 0, -5, float("nan"), float("inf"), 1e300, "large"])
+@pytest.mark.parametrize("area", [None, 0, -5, float("nan"), float("inf"), 1e300, 1e-300, "large"])
 def test_an_area_that_is_none_is_that_of_the_box(check, area):
     data, problems = check([image_entry(1)], [box_entry(1, 1, area=area)])
     assert data.area.tolist() == [100]

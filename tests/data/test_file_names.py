@@ -31,7 +31,7 @@ def test_names_that_leave_the_folder(folder, name):
 
 def test_absolute_names_inside_the_folder(folder, tmp_path, monkeypatch):
     assert inside(f"{folder}/sub/b.png", folder) == "sub/b.png"
-    assert inside(f"{folder}/../images/./a.png", folder) == "a.png"
+    assert inside(f"{folder}/../images/./a.png", folder) == inside("../images/a.png", folder) == "a.png"
     assert inside(f"{folder}/a.png", type(folder)("/")) == f"{folder}/a.png"[1:]
     monkeypatch.chdir(folder.parent)
     assert inside(f"{folder}/a.png", type(folder)("images")) == "a.png"
@@ -68,10 +68,11 @@ def test_two_files_that_a_name_may_mean_are_none(folder):
 
 def test_the_file_that_is_most_like_a_missing_one(folder):
     write_image(folder / unicodedata.normalize("NFD", "café 1.png"))
-    assert similar(folder / "A.PNG") == "; there is a.png"
-    assert similar(folder / "a.jpg") == "; there is a.png"
-    assert similar(folder / unicodedata.normalize("NFC", "café%201.png")).startswith("; there is cafe")
-    assert similar(folder / "b.png") == similar(folder / "none" / "a.png") == ""
+    for name in ("A.PNG", "a.jpg", "sub/a.png", "C:\\pics\\a.png", "http://host/a.png", "/elsewhere/a.png", "../a.png"):
+        assert similar(name, folder) == f"; there is {folder}/a.png"
+    assert similar("sub/B.png", folder) == f"; there is {folder}/sub/b.png"
+    assert similar(unicodedata.normalize("NFC", "café%201.png"), folder).startswith(f"; there is {folder}/cafe")
+    assert similar("b.png", folder) == similar("", folder) == ""
 
 
 def test_cures(folder):

@@ -30,7 +30,7 @@ def test_a_missing_file_is_told_with_the_path_that_was_tried(check, folder):
     (problem,) = problems.found
     assert problem.what == "missing image files"
     assert problem.examples == (
-        f"image 1 (1.PNG); annotations that go with it: 1; looked for {folder}/1.PNG; there is 1.png",
+        f"image 1 (1.PNG); annotations that go with it: 1; looked for {folder}/1.PNG; there is {folder}/1.png",
         f"image 2 (sub/none.png); looked for {folder}/sub/none.png",
     )
     assert f"relative to the image folder, {folder}" in problem.cure

@@ -7,7 +7,7 @@ from .test_coordinates import check, whats
 
 
 def test_equal_annotations_are_told_with_the_first_and_left():
-    data, problems = check([(5, 5, 10, 10), (5, 5, 10, 11), (5, 5, 10, 10), (5, 5, 10, 10)], num_images=1)
+    data, problems = check([(5, 5, 10, 10), (5, 5, 10, 10.1), (5, 5, 10, 10), (5, 5, 10.001, 10)], num_images=1)
     (problem,) = problems.found
     assert problem.what == "annotations given more than once (same image, category and box)"
     assert problem.count == 2
