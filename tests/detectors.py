@@ -103,7 +103,7 @@ def small_ssdlite(num_classes=NUM_CLASSES, seed=0):
 
 
 def random_batch(counts=(2, 0, 5), num_classes=NUM_CLASSES, seed=1, size=64, first_label=0):
-    """Images and targets with so many objects each, whose labels start at ``first_label``."""
+    """Images and targets with so many objects each."""
     generator = torch.Generator().manual_seed(seed)
     images, targets = [], []
     for index, count in enumerate(counts):

@@ -91,7 +91,7 @@ def patch(
 def unpatch(model: nn.Module, module: str | None = None) -> None:
     """Give the detector inside a module its own losses back; does nothing where none was replaced.
 
-    Where a trained loss and the detector's own inference make scores in different ways, a warning says so.
+    Warns where a loss was trained whose scores the detector's own inference does not make.
 
     Args:
         model: What was given to :func:`patch`.
@@ -102,15 +102,17 @@ def unpatch(model: nn.Module, module: str | None = None) -> None:
     """
     if (adapter := attached(model, module)) is None:
         return
-    adapter.remove()
+    name = type(adapter.detector).__name__
     for stage, criterion in adapter.criteria.items():
-        if criterion.step and not adapter.keeps_scores(stage, criterion.loss):
-            name, loss = type(adapter.detector).__name__, type(criterion.loss).__name__
+        columns = adapter.columns(stage)
+        if criterion.step and not own_scores(columns, criterion.loss):
             warnings.warn(
-                f"{name} was trained with {loss}, and its own inference ({adapter.columns(stage).scores}) gives other "
-                "scores than those that were trained: patch the model with this loss again before it is used.",
+                f"{name} was trained with {type(criterion.loss).__name__}, but its own inference takes a "
+                f"{columns.scores} for scores, which this loss does not train: detect with the loss in place (patch "
+                "the model again, or give SwapLoss to the Trainer that tests it).",
                 stacklevel=2,
             )
+    adapter.remove()
 
 
 def build_criterion(

@@ -153,24 +153,6 @@ class DetectorAdapter(ABC):
         """
         raise UsageError(f"{type(self.detector).__name__} gives losses or detections, not both at once.")
 
-    def keeps_scores(self, stage: str, loss: DenseLoss) -> bool:
-        """Whether the detector's own inference gives the scores that a loss trains.
-
-        Args:
-            stage: The stage.
-            loss: The loss, whose columns fit the detector.
-        """
-        columns = self.columns(stage)
-        width = columns.classes + (columns.background is not None)
-        device = next((t.device for t in loss.buffers()), None)
-        logits = torch.arange(3.0 * width, device=device).sin().mul(4).view(3, width)
-        scores = logits.softmax(1) if columns.scores == "softmax" else logits.sigmoid()
-        if columns.background is not None:
-            scores, logits = scores[:, 1:], loss_columns(logits, loss.extra_logits)
-        with torch.no_grad():
-            trained = loss.score_logits(logits).sigmoid()
-        return scores.shape == trained.shape and torch.allclose(scores, trained, atol=1e-5)
-
     def accelerate(self) -> None:  # noqa: B027  # most adapters have nothing to replace
         """Replace methods by faster ones with the same results."""
 
@@ -318,3 +300,20 @@ def loss_columns(logits: Tensor, extra_logits: int) -> Tensor:
     if extra_logits == 0:
         return logits[..., 1:]
     return torch.cat([logits[..., 1:], logits[..., :1]], -1)
+
+
+@torch.no_grad()
+def own_scores(columns: Columns, loss: DenseLoss) -> bool:
+    """Whether a detector's own inference makes the scores that a loss trains; some logits are tried.
+
+    Args:
+        columns: What the columns of the class logits are.
+        loss: The loss.
+    """
+    width, background = columns.classes + int(columns.background is not None), columns.background is not None
+    state = next(iter([*loss.parameters(), *loss.buffers()]), torch.empty(0))
+    logits = torch.linspace(-3, 3, 2 * width, device=state.device).view(2, width)
+    own = logits.softmax(-1) if columns.scores == "softmax" else logits.sigmoid()
+    trained = loss.score_logits(loss_columns(logits, loss.extra_logits) if background else logits).sigmoid()
+    own = own[:, 1:] if background else own
+    return own.shape == trained.shape and bool(torch.allclose(own, trained, atol=1e-5))

@@ -10,7 +10,7 @@ from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image
 
 from ..criterion import Criterion
 from ..errors import UsageError
-from .base import Columns, CriterionArgs, Detections, Terms, loss_columns
+from .base import Columns, CriterionArgs, Detections, Terms, loss_columns, own_scores
 from .head_loss import HeadLossAdapter
 
 
@@ -49,7 +49,7 @@ class SSDAdapter(HeadLossAdapter):
         super().check(stage, criterion)
         name = type(self.detector).__name__
         own = type(self.detector).postprocess_detections is not SSD.postprocess_detections
-        if own and not self.keeps_scores(stage, criterion.loss):
+        if own and not own_scores(self.columns(stage), criterion.loss):
             raise UsageError(
                 f"{name} has a postprocess_detections of its own, which makes scores by softmax, and "
                 f"{type(criterion.loss).__name__} trains others: take softmax."
@@ -58,7 +58,7 @@ class SSDAdapter(HeadLossAdapter):
     def install(self) -> None:
         """Take the detector's loss over, and its post-processing where the loss trains other scores than softmax."""
         self.override(self.detector, "compute_loss", "compute_loss")
-        if not self.keeps_scores("", self.criteria[""].loss):
+        if not own_scores(self.columns(""), self.criteria[""].loss):
             self.override(self.detector, "postprocess_detections", "postprocess_detections")
         self.hook(self.detector.anchor_generator, self._note_geometry, pre=True)
 

@@ -170,7 +170,7 @@ def columns(subject: DetectorSubject) -> Iterator[Finding]:
             yield Fault(
                 f"the scores that {name} trains, {both:.3g} of each of two classes that are as likely as can be",
                 f"the scores {seen_both:.3g}, where one such class has {seen_alone:.3g}",
-                "replace the scores of inference where keeps_scores says that the detector has others",
+                "replace the scores of inference where own_scores says that the detector has others",
             )
 
 

@@ -129,7 +129,7 @@ def test_a_bias_in_the_wrong_order_is_said(monkeypatch):
 
 
 def test_inference_that_keeps_the_detectors_scores_is_said(monkeypatch):
-    monkeypatch.setattr(SSDAdapter, "keeps_scores", lambda self, stage, loss: True)
+    monkeypatch.setattr("lit_dense.detectors.ssd.own_scores", lambda columns, loss: True)
     text = failed("columns", "ssd", small_ssd)
     assert "the scores that FocalLoss trains, 1 of each of two classes" in text
     assert "the scores that SoftmaxLoss trains" not in text
