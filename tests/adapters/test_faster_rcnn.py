@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import pytest
 import torch
 from torch import nn
-from torchvision.models.detection import KeypointRCNN, MaskRCNN
+from torchvision.models.detection import KeypointRCNN, MaskRCNN, roi_heads
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor
 from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, KeypointRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
@@ -226,7 +226,7 @@ def test_a_step_counts_once_and_an_evaluation_never():
     torch.testing.assert_close([c.state_dict() for c in criteria], states)
 
 
-@pytest.mark.parametrize("place", ["box_head", "box_predictor", "rpn box_coder", "rpn loss", "roi loss"])
+@pytest.mark.parametrize("place", ["box_head", "stock loss", "rpn box_coder", "rpn loss", "roi loss"])
 def test_an_exception_within_a_step_harms_nothing(place, monkeypatch):
     stock, model = small_faster_rcnn(), small_faster_rcnn()
     criteria = {stage: patch(model, stage=stage) for stage in STAGES["both"]}
@@ -238,7 +238,7 @@ def test_an_exception_within_a_step_harms_nothing(place, monkeypatch):
     with monkeypatch.context() as broken:
         owner, name = {
             "box_head": (model.roi_heads.box_head, "forward"),
-            "box_predictor": (model.roi_heads.box_predictor, "forward"),
+            "stock loss": (roi_heads, "fastrcnn_loss"),
             "rpn box_coder": (model.rpn.box_coder, "encode"),
             "rpn loss": (criteria["rpn"], "forward"),
             "roi loss": (criteria["roi"], "forward"),
@@ -246,6 +246,7 @@ def test_an_exception_within_a_step_harms_nothing(place, monkeypatch):
         broken.setattr(owner, name, fail)
         with pytest.raises(RuntimeError, match="out of memory"):
             step(model, images, targets)
+    assert not tensors_of(attached(copy.deepcopy(model)))
     for a, b in zip(detections(stock, images), detections(model, images), strict=True):
         assert all(torch.equal(a[key], b[key]) for key in a)
     assert not tensors_of(attached(model))
@@ -322,3 +323,23 @@ def test_double_precision():
     targets = [t | {"boxes": t["boxes"].double()} for t in targets]
     expected, got = step(stock, images, targets), step(model, images, targets)
     torch.testing.assert_close(got[0], expected[0], rtol=1e-5, atol=1e-7, check_dtype=False)
+
+
+@pytest.mark.gpu
+def test_losses_on_a_gpu_are_those_of_the_cpu_and_an_evaluation_draws_from_no_stream():
+    on_cpu, on_gpu = (small_faster_rcnn(drawn=(10**6, 10**6)) for _ in range(2))
+    on_gpu.cuda()
+    images, targets = batch()
+    moved = [i.cuda() for i in images], [{k: v.cuda() for k, v in t.items() if k != "image_id"} for t in targets]
+    for model in (on_cpu, on_gpu):
+        for stage in STAGES["both"]:
+            patch(model, "ghm", stage=stage)
+    expected, got = on_cpu(images, targets), on_gpu(*moved)
+    for name, term in expected.items():
+        torch.testing.assert_close(got[name].cpu(), term, rtol=1e-3, atol=1e-5)
+    states = torch.get_rng_state(), torch.cuda.get_rng_state()
+    with torch.no_grad():
+        first, _ = attached(on_gpu.eval()).losses_and_detections(*moved)
+        assert attached(on_gpu).losses_and_detections(*moved)[0] == first
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert torch.equal(torch.cuda.get_rng_state(), states[1])

@@ -161,14 +161,15 @@ def test_labels_without_a_column_are_named(shift, message):
         model(images, targets)
 
 
-def test_masks_of_images_of_different_sizes_are_no_field():
+@pytest.mark.parametrize(("width", "fields"), [(64, ["outlines", "weight"]), (56, ["weight"])])
+def test_masks_and_what_is_not_equally_wide_in_all_images_are_no_fields(width, fields):
     model = small_faster_rcnn(MaskRCNN, mask_roi_pool=MultiScaleRoIAlign(["a", "b"], 4, 2))
     images, targets = batch()
-    images[2] = images[2][:, :, :56]
+    images[2] = images[2][:, :, :width]
     for image, target in zip(images, targets, strict=True):
         target["boxes"][:, 0::2] *= image.shape[-1] / 64
         target["masks"] = torch.ones(len(target["boxes"]), *image.shape[1:], dtype=torch.uint8)
         target["outlines"] = torch.ones(len(target["boxes"]), image.shape[-1])
     for stage in ("roi", "rpn"):
         samples, _ = samples_of(model, stage, images, targets)
-        assert list(samples.target_fields) == ["weight"]
+        assert list(samples.target_fields) == fields
