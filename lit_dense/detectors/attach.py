@@ -11,7 +11,7 @@ from ..criterion import Criterion
 from ..errors import UsageError, check_choice, check_range
 from ..registry import Registry
 from ..weighters import WeightersLike
-from .base import ATTRIBUTE, DetectorAdapter
+from .base import ATTRIBUTE, DetectorAdapter, own_scores
 
 _BASE: Any = DetectorAdapter  # abstract, which a type checker refuses where a class is expected
 DETECTORS: Registry[DetectorAdapter] = Registry("lit_dense.detectors", "detector", _BASE)
