@@ -54,4 +54,12 @@ __all__ = ["__version__", *_WHERE]
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module 'lit_dense' has no attribute {name!r}")
-    return getattr(import_module(f".{_WHERE[name]}", __name__), name)
+    try:
+        module = import_module(f".{_WHERE[name]}", __name__)
+    except ModuleNotFoundError as error:
+        from .errors import missing_package
+
+        if (message := missing_package(error)) is None:
+            raise
+        raise ModuleNotFoundError(f"lit_dense.{name}: {message}", name=error.name) from error
+    return getattr(module, name)

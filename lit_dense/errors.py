@@ -3,10 +3,15 @@
 import difflib
 import re
 from collections.abc import Collection, Iterable
+from importlib.metadata import requires
+from importlib.util import find_spec
 from typing import TypeVar
 
 _FROM_WORKER = re.compile(r"Caught \w+ in .*\.\nOriginal Traceback ")
 ChoiceT = TypeVar("ChoiceT", bound=str)
+
+IMPORT_NAMES = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
+"""What packages are imported as, where that is not their name."""
 
 
 class UsageError(ValueError):
@@ -71,3 +76,25 @@ def nearest(name: str, known: Iterable[str]) -> str:
     lowered = {k.lower(): k for k in known}
     found = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
     return f" Did you mean {lowered[found[0]]!r}?" if found else ""
+
+
+def missing_package(error: ImportError) -> str | None:
+    """One line on a package that lit-dense uses and that is not installed.
+
+    Args:
+        error: What the import raised.
+
+    Returns:
+        Which package is missing and what installs it; None if the error is about anything else.
+    """
+    missing = (error.name or "").partition(".")[0]
+    if not isinstance(error, ModuleNotFoundError) or (missing != error.name and missing and find_spec(missing)):
+        return None  # the package is there, in another version
+    for requirement in requires("lit-dense") or []:
+        package = re.split(r"[^\w.-]", requirement)[0]
+        # Lightning's own error has no name: the package stands in its text
+        if missing == IMPORT_NAMES.get(package, package) or (not missing and f"'{package}" in str(error)):
+            extra = re.search(r"extra == .(\w+)", requirement)
+            install = f"lit-dense[{extra[1]}]" if extra else "lit-dense"
+            return f'{package} is not installed, and this needs it: pip install "{install}" brings it.'
+    return None

@@ -186,6 +186,7 @@ class LitRetinaNet(KnownClasses):
         self.eval_max_detections, self.nms_thresh = eval_max_detections, nms_thresh
         self.topk_candidates = int(topk_candidates)
         self._told_of_limits = self._untrained_backbone = self._range_checked = False
+        self.more_val_maps, self.more_test_maps = ModuleList(), ModuleList()
         self._rates: Rates | None = None
         self.eval_protocol, self.eval_backend, self.frequency_bounds = eval_protocol, eval_backend, frequency_bounds
         names = weights_categories(backbone, weights)

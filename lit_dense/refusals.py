@@ -11,7 +11,7 @@ import os
 import re
 from types import TracebackType
 
-from .errors import NonFiniteLossError, UsageError
+from .errors import NonFiniteLossError, UsageError, missing_package
 
 LIGHTNING = ("lightning.", "lightning_fabric.", "lightning_utilities.", "pytorch_lightning.", "fsspec.")
 TO_AUTHORS = re.compile(
@@ -36,6 +36,8 @@ def message_of(error: BaseException) -> str | None:
     while cause is not None:  # jsonargparse wraps an error of a class that it builds in its own
         if isinstance(cause, UsageError | NonFiniteLossError):
             return _last_words(str(cause))
+        if isinstance(cause, ImportError) and (message := missing_package(cause)):
+            return message
         if _lightning_refuses(cause):
             return _on_one_line(cause)
         cause = cause.__cause__

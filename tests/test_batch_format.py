@@ -10,6 +10,7 @@ from torchvision import tv_tensors
 from lit_dense import LitRetinaNet, patch, unpatch
 from lit_dense.batch_format import check_format, image_name, unpack
 from lit_dense.errors import UsageError
+from lit_dense.metrics import DetectionMAP
 from tests.detectors import small_retinanet
 
 IMAGE = torch.rand(3, 64, 64)
@@ -179,7 +180,7 @@ def test_an_image_is_named_by_its_id(given):
 def test_the_module_checks_in_every_step():
     module = LitRetinaNet(2, "tiny", fpn_channels=16, head_convs=1)
     for step in (module.training_step, module.validation_step, module.test_step, module.predict_step):
-        module.val_map = module.test_map = None
+        module.val_map = module.test_map = DetectionMAP()
         with pytest.raises(UsageError, match="the data loader stacked them"):
             step(default_collate([(IMAGE, TARGET)]), 0)
         with pytest.raises(UsageError, match="Its channels come last"):

@@ -20,7 +20,6 @@ PARTS = [
     *((loss, "giou", "batch") for loss in ("eql_v2", "qfl", "softmax", "bce")),
     *(("focal", box_loss, None) for box_loss in BOX_LOSSES.points if box_loss != "l1"),
     *(("focal", "smooth_l1", normalizer) for normalizer in NORMALIZERS.points),
-    ({"class_path": "federated", "init_args": {"loss": "ghm", "num_classes": 3}}, "ghm_r", None),
     *(({"class_path": "ghm", "init_args": how}, {"class_path": "ghm_r", "init_args": how}, None) for how in GHM_WAYS),
 ]
 PARTS = [(*parts, ()) for parts in PARTS] + [
@@ -30,8 +29,25 @@ PARTS = [(*parts, ()) for parts in PARTS] + [
     for box_loss in ("l1", "giou")
     if (weighter, loss) != ("cleanliness", "ghm")  # which heeds no soft targets
 ]
-PARTS += [("focal", "l1", "batch", (PISA_OF_ALL, "swn", "ohem")), ("focal", "l1", None, (SWN_OF_EACH,))]
+PARTS += [
+    ("focal", "l1", "batch", (PISA_OF_ALL, "swn", "ohem")),
+    ("focal", "l1", None, (SWN_OF_EACH,)),
+    ({"class_path": "federated", "init_args": {"loss": "ghm", "num_classes": 3}}, "ghm_r", None, ()),
+]
 SPLITS = {"even": ((2, 3), (4, 1)), "one rank empty": ((5, 2), (0, 0)), "unequal": ((3, 0, 6), (1,))}
+
+
+def _diagonal():
+    """Every loss, box loss, normalizer and weighter in every split, several in one case, as few as that takes."""
+    losses, box_losses, normalizers = list(LOSSES.points), list(BOX_LOSSES.points), list(NORMALIZERS.points)
+    for turn, split in enumerate(SPLITS):
+        for number in range(max(len(losses), len(box_losses), len(normalizers))):
+            groups = (losses, box_losses, normalizers)
+            yield (*(group[(number + turn * (group is not losses)) % len(group)] for group in groups), ()), split
+        for number, weighter in enumerate(WEIGHTERS.points, start=turn):
+            loss = ("focal", "qfl", "focal" if weighter == "cleanliness" else "ghm")[number % 3]
+            yield (loss, ("l1", "giou")[number % 2], None, (weighter,)), split
+        yield PARTS[turn - len(SPLITS)], split
 
 
 def _model(parts):
@@ -63,10 +79,11 @@ def _share_of(rank, split, parts):
     return _train(_model(parts), (images[start:stop], _weighted(targets[start:stop])), parts)
 
 
-@pytest.mark.ddp
-@pytest.mark.parametrize("split", SPLITS)
-@pytest.mark.parametrize("parts", PARTS, ids=lambda parts: "-".join(str(p) for p in parts))
-def test_gradients_of_two_processes_are_those_of_one(two_processes, parts, split):
+def _named(parts):
+    return "-".join(str(part) for part in parts)
+
+
+def _check_gradients(two_processes, parts, split):
     images, targets = random_batch(sum(SPLITS[split], ()))
     expected, state = _train(_model(parts), (images, _weighted(targets)), parts)
     answers = two_processes(_share_of, split, parts)
@@ -75,3 +92,25 @@ def test_gradients_of_two_processes_are_those_of_one(two_processes, parts, split
         assert error < 1e-5, f"relative difference {error:.1e}"
         torch.testing.assert_close(got_state, state, rtol=5e-5, atol=0)  # sums in another order, three steps on
     torch.testing.assert_close(answers[0][1], answers[1][1], rtol=0, atol=0)
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize(("parts", "split"), _diagonal(), ids=lambda value: value if value in SPLITS else _named(value))
+def test_gradients_of_two_processes_are_those_of_one(two_processes, parts, split):
+    _check_gradients(two_processes, parts, split)
+
+
+@pytest.mark.slow
+@pytest.mark.ddp
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("parts", PARTS, ids=_named)
+def test_gradients_of_two_processes_are_those_of_one_in_every_combination(two_processes, parts, split):
+    _check_gradients(two_processes, parts, split)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_diagonal__has_every_part_in_every_split(split):
+    chosen = [parts for parts, its_split in _diagonal() if its_split == split]
+    for place, registry in enumerate((LOSSES, BOX_LOSSES, NORMALIZERS)):
+        assert set(registry.points) <= {parts[place] for parts in chosen if isinstance(parts[place], str)}
+    assert set(WEIGHTERS.points) <= {name for parts in chosen for name in parts[3] if isinstance(name, str)}

@@ -1,8 +1,10 @@
+import re
+
 import pytest
 from torch._utils import ExceptionWrapper
 
 from lit_dense.data import DataError
-from lit_dense.errors import UsageError, check_choice
+from lit_dense.errors import UsageError, check_choice, missing_package
 
 
 def test_a_word_that_is_accepted_comes_back():
@@ -60,3 +62,30 @@ def test_other_messages_are_left_alone():
         "Caught UsageError in x.\nOriginal Traceback (most",
     ):
         assert str(UsageError(message)) == message
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ModuleNotFoundError("No module", name="hotcoco"), 'hotcoco is not .*: pip install "lit-dense" brings it'),
+        (ModuleNotFoundError("No module", name="yaml"), 'pyyaml is not .*: pip install "lit-dense" brings it'),
+        (ModuleNotFoundError("No module", name="timm"), r'timm is not .*: pip install "lit-dense\[timm\]" brings it'),
+        (ModuleNotFoundError("No module", name="ray"), r'ray is not .*: pip install "lit-dense\[ray\]" brings it'),
+        # what LightningCLI raises
+        (ModuleNotFoundError("Module not found: 'jsonargparse'. HINT: `pip install -U x`"), "jsonargparse is not inst"),
+    ],
+)
+def test_missing_package__line_names_what_installs_it(error, message):
+    assert re.match(message, missing_package(error))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ModuleNotFoundError("No module named 'mylocal'", name="mylocal"),
+        ModuleNotFoundError("No module named 'torchvision.new'", name="torchvision.new"),  # another version of it
+        ImportError("cannot import name 'new' from 'torch'", name="torch"),
+    ],
+)
+def test_missing_package__is_none_for_anything_else(error):
+    assert missing_package(error) is None

@@ -115,7 +115,7 @@ def test_parts_are_equal_however_they_are_written():
     assert _spec(LOSSES, None) is None
     for value in ("ohem", ["ohem"], {"class_path": "ohem"}, [Namespace(class_path="ohem")]):
         (spec,) = _spec(WEIGHTERS, value)
-        assert spec["class_path"].endswith("OHEMWeighter")
+        assert spec["class_path"] == "ohem"
 
 
 def settled(asked, saved, name, verb="fit"):
@@ -192,14 +192,17 @@ def test_constructors_get_their_arguments():
 def test_check_prints_what_is_found_and_ends_with_1_where_the_data_cannot_be_used(capsys, monkeypatch):
     for ok in (True, False):
         report = SimpleNamespace(text="4 images", ok=ok)
-        monkeypatch.setattr(lightning_cli, "check", lambda data, report=report: report)
+        asked = []
+        monkeypatch.setattr(lightning_cli, "check", lambda *args, report=report: asked.append(args) or report)
+        model = SimpleNamespace(network_options={"max_size": 96})
         trainer = lightning_cli.CheckingTrainer(accelerator="cpu", logger=False, enable_checkpointing=False)
         if ok:
-            trainer.check(None, None)
+            trainer.check(model, None)
         else:
             with pytest.raises(SystemExit) as stop:
-                trainer.check(None, None)
+                trainer.check(model, None)
             assert stop.value.code == 1
+        assert asked == [(None, 96)]
         assert capsys.readouterr().out == "4 images\n"
 
 

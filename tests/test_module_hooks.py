@@ -8,6 +8,7 @@ import torch
 from torchvision.models.detection.retinanet import RetinaNetHead
 
 from lit_dense import LitRetinaNet
+from lit_dense.detectors import find_detector
 from lit_dense.errors import UsageError
 from tests.detectors import COUNTS, random_batch, small_retinanet
 
@@ -70,12 +71,13 @@ def test_a_training_step_logs_the_sum_and_its_terms():
     assert all(term[2] == {"batch_size": 3} for term in terms)
 
 
-class FakeMetric:
+class FakeMetric(torch.nn.Module):
     """A metric that notes what it is given."""
 
     max_detections, protocol = 100, "coco"
 
     def __init__(self):
+        super().__init__()
         self.given = []
 
     def update(self, detections, targets, ids):
@@ -124,11 +126,11 @@ def test_map_is_logged_exactly_and_the_warnings_of_the_process_stay(stage):
     assert warnings.filters == filters
     assert metric.given == []
     prefix = {"validation": "val", "test": "test"}[stage]
-    exact = {"sync_dist": True, "reduce_fx": "max"}
+    own = {"add_dataloader_idx": False}  # and no sync_dist: every process has the numbers of all
     assert [(name, options) for name, _, options in module.logged] == [
-        (f"{prefix}_map", {"prog_bar": True, **exact}),
-        (f"{prefix}_map_50", {"prog_bar": True, **exact}),
-        (f"{prefix}_map/ship", exact),
+        (f"{prefix}_map", {"prog_bar": True, **own}),
+        (f"{prefix}_map_50", {"prog_bar": True, **own}),
+        (f"{prefix}_map/ship", own),
     ]
 
 
@@ -174,7 +176,7 @@ def test_an_ended_schedule_is_told_of_on_resume(monkeypatch):
 @pytest.mark.parametrize("hook", ["on_train_end", "on_save_checkpoint"])
 def test_the_last_steps_loss_is_looked_at(hook):
     module, looked = SmallRetinaNet(4), []
-    module.model.head.finite_check.flush = lambda: looked.append(1)
+    find_detector(module).finite_check.flush = lambda: looked.append(1)
     getattr(module, hook)(*([{}] if hook == "on_save_checkpoint" else []))
     assert looked == [1]
 
@@ -220,8 +222,10 @@ def test_a_network_that_exists_is_not_built_again():
     assert "model" not in dict(waiting.named_children())
     waiting.configure_model()
     assert waiting.model.head.classification_head.num_classes == 3
+    nothing = attached(SmallRetinaNet(), datamodule=SimpleNamespace(num_classes=0))
+    nothing.configure_model()
     with pytest.raises(UsageError, match="LitRetinaNet needs num_classes"):
-        attached(SmallRetinaNet(), datamodule=SimpleNamespace(num_classes=0)).configure_model()
+        nothing.check_num_classes()
     assert isinstance(model.head, RetinaNetHead)
 
 
