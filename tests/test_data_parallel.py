@@ -46,8 +46,12 @@ def _diagonal():
     losses, box_losses, normalizers = list(LOSSES.points), list(BOX_LOSSES.points), list(NORMALIZERS.points)
     for turn, split in enumerate(SPLITS):
         for number in range(max(len(losses), len(box_losses), len(normalizers))):
-            groups = (losses, box_losses, normalizers)
-            yield (*(group[(number + turn * (group is not losses)) % len(group)] for group in groups), ()), split
+            loss, box_loss, normalizer = (
+                group[(number + turn * (group is not losses)) % len(group)]
+                for group in (losses, box_losses, normalizers)
+            )
+            bring_their_own = loss == "ghm" or box_loss == "ghm_r"
+            yield (loss, box_loss, None if bring_their_own else normalizer, ()), split
         for number, weighter in enumerate(WEIGHTERS.points, start=turn):
             loss = ("focal", "qfl", "focal" if weighter == "cleanliness" else "ghm")[number % 3]
             yield (loss, ("l1", "giou")[number % 2], None, (weighter,)), split
