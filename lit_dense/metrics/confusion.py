@@ -12,26 +12,24 @@ CONFUSION_IOU = 0.5
 def confusion_matrix(rows: DetectionRows, labels: Sequence[int], score: float) -> Array:
     """Counts of ground truth (rows) and detections (columns), the last of each being background, int64 [K + 1, K + 1].
 
-    Detections of any class are matched best first, of equal scores the lower label first. Each takes the object of
+    Detections of any class are matched best first, of equal scores the earlier first. Each takes the object of
     greatest IoU, of equal IoU the later, among those that no better detection took; the IoU is at least .5.
     Unmatched detections inside a crowd of their own class are not counted.
 
     Args:
         rows: Detections and ground truth.
         labels: The K labels in ascending order; every label of detections and objects is among them.
-        score: Smallest score of a detection, compared in float32 as scores are kept.
+        score: Smallest score of a detection, at least 0; compared in float32 as scores are kept.
     """
     detections = np.flatnonzero((rows.kinds == DETECTION) & (rows.scores >= np.float32(score)))
-    order = np.lexsort((rows.labels[detections], -rows.scores[detections], rows.images[detections]))
-    detections = detections[order]
+    detections = detections[_order(rows.images[detections], rows.scores[detections])]
     objects, crowds = np.flatnonzero(rows.kinds == OBJECT), np.flatnonzero(rows.kinds == CROWD)
     finders, found = _match(rows, detections, objects)
     is_missed, is_false = np.ones(len(objects), bool), np.ones(len(detections), bool)
     is_missed[found] = is_false[finders] = is_false[_inside(rows, detections, crowds)] = False
     background = len(labels)
     size = background + 1
-    classes = np.searchsorted(labels, rows.labels)
-    truth, taken_for = classes[objects], classes[detections]
+    truth, taken_for = (np.searchsorted(labels, rows.labels[part]) for part in (objects, detections))
     pairs = np.concatenate(
         [
             truth[found] * size + taken_for[finders],
@@ -40,6 +38,17 @@ def confusion_matrix(rows: DetectionRows, labels: Sequence[int], score: float) -
         ]
     )
     return np.bincount(pairs, minlength=size * size).reshape(size, size).astype(np.int64)
+
+
+def _order(images: Array, scores: Array) -> Array:
+    """The order by image, and best first in each.
+
+    Args:
+        images: Images [D].
+        scores: Scores of at least 0, float32 [D]: their bits, read as integers, are in the same order.
+    """
+    bits = (scores + np.float32(0)).view(np.int32).astype(np.int64)  # -0 becomes 0
+    return np.argsort((images.astype(np.int64) << 31) - bits, kind="stable")  # one key is sorted much faster than two
 
 
 def _match(rows: DetectionRows, detections: Array, objects: Array) -> tuple[Array, Array]:
@@ -84,25 +93,35 @@ def _overlaps(rows: DetectionRows, detections: Array, others: Array, of_union: b
     """
     if not len(others):
         return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
-    boxes = rows.xywh
     images, images_of_others = rows.images[detections], rows.images[others]
     starts = np.searchsorted(images_of_others, images, side="left")
     counts = np.searchsorted(images_of_others, images, side="right") - starts
-    places, own = np.arange(len(detections)), boxes[detections].T.copy()
-    left, top, width, height = boxes[others].T.copy()
-    parts = [(places[:0], places[:0], np.zeros(0))]
+    boxes = rows.xywh
+    theirs = _columns(boxes[others])
+    # of each detection: its place, the first of its image's ground truth, how many there are, and its box
+    own = [np.arange(len(detections)), starts, counts, *_columns(boxes[detections])]
+    parts = [(own[0][:0], own[0][:0], np.zeros(0))]
     for number in range(counts.max(initial=0)):  # the ground truth of each image one after another: few and long arrays
-        more = counts > number
+        more = own[2] > number
         if not more.all():
-            places, own, starts, counts = places[more], own[:, more], starts[more], counts[more]
+            own = [column[more] for column in own]
+        places, starts, _, *columns = own
         other = starts + number
-        x, y, w, h = own
-        inner_width = np.minimum(x + w, (left + width)[other]) - np.maximum(x, left[other])
-        inner_height = np.minimum(y + h, (top + height)[other]) - np.maximum(y, top[other])
-        inner = inner_width.clip(0) * inner_height.clip(0)
-        whole = w * h + (width * height)[other] - inner if of_union else w * h
-        overlap = np.divide(inner, whole, out=np.zeros_like(inner), where=inner > 0)
+        left, top, right, bottom, area = columns
+        width = np.minimum(right, theirs[2][other]) - np.maximum(left, theirs[0][other])
+        height = np.minimum(bottom, theirs[3][other]) - np.maximum(top, theirs[1][other])
+        some = np.flatnonzero((width > 0) & (height > 0))
+        inner = width[some] * height[some]
+        whole = area[some] + theirs[4][other[some]] - inner if of_union else area[some]
+        overlap = inner / whole
         near = overlap >= CONFUSION_IOU
-        parts.append((places[near], other[near], overlap[near]))
+        found = some[near]
+        parts.append((places[found], other[found], overlap[near]))
     first, second, overlap = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return first, second, overlap
+
+
+def _columns(boxes: Array) -> list[Array]:
+    """Left, top, right, bottom and area of boxes by left, top, width and height [N, 4]."""
+    left, top, width, height = boxes.T.copy()
+    return [left, top, left + width, top + height, width * height]

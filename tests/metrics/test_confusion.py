@@ -1,5 +1,7 @@
 """The confusion matrix against a matrix counted one detection after another."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hotcoco import COCO, COCOeval
@@ -39,7 +41,7 @@ def counted_one_by_one(rows, num_classes, score):
     for image in range(len(rows.image_ids)):
         mine = [r for r in range(len(rows.images)) if rows.images[r] == image]
         detections = [r for r in mine if rows.kinds[r] == DETECTION and rows.scores[r] >= np.float32(score)]
-        detections.sort(key=lambda r: (-rows.scores[r], rows.labels[r]))
+        detections.sort(key=lambda r: -rows.scores[r])
         free = [r for r in mine if rows.kinds[r] == OBJECT]
         crowds = [r for r in mine if rows.kinds[r] == CROWD]
         for d in detections:
@@ -65,8 +67,11 @@ def test_equals_counting_one_detection_after_another(seed, score):
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_equals_hotcoco_where_there_are_no_crowds(seed):
+def test_equals_hotcoco_where_there_are_no_crowds_and_no_equal_scores(seed):
     rows, classes = random_rows(seed, crowds=False)
+    rng = np.random.default_rng(seed)
+    rows = dataclasses.replace(rows, scores=rng.permutation(len(rows.scores)).astype(np.float32) / len(rows.scores))
+    rows = dataclasses.replace(rows, scores=np.where(rows.kinds == DETECTION, rows.scores, np.float32(np.nan)))
     objects, detections = rows.of(OBJECT), rows.of(DETECTION)
     categories = [{"id": label, "name": name} for label, name in classes.items()]
     images = [{"id": i} for i in range(len(rows.image_ids))]
