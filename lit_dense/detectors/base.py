@@ -275,9 +275,11 @@ class DetectorAdapter(ABC):
                 f"{type(criterion.box_loss).__name__} compares deltas of anchors, but {name} predicts boxes."
             )
         if criterion.matcher is not None and "assignment" not in self.offers:
+            owners = [w for w in criterion.weighters if w.assigner is not None]
+            of_owner = f" of {type(owners[0]).__name__}" if owners else ""
             raise UsageError(
                 f"{name} matches predictions and ground truths itself{f' (stage {stage!r})' if stage else ''}, and "
-                f"{type(criterion.matcher).__name__} cannot take its place: leave it out."
+                f"{type(criterion.matcher).__name__}{of_owner} cannot take its place: leave it out."
             )
         criterion.prepare(columns.classes - (0 if spare else extra))
 

@@ -108,6 +108,8 @@ class HeadLossAdapter(DetectorAdapter):
     def set_class_bias(self, bias: Tensor, stage: str) -> None:
         """Set the classifier's bias, whose channels are anchors times columns."""
         tower = self.detector.head.classification_head
+        if tower.cls_logits.bias is None:
+            super().set_class_bias(bias, stage)
         with torch.no_grad():
             tower.cls_logits.bias.copy_(bias.repeat(tower.num_anchors))
 

@@ -10,7 +10,7 @@ from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image
 
 from ..criterion import Criterion
 from ..errors import UsageError
-from .base import Columns, CriterionArgs, Detections, Terms, loss_columns, own_scores
+from .base import Columns, CriterionArgs, Detections, DetectorAdapter, Terms, loss_columns, own_scores
 from .head_loss import HeadLossAdapter
 
 
@@ -112,6 +112,8 @@ class SSDAdapter(HeadLossAdapter):
         with torch.no_grad():
             for level in head.module_list:
                 layer: Any = level if isinstance(level, nn.Conv2d) else level[-1]  # SSDlite has a block before
+                if layer.bias is None:
+                    DetectorAdapter.set_class_bias(self, bias, stage)  # which raises
                 own = layer.bias.view(-1, columns)
                 own[:, 1:] = bias[: columns - 1]
                 if len(bias) == columns:

@@ -232,35 +232,44 @@ def offers(subject: DetectorSubject) -> Iterator[Finding]:
     known = {*FIELDS, "assignment", "box_loss"} - {""}
     if unknown := sorted(subject.adapter.offers - known):
         yield Fault(f"offers of {', '.join(sorted(known))}", ", ".join(unknown), "take these words alone")
+    batches = []
     for stage in subject.stages:
         model = subject.attached()
         with subject.seen(model, stage) as found, torch.no_grad():
             subject.step(model, *copy.deepcopy(subject.batch()))
-        criterion = find_detector(model).criteria[stage]
-        samples = criterion.in_this_step(found[0])
-        for word, fields in FIELDS.items():
-            for name, shape in fields.items():
-                yield from _offered(samples, name, shape, not word or word in subject.adapter.offers)
+        batches.append(find_detector(model).criteria[stage].in_this_step(found[0]))
         yield from _assignment(subject, model, stage)
+    for word, fields in FIELDS.items():
+        for name, shape in fields.items():
+            yield from _offered(batches, name, shape, not word or word in subject.adapter.offers)
 
 
 def _offered(
-    samples: DenseSamples, name: str, shape: Callable[[DenseSamples], Sequence[int]], expected: bool
+    batches: Sequence[DenseSamples], name: str, shape: Callable[[DenseSamples], Sequence[int]], expected: bool
 ) -> Iterator[Finding]:
-    try:
-        seen = list(getattr(samples, name).shape)  # what is missing raises now
-    except UsageError as error:
+    """Whether a field of each stage's samples is there; what is not offered must be missing in one stage at least."""
+    shapes = [_shape_of(samples, name) for samples in batches]
+    if errors := [shape for shape in shapes if isinstance(shape, UsageError)]:
         if expected:
-            yield Fault(f"samples.{name}, which offers promises", str(error), "give the field, or offer it not")
+            yield Fault(f"samples.{name}, which offers promises", str(errors[0]), "give the field, or offer it not")
         return
     if not expected:
         yield Fault(
             f"a UsageError where samples.{name} is read, for offers does not name it",
-            f"a tensor {seen}",
+            f"a tensor {shapes[0]}",
             "give a lit_dense.missing.Missing that names the detector, or offer it",
         )
-    elif seen != list(shape(samples)):
-        yield Fault(f"samples.{name} of shape {list(shape(samples))}", f"{seen}", "look at the order of dimensions")
+        return
+    for samples, seen in zip(batches, shapes, strict=True):
+        if seen != list(shape(samples)):
+            yield Fault(f"samples.{name} of shape {list(shape(samples))}", f"{seen}", "look at the order of dimensions")
+
+
+def _shape_of(samples: DenseSamples, name: str) -> list[int] | UsageError:
+    try:
+        return list(getattr(samples, name).shape)  # what is missing raises now
+    except UsageError as error:
+        return error
 
 
 def _assignment(subject: DetectorSubject, model: nn.Module, stage: str) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from torchvision.models.detection.fcos import FCOSHead
 
 from lit_dense.assigners import Assigner
 from lit_dense.detectors import attached, find_detector, patch, unpatch
-from lit_dense.detectors.fcos import LinearBoxCoder, centreness_of
+from lit_dense.detectors.fcos import FCOSAdapter, LinearBoxCoder, centreness_of
 from lit_dense.errors import UsageError
 from tests.detectors import TwoLevels, gradients, random_batch, small_fcos
 
@@ -225,3 +225,11 @@ def test_labels_from_1_are_said_to_start_at_0():
     targets[0]["labels"] = torch.tensor([1, 2, 3, 4])
     with pytest.raises(UsageError, match=r"from 1 to 4, but the head has 4 classes.*subtract 1"):
         model(images, targets)
+
+
+def test_a_refused_assigner_is_named_with_the_weighter_that_brings_it(monkeypatch):
+    monkeypatch.setattr(FCOSAdapter, "offers", FCOSAdapter.offers - {"assignment"})
+    with pytest.raises(UsageError, match="TopNAssigner of CleanlinessWeighter cannot take its place"):
+        patch(small_fcos(), weighters=["cleanliness"])
+    with pytest.raises(UsageError, match="ATSSAssigner cannot take its place"):
+        patch(small_fcos(), assigner="atss")

@@ -10,7 +10,7 @@ from torchvision.ops import box_iou
 from lit_dense.assigners import Assigner, ATSSAssigner
 from lit_dense.detectors import find_detector, patch, unpatch
 from lit_dense.errors import UsageError
-from tests.detectors import gradients, random_batch, small_ssd, small_ssdlite
+from tests.detectors import gradients, random_batch, small_fcos, small_ssd, small_ssdlite
 
 MAKE = [small_ssd, small_ssdlite]
 
@@ -154,6 +154,16 @@ def test_a_prior_goes_to_the_right_columns(make):
         scores = layer.bias.view(-1, 5).softmax(1)
         torch.testing.assert_close(scores[:, 1:].sum(1), torch.full((len(scores),), 0.1))
         assert layer.weight.view(-1, 5, *layer.weight.shape[1:])[:, 0].any()
+
+
+@pytest.mark.parametrize("make", [small_ssd, small_fcos])
+def test_a_classifier_without_bias_is_an_error(make):
+    model = make()
+    head = model.head.classification_head
+    for layer in [head.cls_logits] if make is small_fcos else head.module_list:
+        layer.bias = None
+    with pytest.raises(UsageError, match="the bias of its classifier cannot be set"):
+        patch(model, "focal", prior=0.1)
 
 
 def test_a_model_without_prior_keeps_its_biases():
