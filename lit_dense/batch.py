@@ -1,24 +1,92 @@
-"""What a batch of pictures and targets must look like before it meets the detector."""
+"""What is done to images and targets before they meet the detector, and checks of their values."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
+from .batch_format import image_name
 from .errors import UsageError
 
-Batch = tuple[list[Tensor], list[dict[str, Any]]]
-"""Images [3, H, W] and per image a target with ``boxes`` [G, 4] and ``labels`` [G]."""
+
+def warn_of_range(images: Sequence[Tensor]) -> None:
+    """Warn of float images that are not in [0, 1], as the detector takes them to be.
+
+    Args:
+        images: Images [C, H, W].
+    """
+    floats = [i for i in images if i.is_floating_point() and i.numel()]
+    low, high = min((float(i.min()) for i in floats), default=0.0), max((float(i.max()) for i in floats), default=0.0)
+    if high > 2:
+        rank_zero_warn(f"Float images must lie in [0, 1], and this one reaches {high:g}: give uint8, or divide by 255.")
+    elif low < -0.1:
+        rank_zero_warn(f"Float images must lie in [0, 1], and this one has {low:g}: the detector normalises itself.")
 
 
 def float_images(images: Sequence[Tensor]) -> list[Tensor]:
-    """Images as floats in [0, 1]: integers travel, for they are a quarter of the size.
+    """Images as float32 in [0, 1]: bytes travel, for they are a quarter of the size.
 
     Args:
-        images: Images [3, H, W], uint8 or float.
+        images: Images [C, H, W], uint8 or float.
     """
-    return [i if i.is_floating_point() else i.float().div_(255) for i in images]
+    return [i.float() if i.is_floating_point() else i.float().div_(255) for i in images]
+
+
+def vanishes(height: Any, width: Any, max_size: int) -> npt.NDArray[np.bool_]:
+    """Whether an image is so thin that scaling its longer side to ``max_size`` leaves less than a pixel of the other.
+
+    Args:
+        height: Of one image or of many, in pixels.
+        width: The same.
+        max_size: The model's largest length of the longer side, in pixels.
+    """
+    short, long = np.minimum(height, width), np.maximum(height, width)
+    scale = (np.float32(max_size) / np.asarray(long, np.float32)).astype(np.float64)  # rounded as torchvision does
+    return np.asarray(np.floor(short * scale) < 1)
+
+
+def check_sizes(images: Sequence[Tensor], targets: Sequence[dict[str, Any]], max_size: int) -> None:
+    """Check that no image of a batch vanishes when it is scaled.
+
+    Args:
+        images: Images [3, H, W].
+        targets: What is known of each, to name it.
+        max_size: The model's largest length of the longer side, in pixels.
+
+    Raises:
+        UsageError: If one does.
+    """
+    for index, (image, target) in enumerate(zip(images, targets, strict=False)):
+        if vanishes(image.shape[-2], image.shape[-1], max_size):
+            raise _too_thin(image_name(target, index), image.shape[-2], image.shape[-1], max_size)
+
+
+def check_all_sizes(splits: Iterable[Any], max_size: int) -> None:
+    """Check that no image of a data module vanishes, before any is loaded.
+
+    Args:
+        splits: Each with the ``image_ids``, ``file_names`` and ``sizes`` (height and width, [I, 2]) of its I images.
+        max_size: The model's largest length of the longer side, in pixels.
+
+    Raises:
+        UsageError: If one does.
+    """
+    for split in splits:
+        for index in np.flatnonzero(vanishes(split.sizes[:, 0], split.sizes[:, 1], max_size))[:1]:
+            name = f"image {split.image_ids[index]} ({split.file_names[index]})"
+            raise _too_thin(name, int(split.sizes[index, 0]), int(split.sizes[index, 1]), max_size)
+
+
+def _too_thin(name: str, height: int, width: int, max_size: int) -> UsageError:
+    needed = -(-max(height, width) // min(height, width))
+    return UsageError(
+        f"{name[0].upper()}{name[1:]} is {width} x {height} pixels: scaling it to max_size={max_size} leaves less than "
+        f"a pixel. Cut it into pieces, take it out of the data, or raise model.max_size to {needed} or more."
+    )
 
 
 def without_crowd(targets: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -52,42 +120,35 @@ def metric_targets(targets: Sequence[dict[str, Any]]) -> list[dict[str, Tensor]]
 
 
 def check_targets(targets: Sequence[dict[str, Any]], num_classes: int) -> None:
-    """Check that targets can be trained on; what is right costs one transfer from the device.
+    """Check that the boxes and labels of well-formed targets can be trained on; it costs one transfer from the device.
 
     Args:
         targets: Per image ``boxes`` [G, 4] and ``labels`` [G].
         num_classes: Columns of the head.
 
     Raises:
-        UsageError: If a target lacks a field, a box is not finite or has no area, or a label has no column.
+        UsageError: If a box is not finite or has no area, a label has no column, or all boxes are normalised.
     """
-    for index, target in enumerate(targets):
-        if missing := [field for field in ("boxes", "labels") if field not in target]:
-            raise UsageError(
-                f"The target of {_name(target, index)} has no {' and no '.join(missing)}; it has {', '.join(target)}."
-            )
-        boxes, labels = target["boxes"], target["labels"]
-        if boxes.dim() != 2 or boxes.shape[1] != 4 or labels.shape != boxes.shape[:1]:
-            raise UsageError(
-                f"The target of {_name(target, index)} has boxes of shape {list(boxes.shape)} and labels of shape "
-                f"{list(labels.shape)}; expected [G, 4] and [G]."
-            )
-    bad = [_bad_boxes(t["boxes"]) | _bad_labels(t["labels"], num_classes) for t in targets]
-    if not bad or not bool(torch.cat(bad).any()):
+    if not targets:
+        return
+    bad = torch.cat([_bad_boxes(t["boxes"]) | _bad_labels(t["labels"], num_classes) for t in targets])
+    boxes = torch.cat([t["boxes"].float() for t in targets])
+    normalised = (boxes <= 1).all() & (boxes != boxes.round()).any()
+    if not bool(bad.any() | normalised):
         return
     for index, target in enumerate(targets):
-        name, boxes, labels = _name(target, index), target["boxes"], target["labels"]
-        if len(wrong := boxes[_bad_boxes(boxes)]):
+        name, own, labels = image_name(target, index), target["boxes"], target["labels"]
+        if len(wrong := own[_bad_boxes(own)]):
             raise UsageError(f"The target of {name} has a box without area: {wrong[0].tolist()} (x1 y1 x2 y2).")
         if len(wrong := labels[_bad_labels(labels, num_classes)]):
             raise UsageError(
                 f"The target of {name} has label {int(wrong[0])}, but the head takes labels 0 to {num_classes - 1}. "
                 "Column 0 is a class, not background: labels that start at 1 must be lowered by 1."
             )
-
-
-def _name(target: dict[str, Any], index: int) -> str:
-    return f"image {int(target['image_id'])}" if "image_id" in target else f"image {index} of the batch"
+    raise UsageError(
+        f"All boxes of the batch lie between 0 and 1, as normalised boxes do; the first is {boxes[0].tolist()}. Boxes "
+        "are in pixels: multiply x by the image's width and y by its height."
+    )
 
 
 def _bad_boxes(boxes: Tensor) -> Tensor:

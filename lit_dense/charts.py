@@ -87,7 +87,7 @@ def precision_recall_figure(precision: Array, ap: Array, class_names: Sequence[s
     return figure
 
 
-def confusion_figure(confusion: Array, class_names: Sequence[str], score: float) -> Figure:
+def confusion_figure(confusion: Array, class_names: Sequence[str], score: float, note: str = "") -> Figure:
     """Which classes objects were detected as: counts, in the colour of their share of the row.
 
     Of more than twenty classes the twenty are shown that were confused most often with other classes; a column then
@@ -97,6 +97,7 @@ def confusion_figure(confusion: Array, class_names: Sequence[str], score: float)
         confusion: Ground truth in rows, detections in columns, the last of each background [K + 1, K + 1].
         class_names: The K names.
         score: Smallest score of a detection that was counted.
+        note: A line below the title.
     """
     shown, counts, columns = _confused(confusion, class_names)
     rows = [_short(class_names[k]) for k in shown] + ["background"]
@@ -121,6 +122,8 @@ def confusion_figure(confusion: Array, class_names: Sequence[str], score: float)
     title = f"Confusion, IoU 0.5, score from {score:g}"
     if len(shown) < len(class_names):
         title += f"\nthe {len(shown)} of {len(class_names)} classes most often confused"
+    if note:
+        title += f"\n{note}"
     axes.set(xlabel="detected as (background: missed)", ylabel="object (background: false detections)", title=title)
     bar = figure.colorbar(image, ax=axes, label="share of the row", fraction=0.05)
     bar.ax.yaxis.set_major_formatter(_percent())

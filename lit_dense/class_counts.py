@@ -1,7 +1,7 @@
 """How often each class occurs in the training set, and how parts come to know it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -32,6 +32,21 @@ class ClassCounts:
         """Share of the images with boxes that show each class [C]."""
         annotated = self.num_images if self.num_annotated is None else self.num_annotated
         return self.images.double() / max(1, annotated)
+
+    def in_columns(self, columns: Sequence[int], num_columns: int) -> "ClassCounts":
+        """The same counts in the order of a head's columns; a column that no class of the data has gets 0.
+
+        Args:
+            columns: The column of each class, -1 for one that has none [C].
+            num_columns: Number of columns.
+        """
+        places = torch.tensor(columns, dtype=torch.int64)
+        kept = places >= 0
+
+        def moved(numbers: Tensor) -> Tensor:
+            return numbers.new_zeros(num_columns).index_add(0, places[kept], numbers[kept])
+
+        return replace(self, instances=moved(self.instances), images=moved(self.images))
 
 
 def as_class_counts(counts: ClassCounts | Sequence[float] | None) -> ClassCounts | None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from .errors import NonFiniteLossError, UsageError
+from .refusals import message_of
 
 GROUPS = {
     "losses": "model.loss",
@@ -22,9 +22,13 @@ GROUPS = {
 }
 """Entry-point groups, and the argument that takes their names."""
 
+VERBS = ("fit", "validate", "test", "predict", "check", "compare", "list")
+
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run a command; a mistake in configuration or data ends it with a message and status 1.
+
+    With the environment variable ``JSONARGPARSE_DEBUG=1`` it ends with the traceback.
 
     Args:
         args: The command's words; by default those of the process.
@@ -46,23 +50,11 @@ def main(args: Sequence[str] | None = None) -> None:
 
         run(words)
     except Exception as error:
-        message = _for_people(error)
-        if message is None:
+        message = message_of(error)
+        if message is None or os.environ.get("JSONARGPARSE_DEBUG"):
             raise
         print(f"lit-dense: {message}", file=sys.stderr)
         sys.exit(1)
-
-
-def _for_people(error: BaseException | None) -> str | None:
-    """The message of the error that is meant for the user; jsonargparse wraps one of an optional part in its own.
-
-    Lightning's own errors of that kind, such as a GPU that is not there, are known by name: it may not be imported.
-    """
-    while error is not None and not isinstance(error, UsageError | NonFiniteLossError):
-        if type(error).__name__ == "MisconfigurationException":
-            break
-        error = error.__cause__
-    return None if error is None else str(error)
 
 
 def list_names() -> str:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .assigners import ASSIGNERS, Assigner, AssignerLike
 from .box_losses import BOX_LOSSES, BoxLossLike
-from .class_counts import ClassCounts
+from .class_counts import ClassCounts, as_class_counts
 from .errors import UsageError, check_range
 from .losses import LOSSES, LossLike
 from .normalizers import NORMALIZERS, NormalizerLike
@@ -16,7 +16,7 @@ from .part import Part
 from .reduce import Reduce
 from .registry import Registry
 from .samples import DenseSamples, StepContext
-from .weighters import WEIGHTERS, LossValues, Weighter, WeighterLike, Weights
+from .weighters import WEIGHTERS, LossValues, Weighter, WeightersLike, Weights
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
@@ -37,12 +37,13 @@ class Criterion(nn.Module):
     Args:
         loss: The classification loss: a name, an object, or a dict with class_path and init_args.
         box_loss: The box loss, given the same way; None for a detector whose boxes have a loss of their own.
-        weighters: Weighters, whose weights multiply.
+        weighters: One weighter or a list of them, whose weights multiply.
         normalizer: What the sums are divided by; by default ``image``, unless a loss brings its own.
         assigner: Matches anchors and ground truths; by default the detector's own matcher does.
         loss_weight: What the classification term is multiplied by.
         box_loss_weight: What the box term is multiplied by.
-        class_counts: Class frequencies of the training set, for parts that need them.
+        class_counts: Class frequencies of the training set, or the number of boxes of each class, for parts that need
+            them.
 
     Attributes:
         observers: Functions called in every training step, without gradients, with samples, values of the losses and
@@ -56,17 +57,17 @@ class Criterion(nn.Module):
         self,
         loss: LossLike = "focal",
         box_loss: BoxLossLike | None = "l1",
-        weighters: Sequence[WeighterLike] = (),
+        weighters: WeightersLike = (),
         normalizer: NormalizerLike | None = None,
         assigner: AssignerLike | None = None,
         loss_weight: float = 1.0,
         box_loss_weight: float = 1.0,
-        class_counts: ClassCounts | None = None,
+        class_counts: ClassCounts | Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.loss = LOSSES.build(loss)
         self.box_loss = None if box_loss is None else BOX_LOSSES.build(box_loss)
-        self.weighters = nn.ModuleList(WEIGHTERS.build(w) for w in weighters)
+        self.weighters = nn.ModuleList(WEIGHTERS.build_list(weighters))
         self.assigner = None if assigner is None else ASSIGNERS.build(assigner)
         chosen = None if normalizer is None else NORMALIZERS.build(normalizer)
         self._check_owners(chosen)
@@ -74,7 +75,7 @@ class Criterion(nn.Module):
         self._normalizer_chosen = chosen is not None
         self.loss_weight = check_range("criterion", "loss_weight", loss_weight, 0)
         self.box_loss_weight = check_range("criterion", "box_loss_weight", box_loss_weight, 0)
-        self.class_counts = class_counts
+        self.class_counts = as_class_counts(class_counts)
         self.num_classes: int | None = None
         self._checked = False
         self.step = 0
@@ -214,15 +215,18 @@ class Criterion(nn.Module):
             self._checked = True
         with torch.autocast(samples.device.type, enabled=False):
             samples = self._with_class_weights(self._with_soft_targets(samples))
-            values = self._values(samples)
+            divisor = self.normalizer(samples)
+            values = self._values(samples, divisor)
             weights = [weighter.scheduled(samples, values) for weighter in self._weighters]
             of_anchors, of_boxes = [w.classification for w in weights], [w.box for w in weights]
             terms = {
                 "classification": _total(values.classification, of_anchors, values.image_scales, samples.image_idxs)
             }
-            positives = {} if self.box_loss is None else {"bbox_regression": values.box}
-            for name, value in {**positives, **samples.auxiliary}.items():
-                terms[name] = _total(value, of_boxes, values.box_scales, samples.pos_image_idxs)
+            if self.box_loss is not None:
+                terms["bbox_regression"] = _total(values.box, of_boxes, values.box_scales, samples.pos_image_idxs)
+            own = self.box_loss_weight / divisor  # even where the box loss brings its own normalizer
+            for name, value in samples.auxiliary.items():
+                terms[name] = _total(value, of_boxes, own, samples.pos_image_idxs)
             for weighter, answer in zip(self._weighters, weights, strict=True):
                 self._add_extra(terms, weighter, answer.extra)
         if torch.is_grad_enabled():
@@ -257,7 +261,7 @@ class Criterion(nn.Module):
                 return samples.with_soft_targets(targets)
         return samples
 
-    def _values(self, samples: DenseSamples) -> LossValues:
+    def _values(self, samples: DenseSamples, divisor: Tensor) -> LossValues:
         classification = self.loss(samples.logits, samples.labels, samples)
         if self.box_loss is None:
             box = classification.new_zeros(len(samples.positives))
@@ -265,7 +269,6 @@ class Criterion(nn.Module):
             box = self.box_loss(samples.pos_deltas, samples.pos_target_deltas, samples)
         else:
             box = self.box_loss(samples.pos_boxes, samples.pos_gt_boxes, samples)
-        divisor = self.normalizer(samples)
         whole = torch.full_like(divisor, float(samples.reduce.world_size))
         owns_box = self.box_loss is not None and "box_normalizer" in self.box_loss.owns
         return LossValues(

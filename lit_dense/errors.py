@@ -1,14 +1,28 @@
 """Errors whose message is for the person who reads it."""
 
 import difflib
+import re
 from collections.abc import Collection, Iterable
 from typing import TypeVar
 
+_FROM_WORKER = re.compile(r"Caught \w+ in .*\.\nOriginal Traceback ")
 ChoiceT = TypeVar("ChoiceT", bound=str)
 
 
 class UsageError(ValueError):
-    """A mistake in configuration or data; the message says what was wrong, where, and what is accepted."""
+    """A mistake in configuration or data; the message says what was wrong, where, and what is accepted.
+
+    Args:
+        message: What to say. Of the text that torch makes of an error in a worker of a data loader, which holds the
+            worker's stack trace, the error's own message is taken.
+    """
+
+    def __init__(self, message: str) -> None:
+        if _FROM_WORKER.match(message):
+            # the trace ends with the error's name, after its module unless that is the main one, and its message
+            name = rf"\n(?:{re.escape(type(self).__module__)}\.)?{re.escape(type(self).__qualname__)}: "
+            message = re.split(name, message)[-1].rstrip("\n")
+        super().__init__(message)
 
 
 class NonFiniteLossError(RuntimeError):

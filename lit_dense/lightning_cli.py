@@ -1,9 +1,9 @@
 """Lightning's command line for LitRetinaNet and CocoDataModule, with a verb that looks through a data set."""
 
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import yaml
@@ -15,6 +15,8 @@ from ._version import __version__
 from .assigners import ASSIGNERS
 from .box_losses import BOX_LOSSES
 from .callbacks import PredictionWriter
+from .checkpoint_file import check_checkpoint
+from .command_parser import CommandParser
 from .data import CocoDataModule, check
 from .errors import UsageError
 from .losses import LOSSES
@@ -45,7 +47,7 @@ class CheckingTrainer(Trainer):
 
     def check(self, model: Any, datamodule: CocoDataModule) -> None:
         """Looks through a data set and prints what is in it and what is wrong with it."""
-        report = check(datamodule)
+        report = check(datamodule, model.network_options["max_size"])
         print(report.text)
         if not report.ok:
             sys.exit(1)
@@ -71,16 +73,10 @@ class LitDenseCLI(LightningCLI):
         """Parse, and remember what was asked for before a checkpoint has its say."""
         super().parse_arguments(parser, args)
         self._words: list[str] = sys.argv[1:] if args is None else list(args)
-        self._asked = self.config[self.config["subcommand"]].get("model").clone()
-
-    def _parse_ckpt_path(self) -> None:
-        """Lightning's; a file that is no checkpoint is said to be none."""
-        try:
-            super()._parse_ckpt_path()
-        except (RuntimeError, EOFError, UnpicklingError) as error:
-            path = self.config[self.config.subcommand].ckpt_path
-            why = str(error).strip().split("\n")[0]
-            raise UsageError(f"{path} cannot be read as a checkpoint: {why or type(error).__name__}") from error
+        config = self.config[self.config["subcommand"]]
+        self._asked = config.get("model").clone()
+        if path := config.get("ckpt_path"):
+            _check_path(path)
 
     def before_instantiate_classes(self) -> None:
         """Keep ``check`` from building a network, and settle what command and checkpoint say."""
@@ -88,12 +84,21 @@ class LitDenseCLI(LightningCLI):
         if self.subcommand == "check":
             config["model"]["num_classes"] = None  # then no network is built
             return
-        if path := config.get("ckpt_path"):
-            _check_exists(path)
+        if config.get("ckpt_path"):
             given = _in_files(self.config, str(self.subcommand))
             for name in self._asked.as_dict():
                 if _said(self._words, name) or name in given:
                     self._settle(config["model"], name)
+
+    def instantiate_classes(self) -> None:
+        """Build trainer, model and data; an error of a constructor arrives as it was raised."""
+        self.parser.add_instantiator(_construct, object)  # the last one: those of Lightning come first
+        try:
+            super().instantiate_classes()
+            return
+        except _ConstructorError as caught:
+            error = caught.error
+        raise error
 
     def _settle(self, model: Any, name: str) -> None:
         """What is asked for wins over the checkpoint, but for the parts that the checkpoint's state belongs to."""
@@ -108,6 +113,20 @@ class LitDenseCLI(LightningCLI):
             )
 
 
+class _ConstructorError(BaseException):
+    """Carries an error past jsonargparse, which would try other types of a union and lose it among theirs."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+def _construct(class_type: Any, *args: Any, **kwargs: Any) -> Any:
+    try:
+        return class_type(*args, **kwargs)
+    except Exception as error:
+        raise _ConstructorError(error) from error
+
+
 def run(words: Sequence[str]) -> LitDenseCLI:
     """Run one of Lightning's verbs, or ``check``.
 
@@ -117,19 +136,26 @@ def run(words: Sequence[str]) -> LitDenseCLI:
     Returns:
         The command line, with what it made: ``model``, ``datamodule`` and ``trainer``.
     """
-    return LitDenseCLI(
-        LitRetinaNet,
-        CocoDataModule,
-        trainer_class=CheckingTrainer,
-        save_config_kwargs={"overwrite": True},
-        parser_kwargs={"prog": "lit-dense", "version": __version__, "epilog": ALSO},
-        args=None if list(words) == sys.argv[1:] else list(words),  # Lightning warns of args beside sys.argv
-    )
+    with warnings.catch_warnings():
+        # the metric has gathered the numbers of all processes: Lightning's advice would reduce each of them once more
+        warnings.filterwarnings("ignore", r"It is recommended to use `self.log\('(val|test)_map")
+        return LitDenseCLI(
+            LitRetinaNet,
+            CocoDataModule,
+            trainer_class=CheckingTrainer,
+            parser_class=CommandParser,
+            save_config_kwargs={"overwrite": True},
+            parser_kwargs={"prog": "lit-dense", "version": __version__, "epilog": ALSO},
+            args=None if list(words) == sys.argv[1:] else list(words),  # Lightning warns of args beside sys.argv
+        )
 
 
-def _check_exists(path: Any) -> None:
-    """A checkpoint that is not there is better said now than after the data was read."""
-    if path in ("last", "best", "hpc", "registry") or "://" in str(path) or Path(path).exists():
+def _check_path(path: Any) -> None:
+    """A checkpoint that is not there, or is none, is better said now than after the data was read."""
+    if path in ("last", "best", "hpc", "registry") or "://" in str(path):
+        return
+    if Path(path).exists():
+        check_checkpoint(Path(path))
         return
     folder = Path(path).parent
     there = ", ".join(sorted(p.name for p in folder.glob("*.ckpt"))) if folder.is_dir() else ""

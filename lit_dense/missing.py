@@ -33,6 +33,12 @@ class Missing:
     def __iter__(self) -> NoReturn:
         self._refuse()
 
+    def _operate(self, *_: Any) -> NoReturn:
+        self._refuse()
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __neg__ = _operate
+    __lt__ = __le__ = __gt__ = __ge__ = _operate
+
     def _refuse(self) -> NoReturn:
         raise UsageError(self.__dict__["_message"])
 

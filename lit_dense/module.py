@@ -1,38 +1,50 @@
 """RetinaNet as a LightningModule: optimiser, steps and metric. It knows no loss by name."""
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.nn import ModuleList
 from torch.optim.lr_scheduler import LambdaLR
 from torchvision.models.detection import RetinaNet
 
 from . import callbacks as callbacks  # a class name then works after --trainer.callbacks+=
 from .assigners import AssignerLike
-from .batch import Batch, check_targets, float_images, metric_targets, without_crowd
+from .batch import (
+    check_all_sizes,
+    check_sizes,
+    check_targets,
+    float_images,
+    metric_targets,
+    warn_of_range,
+    without_crowd,
+)
+from .batch_format import Batch, check_format, unpack
 from .box_losses import BoxLossLike
 from .criterion import Criterion, named_spec
-from .detectors.attach import attach, attached, find_detector, set_prior
+from .detectors.attach import attach, attached, find_detector, has_prior, set_prior
 from .detectors.base import DetectorAdapter
 from .errors import UsageError
+from .known_classes import KnownClasses, check_same_number
 from .losses import LossLike
 from .metrics import DetectionMAP
-from .metrics.evaluation import Protocol
+from .metrics.backends import BackendName, Protocol
 from .metrics.frequency import frequency_groups
+from .metrics.limits import too_many_objects
+from .metrics.loaders import log_maps
 from .normalizers import NormalizerLike
 from .optim import OptimizerName, ScheduleName, WarmupSchedule, build_optimizer, check_optimization, parameter_groups
 from .part import agrees
 from .pictures import keep_scores
-from .retinanet import build_retinanet, check_outputs, weights_categories
-from .weighters import WeighterLike
+from .rates import Rates, refuse_finders, warn_of_ended_schedule
+from .retinanet import build_retinanet, check_outputs, check_precision, weights_categories
+from .weighters import WeightersLike
 
 
-class LitRetinaNet(LightningModule):
+class LitRetinaNet(KnownClasses):
     """torchvision's RetinaNet, trained with any loss and any weighting.
 
     To change a piece, subclass and override it: ``build_model`` (the network), ``unpack_batch`` (the format of
@@ -58,13 +70,13 @@ class LitRetinaNet(LightningModule):
         max_size: Largest length of the longer side.
         loss: The classification loss: a name, an object, or a dict with class_path and init_args.
         box_loss: The box loss; by default ``l1``, or ``giou`` for ``retinanet_resnet50_fpn_v2``, as in torchvision.
-        weighters: Sample weighters, whose weights multiply.
+        weighters: One sample weighter or a list of them, whose weights multiply.
         normalizer: What the losses are divided by; by default the mean over images, as in torchvision.
         assigner: Matches anchors and ground truths; by default torchvision's matcher.
         loss_weight: What the classification loss is multiplied by.
         box_loss_weight: What the box loss is multiplied by.
         prior: Score of an object before training, which the classifier's bias is set to unless it comes with trained
-            weights; by default what the loss recommends: 0.01, and 0.001 for ``eql`` and ``efl``.
+            weights; by default what the loss recommends: 0.01, and 0.001 for ``eql``, ``eql_v2`` and ``efl``.
         optimizer: ``adamw``, or ``sgd`` with momentum 0.9. Norms and biases have no weight decay.
         lr: Learning rate.
         backbone_lr_factor: Learning rate of the backbone over that of the rest.
@@ -82,7 +94,14 @@ class LitRetinaNet(LightningModule):
         eval_max_detections: Most that mAP counts of each image and class; by default COCO's 100. Where there are more
             objects than that, raise both. With ``lvis`` of each image, by default 300.
         eval_protocol: Whose rules mAP follows: ``coco``, or ``lvis`` for LVIS's partly annotated images.
+        eval_backend: The evaluator of mAP: ``hotcoco`` or ``pycocotools``; by default hotcoco, and pycocotools, which
+            gives the same numbers but is slower, where hotcoco cannot be used.
         frequency_bounds: Most training images of a rare and of a common class, for mAP of such classes.
+
+    Attributes:
+        categories: ``id`` and ``name`` of each column of the head, those of the data it was trained on; None if not
+            known. ``model(images)`` gives columns.
+        data_categories: ``id`` and ``name`` of each label in batches and results, which are those of the data in use.
 
     Raises:
         UsageError: If a name is unknown or arguments do not fit together.
@@ -105,7 +124,7 @@ class LitRetinaNet(LightningModule):
         max_size: int = 1333,
         loss: LossLike = "focal",
         box_loss: BoxLossLike | None = None,
-        weighters: Sequence[WeighterLike] = (),
+        weighters: WeightersLike = (),
         normalizer: NormalizerLike | None = None,
         assigner: AssignerLike | None = None,
         loss_weight: float = 1.0,
@@ -126,6 +145,7 @@ class LitRetinaNet(LightningModule):
         eval_detections_per_img: int = 300,
         eval_max_detections: int | None = None,
         eval_protocol: Protocol = "coco",
+        eval_backend: BackendName | None = None,
         frequency_bounds: Sequence[int] = (10, 100),
     ) -> None:
         super().__init__()
@@ -157,6 +177,7 @@ class LitRetinaNet(LightningModule):
         self.save_hyperparameters()
         # never read back from self.hparams: under LightningCLI these hold the arguments of a subclass
         self.num_classes, self.prior = num_classes, prior
+        self._asked_classes = num_classes  # None: those of the data, or of a checkpoint that is loaded
         self.optimizer_name, self.lr, self.backbone_lr_factor = optimizer, lr, backbone_lr_factor
         self.weight_decay, self.schedule = weight_decay, schedule
         self.warmup_steps, self.milestones = warmup_steps, milestones
@@ -164,22 +185,22 @@ class LitRetinaNet(LightningModule):
         self.eval_score_thresh, self.eval_detections_per_img = eval_score_thresh, eval_detections_per_img
         self.eval_max_detections, self.nms_thresh = eval_max_detections, nms_thresh
         self.topk_candidates = int(topk_candidates)
-        self._told_of_limits = self._untrained_backbone = False
-        self.eval_protocol, self.frequency_bounds = eval_protocol, frequency_bounds
-        self.class_images: list[int] | None = None
+        self._told_of_limits = self._untrained_backbone = self._range_checked = False
+        self._rates: Rates | None = None
+        self.eval_protocol, self.eval_backend, self.frequency_bounds = eval_protocol, eval_backend, frequency_bounds
         names = weights_categories(backbone, weights)
-        self.categories: list[dict[str, Any]] | None = None
         if names is not None and num_classes == len(names) and not self.criterion.loss.extra_logits:
             self.categories = [{"id": label, "name": name} for label, name in enumerate(names)]
         if num_classes is not None:
             self.configure_model()
 
     def configure_model(self) -> None:
-        """Build the network, once: in the constructor where ``num_classes`` is given, else when the data is known."""
-        if "model" in self._modules:
-            return
+        """Build the network, once, as soon as the number of classes is known: by argument, data or checkpoint."""
         if self.num_classes is None:
-            self.num_classes = self._num_classes_of_data()
+            number = getattr(getattr(self._trainer, "datamodule", None), "num_classes", None)
+            self.num_classes = int(number) if number else None
+        if self.num_classes is None or "model" in self._modules:
+            return
         loss = self.criterion.loss
         self.model = self.build_model(self.num_classes + loss.extra_logits)
         # what evaluation and predictions need together; each keeps its own part
@@ -188,9 +209,18 @@ class LitRetinaNet(LightningModule):
         self.model.nms_thresh = self.nms_thresh
         self.model.topk_candidates = self.topk_candidates
         adapter = attach(find_detector(self.model), {"": self.criterion})
-        bias = self.model.head.classification_head.cls_logits.bias
-        if bool((bias == bias[0]).all()):  # as torchvision starts it: trained biases differ
-            set_prior(adapter, "", self.criterion, loss.prior if self.prior is None else self.prior)
+        bias = adapter.class_bias("")
+        if bool((bias == bias[0, 0]).all()):  # as torchvision starts it: trained biases differ
+            set_prior(adapter, "", self.criterion, self._prior)
+
+    @property
+    def _prior(self) -> float:
+        return self.criterion.loss.prior if self.prior is None else self.prior
+
+    @property
+    def untrained(self) -> bool:
+        """Whether the classifier has neither been trained nor loaded: its bias is still at the prior."""
+        return not self.criterion.step and has_prior(self._adapter, "", self.criterion, self._prior)
 
     def build_model(self, num_classes: int) -> RetinaNet:
         """The network; override it for a backbone of your own.
@@ -209,23 +239,36 @@ class LitRetinaNet(LightningModule):
         return build_retinanet(num_classes, **options)
 
     def setup(self, stage: str) -> None:
-        """Take class names and counts from the data module, and check that its labels are those of the head.
+        """Take class names and counts from the data module.
 
         Raises:
-            UsageError: If they are not, or if the loss needs class counts that the data does not tell.
+            UsageError: If the loss needs class counts that the data does not tell, or precision is not supported.
         """
+        check_precision(str(self.trainer.precision))
         self.configure_model()
-        data = getattr(self.trainer, "datamodule", None)
-        categories = getattr(data, "categories", None)
-        if categories:
-            self._check_categories(categories)
-            self.categories = list(categories)
-        if stage == "fit":
-            if (counts := getattr(data, "class_counts", None)) is not None:
-                self.criterion.receive_class_counts(counts)
-                self.class_images = counts.images.tolist()
-            self.criterion.check_ready()
-        if stage != "predict":
+        self.match_classes(stage)
+
+    def begin(self) -> None:
+        """Refuse data of other classes, and images that vanish when they are scaled.
+
+        Raises:
+            UsageError: If the data cannot be used.
+        """
+        super().begin()
+        data = getattr(getattr(self.trainer, "datamodule", None), "data", None) or {}
+        check_all_sizes(data.values(), self.model.transform.max_size)
+
+    def match_classes(self, stage: str) -> None:
+        """Match the data's labels with the columns, and make the metrics of these labels.
+
+        Args:
+            stage: ``fit``, ``validate``, ``test`` or ``predict``.
+
+        Raises:
+            UsageError: If the loss needs class counts that the data does not tell.
+        """
+        super().match_classes(stage)
+        if stage != "predict" and not self.label_map.problem:
             self._make_metrics()
 
     def unpack_batch(self, batch: Any) -> Batch:
@@ -233,45 +276,62 @@ class LitRetinaNet(LightningModule):
 
         Args:
             batch: What the data loader gives.
-        """
-        images, targets = batch
-        return list(images), list(targets)
 
-    def _prepare(self, batch: Any) -> Batch:
-        """Checked images and targets."""
+        Raises:
+            UsageError: If it is no pair of images and targets.
+        """
+        return unpack(batch)
+
+    def _prepare(self, batch: Any, objects: bool = True) -> Batch:
+        """Checked images and targets, with the data's labels; without objects, targets need no boxes."""
         images, targets = self.unpack_batch(batch)
-        check_targets(targets, self.num_classes or 0)
+        check_format(self.model, images, targets, objects)
+        if not self._range_checked:  # of one batch alone, for it makes the host wait for the device
+            self._range_checked = True
+            warn_of_range(images)
+        if objects:
+            check_targets(targets, self.label_map.num_labels or self.num_classes or 0)
+        check_sizes(images, targets, self.model.transform.max_size)
         return float_images(images), targets
 
     def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
-        """Detections of images [3, H, W]: per image ``boxes`` [N, 4], ``labels`` [N] and ``scores`` [N], best first."""
+        """Detections of images [3, H, W]: per image ``boxes`` [N, 4], ``labels`` [N] and ``scores`` [N], best first.
+
+        Labels are columns, which ``categories`` names.
+        """
+        check_format(self.model, images, None)
         detections: list[dict[str, Tensor]] = self.model(float_images(images))
         return [keep_scores(d, self.score_thresh, self.detections_per_img) for d in detections]
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The sum of the loss terms."""
         images, targets = self._prepare(batch)
-        terms: dict[str, Tensor] = self.model(images, without_crowd(targets))
+        terms: dict[str, Tensor] = self.model(images, self.label_map.in_columns(without_crowd(targets)))
         loss = torch.stack(list(terms.values())).sum()
         self.log("train_loss", loss, prog_bar=True, batch_size=len(images))
         self.log_dict({f"train_{name}": term for name, term in terms.items()}, batch_size=len(images))
         return loss
 
-    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Losses and detections of one forward pass; returns the detections for callbacks."""
-        return {"detections": self._evaluate(batch, "val", self.val_map)}
+        return {"detections": self._evaluate(batch, "val", self._maps("val")[dataloader_idx])}
 
-    def test_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """The same for the test set."""
-        return {"detections": self._evaluate(batch, "test", self.test_map)}
+        return {"detections": self._evaluate(batch, "test", self._maps("test")[dataloader_idx])}
 
-    def predict_step(self, batch: Any, batch_idx: int) -> list[dict[str, Any]]:
-        """Detections of each image, with what its target tells of it: ``image_id``, ``file_name``."""
-        images, targets = self.unpack_batch(batch)
-        return [{**target, **found} for target, found in zip(targets, self(images), strict=True)]
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Any]]:
+        """Detections of each image, with what its target tells of it: ``image_id``, ``file_name``.
+
+        Labels are those of the data, which ``data_categories`` names.
+        """
+        images, targets = self._prepare(batch, objects=False)
+        detections = [self.label_map.in_labels(found) for found in self(images)]
+        return [{**target, **found} for target, found in zip(targets, detections, strict=True)]
 
     def on_fit_start(self) -> None:
-        """Warn once where the backbone is not pretrained, which neither arguments nor a checkpoint have made it."""
+        """Meet the data's classes; warn once of a backbone that neither arguments nor a checkpoint have pretrained."""
+        super().on_fit_start()
         if self._untrained_backbone:
             self._untrained_backbone = False
             rank_zero_warn(
@@ -280,33 +340,46 @@ class LitRetinaNet(LightningModule):
             )
 
     def on_train_start(self) -> None:
-        """Warn where a checkpoint of a finished run is to be continued."""
-        rates = [group["lr"] for optimizer in self.trainer.optimizers for group in optimizer.param_groups]
-        if self.global_step and rates and not any(rates):
-            rank_zero_warn(
-                "The checkpoint's schedule has ended, and the learning rate stays 0: nothing will be learnt. Start a "
-                "new run from its weights instead, with LitRetinaNet.load_from_checkpoint(path) in Python."
-            )
+        """Settle rate and schedule after callbacks and a checkpoint; warn where a finished run is to be continued."""
+        if not warn_of_ended_schedule(self) and self._rates is not None:
+            self._rates.start(self)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Follow a callback that has changed ``lr``."""
+        if self._rates is not None:
+            self._rates.follow(self)
 
     def on_train_epoch_start(self) -> None:
         """Tell the criterion which epoch it is."""
         self.criterion.epoch = self.current_epoch
 
+    def on_validation_start(self) -> None:
+        """Make a metric for each further validation loader."""
+        super().on_validation_start()
+        self.more_val_maps = ModuleList(self._new_metric() for _ in self.trainer.num_val_batches[1:])
+
+    def on_test_start(self) -> None:
+        """Make a metric for each further test loader."""
+        super().on_test_start()
+        self.more_test_maps = ModuleList(self._new_metric() for _ in self.trainer.num_test_batches[1:])
+
     def on_validation_epoch_end(self) -> None:
-        """Log mAP over all images of all processes."""
-        self._log_map("val", self.val_map)
+        """Log mAP over all images of all processes, of each validation loader."""
+        log_maps(self, "val", self._maps("val"))
 
     def on_test_epoch_end(self) -> None:
-        """Log mAP over all images of all processes."""
-        self._log_map("test", self.test_map)
+        """Log mAP over all images of all processes, of each test loader."""
+        log_maps(self, "test", self._maps("test"))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser and a schedule that steps with it."""
+        self.check_num_classes()
+        refuse_finders(self.trainer)
         body = getattr(self.model.backbone, "body", None)
         backbone = body if self.backbone_lr_factor != 1 else None
-        backbone_lr = self.lr * self.backbone_lr_factor
         own = self.criterion.param_groups()
-        groups = parameter_groups([self], backbone, self.lr, backbone_lr, self.weight_decay, own)
+        groups, factors = parameter_groups([self], backbone, self.lr, self.backbone_lr_factor, self.weight_decay, own)
+        self._rates = Rates(self.lr, factors)
         optimizer = build_optimizer(self.optimizer_name, groups, self.lr)
         total = self.trainer.estimated_stepping_batches
         schedule = WarmupSchedule(total, self.schedule, self.warmup_steps, self.milestones)
@@ -326,25 +399,32 @@ class LitRetinaNet(LightningModule):
             NonFiniteLossError: If the last step's loss, which a GPU has told of only now, is no number.
         """
         self._adapter.finite_check.flush()
-        checkpoint["lit_dense"] = {
-            "criterion": self.criterion.spec,
-            "categories": self.categories,
-            "class_images": self.class_images,
-        }
+        checkpoint["lit_dense"] = {"criterion": self.criterion.spec, "lr": self.lr, **self.classes_to_save()}
         saved = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
         saved.update({name: part for name, part in self.criterion.spec.items() if name in saved})
         if "num_classes" in saved:
             saved["num_classes"] = self.num_classes
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over the classes, and warn where the checkpoint was trained with other parts."""
-        self.configure_model()
-        self._untrained_backbone = False
+        """Take over the classes, and warn where the checkpoint was trained with other parts.
+
+        Raises:
+            UsageError: If the checkpoint has another number of classes than was asked for, or the data others.
+        """
         saved = checkpoint.get("lit_dense", {})
-        self.categories = self.categories or saved.get("categories")
-        self.class_images = self.class_images or saved.get("class_images")
-        if "val_map" in self._modules:  # Trainer.test reads the checkpoint after setup
-            self._make_metrics()
+        number = saved.get("num_classes") or checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {}).get("num_classes")
+        check_same_number(number, self._asked_classes, saved)
+        if number not in (None, self.num_classes):
+            self._modules.pop("model", None)
+            self.num_classes = number
+        self.configure_model()
+        self.check_num_classes()
+        self._untrained_backbone = False
+        self.take_classes(saved)
+        if self._stage and self._trainer is not None:  # which reads the checkpoint after setup
+            self.lr = saved.get("lr", self.lr) if self._stage == "fit" else self.lr
+            self.match_classes(self._stage)
+            self.label_map.check()
         parts = named_spec(saved.get("criterion", {}))
         self.criterion.follow_spec(parts)
         for name, part in parts.items():
@@ -363,83 +443,30 @@ class LitRetinaNet(LightningModule):
     def _evaluate(self, batch: Any, stage: str, metric: DetectionMAP) -> list[dict[str, Tensor]]:
         images, targets = self._prepare(batch)
         objects = without_crowd(targets)
-        terms, detections = self._adapter.losses_and_detections(images, objects)
+        terms, detections = self._adapter.losses_and_detections(images, self.label_map.in_columns(objects))
         logged = {f"{stage}_{name}": term for name, term in terms.items()}
         logged[f"{stage}_loss"] = torch.stack(list(terms.values())).sum()
         self.log_dict(logged, on_epoch=True, on_step=False, sync_dist=True, batch_size=len(images))
-        counted = [keep_scores(d, self.eval_score_thresh, self.eval_detections_per_img) for d in detections]
+        counted = [
+            self.label_map.in_labels(keep_scores(d, self.eval_score_thresh, self.eval_detections_per_img))
+            for d in detections
+        ]
         ids = [t["image_id"] for t in targets if "image_id" in t]
         metric.update(counted, metric_targets(targets), ids if len(ids) == len(targets) else None)
-        self._tell_of_limits(objects, metric)
+        if not self._told_of_limits and (told := too_many_objects(objects, metric, self.eval_detections_per_img)):
+            self._told_of_limits = True
+            rank_zero_warn(told)
         return counted
 
-    def _tell_of_limits(self, targets: Sequence[dict[str, Any]], metric: DetectionMAP) -> None:
-        """Warn once where an image has more objects than evaluation lets be found."""
-        if self._told_of_limits:
-            return
-        most = max((len(t["labels"]) for t in targets), default=0)
-        limits = [(most, "", "eval_detections_per_img", self.eval_detections_per_img)]
-        if most > metric.max_detections:
-            of_class = metric.protocol == "coco"
-            if of_class:
-                most = max(int(t["labels"].bincount().max()) for t in targets if len(t["labels"]))
-            limits.append((most, " of one class" * of_class, "eval_max_detections", metric.max_detections))
-        for number, kind, name, limit in limits:
-            if number > limit:
-                self._told_of_limits = True
-                rank_zero_warn(
-                    f"An image has {number} objects{kind}, but evaluation counts {limit} detections{kind} at most: the "
-                    f"others are missed whatever the model finds. Raise {name}, and topk_candidates to several times "
-                    "as many."
-                )
-
-    def _log_map(self, stage: str, metric: DetectionMAP) -> None:
-        results = metric.compute()
-        metric.reset()
-        named = {f"{stage}_{name}": value for name, value in results.items()}
-        shown = {name: named.pop(name) for name in (f"{stage}_map", f"{stage}_map_50")}
-        # every process has these numbers already; with sync_dist each would be reduced twice, thousands in LVIS
-        warnings.filterwarnings("ignore", rf"It is recommended to use `self.log\('{stage}_ma[pr]")
-        self.log_dict(shown, prog_bar=True)
-        self.log_dict(named)
+    def _maps(self, stage: str) -> list[DetectionMAP]:
+        """The metric of each loader of a stage."""
+        return [getattr(self, f"{stage}_map"), *getattr(self, f"more_{stage}_maps")]
 
     def _make_metrics(self) -> None:
-        names = _unique_names(self.categories) if self.categories else None
-        counts = self.class_images if len(names or ()) == len(self.class_images or ()) else None
-        self.val_map, self.test_map = (
-            DetectionMAP(names, self.eval_protocol, self.eval_max_detections, counts, self.frequency_bounds)
-            for _ in range(2)
-        )
+        self.val_map, self.test_map = self._new_metric(), self._new_metric()
+        self.more_val_maps, self.more_test_maps = ModuleList(), ModuleList()
 
-    def _num_classes_of_data(self) -> int:
-        trainer = self._trainer
-        number = getattr(getattr(trainer, "datamodule", None), "num_classes", None)
-        if not number:
-            raise UsageError(
-                "LitRetinaNet needs num_classes, the number of object classes: give it, or train with a data module "
-                "that has an attribute num_classes."
-            )
-        return int(number)
-
-    def _check_categories(self, categories: Sequence[dict[str, Any]]) -> None:
-        if len(categories) > (self.num_classes or 0):
-            raise UsageError(
-                f"The data has {len(categories)} classes, but num_classes={self.num_classes}: the head has no column "
-                f"for {categories[self.num_classes or 0]['name']!r} and what follows."
-            )
-        known = self.categories or []
-        for label, (mine, theirs) in enumerate(zip(known, categories, strict=False)):
-            if theirs["name"] and mine["name"] != theirs["name"]:
-                raise UsageError(
-                    f"Column {label} of this model is {mine['name']!r}, but the data calls label {label} "
-                    f"{theirs['name']!r}. For weights whose columns are category ids, as torchvision's COCO weights, "
-                    "set data.labels=category_id; to train on other classes, give another num_classes."
-                )
-        if len(categories) > 1 and categories[0]["name"].strip("_").lower() == "background":
-            rank_zero_info("The data's class 0 is called background: it gets a column as every class does.")
-
-
-def _unique_names(categories: Sequence[dict[str, Any]]) -> list[str]:
-    """A name for each label: categories may share one, and labels that no category uses have none."""
-    names = [c["name"] or f"unused {c['id']}" for c in categories]
-    return [f"{name} ({c['id']})" if names.count(name) > 1 else name for name, c in zip(names, categories, strict=True)]
+    def _new_metric(self) -> DetectionMAP:
+        limits, images, bounds = self.eval_max_detections, self.label_images(), self.frequency_bounds
+        names, backend = self.class_names(), self.eval_backend
+        return DetectionMAP(names, self.eval_protocol, limits, images, bounds, backend=backend).to(self.device)

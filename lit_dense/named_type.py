@@ -1,20 +1,27 @@
 """The annotation that lets any LightningCLI take a part by name.
 
-jsonargparse asks the class in an annotation three things: which subclasses it has, to resolve short names and for
-``--help``; whether a value is an instance; whether a class is a subclass. An annotation whose metaclass answers these
-from a registry is all that names need: nothing of jsonargparse is imported or replaced.
+It is a union of two types. The first, a registered type of jsonargparse, takes a whole value given as text: a name or
+an import path stays the text that the user wrote. The second is a virtual base class. jsonargparse asks it which
+subclasses it has, to resolve names in ``class_path`` and for ``--help``; whether a value is an instance; and whether a
+class is a subclass. Its metaclass answers from a registry.
+
+A value that names a class replaces what an earlier file or option gave, arguments included. jsonargparse alone would
+hand on the arguments that both classes have: a file with ``{class_path: focal, init_args: {alpha: 0.9}}`` and then
+``--model.loss=bce`` would train bce with focal's alpha.
 """
 
-import sys
 from abc import ABCMeta
+from collections import deque
 from collections.abc import Iterable, Iterator
-from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Union
 
 from .errors import UsageError
+from .registry import Registry, accepted_args
 
-if TYPE_CHECKING:
-    from .registry import Registry
+PLAIN = (str, int, float, tuple, type(None))
+
+refused: deque[str] = deque(maxlen=8)
+"""What was last said of values that were refused: jsonargparse buries it among what it says of other types."""
 
 
 class _Listed:
@@ -25,10 +32,10 @@ class _Listed:
 
 
 class _NamedMeta(ABCMeta):
-    """Metaclass of the annotations, which are virtual base classes: nothing inherits from them.
+    """Metaclass of the virtual base classes: nothing inherits from them.
 
-    The instance check gets what the user wrote, which is the occasion to explain a mistake better than jsonargparse
-    does; should a later version not ask, its own message shows instead.
+    The instance check sees each value before jsonargparse reads it. It explains mistakes better than jsonargparse does,
+    and writes out the default arguments of a class that a value names, so that no others are taken over.
     """
 
     registry: "Registry[Any]"
@@ -44,65 +51,67 @@ class _NamedMeta(ABCMeta):
         if isinstance(value, type):
             return False
         cls.given = ()
-        if isinstance(value, cls.registry.base) or cls._is_name(value):
+        if isinstance(value, cls.registry.base):
             return True
-        cls._explain(value)
+        cls._look_at(value)
         return False
-
-    def _is_name(cls, value: Any) -> bool:
-        """Whether this is a name, which then stays the word that the user wrote.
-
-        jsonargparse would turn it into a class path with arguments, and hand on to it the arguments of the class that
-        it replaces where both have one of the same name: ``--model.loss=bce`` would get the alpha of focal.
-        """
-        registry = cls.registry
-        if not isinstance(value, str) or value not in {*registry.points, *registry.unnamed()} or not _reading():
-            return False
-        try:
-            registry.find(value)
-        except ImportError as error:
-            raise UsageError(str(error)) from error  # jsonargparse shows the message of a ValueError
-        return True
 
     def __subclasscheck__(cls, sub: type) -> bool:
         given, cls.given = cls.given, ()
         if sub is cls or not issubclass(sub, cls.registry.base):
             return sub is cls
         if problem := cls.registry.unknown_args(sub, given):
-            raise UsageError(problem)
+            raise _refusal(problem)
         return True
 
-    def _explain(cls, value: Any) -> None:
-        """Raise if the value has an unknown name; note its arguments, to check them when the class is known."""
+    def _look_at(cls, value: Any) -> None:
+        """Raise if the value names no class; note its arguments, to check them when the class is known."""
         registry = cls.registry
-        if getattr(value, "_fields", None) == ("key", "val"):  # --model.loss.KEY=VAL
-            key = value.key.split(".")[0]
-            value = {key: value.val} if key in ("class_path", "init_args") else {"init_args": {key: value.val}}
-        elif hasattr(value, "as_dict"):  # jsonargparse.Namespace
-            value = value.as_dict()
-        if isinstance(value, dict):
-            if len(value) == 1 and (name := next(iter(value))) in registry.points:
-                raise UsageError(
-                    f"For a {registry.kind} with arguments write {{class_path: {name}, init_args: {{...}}}}."
-                )
-            cls.given = tuple(value["init_args"]) if isinstance(value.get("init_args"), dict) else ()
-            value = value.get("class_path")
-        if isinstance(value, str) and value.isidentifier() and value not in {*registry.points, *registry.unnamed()}:
-            raise UsageError(registry.unknown(value))
+        if isinstance(value, str):
+            return
+        if (changed := _argument(value)) is not None:  # --model.loss.KEY=VAL
+            cls.given = () if changed[0] in ("class_path", "init_args") else (changed[0].split(".")[0],)
+            return
+        fields = vars(value) if hasattr(value, "as_dict") else value  # jsonargparse.Namespace or dict
+        if not isinstance(fields, dict):
+            return
+        if len(fields) == 1 and (name := next(iter(fields))) in registry.points:
+            raise _refusal(f"For a {registry.kind} with arguments write {{class_path: {name}, init_args: {{...}}}}.")
+        args = fields.get("init_args")
+        args = vars(args) if hasattr(args, "as_dict") else args
+        cls.given = tuple(args) if isinstance(args, dict) else ()
+        if not isinstance(path := fields.get("class_path"), str):
+            return
+        if path.isidentifier() and not registry.has(path):
+            raise _refusal(registry.unknown(path))
+        try:
+            part = registry.find(path)
+        except (ImportError, TypeError, UsageError):
+            return  # jsonargparse says so
+        if args is None:
+            fields["init_args"] = _defaults(part)
+        elif isinstance(args, dict):
+            args.update({name: default for name, default in _defaults(part).items() if name not in args})
 
 
-def _reading() -> bool:
-    """Whether jsonargparse asks while it reads a value rather than while it writes one, which it has to do itself.
+def _refusal(message: str) -> UsageError:
+    refused.append(message)
+    return UsageError(message)
 
-    It does not tell, but the function that asks has an argument ``serialize``. Where a later version has none, names
-    are treated as jsonargparse treats them.
-    """
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if "serialize" in frame.f_locals and str(frame.f_globals.get("__name__")).startswith("jsonargparse"):
-            return not frame.f_locals["serialize"]
-        frame = frame.f_back
-    return False
+
+def _argument(value: Any) -> tuple[str, Any] | None:
+    """Key and value of an option such as ``--model.loss.gamma=1``, which jsonargparse gives as a named tuple."""
+    return (value.key, value.val) if getattr(value, "_fields", None) == ("key", "val") else None
+
+
+def _defaults(part: type) -> dict[str, Any]:
+    """The default arguments of a class, of those that jsonargparse takes and that are plain data."""
+    from jsonargparse import ArgumentParser  # it has called us
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(part, fail_untyped=False)
+    accepted, taken = accepted_args(part) or {}, parser.get_defaults()
+    return {name: p.default for name, p in accepted.items() if name in taken and isinstance(p.default, PLAIN)}
 
 
 def named_type(registry: "Registry[Any]", label: str) -> Any:
@@ -125,4 +134,30 @@ def named_type(registry: "Registry[Any]", label: str) -> Any:
     cls = _NamedMeta(label, (), {"__init__": __init__, "__doc__": doc, "__module__": registry.group})
     cls.__qualname__, cls.registry = label, registry
     cls.__abstractmethods__ = frozenset({"__init__"})  # abstract: jsonargparse must not take it for a choice
-    return cls
+    return Union[_word_type(registry, label), cls]  # noqa: UP007 (| asks the metaclass, which is not a plain type's)
+
+
+def _word_type(registry: "Registry[Any]", label: str) -> type:
+    """The type of a part given as text alone; jsonargparse is told how to read it, where it is installed."""
+    word = type(label.replace("Like", "Name"), (str,), {"__module__": registry.group})
+
+    def write(value: Any) -> str:
+        if not isinstance(value, str):
+            raise UsageError(f"Neither a name nor an import path of a {registry.kind}.")
+        return value
+
+    def read(value: Any) -> str:
+        changed = _argument(value)
+        text = write(changed[1] if changed is not None and changed[0] == "class_path" else value)
+        try:
+            registry.find(text)
+        except (ImportError, TypeError, UsageError) as error:
+            raise _refusal(str(error)) from error  # jsonargparse shows the message of a ValueError
+        return text
+
+    try:
+        from jsonargparse.typing import register_type
+    except ModuleNotFoundError:  # without it there is no command line either
+        return word
+    register_type(word, write, read, deserializer_exceptions=())
+    return word

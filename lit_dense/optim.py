@@ -38,19 +38,22 @@ def parameter_groups(
     modules: Iterable[nn.Module],
     backbone: nn.Module | None,
     lr: float,
-    backbone_lr: float,
+    backbone_lr_factor: float,
     weight_decay: float,
     given: Sequence[dict[str, Any]] = (),
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], list[float | None]]:
     """Trained parameters in groups: the backbone with its own rate, norms and biases without weight decay.
 
     Args:
         modules: What is trained.
         backbone: The pretrained part, None if there is none.
         lr: Learning rate.
-        backbone_lr: Learning rate of the pretrained part.
+        backbone_lr_factor: Learning rate of the pretrained part over ``lr``.
         weight_decay: Weight decay of matrices and convolutions.
         given: Groups that are made already; their parameters are in no other.
+
+    Returns:
+        The groups, those given last, and the learning rate of each over ``lr``: None for those given.
     """
     taken = {id(p) for group in given for p in group["params"]}
     slow = {id(p) for p in backbone.parameters()} if backbone is not None else set()
@@ -58,11 +61,11 @@ def parameter_groups(
     for parameter in dict.fromkeys(p for module in modules for p in module.parameters() if p.requires_grad):
         if id(parameter) in taken:
             continue
-        rate = backbone_lr if id(parameter) in slow else lr
+        factor = backbone_lr_factor if id(parameter) in slow else 1.0
         decay = weight_decay if parameter.dim() > 1 else 0.0
-        groups.setdefault((rate, decay), []).append(parameter)
-    made = [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
-    return [*made, *given]
+        groups.setdefault((factor, decay), []).append(parameter)
+    made = [{"params": p, "lr": lr * factor, "weight_decay": decay} for (factor, decay), p in groups.items()]
+    return [*made, *given], [*(factor for factor, _ in groups), *(None for _ in given)]
 
 
 def build_optimizer(name: OptimizerName, groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
@@ -108,8 +111,13 @@ class WarmupSchedule:
                 f"schedule={name!r} needs to know how long training is: set --trainer.max_epochs or "
                 "--trainer.max_steps, or take schedule='constant'."
             )
-        self.total_steps, self.name, self.milestones = total_steps, name, milestones
-        self.warmup_steps = min(warmup_steps, total_steps / 10)
+        self.name, self.milestones, self.asked_warmup = name, milestones, warmup_steps
+        self.set_length(total_steps)
+
+    def set_length(self, total_steps: float) -> None:
+        """Make it a schedule of so many optimiser steps."""
+        self.total_steps = total_steps
+        self.warmup_steps = min(self.asked_warmup, total_steps / 10)
 
     def __call__(self, step: int) -> float:
         """The factor at an optimiser step, counted from 0."""

@@ -1,5 +1,6 @@
 """Draws boxes, class names and scores on pictures."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -17,7 +18,13 @@ Rectangle = tuple[float, float, float, float]
 
 
 def draw_boxes(
-    image: Tensor, boxes: Tensor, labels: Tensor, names: Sequence[str], scores: Tensor | None = None, side: int = 480
+    image: Tensor,
+    boxes: Tensor,
+    labels: Tensor,
+    names: Sequence[str],
+    scores: Tensor | None = None,
+    side: int = 480,
+    note: str = "",
 ) -> Image.Image:
     """A picture with its boxes, each in the colour of its class and with its name.
 
@@ -28,10 +35,16 @@ def draw_boxes(
         names: The name of each class.
         scores: Scores to print behind the names [N].
         side: Length in pixels to which the shorter side of a smaller picture is enlarged.
+        note: Text at the lower left.
     """
     picture, factor = _enlarged(image, side)
     draw = ImageDraw.Draw(picture)
     font = ImageFont.load_default(size=max(12, min(picture.size) // 36))
+    if note:
+        left, top, right, bottom = draw.textbbox((0, 0), note, font=font)
+        low = picture.height - (bottom - top) - 8
+        draw.rectangle((0, low, right - left + 8, picture.height), fill="white")
+        draw.text((4 - left, low + 4 - top), note, fill="black", font=font)
     captions: list[tuple[str, Rectangle, str]] = []
     found = list(zip((boxes.cpu() * factor).tolist(), labels.tolist(), strict=True))
     for box, label in reversed(found):  # the best come first, and lie on top
@@ -191,3 +204,28 @@ def keep_scores(detection: dict[str, Tensor], threshold: float, most: int | None
     """
     keep = detection["scores"] >= threshold
     return {name: torch.as_tensor(rows)[keep][:most] for name, rows in detection.items()}
+
+
+def hidden_note(scores: Sequence[float], threshold: float) -> str:
+    """What to say where a threshold hides every detection; empty where it does not, or where there is none.
+
+    Args:
+        scores: Scores of all detections.
+        threshold: Smallest score shown.
+    """
+    if not len(scores) or max(scores) >= threshold:
+        return ""
+    return f"0 of {len(scores)} detections score {threshold:g} or more; the best is {max(scores):.2g}"
+
+
+def lower_threshold(scores: Sequence[float]) -> float:
+    """A round threshold somewhat below the best score.
+
+    Args:
+        scores: Scores of at least one detection.
+    """
+    wanted = 0.8 * max(scores)
+    if wanted <= 0:
+        return 0.0
+    digits = -math.floor(math.log10(wanted))
+    return float(math.floor(wanted * 10.0**digits) / 10.0**digits)

@@ -13,7 +13,7 @@ Names are listed from the metadata of installed packages; a plug-in is imported 
 import inspect
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from importlib import import_module
@@ -136,7 +136,7 @@ class Registry(Generic[PartT]):
     def _checked(self, cls: Any, path: str) -> type[PartT]:
         if not (isinstance(cls, type) and issubclass(cls, self.base)):
             raise TypeError(
-                f"{path} is no {self.kind}: it must be a subclass of {self.base.__module__}.{self.base.__name__}."
+                f"{path!r} is no {self.kind}: it must be a subclass of {self.base.__module__}.{self.base.__name__}."
             )
         return cls
 
@@ -173,9 +173,15 @@ class Registry(Generic[PartT]):
                 f"not as {value!r}."
             )
         cls, args = self.find(described["class_path"]), described.get("init_args") or {}
-        if problem := self.unknown_args(cls, args):
+        if problem := self.unknown_args(cls, args) or self.missing_args(cls, args):
             raise UsageError(problem)
         return cls(**args)
+
+    def build_list(self, values: Sequence[PartT | str | dict[str, Any]] | PartT | str | dict[str, Any]) -> list[PartT]:
+        """Several parts, each given as for :meth:`build`; one part may be given without a list."""
+        single = isinstance(values, (self.base, str, dict))
+        listed: Sequence[Any] = [values] if single else values  # type: ignore[assignment]
+        return [self.build(value) for value in listed]
 
     def find(self, path: str) -> type[PartT]:
         """The class of a name, of an imported subclass or of an import path.
@@ -201,11 +207,17 @@ class Registry(Generic[PartT]):
         names = [name for name, points in self.points.items() if points[0].attr == attr]
         return self.load(names[0]) if names else None
 
+    def has(self, name: str) -> bool:
+        """Whether a name is that of an entry point or of an imported class."""
+        return name in self.points or name in self.unnamed()
+
     def unknown(self, name: str) -> str:
         """What to say of a name that nothing has."""
         owned = [f"{n} ({_owner(points[0])})" for n, points in self.points.items()]
         by_class = {points[0].attr.lower(): n for n, points in self.points.items()}
         hint = nearest(by_class.get(name.lower(), name), [*self.points, *self.unnamed()])
+        if "," in name:
+            hint = f" Several are written as a list, [{name}], where a list is accepted."
         return f"Unknown {self.kind} {name!r}.{hint} Available: {', '.join([*owned, *self.unnamed()]) or 'none'}."
 
     def unknown_args(self, cls: type, given: Iterable[str]) -> str | None:
@@ -214,12 +226,22 @@ class Registry(Generic[PartT]):
         bad = [] if accepted is None else [name for name in given if name not in accepted]
         if not bad or accepted is None:
             return None
-        name = self.imported().get(cls, cls.__qualname__)
         listed = ", ".join(map(repr, bad))
         return (
-            f"{self.kind.capitalize()} {name!r} has no argument {listed}.{nearest(bad[0], accepted)} "
+            f"{self._title(cls)} has no argument {listed}.{nearest(bad[0], accepted)} "
             f"Accepted: {', '.join(map(str, accepted.values())) or 'none'}."
         )
+
+    def missing_args(self, cls: type, given: Iterable[str]) -> str | None:
+        """What to say of arguments that a class needs and did not get; None if there is nothing to say."""
+        accepted = accepted_args(cls) or {}
+        missing = [name for name, p in accepted.items() if p.default is p.empty and name not in set(given)]
+        if not missing:
+            return None
+        return f"{self._title(cls)} needs the argument {' and '.join(map(repr, missing))}."
+
+    def _title(self, cls: type) -> str:
+        return f"{self.kind.capitalize()} {self.imported().get(cls, cls.__qualname__)!r}"
 
 
 def accepted_args(cls: type) -> dict[str, inspect.Parameter] | None:

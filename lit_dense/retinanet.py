@@ -123,6 +123,22 @@ def check_outputs(
         check_range("LitRetinaNet", "eval_max_detections", eval_max_detections, 11)
 
 
+def check_precision(precision: str) -> None:
+    """Refuse a precision in which boxes lose their pixels.
+
+    Args:
+        precision: The trainer's.
+
+    Raises:
+        UsageError: If parameters would not be float32.
+    """
+    if precision.endswith("-true") and precision != "32-true":
+        raise UsageError(
+            f"LitRetinaNet: trainer.precision must be one of 32-true, bf16-mixed, 16-mixed, not {precision}: images, "
+            "anchors and boxes stay float32, and half precision cannot hold pixel coordinates."
+        )
+
+
 def _check_whole(
     name: str, weights: str | None, weights_backbone: str | None, frozen_stages: int | None, parts: list[str]
 ) -> None:

@@ -41,10 +41,32 @@ class Geometry:
     Args:
         level_sizes: Height and width of each pyramid level, in cells.
         image_sizes: Height and width of each image in the padded batch, in pixels.
+        anchors_per_cell: Anchors of a cell of each level; None where it is the same number on all levels.
     """
 
     level_sizes: Sequence[tuple[int, int]]
     image_sizes: Sequence[tuple[int, int]]
+    anchors_per_cell: Sequence[int] | None = None
+
+    def anchors_of_cells(self, number: int) -> Sequence[int]:
+        """Anchors of a cell of each level.
+
+        Args:
+            number: Anchors of an image.
+        """
+        if self.anchors_per_cell is not None:
+            return self.anchors_per_cell
+        cells = sum(height * width for height, width in self.level_sizes)
+        return [number // max(1, cells)] * len(self.level_sizes)
+
+    def anchors_of_levels(self, number: int) -> list[int]:
+        """Anchors of each level.
+
+        Args:
+            number: Anchors of an image.
+        """
+        per_cell = self.anchors_of_cells(number)
+        return [h * w * n for (h, w), n in zip(self.level_sizes, per_cell, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -216,11 +238,10 @@ class DenseSamples:
         Raises:
             UsageError: If the detector does not tell the sizes of its levels.
         """
-        cells = [h * w for h, w in self._known_geometry.level_sizes]
-        per_cell = len(self.matched_idxs) // max(1, sum(cells) * self.num_images)
-        counts = on_device([n * per_cell for n in cells], self.device)
-        levels = torch.arange(len(cells), device=self.device)
-        return levels.repeat_interleave(counts, output_size=sum(cells) * per_cell).repeat(self.num_images)
+        numbers = self._known_geometry.anchors_of_levels(len(self.matched_idxs) // max(1, self.num_images))
+        levels = torch.arange(len(numbers), device=self.device)
+        counts = on_device(numbers, self.device)
+        return levels.repeat_interleave(counts, output_size=sum(numbers)).repeat(self.num_images)
 
     @property
     def num_levels(self) -> int:
@@ -268,6 +289,10 @@ class DenseSamples:
     def with_soft_targets(self, soft_targets: Tensor) -> "DenseSamples":
         """The same batch with targets of the positives [P]."""
         return self._twin(soft_targets=soft_targets)
+
+    def with_auxiliary(self, auxiliary: Mapping[str, Tensor]) -> "DenseSamples":
+        """The same batch with further losses of the positives by name [P]."""
+        return self._twin(auxiliary=auxiliary)
 
     def of_step(
         self, context: StepContext, extra_logits: int, score_logits: Callable[[Tensor], Tensor]

@@ -1,13 +1,17 @@
 """Small detectors and batches that the tests share."""
 
 from collections import OrderedDict
+from functools import partial
 
 import torch
 from torch import nn
-from torchvision.models.detection import FasterRCNN, RetinaNet
-from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
+from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.fcos import FCOSHead
 from torchvision.models.detection.retinanet import RetinaNetHead
+from torchvision.models.detection.ssd import SSD, SSDHead
+from torchvision.models.detection.ssdlite import SSDLiteHead
 from torchvision.ops import MultiScaleRoIAlign
 
 from lit_dense.class_counts import ClassCounts
@@ -19,12 +23,11 @@ COUNTS = ClassCounts(torch.tensor([900, 90, 9, 0]), torch.tensor([400, 80, 1, 0]
 class TwoLevels(nn.Module):
     """A backbone of two strided convolutions."""
 
-    out_channels = 8
-
-    def __init__(self):
+    def __init__(self, out_channels=8):
         super().__init__()
-        self.first = nn.Conv2d(3, 8, 3, stride=8, padding=1)
-        self.second = nn.Conv2d(8, 8, 3, stride=2, padding=1)
+        self.out_channels = out_channels
+        self.first = nn.Conv2d(3, out_channels, 3, stride=8, padding=1)
+        self.second = nn.Conv2d(out_channels, out_channels, 3, stride=2, padding=1)
 
     def forward(self, x):
         first = self.first(x).relu()
@@ -72,8 +75,35 @@ def small_faster_rcnn(kind=FasterRCNN, drawn=(64, 32), proposals=20, seed=0, **a
     return model
 
 
+def small_fcos(num_classes=NUM_CLASSES, seed=0):
+    """torchvision's FCOS, small and equal for equal seeds, on 64-pixel images that are not resized."""
+    torch.manual_seed(seed)
+    anchors = AnchorGenerator(((8,), (16,)), ((1.0,),) * 2)
+    head = FCOSHead(32, 1, num_classes, num_convs=1)  # GroupNorm has 32 groups
+    for layer in (
+        head.classification_head.cls_logits,
+        head.regression_head.bbox_reg,
+        head.regression_head.bbox_ctrness,
+    ):
+        nn.init.normal_(layer.weight, std=0.3)
+    return FCOS(TwoLevels(32), num_classes, min_size=64, max_size=64, anchor_generator=anchors, head=head)
+
+
+def small_ssd(num_classes=NUM_CLASSES, seed=0, head=SSDHead):
+    """torchvision's SSD, small and equal for equal seeds; its levels have different numbers of anchors a cell."""
+    torch.manual_seed(seed)
+    boxes = DefaultBoxGenerator([[2], [2, 3]], scales=[0.15, 0.4, 0.8], steps=[8, 16])
+    made = head([8, 8], boxes.num_anchors_per_location(), num_classes + 1)
+    return SSD(TwoLevels(), boxes, (64, 64), num_classes + 1, head=made)
+
+
+def small_ssdlite(num_classes=NUM_CLASSES, seed=0):
+    """torchvision's SSD with the head of its SSDlite, small and equal for equal seeds."""
+    return small_ssd(num_classes, seed, partial(SSDLiteHead, norm_layer=nn.BatchNorm2d))
+
+
 def random_batch(counts=(2, 0, 5), num_classes=NUM_CLASSES, seed=1, size=64, first_label=0):
-    """Images and targets with so many objects each."""
+    """Images and targets with so many objects each, whose labels start at ``first_label``."""
     generator = torch.Generator().manual_seed(seed)
     images, targets = [], []
     for index, count in enumerate(counts):

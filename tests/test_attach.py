@@ -12,7 +12,8 @@ from lit_dense.detectors import attached, find_detector, patch, unpatch
 from lit_dense.errors import UsageError
 from lit_dense.functional import matching
 from lit_dense.testing.host_sync import host_reads
-from tests.detectors import gradients, random_batch, small_retinanet
+from tests.collectives import counted_collectives, no_collectives
+from tests.detectors import COUNTS, NUM_CLASSES, gradients, random_batch, small_retinanet
 
 
 @pytest.mark.parametrize("box_loss", ["l1", "smooth_l1", "giou"])
@@ -209,3 +210,27 @@ def test_the_host_waits_less_often_for_a_gpu_than_with_torchvision(weighters):
             torch.cuda.set_sync_debug_mode("default")
         waits.append(sum("called a synchronizing" in str(w.message) for w in seen))
     assert waits[1] < waits[0] * 0.7
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize("parts", [{"loss": "ghm"}, {"loss": "seesaw", "normalizer": "batch"}, {"weighters": ["pisa"]}])
+def test_processes_may_evaluate_different_numbers_of_batches(two_processes, parts):
+    assert two_processes(_evaluate, parts) == [1, 2]
+
+
+def _evaluate(rank, parts):
+    """As many batches as the process has; in training the same parts talk to the other process."""
+    model = small_retinanet(NUM_CLASSES + (parts.get("loss") == "seesaw") * 2)
+    patch(model, class_counts=COUNTS, **parts)
+    images, targets = random_batch((2, 1))
+    with counted_collectives() as calls:
+        model(images, targets)
+    assert sum(call.call_count for call in calls) > 0
+    model.eval()
+    batches = 0
+    with torch.no_grad(), no_collectives():
+        for _ in range(1 + rank):
+            terms, _ = attached(model).losses_and_detections(images, targets)
+            assert all(term.isfinite() for term in terms.values())
+            batches += 1
+    return batches

@@ -1,5 +1,7 @@
 import pytest
+from torch._utils import ExceptionWrapper
 
+from lit_dense.data import DataError
 from lit_dense.errors import UsageError, check_choice
 
 
@@ -18,3 +20,43 @@ def test_a_word_that_is_accepted_comes_back():
 def test_a_word_that_is_not_accepted_is_named_with_the_nearest(value, message):
     with pytest.raises(UsageError, match=message):
         check_choice("ghm", "update", value, ("corrected", "paper"))
+
+
+class OwnError(UsageError):
+    pass
+
+
+def from_worker(raised):
+    """What torch makes of an error in a worker of a data loader."""
+    try:
+        try:
+            raise OSError("image file is truncated")
+        except OSError as cause:
+            raise raised from cause
+    except type(raised):
+        wrapped = ExceptionWrapper(where="in DataLoader worker process 0")
+    with pytest.raises(type(raised)) as error:
+        wrapped.reraise()
+    return str(error.value)
+
+
+@pytest.mark.parametrize("kind", [UsageError, OwnError, DataError])
+@pytest.mark.parametrize(
+    "message", ["a.jpg: it is damaged.", "two lines:\n  the second: one", "ends with UsageError: x"]
+)
+def test_an_error_that_crosses_processes_keeps_its_own_message(kind, message):
+    assert from_worker(kind(message)) == message
+
+
+def test_an_error_of_the_main_script_does_too(monkeypatch):
+    monkeypatch.setattr(OwnError, "__module__", "__main__")
+    assert from_worker(OwnError("a.jpg")) == "a.jpg"
+
+
+def test_other_messages_are_left_alone():
+    for message in (
+        "Caught a fish in the sea.\nOriginal and best",
+        "",
+        "Caught UsageError in x.\nOriginal Traceback (most",
+    ):
+        assert str(UsageError(message)) == message

@@ -2,20 +2,25 @@ import copy
 import re
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from torch.utils.data import DataLoader
 
 import lit_dense
 from lit_dense import CocoDataModule, LitRetinaNet
+from lit_dense.data import CocoData
 from lit_dense.detectors import attached
 from lit_dense.errors import UsageError
 from lit_dense.finite import NonFiniteLossError
 from lit_dense.functional import matching
 from lit_dense.losses import DenseLoss, FocalLoss
 from lit_dense.metrics import DetectionMAP
+from lit_dense.metrics.limits import too_many_objects
 from lit_dense.testing.host_sync import host_reads
 from tests.coco_files import data_arguments, write_coco
 from tests.detectors import random_batch, small_retinanet
@@ -138,8 +143,8 @@ def test_objects_that_evaluation_cannot_find_are_told_of_once(tmp_path, limits, 
 
 def test_the_limit_of_lvis_is_that_of_an_image():
     metric = DetectionMAP(protocol="lvis", max_detections=14)
-    with pytest.warns(UserWarning, match="30 objects, but evaluation counts 14 detections at most"):
-        SmallRetinaNet(2)._tell_of_limits([{"labels": torch.arange(30) % 5}], metric)
+    told = too_many_objects([{"labels": torch.arange(30) % 5}], metric, detections_per_img=300)
+    assert "30 objects, but evaluation counts 14 detections at most" in told
 
 
 def test_the_number_of_classes_comes_from_the_data_and_is_saved(tmp_path, data):
@@ -260,7 +265,8 @@ class Labelled(LightningDataModule):
         self.categories = [{"id": i + 1, "name": name} for i, name in enumerate(names)]
 
     def val_dataloader(self):
-        return [([torch.rand(3, 64, 64)], [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.long)}])]
+        target = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.long)}
+        return DataLoader([([torch.rand(3, 64, 64)], [target])], batch_size=None)
 
 
 def test_classes_that_do_not_fit_the_head_are_named(tmp_path):
@@ -268,7 +274,9 @@ def test_classes_that_do_not_fit_the_head_are_named(tmp_path):
         trainer(tmp_path).validate(SmallRetinaNet(2), Labelled("abc"))
     module = SmallRetinaNet(3)
     module.categories = [{"id": i, "name": n} for i, n in enumerate(("N/A", "a", "b"))]
-    with pytest.raises(UsageError, match=r"Column 0 of this model is 'N/A', but the data calls label 0 'a'"):
+    with pytest.raises(
+        UsageError, match=r"does not know 'c' \(id 3\).* The model has 0 N/A, 1 a, 2 b. The data has 1 a"
+    ):
         trainer(tmp_path).validate(module, Labelled("abc"))
     with pytest.raises(UsageError, match="needs num_classes"):
         trainer(tmp_path).validate(LitRetinaNet(), Labelled("abc").val_dataloader())
@@ -375,7 +383,16 @@ def test_a_loss_with_columns_of_its_own(tmp_path, data, loss, extra):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "score"), [({}, 0.01), ({"loss": "efl"}, 0.001), ({"prior": 0.1}, 0.1), ({"loss": "softmax"}, 0.005)]
+    ("arguments", "score"),
+    [
+        ({}, 0.01),
+        ({"loss": "eql"}, 0.001),
+        ({"loss": "eql_v2"}, 0.001),
+        ({"loss": "efl"}, 0.001),
+        ({"loss": {"class_path": "federated", "init_args": {"loss": "eql_v2"}}}, 0.001),
+        ({"prior": 0.1}, 0.1),
+        ({"loss": "softmax"}, 0.005),
+    ],
 )
 def test_the_head_starts_at_the_prior(arguments, score):
     module = LitRetinaNet(2, **NETWORK, **arguments).eval()
@@ -414,6 +431,7 @@ def test_class_counts_come_from_the_data_module_or_are_asked_for(tmp_path, data)
 def test_a_step_waits_as_often_for_a_device_whatever_the_batch(monkeypatch):
     monkeypatch.setattr(matching, "FEW_PAIRS", 2**40)  # the way of a device
     module, waits = SmallRetinaNet(4), []
+    module.training_step(random_batch((1,)), 0)  # of the first batch the range of images is looked at
     for counts in ((2, 1), (2, 1, 3, 0, 4)):
         images, targets = random_batch(counts)
         batch = (images, [t | {"iscrowd": torch.zeros_like(t["labels"])} for t in targets])
@@ -421,3 +439,27 @@ def test_a_step_waits_as_often_for_a_device_whatever_the_batch(monkeypatch):
         waits.append([line for line in reads if str(Path(lit_dense.__file__).parent) in line])
     assert waits[0] == waits[1]
     assert len(waits[0]) == 5  # crowds, boxes, labels, positives, and on the processor alone whether the loss is finite
+
+
+def test_every_step_names_an_image_that_is_too_thin():
+    module = LitRetinaNet(2, **NETWORK)
+    module._make_metrics()
+    target = {
+        "boxes": torch.zeros(0, 4),
+        "labels": torch.zeros(0, dtype=torch.int64),
+        "image_id": 3,
+        "file_name": "a.png",
+    }
+    batch = [torch.zeros(3, 1, 65)], [target]
+    for step in (module.training_step, module.validation_step, module.test_step, module.predict_step):
+        with pytest.raises(UsageError, match=r"^Image 3 \(a\.png\) is 65 x 1 pixels"):
+            step(batch, 0)
+
+
+def test_an_image_that_is_too_thin_is_named_before_the_first_batch():
+    module = LitRetinaNet(2, **NETWORK)
+    thin = CocoData.without_boxes(["a.png", "b.png"], np.array([[30, 40], [65, 1]]))
+    for stage in ("fit", "validate", "test", "predict"):
+        module._trainer = SimpleNamespace(datamodule=SimpleNamespace(data={"train": thin}))
+        with pytest.raises(UsageError, match=r"^Image 2 \(b\.png\) is 1 x 65 pixels"):
+            module.setup(stage)

@@ -1,7 +1,8 @@
+import pytest
 import torch
 from PIL import ImageChops
 
-from lit_dense.pictures import draw_boxes, keep_scores, side_by_side
+from lit_dense.pictures import draw_boxes, hidden_note, keep_scores, lower_threshold, side_by_side
 
 
 def test_boxes_are_drawn_where_they_are():
@@ -39,3 +40,41 @@ def test_sheets_hold_all_pictures():
 def test_scores_are_kept_from_a_threshold():
     kept = keep_scores({"boxes": torch.rand(3, 4), "scores": torch.tensor([0.1, 0.3, 0.9])}, 0.3)
     assert len(kept["boxes"]) == 2
+    assert kept["scores"].tolist() == pytest.approx([0.3, 0.9])
+    assert len(keep_scores({"scores": torch.tensor([0.9, 0.8, 0.7])}, 0.3, most=2)["scores"]) == 2
+
+
+def test_a_note_is_written_at_the_lower_left_and_nowhere_else():
+    image, none = torch.zeros(3, 200, 300, dtype=torch.uint8), torch.zeros(0, dtype=torch.long)
+    plain = draw_boxes(image, torch.zeros(0, 4), none, [], side=200)
+    noted = draw_boxes(image, torch.zeros(0, 4), none, [], side=200, note="0 of 5")
+    left, top, right, bottom = ImageChops.difference(plain, noted).getbbox()
+    assert (left, bottom) == (0, 200)
+    assert top > 175
+    assert 20 < right < 150
+    assert noted.getpixel((1, 198)) == (255, 255, 255)
+    assert (0, 0, 0) in [noted.getpixel((x, y)) for x in range(right) for y in range(top, 200)]
+
+
+@pytest.mark.parametrize(
+    ("scores", "threshold", "note"),
+    [
+        ([0.31, 0.1], 0.5, "0 of 2 detections score 0.5 or more; the best is 0.31"),
+        ([0.00123], 0.05, "0 of 1 detections score 0.05 or more; the best is 0.0012"),
+        ([0.5, 0.1], 0.5, ""),
+        ([0.9], 0.5, ""),
+        ([], 0.5, ""),
+    ],
+)
+def test_a_threshold_that_hides_everything_is_noted(scores, threshold, note):
+    assert hidden_note(scores, threshold) == note
+
+
+@pytest.mark.parametrize(
+    ("best", "lower"), [(1.0, 0.8), (0.31, 0.2), (0.05, 0.04), (0.0123, 0.009), (0.00011, 8e-05), (0.0, 0.0)]
+)
+def test_a_lower_threshold_is_round_and_shows_the_best(best, lower):
+    found = lower_threshold([0.0, best])
+    assert found == pytest.approx(lower)
+    assert found <= best
+    assert len(f"{found:g}".strip("0.").split("e")[0]) <= 1

@@ -33,12 +33,12 @@ class ATSSAssigner(Assigner):
         if geometry is None:
             raise UsageError("atss: this detector does not tell the sizes of its levels.")
         anchors, gt_boxes = image.anchors.float(), image.gt_boxes.float()  # half precision cannot tell centres apart
-        cells = [height * width for height, width in geometry.level_sizes]
-        per_cell = len(anchors) // sum(cells)
+        number = len(anchors)
+        levels = list(zip(geometry.anchors_of_levels(number), geometry.anchors_of_cells(number), strict=True))
         matched = torch.full((len(anchors),), -1, device=anchors.device)
         best = torch.zeros(len(anchors), device=anchors.device)
         for rows in gt_pieces(len(anchors), len(gt_boxes)):
-            index = self._nearest(anchors, gt_boxes[rows], [count * per_cell for count in cells], per_cell)
+            index = self._nearest(anchors, gt_boxes[rows], levels)
             wanted = _wanted(anchors[index], gt_boxes[rows, None])
             top = torch.zeros_like(best).scatter_reduce_(0, index.flatten(), wanted.flatten(), "amax")
             is_top = (wanted > 0) & (wanted == top[index])
@@ -49,11 +49,11 @@ class ATSSAssigner(Assigner):
             best = best.maximum(top)
         return matched
 
-    def _nearest(self, anchors: Tensor, gt_boxes: Tensor, levels: list[int], per_cell: int) -> Tensor:
-        """The anchors of each level nearest to each ground truth's centre [G, N]."""
+    def _nearest(self, anchors: Tensor, gt_boxes: Tensor, levels: list[tuple[int, int]]) -> Tensor:
+        """The anchors nearest to each ground truth's centre, of levels with so many anchors, and each cell [G, N]."""
         centres, gt_centres = _centres(anchors), _centres(gt_boxes).unsqueeze(1)
         found, start = [], 0
-        for number in levels:
+        for number, per_cell in levels:
             distance = (centres[start : start + number] - gt_centres).square_().sum(2)
             nearest = distance.topk(min(self.number * per_cell, number), dim=1, largest=False).indices
             found.append(nearest + start)

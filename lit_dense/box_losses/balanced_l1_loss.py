@@ -1,9 +1,11 @@
 """Balanced L1 distance of deltas."""
 
+from typing import get_args
+
 from torch import Tensor
 
-from ..errors import check_range
-from ..functional.balanced_l1 import balanced_l1_loss
+from ..errors import check_choice, check_range
+from ..functional.balanced_l1 import BalancedL1Curve, balanced_l1_loss
 from ..samples import DenseSamples
 from .base import BoxLoss
 
@@ -16,21 +18,25 @@ class BalancedL1Loss(BoxLoss):
     Args:
         alpha: The smaller it is, the more small differences count; at least 0.001.
         gamma: Slope above beta, from 0.001 to 20 times alpha.
-        beta: Difference of deltas at which the slope stops growing, at least 0.001; the paper has 1. Any other value
-            rescales the paper's curve. mmdetection's loss is another for beta other than 1: its slope there is
-            ``alpha * (1 / beta - 1)`` at no difference at all, and jumps at beta.
+        beta: Difference of deltas at which the slope stops growing, at least 0.001; the paper has 1.
+        curve: What becomes of the paper's curve for another beta. ``continuous`` rescales it: the slope grows from 0 to
+            gamma. ``published`` is the authors' code, with which their RetinaNet was trained at beta = 0.11: the slope
+            is ``alpha * (1 / beta - 1)`` just beside no difference, and jumps to gamma at beta.
 
     Raises:
-        UsageError: If an argument is out of range.
+        UsageError: If an argument is out of range or unknown.
     """
 
-    def __init__(self, alpha: float = 0.5, gamma: float = 1.5, beta: float = 1.0) -> None:
+    def __init__(
+        self, alpha: float = 0.5, gamma: float = 1.5, beta: float = 1.0, curve: BalancedL1Curve = "continuous"
+    ) -> None:
         super().__init__()
         self.alpha = check_range("balanced_l1", "alpha", alpha, 0.001)
         # Their ratio is an exponent: above 20 the constants leave the range in which float32 adds anything up.
         self.gamma = check_range("balanced_l1", "gamma", gamma, 0.001, 20 * alpha)
         self.beta = check_range("balanced_l1", "beta", beta, 0.001)
+        self.curve = check_choice("balanced_l1", "curve", curve, get_args(BalancedL1Curve))
 
     def forward(self, predicted: Tensor, target: Tensor, samples: DenseSamples) -> Tensor:
         """Balanced L1 of each coordinate [P, 4]."""
-        return balanced_l1_loss(predicted, target, self.alpha, self.gamma, self.beta)
+        return balanced_l1_loss(predicted, target, self.alpha, self.gamma, self.beta, self.curve)

@@ -14,8 +14,9 @@ LEAST_SIDE = 1e-3
 class CIoULoss(BoxLoss):
     """1 - complete IoU (https://arxiv.org/abs/1911.08287) of decoded boxes.
 
-    As torchvision's, it compares aspect ratios at any IoU; mmdetection's does above 0.5 only. No state and nothing
-    summed over processes; an image without objects adds nothing.
+    As torchvision's, it compares aspect ratios at any IoU; the code of the second paper's authors
+    (https://arxiv.org/abs/2005.03572) and mmdetection's do so above 0.5 only. No state and nothing summed over
+    processes; an image without objects adds nothing.
     """
 
     space = "boxes"

@@ -23,7 +23,8 @@ class GHMRLoss(GradientHarmonizing, BoxLoss):
         bins: Equal parts of the gradient norm's range.
         momentum: Share of the past in the moving average, in [0, 1).
         update: ``corrected``, ``paper`` or ``reference``, as in the classification loss ``ghm``.
-        power: Power of the average count of a bin that its coordinates are divided by, in [0, 1]; 1 is GHM-R.
+        power: Power of the average count of a bin that its coordinates are divided by, in [0, 1]. The paper's GHM-R
+            has 1; the default is a departure from it, by measurement (docs/box_losses/ghm_r.md).
         levels: ``joint`` or ``separate``, as in the classification loss ``ghm``.
 
     Raises:
@@ -39,7 +40,7 @@ class GHMRLoss(GradientHarmonizing, BoxLoss):
         bins: int = 10,
         momentum: float = 0.7,
         update: HistogramUpdate = "corrected",
-        power: float = 1.0,
+        power: float = 0.25,
         levels: HistogramLevels = "joint",
     ) -> None:
         super().__init__("ghm_r", bins, momentum, update, power, levels)

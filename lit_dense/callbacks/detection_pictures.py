@@ -9,8 +9,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from PIL import Image
 from torch import Tensor
 
-from ..errors import UsageError
-from ..pictures import draw_boxes, keep_scores, side_by_side
+from ..errors import UsageError, check_range
+from ..label_map import label_categories
+from ..pictures import draw_boxes, hidden_note, keep_scores, lower_threshold, side_by_side
 from .image_log import log_picture
 
 
@@ -22,7 +23,8 @@ class DetectionPictures(Callback):
     ``{"detections": [...]}`` and whose batches are images and targets.
 
     On several processes the first one's share of the validation set is drawn. The images are the same each time,
-    for validation goes through them in order.
+    for validation goes through them in order. Where no detection of an image reaches ``score_thresh``, the picture says
+    so; where none of any image does, the log says which threshold would show some.
 
     Args:
         num_images: Images drawn, the first of the validation set.
@@ -30,13 +32,17 @@ class DetectionPictures(Callback):
         file_name: Name of the picture in the folder of the run.
 
     Raises:
-        UsageError: After the first batch, if ``validation_step`` returns a dictionary without ``detections``.
+        UsageError: If ``num_images`` is below 1 or ``score_thresh`` not between 0 and 1; after the first batch, if
+            ``validation_step`` returns a dictionary without ``detections``.
     """
 
     def __init__(self, num_images: int = 8, score_thresh: float = 0.3, file_name: str = "detections.png") -> None:
-        self.num_images, self.score_thresh, self.file_name = num_images, score_thresh, file_name
+        self.num_images = int(check_range("DetectionPictures", "num_images", num_images, 1))
+        self.score_thresh = check_range("DetectionPictures", "score_thresh", score_thresh, 0, 1)
+        self.file_name = file_name
         self._seen: list[tuple[Tensor, dict[str, Any], dict[str, Tensor]]] = []
         self._path: Path | None = None
+        self._hidden = ""
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start anew."""
@@ -72,14 +78,15 @@ class DetectionPictures(Callback):
         folder = Path(trainer.log_dir or trainer.default_root_dir)  # asking for log_dir is a collective: all ask
         if not self._seen:
             return
-        names = [c["name"] for c in getattr(pl_module, "categories", None) or []]
+        names = [c["name"] for c in label_categories(pl_module) or []]
         rows = []
         for image, target, detection in self._seen:
             found = keep_scores(detection, self.score_thresh)
+            note = hidden_note(detection["scores"].tolist(), self.score_thresh)
             rows.append(
                 (
                     draw_boxes(image, target["boxes"], target["labels"], names),
-                    draw_boxes(image, found["boxes"], found["labels"], names, found["scores"]),
+                    draw_boxes(image, found["boxes"], found["labels"], names, found["scores"], note=note),
                 )
             )
         if len(rows) > 1 and len(rows) % 2:
@@ -88,8 +95,20 @@ class DetectionPictures(Callback):
         titles = ("objects", f"detections from score {self.score_thresh}") * (len(pairs[0]) // 2)
         self._path = folder / self.file_name
         log_picture(trainer, side_by_side(pairs, titles), self._path, "detections/picture")
+        self._say_what_is_hidden()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say where the picture is."""
         if self._path is not None:
-            rank_zero_info(f"Picture of detections: {self._path.resolve()}")
+            hidden = f" ({self._hidden})" if self._hidden else ""
+            rank_zero_info(f"Picture of detections: {self._path.resolve()}{hidden}")
+
+    def _say_what_is_hidden(self) -> None:
+        """Log, where it was not so after the last validation, that no detection is drawn."""
+        scores = [score for _, _, detection in self._seen for score in detection["scores"].tolist()]
+        hidden = hidden_note(scores, self.score_thresh)
+        if hidden:
+            hidden = f"{hidden}: score_thresh={lower_threshold(scores):g} would show some"
+        if hidden and not self._hidden:
+            rank_zero_info(f"DetectionPictures: {hidden}.")
+        self._hidden = hidden

@@ -6,6 +6,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ..errors import UsageError
 from ..metrics import DetectionMAP, Evaluation
+from ..metrics.detection_rows import DETECTION
+from ..pictures import hidden_note
 from .image_log import log_picture
 
 
@@ -52,15 +54,17 @@ class EvaluationPictures(Callback):
     def _draw(self, trainer: Trainer, folder: Path, evaluation: Evaluation) -> None:
         from ..charts import confusion_figure, precision_recall_figure, to_picture  # matplotlib takes its time to load
 
-        names = evaluation.class_names
+        names, rows = evaluation.class_names, evaluation.rows
+        scores = rows.of(DETECTION).scores.tolist() if rows is not None else []
+        note = hidden_note(scores, evaluation.confusion_score)
         figures = {
             "precision_recall": precision_recall_figure(evaluation.precision_50, evaluation.ap_50, names),
-            "confusion": confusion_figure(evaluation.confusion, names, evaluation.confusion_score),
+            "confusion": confusion_figure(evaluation.confusion, names, evaluation.confusion_score, note),
         }
         for name, figure in figures.items():
             log_picture(trainer, to_picture(figure), folder / f"{name}.png", f"evaluation/{name}")
-        if self.save_rows and evaluation.rows is not None:
-            evaluation.rows.save(folder / "evaluation.npz")
+        if self.save_rows and rows is not None:
+            rows.save(folder / "evaluation.npz")
 
 
 def _metrics(pl_module: LightningModule) -> list[DetectionMAP]:

@@ -16,7 +16,7 @@ from ..errors import UsageError
 from ..losses import LossLike
 from ..normalizers import NormalizerLike
 from ..reduce import Reduce
-from ..weighters import WeighterLike
+from ..weighters import WeightersLike
 
 
 class SwapLoss(Callback):
@@ -32,7 +32,7 @@ class SwapLoss(Callback):
         loss: The classification loss: a name, an object, or a dict with class_path and init_args; by default the
             detector's own, with its weighters.
         box_loss: The box loss; by default the detector's own.
-        weighters: Sample weighters, whose weights multiply; none by default where a loss is named.
+        weighters: One sample weighter or a list of them, whose weights multiply; none by default where a loss is named.
         normalizer: What the losses are divided by; by default the detector's own.
         assigner: Matches anchors and ground truths; by default the detector's own matcher.
         loss_weight: Factor of the classification term.
@@ -57,7 +57,7 @@ class SwapLoss(Callback):
         self,
         loss: LossLike | None = None,
         box_loss: BoxLossLike | None = None,
-        weighters: Sequence[WeighterLike] | None = None,
+        weighters: WeightersLike | None = None,
         normalizer: NormalizerLike | None = None,
         assigner: AssignerLike | None = None,
         loss_weight: float | None = None,

@@ -9,6 +9,7 @@ from typing import Any
 from jsonargparse import ArgumentError
 
 from .._version import __version__
+from ..command_parser import CommandParser
 from ..criterion import Criterion
 from ..data import CocoDataModule
 from ..errors import UsageError
@@ -55,6 +56,7 @@ def read_configuration(words: Sequence[str], owner: str) -> dict[str, Any]:
                 LitRetinaNet,
                 CocoDataModule,
                 trainer_class=CheckingTrainer,
+                parser_class=CommandParser,
                 parser_kwargs={"prog": "lit-dense", "version": __version__, **strict, "fit": strict},
                 args=["fit", *words],
             )

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..metrics.arguments import MAX_DETECTIONS
 from ..metrics.bootstrap import resampled_ap
 from ..metrics.detection_rows import DetectionRows
 from ..metrics.evaluation import Evaluation
-from ..metrics.mean_ap import MAX_DETECTIONS
 from .files import CHECKPOINT, FAILURE, RECORD, RESAMPLED, RESULT, ROWS, RUN, TABLES, load_tables, write_arrays
 from .plan import Run, check_baseline
 from .statistics import RESAMPLES, Array, Difference, Spread, align_counts, compare, draw_counts

@@ -16,10 +16,12 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from .._version import __version__
 from ..callbacks import DetectionPictures, LossPictures
 from ..callbacks.shown_steps import ShownSteps
+from ..checkpoint_file import check_checkpoint
 from ..data import CocoDataModule
-from ..errors import NonFiniteLossError, UsageError
+from ..errors import UsageError
 from ..lightning_cli import CheckingTrainer, LitDenseCLI
 from ..module import LitRetinaNet
+from ..refusals import message_of
 from .configuration import without_warning_of_words
 from .files import CHECKPOINT, CONFIG, RESULT, ROWS, TABLES, save_tables, write_json
 from .plan import Run
@@ -80,6 +82,7 @@ class RunCLI(LitDenseCLI):
                 callbacks.append(Namespace(class_path=path, init_args=Namespace(**arguments)))
         trainer["callbacks"] = callbacks
         if (self.folder / CHECKPOINT).exists():
+            _check_own(self.folder / CHECKPOINT)
             config["ckpt_path"] = str(self.folder / CHECKPOINT)
 
     def after_fit(self) -> None:
@@ -103,6 +106,13 @@ class RunCLI(LitDenseCLI):
             "versions": _versions(),
         }
         write_json(self.folder / RESULT, result)
+
+
+def _check_own(path: Path) -> None:
+    try:
+        check_checkpoint(path)
+    except UsageError as error:
+        raise UsageError(f"{error} Delete it to begin this run again.") from error
 
 
 def _class(callback: Any) -> type:
@@ -159,8 +169,11 @@ def main(words: Sequence[str]) -> int:
         threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         train(Path(words[0]).resolve())
-    except (UsageError, NonFiniteLossError) as error:
-        print(f"lit-dense: {error}", file=sys.stderr)
+    except Exception as error:
+        message = message_of(error)
+        if message is None:
+            raise
+        print(f"lit-dense: {message}", file=sys.stderr)
         return 1
     return 0
 

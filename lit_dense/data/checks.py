@@ -1,26 +1,19 @@
 """Checks of one COCO file and its images: what can be repaired is, and every problem is noted."""
 
-from collections.abc import Callable
-from pathlib import Path, PurePath
-from typing import Any, NamedTuple
+from pathlib import Path
 
 import numpy as np
 
 from .coco import Bools, CocoData, Floats, Ints
-from .coco_json import NO_ID, CocoJson, integer, short
-from .images import Header, read_headers
+from .coco_json import NO_ID, CocoJson
+from .coordinates import PIXELS, note_other_units, note_small, note_stated_sizes
+from .image_checks import CheckedImage, check_images
 from .lvis_json import read_federated
-from .problems import Problems
+from .problems import KEPT, Problems
+from .repeats import note_repeated_annotations
+from .sieve import Sieve
 
 ROUNDING = 0.02  # pixels: COCO's boxes have two decimals, so x + width may pass the border by a hundredth
-
-
-class _Image(NamedTuple):
-    id: int
-    file_name: str
-    height: int
-    width: int
-    upright: bool
 
 
 def check_split(content: CocoJson, folder: Path, problems: Problems) -> CocoData | None:
@@ -40,132 +33,17 @@ def check_split(content: CocoJson, folder: Path, problems: Problems) -> CocoData
     if not content.images:
         problems.add(content.path, "no images")
         return None
-    images, dropped = _check_images(content, folder, problems)
+    images, dropped = check_images(content, folder, problems)
     if not images:
         problems.add(content.path, "no image that can be used")
         return None
     return _check_boxes(content, folder, images, dropped, problems)
 
 
-class _ImageNotes:
-    """What is wrong with images, kind by kind, until all have been looked at."""
-
-    def __init__(self, content: CocoJson) -> None:
-        ids, counts = np.unique(content.annotations["image_id"], return_counts=True)
-        self.num_boxes = dict(zip(ids.tolist(), counts.tolist(), strict=True))
-        self.details: dict[tuple[str, str], list[str]] = {}
-        self.dropped: set[int] = set()
-
-    def note(self, what: str, repair: str, detail: str) -> None:
-        self.details.setdefault((what, repair), []).append(detail)
-
-    def drop(self, what: str, image_id: int | None, detail: str) -> None:
-        if image_id is not None:
-            self.dropped.add(image_id)
-            if number := self.num_boxes.get(image_id):
-                detail += f"; annotations that go with it: {number}"
-        self.note(what, "dropped", detail)
-
-    def report(self, path: Path, problems: Problems) -> None:
-        for (what, repair), details in self.details.items():
-            problems.add(path, what, details, repair=repair)
-
-
-def _check_images(content: CocoJson, folder: Path, problems: Problems) -> tuple[list[_Image], set[int]]:
-    """The images that can be used, and the ids of those that cannot."""
-    notes = _ImageNotes(content)
-    entries: dict[int, dict[str, Any]] = {}
-    for entry in content.images:
-        fields = entry if isinstance(entry, dict) else {}
-        image_id, file_name = integer(fields.get("id")), fields.get("file_name")
-        if image_id is None or not isinstance(file_name, str) or not file_name:
-            notes.drop("images without an integer id or a file name", image_id, f"image {short(entry)}")
-        elif image_id in entries:
-            detail = f"image {image_id}: {entries[image_id]['file_name']}, {file_name}"
-            notes.note("image ids used more than once", "", detail)
-        elif _leaves_folder(file_name):
-            notes.drop("file names that leave the image folder", image_id, f"image {image_id} ({file_name})")
-        else:
-            entries[image_id] = entry
-    headers = read_headers([f"{folder}/{entry['file_name']}" for entry in entries.values()])
-    images = []
-    for (image_id, entry), header in zip(entries.items(), headers, strict=True):
-        name = f"image {image_id} ({entry['file_name']})"
-        if header == "no such file":
-            notes.drop("missing image files", image_id, name)
-        elif isinstance(header, str):
-            notes.drop("unreadable image files", image_id, f"{name}: {header}")
-        else:
-            images.append(_sized(image_id, entry, header, notes))
-    notes.report(content.path, problems)
-    return images, notes.dropped - {image.id for image in images}
-
-
-def _leaves_folder(file_name: str) -> bool:
-    depth = 0
-    path = PurePath(file_name)
-    for part in path.parts:
-        depth += -1 if part == ".." else 1
-        if depth < 0:
-            return True
-    return bool(path.anchor)
-
-
-def _sized(image_id: int, entry: dict[str, Any], header: Header, notes: _ImageNotes) -> _Image:
-    """The image with the size that its boxes refer to."""
-    file_name = entry["file_name"]
-    name = f"image {image_id} ({file_name})"
-    stated = integer(entry.get("width")), integer(entry.get("height"))
-    if stated == (header.width, header.height):
-        pass
-    elif header.swapped and stated == (header.height, header.width):
-        # Whoever drew the boxes saw the picture as the file has it: turning it would put them elsewhere.
-        notes.note("sizes of images before their EXIF turn", "read without the turn", name)
-        return _Image(image_id, file_name, header.width, header.height, False)
-    elif None in stated or min(stated[0] or 0, stated[1] or 0) < 1:
-        notes.note("images without width and height", "read from the image file", name)
-    else:
-        sizes = f"{stated[0]} x {stated[1]}, the file {header.width} x {header.height}"
-        notes.note("sizes that differ from the image file", "the file's are taken", f"{name}: the JSON says {sizes}")
-    return _Image(image_id, file_name, header.height, header.width, True)
-
-
-class _Sieve:
-    """Annotations that are still good, and how to tell of those that are not."""
-
-    def __init__(self, content: CocoJson, images: list[_Image], problems: Problems) -> None:
-        self.table = content.annotations
-        self.path = content.path
-        self.file_names = {image.id: image.file_name for image in images}
-        self.problems = problems
-        self.keep: Bools = np.ones(len(self.table), bool)
-
-    def drop(self, bad: Bools, what: str, describe: Callable[[int], str]) -> None:
-        """Notes and drops annotations; each is told for the first thing that is wrong with it."""
-        self.note(bad, what, "dropped", describe)
-        self.keep &= ~bad
-
-    def note(self, bad: Bools, what: str, repair: str, describe: Callable[[int], str]) -> None:
-        """Notes annotations."""
-        rows = np.flatnonzero(bad & self.keep).tolist()
-        if rows:
-            details = (f"{self._name(row)}: {describe(row)}" for row in rows)
-            self.problems.add(self.path, what, details, count=len(rows), repair=repair)
-
-    def _name(self, row: int) -> str:
-        number, image_id = self.table["id"][row], self.table["image_id"][row]
-        file_name = f" ({self.file_names[image_id]})" if image_id in self.file_names else ""
-        return f"annotation {'without id' if number == NO_ID else number} of image {image_id}{file_name}"
-
-    def box(self, row: int) -> str:
-        """The box as the file has it."""
-        return f"box [{', '.join(f'{value:g}' for value in self.table['bbox'][row])}]"
-
-
 def _check_boxes(
-    content: CocoJson, folder: Path, images: list[_Image], dropped: set[int], problems: Problems
+    content: CocoJson, folder: Path, images: list[CheckedImage], dropped: set[int], problems: Problems
 ) -> CocoData:
-    table, sieve = content.annotations, _Sieve(content, images, problems)
+    table, sieve = content.annotations, Sieve(content, images, problems)
     image_ids = np.array([image.id for image in images])
     sizes = np.array([(image.height, image.width) for image in images])
     sieve.keep &= ~np.isin(table["image_id"], list(dropped))  # told with their images
@@ -174,8 +52,11 @@ def _check_boxes(
     if content.categories:
         unknown = _index(np.array([c["id"] for c in content.categories]), table["category_id"]) < 0
         sieve.drop(unknown, "annotations of unknown categories", lambda row: f"category {table['category_id'][row]}")
-    boxes, clipped = _check_coordinates(sieve, sizes[image_index])
+    stated = np.array([image.stated or (0, 0) for image in images])[:, ::-1]
+    boxes, clipped = _check_coordinates(sieve, sizes[image_index], stated[image_index])
     ids = _check_ids(sieve)
+    note_repeated_annotations(sieve)
+    _note_areas(sieve)
     weight = None if content.weight_key is None else _check_weights(sieve, content.weight_key)
 
     rows = np.flatnonzero(sieve.keep)
@@ -204,16 +85,18 @@ def _check_boxes(
     )
 
 
-def _check_coordinates(sieve: _Sieve, sizes: Ints) -> tuple[Floats, Bools]:
+def _check_coordinates(sieve: Sieve, sizes: Ints, stated: Ints) -> tuple[Floats, Bools]:
     """Boxes as corners inside their images, [N, 4], and which of them were clipped, [N].
 
     Args:
         sieve: N annotations.
         sizes: Height and width of the image of each, [N, 2].
+        stated: Height and width in the COCO file where they are others than the picture's, else 0, [N, 2].
     """
     bbox = sieve.table["bbox"]
     sieve.drop(_any(~np.isfinite(bbox)), "boxes that are not finite", sieve.box)
     sieve.drop(_any(~(bbox[:, 2:] > 0)), "boxes of zero or negative size", lambda row: _flaw(sieve, row))
+    fractions = note_other_units(sieve, sizes)
 
     def with_size(row: int) -> str:
         return f"{sieve.box(row)}, the image is {sizes[row, 1]} x {sizes[row, 0]}"
@@ -224,11 +107,14 @@ def _check_coordinates(sieve: _Sieve, sizes: Ints) -> tuple[Floats, Bools]:
         outside = _any((corners[:, 2:] <= 0) | (corners[:, :2] >= limits[:, :2]))
         inside = corners.clip(0, limits)
         boxes = inside.astype(np.float32)
-        lost = _any(~(boxes[:, 2:] > boxes[:, :2]))
+        lost = _any(~(boxes[:, 2:] > boxes[:, :2]) | (inside[:, 2:] - inside[:, :2] < ROUNDING / 2))
         clipped = _any(np.abs(inside - corners) > ROUNDING)
-    sieve.drop(outside, "boxes wholly outside their image", with_size)
+        note_stated_sizes(sieve, sizes, stated)
+    cure = f"{PIXELS} of the picture that file_name names, from its upper left corner"
+    sieve.drop(outside, "boxes wholly outside their image", with_size, cure)
     sieve.drop(lost, "boxes without size after clipping", with_size)
     sieve.note(clipped, "boxes partly outside their image", "clipped", with_size)
+    note_small(sieve, inside[:, 2:] - inside[:, :2], fractions, 1 - ROUNDING)
     return boxes, clipped
 
 
@@ -236,13 +122,13 @@ def _any(rows: Bools) -> Bools:
     return np.asarray(rows.any(axis=1))
 
 
-def _flaw(sieve: _Sieve, row: int) -> str:
+def _flaw(sieve: Sieve, row: int) -> str:
     sides = zip(("width", "height"), sieve.table["bbox"][row][2:], strict=True)
     flaws = [f"{'zero' if length == 0 else 'negative'} {side}" for side, length in sides if not length > 0]
     return f"{sieve.box(row)} has {' and '.join(flaws)}"
 
 
-def _check_ids(sieve: _Sieve) -> Ints:
+def _check_ids(sieve: Sieve) -> Ints:
     """The ids of the annotations, each once."""
     ids: Ints = sieve.table["id"].copy()
     rows = np.flatnonzero(sieve.keep)
@@ -256,7 +142,18 @@ def _check_ids(sieve: _Sieve) -> Ints:
     return ids
 
 
-def _check_weights(sieve: _Sieve, key: str) -> Floats:
+def _note_areas(sieve: Sieve) -> None:
+    """Notes areas that no mask in its box can have: evaluation tells small objects from large ones by them."""
+    given, box = sieve.table["area"], sieve.table["bbox"][:, 2:].prod(1)
+    with np.errstate(invalid="ignore"):  # NaN where the file has none
+        bad = ((given > 1.5 * box + 2) & (given < 1e30)) | ((given > 0) & (given <= 1) & (box > 100))
+    cure = "area must be that of the mask, or of the box, in square pixels; without the key that of the box is taken"
+    sieve.note(
+        bad, "areas that do not fit their boxes", KEPT, lambda row: f"area {given[row]:g}, {sieve.box(row)}", cure
+    )
+
+
+def _check_weights(sieve: Sieve, key: str) -> Floats:
     """The weights of the annotations, finite and not negative, [N]."""
     given = sieve.table["weight"]
     with np.errstate(over="ignore"):  # what 32 bits cannot hold is not finite

@@ -29,6 +29,7 @@ _TABLE = np.dtype(
         ("iscrowd", "<i8"),
     ]
 )
+_CROWD_WORDS = {"0": 0, "0.0": 0, "false": 0, "no": 0, "1": 1, "1.0": 1, "true": 1, "yes": 1}
 _WEIGHT = struct.Struct("<d")
 _WEIGHTED_TABLE = np.dtype([*((name, _TABLE[name]) for name in _TABLE.names or ()), ("weight", "<f8")])
 
@@ -125,6 +126,7 @@ class _Table:
         self.row_size = dtype.itemsize
         self.buffer = bytearray()
         self.broken: dict[int, str] = {}
+        self.odd_crowds: dict[int, Any] = {}
 
     def keep(self, entry: dict[str, Any]) -> Any:
         """Called by the parser with every object: only what is needed of it goes on."""
@@ -133,6 +135,11 @@ class _Table:
         if "image_id" not in entry and "bbox" not in entry:
             return entry
         row = _Row(len(self.buffer) // self.row_size)
+        iscrowd = entry.get("iscrowd", 0)
+        if type(iscrowd) is not int or iscrowd not in (0, 1):
+            if iscrowd is not None:
+                self.odd_crowds[row] = iscrowd
+            iscrowd = _crowd(iscrowd) or 0
         try:
             self.buffer += _ROW.pack(
                 entry["id"],
@@ -140,10 +147,10 @@ class _Table:
                 entry["category_id"],
                 *entry["bbox"],
                 entry.get("area", np.nan),
-                entry.get("iscrowd", 0),
+                iscrowd,
             )
         except (KeyError, TypeError, OverflowError, struct.error):
-            self._keep_unusual(row, entry)
+            self._keep_unusual(row, entry, iscrowd)
         return row
 
     def keep_with_weight(self, weight_key: str, entry: dict[str, Any]) -> Any:
@@ -156,7 +163,7 @@ class _Table:
             self.buffer += _WEIGHT.pack(weight if number else np.nan)
         return kept
 
-    def _keep_unusual(self, row: int, entry: dict[str, Any]) -> None:
+    def _keep_unusual(self, row: int, entry: dict[str, Any], iscrowd: int) -> None:
         wrong = []
         ids = {}
         for key in ("image_id", "category_id"):
@@ -178,7 +185,7 @@ class _Table:
             ids["category_id"] or 0,
             *bbox,
             area if _is_number(area) else np.nan,
-            int(bool(entry.get("iscrowd"))),
+            iscrowd,
         )
 
     def select(self, rows: list[Any], path: Path, problems: Problems) -> npt.NDArray[np.void]:
@@ -190,7 +197,43 @@ class _Table:
             problems.add(path, "annotations with missing or ill-typed keys", details, repair="dropped")
         kept = [row for row in rows if type(row) is _Row and row not in self.broken]
         table: npt.NDArray[np.void] = np.frombuffer(self.buffer, self.dtype)[np.array(kept, np.int64)]
+        _note_odd_crowds(
+            [(table[place], self.odd_crowds[row]) for place, row in enumerate(kept) if row in self.odd_crowds],
+            path,
+            problems,
+        )
         return table
+
+
+def _crowd(value: Any) -> int | None:
+    """The 0 or 1 that a value of ``iscrowd`` stands for, None where that is not plain."""
+    if value is None:
+        return 0
+    if isinstance(value, str):
+        return _CROWD_WORDS.get(value.strip().lower())
+    return int(value) if isinstance(value, int | float) and value in (0, 1) else None
+
+
+def _note_odd_crowds(given: list[tuple[Any, Any]], path: Path, problems: Problems) -> None:
+    """Notes values of ``iscrowd`` that are neither 0 nor 1, each with its row of the table."""
+    unclear: list[str] = []
+    words: list[str] = []
+    others: list[str] = []
+    for row, value in given:
+        number = "without id" if row["id"] == NO_ID else row["id"]
+        name = f"annotation {number} of image {row['image_id']}: iscrowd is {short(value)}"
+        meaning = _crowd(value)
+        if meaning is None:
+            unclear.append(name)
+        else:
+            (words if isinstance(value, str) else others).append(f"{name}, read as {meaning}")
+    cure = "write iscrowd as the number 1 for a box around a crowd of objects, and as 0 for every other box"
+    if unclear:
+        problems.add(path, "values of iscrowd that are neither 0 nor 1", unclear, cure=cure)
+    if words:
+        problems.add(path, "values of iscrowd that are text", words, repair="read as numbers", cure=cure)
+    if others:
+        problems.add(path, "values of iscrowd that are true, false or decimal numbers", others, cure=cure, hint=True)
 
 
 def _image(entry: dict[str, Any]) -> dict[str, Any]:

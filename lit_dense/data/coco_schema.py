@@ -74,7 +74,7 @@ def decode_coco(path: Path, table: np.dtype[np.void], weight_key: str | None) ->
         return None
     images = [_as_dict(image) for image in document.images]
     names = {category.id: category.name for category in document.categories}
-    if len(names) < len(document.categories):
+    if len(names) < len(document.categories) or (rows["iscrowd"] | 1 != 1).any():
         return None
     return images, rows, [Category(id=number, name=names[number]) for number in sorted(names)]
 

@@ -27,7 +27,8 @@ class CocoDataset(Dataset[Sample]):
     int64 [N], ``area`` float32 [N], ``iscrowd`` int64 [N], ``weight`` float32 [N] where the data has weights,
     ``neg_labels`` and ``not_exhaustive_labels`` where it is LVIS's, ``image_id``, ``file_name`` and ``orig_size``
     (height and width before the transforms). An image without boxes has N = 0. With transforms, boxes are clipped to
-    the image, those with a side below one pixel removed, and areas scaled as the boxes' areas are: near enough to tell
+    the image, and those removed that are left with a side below one pixel and below half of what it was: boxes that
+    were that small before stay, as they do in evaluation. Areas are scaled as the boxes' areas are: near enough to tell
     large from small in training, but not the mask's area that COCO evaluates with, so leave evaluation data
     untransformed.
 
@@ -102,25 +103,27 @@ def _transform(
     fields: dict[str, Tensor],
 ) -> tuple[tv_tensors.Image, tv_tensors.BoundingBoxes, dict[str, Tensor]]:
     """Transforms an image and its boxes, and keeps the other fields of the boxes in step."""
+    before = _sides(boxes)  # transforms may change the boxes in place
     image, target = transforms(image, {"boxes": boxes, "labels": fields["labels"], "row": torch.arange(len(boxes))})
     moved, labels, rows = target["boxes"], target["labels"], target["row"]
     if len(moved) != len(rows):
         raise DataError(
-            "A transform removed boxes without their labels. None needs to: boxes that transforms have made smaller "
+            "A transform removed boxes without their labels. None needs to: boxes of which transforms have left less "
             "than a pixel are removed after the last. To remove others, use labels_getter=lit_dense.data.box_rows."
         )
     if len(labels) == len(boxes):
         labels = labels[rows]
-    moved, large = v2.functional.sanitize_bounding_boxes(v2.functional.clamp_bounding_boxes(moved))
-    rows = rows[large]
-    area = fields["area"][rows] * _areas(moved) / _areas(boxes[rows])
+    moved = v2.functional.clamp_bounding_boxes(moved)
+    large = (_sides(moved) >= (before[rows] / 2).clamp(max=1)).all(1)
+    moved, rows = tv_tensors.wrap(moved[large], like=moved), rows[large]
+    area = fields["area"][rows] * _sides(moved).prod(1) / before[rows].prod(1)
     others = {name: value[rows] for name, value in fields.items()}
     return image, moved, {**others, "labels": labels[large], "area": area}
 
 
-def _areas(boxes: Tensor) -> Tensor:
+def _sides(boxes: Tensor) -> Tensor:
     corners = boxes.as_subclass(Tensor)
-    return (corners[:, 2:] - corners[:, :2]).prod(1)
+    return corners[:, 2:] - corners[:, :2]
 
 
 @contextmanager

@@ -16,10 +16,13 @@ from ..errors import UsageError, check_choice, check_range
 from ..samplers import SAMPLERS, SamplerLike
 from .coco import Category, CocoData, Ints
 from .dataset import CocoDataset, collate, collate_images
+from .overlap import picture_groups
 from .problems import Problems
-from .samplers import EpochSampler, ResumableLoader
+from .resumable_loader import ResumableLoader
+from .samplers import EpochSampler
 from .sources import Source, SourceReader, check_known, demo_sources, find_sources, label_categories, read_images
 from .split import stratified_split
+from .split_checks import check_splits
 from .transforms import compose, default_train_transforms
 
 Labels = Literal["contiguous", "category_id"]
@@ -204,8 +207,7 @@ class CocoDataModule(LightningDataModule):
             else:
                 found[split] = self._reader.split(self.sources[split], problems)
         usable = {split: data for split, data in found.items() if data is not None}
-        if "train" in usable and not len(usable["train"].boxes):
-            problems.add(usable["train"].path, "no boxes, so there is nothing to train on")
+        check_splits({**self.data, **usable}, usable.keys(), self.sources, problems)
         if found.keys() - {"predict"}:
             categories = self._read_categories(problems)
             if "test" in usable:
@@ -237,7 +239,8 @@ class CocoDataModule(LightningDataModule):
         if whole is None:
             return {"train": None, "val": None}
         presence = whole.presence(np.array([category["id"] for category in whole.categories]))
-        train, val = stratified_split(presence, self.val_split, self.seed)
+        groups = picture_groups(whole.file_names)
+        train, val = stratified_split(presence, self.val_split, self.seed, groups)
         if not len(val):
             problems.add(whole.path, "too few images to split: val_split needs two")
         return {"train": whole.select(train), "val": whole.select(val)}
@@ -268,6 +271,7 @@ class CocoDataModule(LightningDataModule):
             collate_fn=collate,
             **self._workers(),
         )
+        self._train_loader.trainer = self.trainer
         if self._resumed:
             self._train_loader.load_state_dict(self._resumed)
             self._resumed = {}

@@ -10,6 +10,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from ..errors import UsageError
 
 SHOWN = 5  # examples of each kind in a report
+KEPT = "left as they are"
+"""The repair of what may be wrong but cannot be repaired without knowing what was meant."""
 
 
 class DataError(UsageError):
@@ -26,6 +28,8 @@ class Problem:
         repair: What is done about it ("dropped"); empty where nothing can be done.
         count: How many things are wrong, 0 where it is the file itself.
         examples: The first few of them, with their ids.
+        cure: What the user can do about it; empty where that is plain.
+        hint: It is no fault, but worth a look.
     """
 
     path: Path | str
@@ -33,6 +37,8 @@ class Problem:
     repair: str
     count: int
     examples: tuple[str, ...]
+    cure: str = ""
+    hint: bool = False
 
     def text(self, fatal: bool) -> str:
         """The lines of a report about this problem."""
@@ -43,11 +49,16 @@ class Problem:
             head += f" ({self.repair})"
         more = self.count - len(self.examples)
         rest = [f"and {more:,} more"] if self.examples and more > 0 else []
-        return "\n".join([head, *(f"      {line}" for line in (*self.examples, *rest))])
+        cure = [f"cure: {self.cure}"] if self.cure else []
+        return "\n".join([head, *(f"      {line}" for line in (*self.examples, *rest, *cure))])
 
 
 class Problems:
     """All problems of a data set.
+
+    Attributes:
+        found: The problems, in the order in which they were found.
+        hints: What is no fault, but worth a look; only ``lit-dense check`` tells it.
 
     Example:
         >>> problems = Problems()
@@ -60,9 +71,18 @@ class Problems:
 
     def __init__(self) -> None:
         self.found: list[Problem] = []
+        self.hints: list[Problem] = []
 
     def add(
-        self, path: Path | str, what: str, details: Iterable[str] = (), *, count: int | None = None, repair: str = ""
+        self,
+        path: Path | str,
+        what: str,
+        details: Iterable[str] = (),
+        *,
+        count: int | None = None,
+        repair: str = "",
+        cure: str = "",
+        hint: bool = False,
     ) -> None:
         """Notes one kind of problem.
 
@@ -72,15 +92,21 @@ class Problems:
             details: A line about each thing; only the first few are drawn.
             count: How many things there are. Default: the number of details.
             repair: What is done about it; empty where nothing can be done, which makes it an error.
+            cure: What the user can do about it.
+            hint: It is no fault, but worth a look: never an error, and told by ``lit-dense check`` alone.
         """
         if count is None:
             details = list(details)
             count = len(details)
-        self.found.append(Problem(path, what, repair, count, tuple(itertools.islice(details, SHOWN))))
+        examples = tuple(itertools.islice(details, SHOWN))
+        self.extend([Problem(path, what, repair, count, examples, cure, hint)])
 
     def extend(self, found: Iterable[Problem]) -> None:
         """Notes problems that were found elsewhere, each once."""
-        self.found += [problem for problem in found if problem not in self.found]
+        for problem in found:
+            noted = self.hints if problem.hint else self.found
+            if problem not in noted:
+                noted.append(problem)
 
     def errors(self, strict: bool) -> list[Problem]:
         """Those that forbid using the data: the ones without a repair, or all of them where ``strict``."""
@@ -88,12 +114,11 @@ class Problems:
 
     def report(self, strict: bool) -> str:
         """All problems, file by file; those that forbid using the data carry an exclamation mark."""
-        errors = self.errors(strict)
-        lines = []
-        for path in dict.fromkeys(problem.path for problem in self.found):
-            lines.append(str(path))
-            lines += [problem.text(problem in errors) for problem in self.found if problem.path == path]
-        return "\n".join(lines)
+        return _by_file(self.found, self.errors(strict))
+
+    def report_hints(self) -> str:
+        """All hints, file by file."""
+        return _by_file(self.hints, [])
 
     def settle(self, strict: bool) -> None:
         """Raises where the data cannot be used, and warns once where it was repaired.
@@ -101,8 +126,23 @@ class Problems:
         Raises:
             DataError: There are problems without a repair, or any at all where ``strict``.
         """
-        if self.errors(strict):
+        if errors := self.errors(strict):
+            head = "The data cannot be used"
+            if len(self.found) == 1 and not strict and not errors[0].examples:
+                raise DataError(f"{head}: {errors[0].path}: {errors[0].what}.")
+            if errors[0].examples:  # in many lines the reason is easily overlooked
+                head += f": {errors[0].what}"
             reason = "strict=True repairs nothing" if strict else "! marks what cannot be repaired"
-            raise DataError(f"The data cannot be used ({reason}):\n{self.report(strict)}")
+            raise DataError(f"{head} ({reason}):\n{self.report(strict)}")
         if self.found:
-            rank_zero_warn(f"The data was repaired (strict=True makes this an error):\n{self.report(strict)}")
+            repaired = any(problem.repair != KEPT for problem in self.found)
+            head = "The data was repaired" if repaired else "The data has problems"
+            rank_zero_warn(f"{head} (strict=True makes this an error):\n{self.report(strict)}")
+
+
+def _by_file(found: list[Problem], errors: list[Problem]) -> str:
+    lines = []
+    for path in dict.fromkeys(problem.path for problem in found):
+        lines.append(str(path))
+        lines += [problem.text(problem in errors) for problem in found if problem.path == path]
+    return "\n".join(lines)

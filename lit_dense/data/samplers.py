@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import Dataset, DistributedSampler
 
 from ..errors import UsageError
 from .coco import Ints
@@ -61,15 +61,36 @@ class EpochSampler(DistributedSampler[Draw]):
         # a stand-in of the epoch's length, for the parent computes each process's share from it
         super().__init__(range(self._draws), num_replicas, rank, True, seed, drop_last)  # type: ignore[arg-type]
         self.dataset = dataset
-        self.start = 0  # samples of this process to pass over: those that were drawn before an interruption
+        self.start = 0  # places of the epoch to pass over: those that all processes drew before an interruption
+        self.keeps_rest = False  # whether also drop_last gives what is left after start, where it is less than a round
+        self.on_epoch: Callable[[], None] | None = None  # called when an epoch is set
+
+    @property
+    def draws(self) -> int:
+        """Places of an epoch."""
+        return self._draws
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that is iterated over next.
+
+        Args:
+            epoch: Its number.
+        """
+        super().set_epoch(epoch)
+        if self.on_epoch is not None:
+            self.on_epoch()
 
     def __iter__(self) -> Iterator[Draw]:
         rng = np.random.default_rng([self.seed, self.epoch])
         order = rng.permutation(self._images) if self._order is None else self._checked(self._order(rng))
-        order = np.resize(order, self.total_size)
-        seeds = rng.integers(2**63, size=self.total_size)
-        mine = slice(self.rank + self.start * self.num_replicas, None, self.num_replicas)
-        return map(Draw, order[mine].tolist(), seeds[mine].tolist())
+        seeds = rng.integers(2**63, size=self._draws + self.num_replicas)
+        left = max(0, self._draws - self.start)
+        even = left // self.num_replicas * self.num_replicas  # as many for each process
+        if left > even and not (self.drop_last and (even or not self.keeps_rest)):
+            even += self.num_replicas
+        order = np.resize(order[self.start :], even) if left else order[:0]
+        mine = slice(self.rank, None, self.num_replicas)
+        return map(Draw, order[mine].tolist(), seeds[self.start : self.start + even][mine].tolist())
 
     def _checked(self, order: Ints) -> Ints:
         if len(order) != self._draws:
@@ -82,37 +103,3 @@ class EpochSampler(DistributedSampler[Draw]):
                 f"The sampler gives images {order.min()} to {order.max()}, of those from 0 to {self._images - 1}."
             )
         return order
-
-
-class ResumableLoader(DataLoader[Any]):
-    """A data loader with an :class:`EpochSampler` that goes on where a checkpoint was made in the middle of an epoch.
-
-    Lightning keeps ``state_dict`` in its checkpoints and gives it back to the loader of the resumed run. What was
-    drawn before is passed over without being loaded.
-    """
-
-    _epoch = -1  # the epoch that was begun last
-    _batches = 0  # batches of it that were handed out
-    _resumes = False  # whether these two are those of an interrupted run
-
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        # A generator, so that nothing is drawn before the first batch is asked for: a resumed trainer makes the
-        # iterator first and tells the sampler the epoch afterwards.
-        if not isinstance(self.sampler, EpochSampler):  # Trainer(overfit_batches=...) puts its own here
-            yield from super().__iter__()
-            return
-        if not (self._resumes and self._epoch == self.sampler.epoch):
-            self._epoch, self._batches = self.sampler.epoch, 0
-        self._resumes = False
-        self.sampler.start = self._batches * (self.batch_size or 1)
-        for batch in super().__iter__():
-            self._batches += 1
-            yield batch
-
-    def state_dict(self) -> dict[str, int]:
-        """The epoch and the number of its batches that were handed out."""
-        return {"epoch": self._epoch, "batches": self._batches}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Goes on from there when that epoch is iterated over next."""
-        self._epoch, self._batches, self._resumes = state["epoch"], state["batches"], True

@@ -10,6 +10,7 @@ from ..errors import UsageError
 from .checks import check_split
 from .coco import Category, CocoData
 from .coco_json import CocoJson, read_coco
+from .depth import note_depths
 from .images import Header, find_images, read_headers
 from .problems import Problems
 
@@ -86,7 +87,7 @@ class SourceReader:
         """
         self._parse(source.annotations)
         content, found = self._contents.pop(source.annotations)
-        problems.extend(found.found)
+        problems.extend([*found.found, *found.hints])
         return check_split(content, source.images, problems) if content else None
 
     def categories(self, paths: Iterable[Path], problems: Problems) -> list[Category]:
@@ -94,7 +95,8 @@ class SourceReader:
 
         Args:
             paths: COCO files.
-            problems: Where is noted what prevents it: files that cannot be read, ids with two names.
+            problems: Where is noted what prevents it: files that cannot be read, ids with two names, names that have
+                one id in a file and another in the next.
         """
         names: dict[int, tuple[str, Path]] = {}
         for path in paths:
@@ -102,13 +104,19 @@ class SourceReader:
                 self._parse(path)
             categories, found = self._categories[path]
             problems.extend(found.errors(strict=False))
-            details = []
+            details, moved = [], []
+            before = {name: (number, first) for number, (name, first) in names.items()}
             for category in categories:
+                if category["id"] not in names and category["name"] in before:
+                    number, first = before[category["name"]]
+                    moved.append(f"category {category['name']!r}: id {category['id']} here, {number} in {first}")
                 name, first = names.setdefault(category["id"], (category["name"], path))
                 if name != category["name"]:
                     details.append(f"category id {category['id']}: {category['name']!r} here, {name!r} in {first}")
             if details:
                 problems.add(path, "categories with another name than in another file", details)
+            if moved:
+                problems.add(path, "categories with another id than in another file", moved)
         return [Category(id=number, name=names[number][0]) for number in sorted(names)]
 
     def _parse(self, path: Path) -> None:
@@ -180,4 +188,6 @@ def read_images(patterns: Iterable[str | Path], problems: Problems) -> CocoData 
     if not sizes:
         problems.add(where, "no image that can be used")
         return None
+    deep = [Path(file) for file, header in headers.items() if isinstance(header, Header) and header.deep]
+    note_depths(deep, where, problems)
     return CocoData.without_boxes(list(sizes), np.array(list(sizes.values())))

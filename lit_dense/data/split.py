@@ -5,7 +5,7 @@ import numpy as np
 from .coco import Bools, Ints
 
 
-def stratified_split(presence: Bools, val_share: float, seed: int) -> tuple[Ints, Ints]:
+def stratified_split(presence: Bools, val_share: float, seed: int, groups: Ints | None = None) -> tuple[Ints, Ints]:
     """Deals images out so that each class is in the validation part with its share of images.
 
     Iterative stratification (Sechidis et al., 2011): the images of the class with the fewest images left are dealt
@@ -16,15 +16,24 @@ def stratified_split(presence: Bools, val_share: float, seed: int) -> tuple[Ints
         presence: Whether an image shows a class, [I, C].
         val_share: Share of the images that validation gets, between 0 and 1.
         seed: Which of the equally good splits.
+        groups: A number from 0 for each image; those of one group, as copies of one picture are, stay together.
+            Default: each image is a group.
 
     Returns:
-        Indices of the training and of the validation images, each ascending. Both have at least one where I > 1.
+        Indices of the training and of the validation images, each ascending. Both have at least one where there is
+        more than one group.
 
     Example:
         >>> train, val = stratified_split(np.array([[True, False]] * 8 + [[True, True]] * 4), 0.25, seed=0)
         >>> len(val), int((val >= 8).sum())
         (3, 1)
     """
+    if groups is not None:
+        together = np.zeros((groups.max(initial=-1) + 1, presence.shape[1]), bool)
+        np.logical_or.at(together, groups, presence)
+        _, val_groups = stratified_split(together, val_share, seed)
+        in_val = np.isin(groups, val_groups)
+        return np.flatnonzero(~in_val), np.flatnonzero(in_val)
     presence = np.concatenate([presence, ~presence.any(1, keepdims=True)], axis=1)
     images_of_class = presence.sum(0)
     rng = np.random.default_rng(seed)

@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..batch import vanishes
 from ..errors import UsageError
 from .coco import CocoData, Floats, Ints
-from .problems import Problems
+from .contents import check_contents
+from .problems import KEPT, Problems
 
 if TYPE_CHECKING:
     from .module import CocoDataModule
@@ -30,11 +32,12 @@ class CheckReport:
     ok: bool
 
 
-def check(datamodule: "CocoDataModule") -> CheckReport:
+def check(datamodule: "CocoDataModule", max_size: int = 1333) -> CheckReport:
     """Reads everything that a data module is given, and tells what is in it and what is wrong with it.
 
     Args:
         datamodule: With ``strict``, what could be repaired counts as an error.
+        max_size: The model's ``max_size``, in pixels: images much longer than wide may not survive being scaled to it.
 
     Raises:
         UsageError: The data module is given no data.
@@ -44,18 +47,42 @@ def check(datamodule: "CocoDataModule") -> CheckReport:
     datamodule.prepare_data()
     problems = Problems()
     found = datamodule.read(datamodule.available, problems)
+    for data in found.values():
+        _note_thin(data, max_size, problems)
+    check_contents({split: data for split, data in found.items() if split != "predict"}, problems)
     parts = [summarize(split, data) for split, data in found.items()]
     if problems.found:
         parts.append(f"Problems:\n{problems.report(datamodule.strict)}")
-    errors = problems.errors(datamodule.strict)
-    repaired = len(problems.found) - len(errors)
-    if errors:
-        verdict = f"The data cannot be used: kinds of errors: {len(errors)}."
-    elif repaired:
-        verdict = f"The data can be used; kinds of problems that are repaired: {repaired}."
-    else:
-        verdict = "The data can be used; no problem was found."
-    return CheckReport("\n\n".join([*parts, verdict]), not errors)
+    if problems.hints:
+        parts.append(f"Worth a look:\n{problems.report_hints()}")
+    return CheckReport(
+        "\n\n".join([*parts, _verdict(problems, datamodule.strict)]), not problems.errors(datamodule.strict)
+    )
+
+
+def _verdict(problems: Problems, strict: bool) -> str:
+    if errors := problems.errors(strict):
+        return f"The data cannot be used: kinds of errors: {len(errors)}."
+    kept = sum(problem.repair == KEPT for problem in problems.found)
+    numbers = {
+        "kinds of problems that are repaired": len(problems.found) - kept,
+        f"kinds of problems that are {KEPT}": kept,
+        "things worth a look": len(problems.hints),
+    }
+    told = ", ".join(f"{kind}: {number}" for kind, number in numbers.items() if number)
+    return f"The data can be used; {told or 'no problem was found'}."
+
+
+def _note_thin(data: CocoData, max_size: int, problems: Problems) -> None:
+    height, width = data.sizes.T
+    details = [
+        f"image {data.image_ids[index]} ({data.file_names[index]}): {width[index]} x {height[index]}"
+        for index in np.flatnonzero(vanishes(height, width, max_size))
+    ]
+    if details:
+        where = data.path if data.categories else "images to predict on"
+        what = f"images so thin that scaling them to max_size={max_size} leaves less than a pixel"
+        problems.add(where, what, details, cure="cut them into pieces, take them out, or raise model.max_size")
 
 
 def summarize(split: str, data: CocoData) -> str:

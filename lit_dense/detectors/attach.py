@@ -6,11 +6,12 @@ from typing import Any
 
 from torch import nn
 
-from ..class_counts import ClassCounts, as_class_counts
+from ..class_counts import ClassCounts
 from ..criterion import Criterion
 from ..errors import UsageError, check_choice, check_range
 from ..registry import Registry
-from .base import ATTRIBUTE, DetectorAdapter, own_scores
+from ..weighters import WeightersLike
+from .base import ATTRIBUTE, DetectorAdapter
 
 _BASE: Any = DetectorAdapter  # abstract, which a type checker refuses where a class is expected
 DETECTORS: Registry[DetectorAdapter] = Registry("lit_dense.detectors", "detector", _BASE)
@@ -21,7 +22,7 @@ def patch(
     model: nn.Module,
     loss: Any = None,
     box_loss: Any = None,
-    weighters: Sequence[Any] | None = None,
+    weighters: WeightersLike | None = None,
     normalizer: Any = None,
     assigner: Any = None,
     loss_weight: float | None = None,
@@ -40,7 +41,7 @@ def patch(
         loss: The classification loss: a name, an object, or a dict with class_path and init_args; by default the
             detector's own, with its weighters (SSD's hard negatives).
         box_loss: The box loss; by default the detector's own.
-        weighters: Weighters, whose weights multiply; none by default where a loss is named.
+        weighters: One weighter or a list of them, whose weights multiply; none by default where a loss is named.
         normalizer: What the sums are divided by; by default the detector's own.
         assigner: Matches anchors and ground truths; by default the detector's own matcher.
         loss_weight: Factor of the classification term.
@@ -90,7 +91,7 @@ def patch(
 def unpatch(model: nn.Module, module: str | None = None) -> None:
     """Give the detector inside a module its own losses back; does nothing where none was replaced.
 
-    Warns where a loss was trained whose scores the detector's own inference does not make.
+    Where a trained loss and the detector's own inference make scores in different ways, a warning says so.
 
     Args:
         model: What was given to :func:`patch`.
@@ -101,17 +102,15 @@ def unpatch(model: nn.Module, module: str | None = None) -> None:
     """
     if (adapter := attached(model, module)) is None:
         return
-    name = type(adapter.detector).__name__
+    adapter.remove()
     for stage, criterion in adapter.criteria.items():
-        columns = adapter.columns(stage)
-        if criterion.step and not own_scores(columns, criterion.loss):
+        if criterion.step and not adapter.keeps_scores(stage, criterion.loss):
+            name, loss = type(adapter.detector).__name__, type(criterion.loss).__name__
             warnings.warn(
-                f"{name} was trained with {type(criterion.loss).__name__}, but its own inference takes a "
-                f"{columns.scores} for scores, which this loss does not train: detect with the loss in place (patch "
-                "the model again, or give SwapLoss to the Trainer that tests it).",
+                f"{name} was trained with {loss}, and its own inference ({adapter.columns(stage).scores}) gives other "
+                "scores than those that were trained: patch the model with this loss again before it is used.",
                 stacklevel=2,
             )
-    adapter.remove()
 
 
 def build_criterion(
@@ -133,7 +132,7 @@ def build_criterion(
     if given.get("loss") is not None:  # what belongs to the detector's own loss goes with it
         own = {name: value for name, value in own.items() if name not in ("weighters", "loss_weight")}
     chosen = {name: value for name, value in given.items() if value is not None}
-    criterion = Criterion(**{**own, **chosen}, class_counts=as_class_counts(class_counts))
+    criterion = Criterion(**{**own, **chosen}, class_counts=class_counts)
     criterion.set_default_normalizer(native_normalizer)
     return criterion
 
@@ -174,6 +173,20 @@ def set_prior(adapter: DetectorAdapter, stage: str, criterion: Criterion, prior:
     """
     prior = check_range("prior", "prior", prior, 1e-6, 0.999999)
     adapter.set_class_bias(criterion.loss.prior_bias(criterion.num_classes or 0, prior), stage)
+
+
+def has_prior(adapter: DetectorAdapter, stage: str, criterion: Criterion, prior: float) -> bool:
+    """Whether the classifier's bias is still what :func:`set_prior` made it: training and loaded weights change it.
+
+    Args:
+        adapter: The detector's adapter.
+        stage: The stage.
+        criterion: Its loss decides what the columns mean.
+        prior: Probability of an object.
+    """
+    expected = criterion.loss.prior_bias(criterion.num_classes or 0, prior)
+    bias = adapter.class_bias(stage)
+    return bias.shape[1:] == expected.shape and bool((bias == expected.to(bias)).all())
 
 
 def check_stage(adapter: DetectorAdapter, stage: str | None) -> str:

@@ -136,6 +136,14 @@ class DetectorAdapter(ABC):
         """
         raise UsageError(f"{type(self.detector).__name__}: the bias of its classifier cannot be set.")
 
+    def class_bias(self, stage: str) -> Tensor:
+        """The classifier's bias, in the order of the loss's columns, a row for each anchor of a cell [N, C + extra].
+
+        Args:
+            stage: The stage.
+        """
+        raise UsageError(f"{type(self.detector).__name__}: the bias of its classifier cannot be read.")
+
     def losses_and_detections(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> tuple[Terms, Detections]:
         """Loss terms and detections of one forward pass, of a detector in evaluation mode.
 
@@ -144,6 +152,24 @@ class DetectorAdapter(ABC):
             targets: As the detector takes them.
         """
         raise UsageError(f"{type(self.detector).__name__} gives losses or detections, not both at once.")
+
+    def keeps_scores(self, stage: str, loss: DenseLoss) -> bool:
+        """Whether the detector's own inference gives the scores that a loss trains.
+
+        Args:
+            stage: The stage.
+            loss: The loss, whose columns fit the detector.
+        """
+        columns = self.columns(stage)
+        width = columns.classes + (columns.background is not None)
+        device = next((t.device for t in loss.buffers()), None)
+        logits = torch.arange(3.0 * width, device=device).sin().mul(4).view(3, width)
+        scores = logits.softmax(1) if columns.scores == "softmax" else logits.sigmoid()
+        if columns.background is not None:
+            scores, logits = scores[:, 1:], loss_columns(logits, loss.extra_logits)
+        with torch.no_grad():
+            trained = loss.score_logits(logits).sigmoid()
+        return scores.shape == trained.shape and torch.allclose(scores, trained, atol=1e-5)
 
     def accelerate(self) -> None:  # noqa: B027  # most adapters have nothing to replace
         """Replace methods by faster ones with the same results."""
@@ -182,15 +208,17 @@ class DetectorAdapter(ABC):
         setattr(owner, name, Override(self, method))
         self._overrides.append((weakref.ref(owner), name))
 
-    def hook(self, module: nn.Module, function: Callable[..., Any], pre: bool = False) -> None:
+    def hook(self, module: nn.Module, function: Callable[..., Any], pre: bool = False, **options: Any) -> None:
         """Register a forward hook, or a forward pre-hook.
 
         Args:
             module: The module.
             function: A method of the adapter.
             pre: Whether it is called before the module's forward.
+            options: Options of PyTorch's method, such as ``with_kwargs``.
         """
-        self._hooks.append((module.register_forward_pre_hook if pre else module.register_forward_hook)(function))
+        register = module.register_forward_pre_hook if pre else module.register_forward_hook
+        self._hooks.append(register(function, **options))
 
     def attach(self, criteria: Mapping[str, Criterion]) -> None:
         """Let criteria compute the detector's losses.
@@ -206,16 +234,34 @@ class DetectorAdapter(ABC):
         self.criteria = dict(criteria)
         vars(self.detector)[ATTRIBUTE] = self
         try:
+            self.override(self.detector, "__prepare_scriptable__", "refuse_scripting")
             self.install()
             self.accelerate()
         except BaseException:
             self.remove()
             raise
 
+    def refuse_scripting(self) -> None:
+        """Refuse TorchScript, whose own message would name a type that it does not know.
+
+        Raises:
+            UsageError: Always.
+        """
+        cure = "call lit_dense.unpatch(model) before, which keeps the weights, or use"
+        losses = [
+            criterion.loss for stage, criterion in self.criteria.items() if self.columns(stage).background is None
+        ]
+        if extra := next((loss for loss in losses if loss.extra_logits), None):  # a stock head shows them as classes
+            cure = f"{type(extra).__name__} has columns that only a patched model reads, so use"
+        raise UsageError(
+            f"torch.jit.script cannot compile a patched model: {cure} torch.jit.trace or torch.onnx.export."
+        )
+
     def remove(self) -> None:
         """Give the detector its own losses back; it is then as it was before."""
         for reference, name in self._overrides:
-            if isinstance(vars(owner := reference()).get(name), Override):
+            owner = reference()  # None where the module was replaced since
+            if owner is not None and isinstance(vars(owner).get(name), Override):
                 delattr(owner, name)
         for handle in self._hooks:
             handle.remove()
@@ -254,8 +300,9 @@ class DetectorAdapter(ABC):
         criterion.prepare(columns.classes - (0 if spare else extra))
 
     def __getstate__(self) -> dict[str, Any]:
-        overrides = [(reference(), name) for reference, name in self._overrides]
-        return {**self.__dict__, "_detector": self.detector, "_overrides": overrides}
+        overrides = [(owner, name) for reference, name in self._overrides if (owner := reference()) is not None]
+        hooks = [handle for handle in self._hooks if handle.hooks_dict_ref() is not None]  # else torch cannot copy them
+        return {**self.__dict__, "_detector": self.detector, "_overrides": overrides, "_hooks": hooks}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -271,20 +318,3 @@ def loss_columns(logits: Tensor, extra_logits: int) -> Tensor:
     if extra_logits == 0:
         return logits[..., 1:]
     return torch.cat([logits[..., 1:], logits[..., :1]], -1)
-
-
-@torch.no_grad()
-def own_scores(columns: Columns, loss: DenseLoss) -> bool:
-    """Whether a detector's own inference makes the scores that a loss trains; some logits are tried.
-
-    Args:
-        columns: What the columns of the class logits are.
-        loss: The loss.
-    """
-    width, background = columns.classes + int(columns.background is not None), columns.background is not None
-    state = next(iter([*loss.parameters(), *loss.buffers()]), torch.empty(0))
-    logits = torch.linspace(-3, 3, 2 * width, device=state.device).view(2, width)
-    own = logits.softmax(-1) if columns.scores == "softmax" else logits.sigmoid()
-    trained = loss.score_logits(loss_columns(logits, loss.extra_logits) if background else logits).sigmoid()
-    own = own[:, 1:] if background else own
-    return own.shape == trained.shape and bool(torch.allclose(own, trained, atol=1e-5))

@@ -9,7 +9,7 @@ from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
 from ..errors import UsageError
 from ..samples import DenseSamples
-from .base import DetectorAdapter, Terms, loss_columns, own_scores
+from .base import DetectorAdapter, Terms, loss_columns
 from .torchvision_batch import check_labels, collect_samples
 
 TERMS = {"loss_classifier", "loss_box_reg"}
@@ -47,7 +47,7 @@ class RoIStage(DetectorAdapter):
         self.override(heads, "select_training_samples", "select_training_samples")
         self.hook(heads.box_predictor, self._note_outputs)
         self.hook(heads, self._replace_terms)
-        if not own_scores(self.columns("roi"), self.criteria["roi"].loss):
+        if not self.keeps_scores("roi", self.criteria["roi"].loss):
             self.override(heads, "postprocess_detections", "postprocess_detections")
 
     @property

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..batch_format import check_format
 from ..errors import UsageError
+from ..flat_levels import records_graph
 from ..sample_fields import on_device
 from ..samples import DenseSamples
 
@@ -103,3 +105,15 @@ def _fields(targets: Sequence[dict[str, Tensor]], counts: Sequence[int]) -> dict
         if of_boxes and len({r.shape[1:] for r in rows}) == 1:
             found[name] = torch.cat(rows)
     return found
+
+
+def check_inputs(detector: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Forward pre-hook of a detector: batches in another format are named before torchvision fails on them.
+
+    Raises:
+        UsageError: If images or, in training, targets have another type or shape.
+    """
+    if records_graph():
+        return
+    given = {**dict(zip(("images", "targets"), args, strict=False)), **kwargs}
+    check_format(detector, list(given["images"]), given.get("targets") if detector.training else None)

@@ -28,8 +28,8 @@ class ClassGradients(NamedTuple):
     """How strongly a loss pulls at each class: absolute derivatives, summed over the anchors that count.
 
     Args:
-        positive: Of elements whose target is not 0 [C].
-        negative: Of elements whose target is 0 [C].
+        positive: Of elements whose target is not 0, float64 [C].
+        negative: Of elements whose target is 0, float64 [C].
     """
 
     positive: Tensor
@@ -120,16 +120,19 @@ def _is_own(elements: Tensor, labels: Tensor) -> Tensor:
 
 
 def _gradient_sums(slope: Tensor, own_slope: Tensor, labels: Tensor) -> Tensor:
-    slope, own_slope = slope.detach().abs(), own_slope.detach().abs()
-    counted = (labels != IGNORED).to(slope.dtype)
+    """Sums of absolute slopes by class, of positive and of negative elements, float64 [2, C].
+
+    A hard element's slope is millions of times that of an easy one, and a class may have hundreds of thousands of easy
+    ones. So the own elements are left out before the sum: subtracted from it afterwards, they would take the easy ones'
+    share with them. ``Tensor.sum`` adds in a tree, where a matrix product adds row by row and rounds small slopes away.
+    The sums are float64, so that those of many pieces add up as exactly.
+    """
+    counted = (labels != IGNORED).to(slope.dtype).unsqueeze(1)
+    negative = with_own(slope.detach().abs(), labels, torch.zeros_like(own_slope)).mul_(counted).sum(0).double()
+    own_slope = own_slope.detach().abs()
     if torch.compiler.is_compiling():
-        own = _is_own(slope, labels)
-        positive = torch.where(own, own_slope.unsqueeze(1), 0.0).sum(0)
-        return torch.stack([positive, torch.where(own, 0.0, slope * counted.unsqueeze(1)).sum(0)])
-    is_positive, column = labels >= 0, labels.clamp(min=0)
-    positive = slope.new_zeros(slope.shape[1]).index_add(0, column, torch.where(is_positive, own_slope, 0.0))
-    others = torch.where(is_positive, slope.gather(1, column.unsqueeze(1)).squeeze(1), 0.0)
-    own_as_no = slope.new_zeros(slope.shape[1]).index_add(0, column, others)
-    with torch.autocast(slope.device.type, enabled=False):  # which would have the product in half precision
-        all_as_no = counted @ slope
-    return torch.stack([positive, all_as_no - own_as_no])
+        positive = torch.where(_is_own(slope, labels), own_slope.unsqueeze(1), 0.0).sum(0).double()
+    else:
+        own = torch.where(labels >= 0, own_slope, 0.0).double()
+        positive = torch.zeros_like(negative).index_add(0, labels.clamp(min=0), own)
+    return torch.stack([positive, negative])

@@ -24,6 +24,8 @@ class EqualizationLossV2(GradientBalancedLoss):
         UsageError: If an argument is out of range.
     """
 
+    prior = 0.001
+
     def __init__(self, gamma: float = 12.0, mu: float = 0.8, alpha: float = 4.0) -> None:
         super().__init__()
         self.gamma = check_range("eql_v2", "gamma", gamma, 1e-3)

@@ -10,6 +10,7 @@ from ..class_counts import ClassTable
 from ..errors import UsageError, check_range
 from ..functional.federated import federated_classes
 from ..samples import DenseSamples
+from ..seeds import generator_of
 from .base import DenseLoss
 from .names import LOSSES, LossLike
 
@@ -75,7 +76,7 @@ class FederatedLoss(DenseLoss):
         counts = self.image_counts.values
         present = torch.zeros_like(counts).index_fill(0, samples.gt_labels, 1.0)
         # drawn on the CPU, where every process draws the same whatever its device
-        generator = torch.Generator().manual_seed(hash((self.seed, samples.step)) % 2**63)
-        noise = torch.rand(len(counts), generator=generator).to(counts.device, non_blocking=True)
+        noise = torch.rand(len(counts), generator=generator_of(self.seed, samples.step))
+        noise = noise.to(counts.device, non_blocking=True)
         chances = torch.where(counts > 0, counts**self.power, 0.0)
         return federated_classes(samples.reduce.sum(present) > 0, chances, noise, self.num_classes)

@@ -45,7 +45,7 @@ class GradientBalancedLoss(SigmoidLoss):
         values, gradients = sum_over_classes_and_gradients(
             logits, labels, self.elements(samples), targets, samples.class_weights
         )
-        positive, negative = samples.reduce.sum(torch.stack(gradients).double())
+        positive, negative = samples.reduce.sum(torch.stack(gradients))
         self.stage(
             positive_gradients=self.positive_gradients + positive, negative_gradients=self.negative_gradients + negative
         )

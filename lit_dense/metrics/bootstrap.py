@@ -1,11 +1,12 @@
 """AP of resampled images, for intervals: the bootstrap of Efron, https://doi.org/10.1214/aos/1176344552."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from .backends import ClassMatches, with_backend
 from .detection_rows import Array, DetectionRows
-from .evaluation import IOU_50, RECALLS, run_evaluator
+from .evaluation import IOU_50, RECALLS
 
 _ELEMENTS = 4_000_000  # of a temporary array
 
@@ -28,11 +29,10 @@ def resampled_ap(rows: DetectionRows, counts: Array, num_classes: int, max_detec
         num_classes: Number of classes.
         max_detections: Best detections that count per image and class.
     """
-    evaluator = run_evaluator(rows, {label: str(label) for label in range(num_classes)}, "coco", max_detections, True)
-    matches: dict[int, list[dict[str, Any]]] = {label: [] for label in range(num_classes)}
-    for found in evaluator.eval_imgs:
-        if found is not None:
-            matches[found["category_id"]].append(found)
+    classes = {label: str(label) for label in range(num_classes)}
+    matches: dict[int, list[ClassMatches]] = {label: [] for label in classes}
+    for found in with_backend(None, lambda backend: backend.matches(rows, classes, max_detections)):
+        matches[found.label].append(found)
     weights = np.asarray(counts, np.float64)
     values = np.stack([_class_ap(found, weights) for found in matches.values()])  # [K, S, T]
     exists = values > -1
@@ -47,25 +47,22 @@ def _mean(sums: Array, exists: Array) -> Array:
     return mean
 
 
-def _class_ap(found: list[dict[str, Any]], weights: Array) -> Array:
+def _class_ap(found: list[ClassMatches], weights: Array) -> Array:
     """AP of one class at each IoU threshold, -1 in samples without an object [S, T].
 
     Args:
-        found: The evaluator's matches in each image that has detections or objects of the class.
+        found: The matches in each image that has detections or objects of the class.
         weights: How often each sample has each image [S, I].
     """
     samples, thresholds = len(weights), 10
     if not found:
         return np.full((samples, thresholds), -1.0)
-    images = np.array([f["image_id"] for f in found])
-    positives = weights[:, images] @ np.array([(~np.asarray(f["gtIgnore"], bool)).sum() for f in found])
-    scores = np.concatenate([f["dtScores"] for f in found])
-    order = np.argsort(-scores, kind="stable")
-    of_image = np.repeat(images, [len(f["dtScores"]) for f in found])[order]
-    matched, ignored = (
-        np.concatenate([np.asarray(f[key], bool).reshape(thresholds, -1) for f in found], 1)[:, order]
-        for key in ("dtMatched", "dtIgnore")
-    )
+    images = np.array([f.image for f in found])
+    positives = weights[:, images] @ np.array([f.num_objects for f in found])
+    order = np.argsort(-np.concatenate([f.scores for f in found]), kind="stable")
+    of_image = np.repeat(images, [len(f.scores) for f in found])[order]
+    matched = np.concatenate([f.matched for f in found], 1)[:, order]
+    ignored = np.concatenate([f.ignored for f in found], 1)[:, order]
     values = np.full((samples, thresholds), -1.0)
     step = max(1, _ELEMENTS // max(1, len(order)))
     for start in range(0, samples, step):

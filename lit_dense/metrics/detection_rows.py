@@ -46,9 +46,26 @@ class DetectionRows:
 
     def of(self, *kinds: int) -> "DetectionRows":
         """The rows of some kinds."""
-        keep = np.isin(self.kinds, kinds)
+        return self.where(np.isin(self.kinds, kinds))
+
+    def where(self, keep: Array) -> "DetectionRows":
+        """The rows of a mask, bool [R]; all images stay."""
         columns = {name: getattr(self, name)[keep] for name in ("images", "boxes", "labels", "kinds", "scores")}
         return DetectionRows(self.image_ids, **columns)
+
+    def best_of_images(self, number: int) -> "DetectionRows":
+        """The rows without those detections of an image that come after its best ones; ties keep their order.
+
+        Args:
+            number: Detections of each image that are kept.
+        """
+        detections = np.flatnonzero(self.kinds == DETECTION)
+        order = detections[np.lexsort((-self.scores[detections], self.images[detections]))]
+        images = self.images[order]
+        rank = np.arange(len(order)) - np.searchsorted(images, images)
+        keep = np.ones(len(self.kinds), bool)
+        keep[order[rank >= number]] = False
+        return self.where(keep)
 
     @property
     def xywh(self) -> Array:

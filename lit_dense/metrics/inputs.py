@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import UsageError
 from .detection_rows import ABSENT, CROWD, DETECTION, NOT_EXHAUSTIVE, OBJECT
 
 Items = Sequence[Mapping[str, Tensor]]
@@ -31,12 +32,12 @@ class BatchRows(NamedTuple):
 
 
 def check_batch(preds: Any, targets: Any) -> None:
-    """Raises ValueError unless there are equally many dicts of both."""
+    """Raises UsageError unless there are equally many dicts of both."""
     for name, batch in (("preds", preds), ("targets", targets)):
         if not isinstance(batch, Sequence) or not all(isinstance(item, Mapping) for item in batch):
-            raise ValueError(f"{name} must be a list with one dict of tensors per image, got {type(batch).__name__}.")
+            raise UsageError(f"{name} must be a list with one dict of tensors per image, got {type(batch).__name__}.")
     if len(preds) != len(targets):
-        raise ValueError(f"preds has {len(preds)} images but targets has {len(targets)}; one of each is expected.")
+        raise UsageError(f"preds has {len(preds)} images but targets has {len(targets)}; one of each is expected.")
 
 
 def read_ids(image_ids: Sequence[int] | Tensor | None, count: int) -> list[tuple[int, int]]:
@@ -45,11 +46,11 @@ def read_ids(image_ids: Sequence[int] | Tensor | None, count: int) -> list[tuple
         return [(0, 0)] * count
     items = image_ids.tolist() if isinstance(image_ids, Tensor) else list(image_ids)
     if len(items) != count:
-        raise ValueError(f"image_ids has {len(items)} ids for {count} images; one per image is expected.")
+        raise UsageError(f"image_ids has {len(items)} ids for {count} images; one per image is expected.")
     try:
         return [(operator.index(item), 1) for item in items]
     except TypeError:
-        raise ValueError(f"image_ids must be integers, got {items}.") from None
+        raise UsageError(f"image_ids must be integers, got {items}.") from None
 
 
 def batch_rows(preds: Items, targets: Items, federated: bool, device: torch.device) -> BatchRows:
@@ -64,7 +65,7 @@ def batch_rows(preds: Items, targets: Items, federated: bool, device: torch.devi
         device: Where the rows go.
 
     Raises:
-        ValueError: For missing keys, wrong types, or lengths and shapes that do not fit.
+        UsageError: For missing keys, wrong types, or lengths and shapes that do not fit.
     """
     found, objects = _boxes(preds, "preds"), _boxes(targets, "targets")
     numbers, lengths = [b.shape[0] for b in found], [b.shape[0] for b in objects]
@@ -101,9 +102,16 @@ def _join(lists: Sequence[Sequence[Tensor]], device: torch.device) -> Tensor:
 def _boxes(items: Items, name: str) -> list[Tensor]:
     boxes = _tensors(items, "boxes", name)
     for index, one in enumerate(boxes):
+        kept = getattr(getattr(one, "format", None), "value", "XYXY")  # of torchvision's BoundingBoxes
+        if kept != "XYXY":
+            raise UsageError(
+                f"{name}[{index}]['boxes'] are BoundingBoxes of format {kept}; XYXY is expected: "
+                "torchvision.transforms.v2.functional.convert_bounding_box_format(boxes, new_format='XYXY') converts "
+                "them."
+            )
         if one.ndim != 2 or one.shape[1] != 4:
             if one.numel():
-                raise ValueError(
+                raise UsageError(
                     f"{name}[{index}]['boxes'] has shape {tuple(one.shape)}; [N, 4] is expected: x1, y1, x2, y2."
                 )
             boxes[index] = one.reshape(0, 4)  # an image without boxes may come as an empty list made a tensor
@@ -118,7 +126,7 @@ def _columns(items: Items, key: str, name: str, lengths: Sequence[int] | None = 
             if one.numel() or (lengths is not None and lengths[index]):
                 expected = "[N]" if lengths is None else f"[{lengths[index]}]"
                 why = "" if lengths is None else ": one value per box"
-                raise ValueError(f"{name}[{index}][{key!r}] has shape {tuple(one.shape)}; {expected} is expected{why}.")
+                raise UsageError(f"{name}[{index}][{key!r}] has shape {tuple(one.shape)}; {expected} is expected{why}.")
             values[index] = one.reshape(0)
     return values
 
@@ -128,7 +136,7 @@ def _integers(items: Items, key: str, name: str, lengths: Sequence[int] | None =
     for index, one in enumerate(values):
         if one.dtype != torch.int64:
             if one.numel() and (one.is_floating_point() or one.is_complex()):
-                raise ValueError(f"{name}[{index}][{key!r}] has type {one.dtype}; integers are expected.")
+                raise UsageError(f"{name}[{index}][{key!r}] has type {one.dtype}; integers are expected.")
             values[index] = one.to(torch.int64)
     return values
 
@@ -139,8 +147,8 @@ def _tensors(items: Items, key: str, name: str) -> list[Tensor]:
         if not isinstance(value, Tensor):
             where = f"{name}[{index}]"
             if key in items[index]:
-                raise ValueError(f"{where}[{key!r}] is a {type(value).__name__}; a tensor is expected.")
-            raise ValueError(f"{where} has no {key!r}; it has {', '.join(map(repr, items[index])) or 'no keys'}.")
+                raise UsageError(f"{where}[{key!r}] is a {type(value).__name__}; a tensor is expected.")
+            raise UsageError(f"{where} has no {key!r}; it has {', '.join(map(repr, items[index])) or 'no keys'}.")
     return values
 
 

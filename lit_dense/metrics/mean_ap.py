@@ -1,8 +1,7 @@
 """COCO's and LVIS's mean average precision: exact on any number of processes, and evaluated once."""
 
 import warnings
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +9,13 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from ..errors import UsageError, check_range
 from ..reduce import Reduce
-from .detection_rows import DETECTION, Array, DetectionRows
-from .evaluation import RECALLS, Evaluation, Protocol, evaluate, number_names
+from .arguments import MAX_DETECTIONS, read_limits, read_names, take_torchmetrics_arguments
+from .backends import BackendName, Protocol, load_backend
+from .checks import check_rows, cut_detections
+from .detection_rows import Array, DetectionRows
+from .evaluation import RECALLS, Evaluation, evaluate, number_names
 from .frequency import frequency_groups
 from .inputs import batch_rows, check_batch, read_ids
 
@@ -23,7 +26,6 @@ STATES = {
     "boxes": (5, torch.float32),  # x1, y1, x2, y2, then a detection's score or an object's area (nan: that of its box)
     "labels": (2, torch.int32),  # label, kind
 }
-MAX_DETECTIONS: dict[Protocol, int] = {"coco": 100, "lvis": 300}
 
 
 class DetectionMAP(Metric):
@@ -36,8 +38,8 @@ class DetectionMAP(Metric):
     and such a class is left out of the mean; false positives on images without ground truth count. No images at all:
     every number is -1. Boxes, scores and areas are kept as float32.
 
-    ``evaluation`` then holds what else the same run of the evaluator found: precision-recall curves, the confusion
-    matrix, and what was evaluated. It stays until the next ``compute``; None before the first.
+    ``evaluation`` then holds precision-recall curves of the same evaluation, the confusion matrix, and what was
+    evaluated. It stays until the next ``compute``; None before the first.
 
     On several processes the detections are gathered in six collectives whatever a process holds (no image at all
     included), images that were seen twice are counted once (the sampler of a data-parallel validation repeats some),
@@ -49,15 +51,20 @@ class DetectionMAP(Metric):
         protocol: ``coco``, or ``lvis`` for data that is annotated for some classes of each image: targets then tell
             ``neg_labels`` and ``not_exhaustive_labels``, and ``mar_1`` and ``mar_10`` do not exist.
         max_detections: Best detections that count per image and class, over 10, by default COCO's 100, and more for
-            dense scenes; per image with ``lvis``, by default its 300.
+            dense scenes; per image with ``lvis``, by default its 300. With ``coco`` also a list of all limits, such as
+            ``[1, 10, 1000]``: ``mar_<limit>`` is the recall with each, and the last holds for all other numbers. A
+            warning says, once, that detections were left out.
         class_images: Number of training images with each class, by which it is rare, common or frequent.
         frequency_bounds: Most training images of a rare and of a common class.
         confusion_score: Smallest score of a detection in the confusion matrix.
-        kwargs: Arguments of every torchmetrics metric, such as ``process_group``.
+        backend: The evaluator: ``hotcoco``, or ``pycocotools``, which gives the same numbers and is much slower. None
+            takes hotcoco, and pycocotools where hotcoco is missing or computes wrong numbers.
+        kwargs: Arguments of every torchmetrics metric, such as ``process_group``; and arguments of torchmetrics'
+            ``MeanAveragePrecision`` with values that ask for what is done here, such as ``box_format="xyxy"``.
 
     Raises:
-        ValueError: For an unknown protocol, repeated class names, too small a ``max_detections`` or counts that do not
-            fit the names; from ``compute`` for a label that has no name, or a score that is not a number.
+        UsageError: For wrong arguments, or a ``backend`` that cannot be used; from ``compute`` for a box with x2 < x1,
+            y2 < y1, NaN or infinity, a score that is not between 0 and 1, or a label that has no name.
 
     Example:
         >>> metric = DetectionMAP(class_names=["cat", "dog"])
@@ -81,31 +88,33 @@ class DetectionMAP(Metric):
 
     def __init__(
         self,
-        class_names: Sequence[str] | None = None,
+        class_names: Iterable[str | int] | None = None,
         protocol: Protocol = "coco",
-        max_detections: int | None = None,
+        max_detections: int | Sequence[int] | None = None,
         class_images: Sequence[int] | None = None,
         frequency_bounds: Sequence[int] = (10, 100),
         confusion_score: float = 0.3,
+        backend: BackendName | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        taken = take_torchmetrics_arguments(kwargs)
+        super().__init__(**{"dist_sync_fn": self._gather, **kwargs})
         if protocol not in MAX_DETECTIONS:
-            raise ValueError(f"protocol must be 'coco' or 'lvis', got {protocol!r}.")
-        self.max_detections = MAX_DETECTIONS[protocol] if max_detections is None else max_detections
-        if self.max_detections <= 10:
-            raise ValueError(f"max_detections must be over 10, COCO's second limit, got {max_detections}.")
-        repeated = [name for name, count in Counter(class_names or ()).items() if count > 1]
-        if repeated:
-            raise ValueError(f"class_names must differ, these are repeated: {', '.join(repeated)}.")
-        if class_images is not None and len(class_images) != len(class_names or ()):
-            names = "no class_names" if class_names is None else f"{len(class_names)} class_names"
-            raise ValueError(f"class_images has {len(class_images)} numbers, and there are {names}: give one for each.")
-        self.class_names = None if class_names is None else tuple(class_names)
+            raise UsageError(f"protocol must be 'coco' or 'lvis', got {protocol!r}.")
+        self.limits = read_limits(taken.get("max_detections", max_detections), protocol)
+        self.max_detections = self.limits[-1]
+        self.class_names = read_names(class_names)
+        if class_images is not None and len(class_images) != len(self.class_names or ()):
+            names = "no class_names" if self.class_names is None else f"{len(self.class_names)} class_names"
+            raise UsageError(f"class_images has {len(class_images)} numbers, and there are {names}: give one for each.")
         self.protocol: Protocol = protocol
         self.groups = {} if class_images is None else frequency_groups(class_images, frequency_bounds)
-        self.confusion_score = confusion_score
+        self.confusion_score = check_range("DetectionMAP", "confusion_score", confusion_score, 0, 1)
+        self.backend = backend
+        if backend is not None:
+            load_backend(backend)  # a wrong or missing one is said now, on every process
         self.evaluation: Evaluation | None = None
+        self._told_of_cut = False
         self._reduce = Reduce(enabled=False)
         for name in STATES:
             self.add_state(name, default=[], dist_reduce_fx="cat")
@@ -130,7 +139,8 @@ class DetectionMAP(Metric):
                 each image as a new one, which is wrong where a distributed sampler repeats images.
 
         Raises:
-            ValueError: For missing keys, wrong types, or lengths and shapes that do not fit.
+            UsageError: For missing keys, wrong types, or lengths and shapes that do not fit. Numbers are looked at by
+                ``compute``: reading them now would wait for the device.
         """
         check_batch(preds, targets)
         ids = read_ids(image_ids, len(preds))
@@ -146,13 +156,14 @@ class DetectionMAP(Metric):
         """The numbers named in the class, on the metric's device, equal on all processes.
 
         Raises:
-            ValueError: If a label has no name in ``class_names``, or a score is not a number.
+            UsageError: For a box or score that cannot be, or a label that has no name; it names the image.
             RuntimeError: If the evaluation failed on another process.
         """
-        reduce = self._reduce if self._is_synced else Reduce(enabled=False)
+        is_gathered = isinstance(self.images, Tensor)  # a list holds the process's own images
+        reduce = self._reduce if is_gathered else Reduce(enabled=False)
         tables = {name: self._rows(name) for name in STATES}
         names = self._names(tables["labels"])
-        keys = number_names(names.values(), self.protocol, self.max_detections, self.groups)
+        keys = number_names(names.values(), self.limits, self.groups)
         curves = (len(names), len(RECALLS))
         matrix = (len(names) + 1, len(names) + 1)
         lengths = [len(keys), *(rows * columns for rows, columns in (curves, curves, matrix))]
@@ -169,7 +180,7 @@ class DetectionMAP(Metric):
                 error, packed[-1] = failure, 1
         packed = reduce.broadcast(packed.to(self.device))
         if packed[-1]:
-            if self._is_synced:
+            if is_gathered:
                 self.unsync()  # torchmetrics does so only where compute returns
             raise error or RuntimeError("DetectionMAP: the evaluation failed on the first process; its error says why.")
         values = packed[: len(keys)]
@@ -188,28 +199,36 @@ class DetectionMAP(Metric):
         )
         return dict(zip(keys, values.unbind(), strict=True))
 
-    def _evaluate(self, rows: DetectionRows, names: Mapping[int, str]) -> Evaluation:
-        _check_scores(rows.scores[rows.kinds == DETECTION])
-        if self.class_names is not None:
-            _check_labels(rows, len(self.class_names))
-        return evaluate(rows, names, self.protocol, self.max_detections, self.groups, self.confusion_score)
+    def sync(self, *args: Any, **kwargs: Any) -> None:
+        """Replaces the states by those of all processes; see torchmetrics.
 
-    def _sync_dist(self, dist_sync_fn: Any = None, process_group: Any = None) -> None:
-        """Replaces the states by those of all processes.
-
-        torchmetrics calls this for ``compute`` but not for the batch value of ``forward``, and puts the process's own
-        states back afterwards, so all of its switches keep their meaning. Its own version breaks on a process without
-        images, whose states would have the default type.
+        A process without images must hand over an empty tensor of the right width and type, and so each state becomes
+        one tensor first.
         """
-        self._reduce = Reduce(process_group or self.process_group)
         for name in STATES:
-            setattr(self, name, [self._reduce.gather(self._rows(name))])
+            setattr(self, name, [self._rows(name)])
+        super().sync(*args, **kwargs)
+
+    def _gather(self, rows: Tensor, group: Any = None) -> list[Tensor]:
+        """A state of all processes: what torchmetrics calls for each state."""
+        self._reduce = Reduce(group)
+        return [self._reduce.gather(rows)]
+
+    def _evaluate(self, rows: DetectionRows, names: Mapping[int, str]) -> Evaluation:
+        check_rows(rows, self.class_names)
+        if not self._told_of_cut and (cut := cut_detections(rows, self.protocol, self.max_detections)):
+            self._told_of_cut = True
+            warnings.warn(cut, stacklevel=2)
+        return evaluate(rows, names, self.protocol, self.limits, self.groups, self.confusion_score, self.backend)
 
     def _rows(self, name: str) -> Tensor:
         """A state as one tensor of its type on the metric's device, also when it is empty."""
         width, dtype = STATES[name]
-        empty = torch.empty(0, width, dtype=dtype, device=self.device)
-        return torch.cat([empty, *(rows.to(self.device) for rows in getattr(self, name))])
+        held = getattr(self, name)
+        parts = [part.to(self.device) for part in ([held] if isinstance(held, Tensor) else held)]
+        if len(parts) == 1:
+            return parts[0]
+        return torch.cat([torch.empty(0, width, dtype=dtype, device=self.device), *parts])
 
     def _names(self, labels: Tensor) -> dict[int, str]:
         """The label and name of each class in the result, equal on all processes once the states are gathered."""
@@ -247,19 +266,3 @@ def _join_images(images: Array, boxes: Array, labels: Array, world_size: int) ->
         kinds=labels[order, 1],
         scores=boxes[order, 4],
     )
-
-
-def _check_scores(scores: Array) -> None:
-    wrong = int(np.isnan(scores).sum())
-    if wrong:
-        raise ValueError(f"DetectionMAP: the scores of {wrong} of {len(scores)} detections are not a number (nan).")
-
-
-def _check_labels(rows: DetectionRows, num_classes: int) -> None:
-    wrong = np.flatnonzero((rows.labels < 0) | (rows.labels >= num_classes))
-    if len(wrong):
-        what = "a detection" if rows.kinds[wrong[0]] == DETECTION else "a ground truth"
-        raise ValueError(
-            f"DetectionMAP: {what} has label {rows.labels[wrong[0]]}, but class_names names {num_classes} classes "
-            f"(labels 0 to {num_classes - 1}); {len(wrong)} boxes have such labels."
-        )

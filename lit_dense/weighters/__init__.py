@@ -3,6 +3,7 @@
 The names are entry points of the group ``lit_dense.weighters``, and attributes of this module.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..named_type import named_type
@@ -24,3 +25,4 @@ if TYPE_CHECKING:
     WeighterLike = Weighter | str | dict[str, Any]
 else:
     WeighterLike = named_type(WEIGHTERS, "WeighterLike")
+WeightersLike = Sequence[WeighterLike] | WeighterLike

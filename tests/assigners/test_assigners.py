@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import box_iou
 
 from lit_dense.assigners import ASSIGNERS, AssignInput, ATSSAssigner, TopNAssigner
@@ -29,7 +30,7 @@ def objects(number, seed=0):
 @pytest.mark.parametrize("name", sorted(ASSIGNERS.points))
 def test_every_assigner_answers_for_each_anchor(name):
     anchors, boxes = grid_anchors(), objects(5)
-    matched = ASSIGNERS.build(name)(anchors, boxes, GEOMETRY)
+    matched = ASSIGNERS.build(name)(AssignInput(anchors, boxes, geometry=GEOMETRY))
     assert matched.shape == anchors.shape[:1]
     assert matched.min() >= -2
     assert 0 <= matched.max() < len(boxes)
@@ -88,3 +89,16 @@ def test_atss_in_half_precision():
 def test_atss_needs_levels():
     with pytest.raises(UsageError, match="does not tell the sizes of its levels"):
         ATSSAssigner()(AssignInput(grid_anchors(), objects(1)))
+
+
+def test_assigners_see_predictions_when_they_ask():
+    anchors, boxes = grid_anchors(), objects(3)
+    logits, deltas = torch.randn(len(anchors), 4, requires_grad=True), torch.zeros(len(anchors), 4)
+    coder = BoxCoder((1.0, 1.0, 1.0, 1.0))
+    image = AssignInput(anchors, boxes, torch.zeros(3), logits, deltas, coder, lambda x: 2 * x)
+    torch.testing.assert_close(image.scores, (2 * logits.detach()).sigmoid())
+    torch.testing.assert_close(image.boxes, anchors)
+    assert not image.scores.requires_grad
+    for name in ("scores", "boxes"):
+        with pytest.raises(UsageError, match=f"does not tell its {name}"):
+            getattr(AssignInput(anchors, boxes), name)

@@ -19,7 +19,8 @@ from tests.functional.test_iou import boxes
 from tests.test_criterion import samples_of
 
 OF_BOXES = [IoULoss(), IoULoss("log"), IoULoss("square"), GIoULoss(), DIoULoss(), CIoULoss(), EIoULoss(), EIoULoss(0.5)]
-OF_DELTAS = [L1Loss(), MSELoss(), SmoothL1Loss(), BalancedL1Loss(), BalancedL1Loss(beta=0.11)]
+BALANCED = [BalancedL1Loss(), BalancedL1Loss(beta=0.11), BalancedL1Loss(beta=0.11, curve="published")]
+OF_DELTAS = [L1Loss(), MSELoss(), SmoothL1Loss(), *BALANCED]
 
 
 def describe(loss):
@@ -202,6 +203,11 @@ def test_deltas_small_and_large_are_finite(loss, difference):
         ("balanced_l1", {"gamma": 0.0}, "gamma must be in"),
         ("balanced_l1", {"alpha": 0.01}, "gamma must be in"),
         ("balanced_l1", {"beta": 0.0}, "beta must be at least"),
+        (
+            "balanced_l1",
+            {"curve": "publish"},
+            "curve must be one of continuous, published, not 'publish'. Did you mean",
+        ),
         ("eiou", {"gamma": -1.0}, "gamma must be at least"),
         ("ghm_r", {"update": "papr"}, "ghm_r: update must be one of corrected, paper, reference, not 'papr'. Did you"),
         ("iou", {"form": "cubic"}, "form must be one of linear, log, square"),

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lit_dense.callbacks import DetectionPictures
+from lit_dense.callbacks import DetectionPictures, detection_pictures
 from lit_dense.errors import UsageError
 
 SIDE, GAP, TOP = 480, 8, 36
@@ -60,3 +60,107 @@ def test_a_validation_step_without_detections_is_told_what_to_return(tmp_path, w
         DetectionPictures().on_validation_batch_end(
             trainer_in(tmp_path, **where), SimpleNamespace(), {"loss": torch.tensor(1.0)}, batch, 0
         )
+
+
+@pytest.fixture
+def said(monkeypatch):
+    lines = []
+    monkeypatch.setattr(detection_pictures, "rank_zero_info", lines.append)
+    return lines
+
+
+def validate(callback, trainer, *scores, module=None):
+    """One validation whose images have one object, and detections of these scores."""
+    module = module or SimpleNamespace()
+    box = torch.tensor([[2.0, 2.0, 12.0, 12.0]])
+    images = [torch.zeros(3, 16, 16, dtype=torch.uint8)] * len(scores)
+    targets = [{"boxes": box, "labels": torch.tensor([0])}] * len(scores)
+    found = [
+        {"boxes": box.expand(len(s), 4), "labels": torch.ones(len(s), dtype=torch.int64), "scores": torch.tensor(s)}
+        for s in scores
+    ]
+    callback.on_validation_epoch_start(trainer, module)
+    callback.on_validation_batch_end(trainer, module, {"detections": found}, (images, targets), 0)
+    callback.on_validation_epoch_end(trainer, module)
+
+
+def sheet_of(path):
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+OBJECT, DETECTION = (0xE6, 0x9F, 0x00), (0x56, 0xB4, 0xE9)
+"""The colours of the classes 0 and 1."""
+
+
+def test_objects_are_drawn_on_the_left_and_detections_of_enough_score_on_the_right(tmp_path):
+    validate(DetectionPictures(score_thresh=0.5), trainer_in(tmp_path), [0.9])
+    sheet = sheet_of(tmp_path / "detections.png")
+    left, right = (sheet[TOP:, x : x + SIDE].reshape(-1, 3).tolist() for x in (GAP, 2 * GAP + SIDE))
+    assert list(OBJECT) in left
+    assert list(DETECTION) in right
+    assert list(DETECTION) not in left
+    validate(DetectionPictures(score_thresh=0.95), trainer_in(tmp_path), [0.9])
+    assert list(DETECTION) not in sheet_of(tmp_path / "detections.png").reshape(-1, 3).tolist()
+
+
+def test_a_threshold_that_hides_everything_is_told_once_and_at_the_end(tmp_path, said):
+    callback, trainer = DetectionPictures(score_thresh=0.5), trainer_in(tmp_path)
+    hidden = "0 of 3 detections score 0.5 or more; the best is 0.31: score_thresh=0.2 would show some"
+    for _ in range(2):
+        validate(callback, trainer, [0.31, 0.1], [0.2])
+    assert said == [f"DetectionPictures: {hidden}."]
+    callback.on_fit_end(trainer, None)
+    assert said[1:] == [f"Picture of detections: {tmp_path / 'detections.png'} ({hidden})"]
+    validate(callback, trainer, [0.31], [0.6])
+    callback.on_fit_end(trainer, None)
+    assert said[2:] == [f"Picture of detections: {tmp_path / 'detections.png'}"]
+    validate(callback, trainer, [0.31])
+    assert said[3:] == [f"DetectionPictures: {hidden.replace('3', '1', 1)}."]
+
+
+def test_an_image_says_that_its_detections_are_hidden(tmp_path):
+    validate(DetectionPictures(score_thresh=0.5), trainer_in(tmp_path), [0.31], [])
+    low = slice(TOP + SIDE - 16, TOP + SIDE)
+    sheet = sheet_of(tmp_path / "detections.png")[low]
+    tiles = [sheet[:, GAP + k * (SIDE + GAP) : (k + 1) * (SIDE + GAP)] for k in range(4)]
+    assert [bool((tile == 255).any()) for tile in tiles] == [False, True, False, False]
+
+
+def test_without_a_validation_nothing_is_said_or_drawn(tmp_path, said):
+    callback = DetectionPictures()
+    callback.on_validation_epoch_start(trainer_in(tmp_path), None)
+    callback.on_validation_epoch_end(trainer_in(tmp_path), None)
+    callback.on_fit_end(trainer_in(tmp_path), None)
+    assert said == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_steps_without_detections_and_batches_of_another_format(tmp_path):
+    callback, trainer = DetectionPictures(file_name="a/b.png"), trainer_in(tmp_path)
+    callback.on_validation_batch_end(trainer, SimpleNamespace(), torch.tensor(1.0), None, 0)  # a loss alone
+    batch, found = batch_of(1)
+    module = SimpleNamespace(unpack_batch=lambda given: given["inside"])
+    callback.on_validation_batch_end(trainer, module, {"detections": found}, {"inside": batch}, 0)
+    callback.on_validation_epoch_end(trainer, module)
+    assert (tmp_path / "a" / "b.png").exists()
+
+
+@pytest.mark.parametrize(("log_dir", "folder"), [("log", "log"), (None, "root")])
+def test_the_folder_is_the_loggers_or_the_trainers(tmp_path, log_dir, folder):
+    trainer = trainer_in(tmp_path)
+    trainer.default_root_dir, trainer.log_dir = str(tmp_path / "root"), log_dir and str(tmp_path / log_dir)
+    validate(DetectionPictures(), trainer, [0.9])
+    assert [path.parent.name for path in tmp_path.rglob("*.png")] == [folder]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_images": 0}, "num_images must be at least 1, not 0"),
+        ({"score_thresh": 30}, r"score_thresh must be in \[0, 1\], not 30"),
+    ],
+)
+def test_arguments_that_cannot_be_are_refused(arguments, message):
+    with pytest.raises(UsageError, match=f"DetectionPictures: {message}"):
+        DetectionPictures(**arguments)

@@ -9,7 +9,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader
 
-from lit_dense import LitRetinaNet
+from lit_dense import LitRetinaNet, charts
 from lit_dense.callbacks import DetectionPictures, EvaluationPictures
 from lit_dense.errors import UsageError
 from lit_dense.metrics import DetectionMAP, DetectionRows
@@ -163,3 +163,42 @@ def _first_images(rank, folder):
 @pytest.mark.ddp
 def test_two_processes_draw_the_same_images_each_time(two_processes, tmp_path):
     assert two_processes(_first_images, str(tmp_path)) == [[[0, 2], [0, 2]], [[], []]]
+
+
+def evaluated_with(scores, confusion_score=0.3):
+    metric = DetectionMAP(class_names=["a"], confusion_score=confusion_score)
+    box, labels = torch.tensor([[1.0, 1, 9, 9]]), torch.zeros(1, dtype=torch.int64)
+    found = {
+        "boxes": box.expand(len(scores), 4), "labels": labels.expand(len(scores)), "scores": torch.tensor(scores)
+    }  # fmt: skip
+    metric.update([found], [{"boxes": box, "labels": labels}], [1])
+    metric.compute()
+    return metric
+
+
+@pytest.mark.parametrize(
+    ("scores", "note"), [([0.31, 0.1], "0 of 2 detections score 0.5 or more; the best is 0.31"), ([0.6], ""), ([], "")]
+)
+def test_a_confusion_without_detections_says_so(tmp_path, monkeypatch, scores, note):
+    module, trainer = torch.nn.Sequential(), FakeTrainer(folder=str(tmp_path), is_global_zero=True)
+    callback, notes = EvaluationPictures(), []
+    real = charts.confusion_figure
+    monkeypatch.setattr(charts, "confusion_figure", lambda *args: notes.append(args[3]) or real(*args))
+    module.append(DetectionMAP())
+    callback.on_validation_start(trainer, module)
+    module[0] = evaluated_with(scores, 0.5)
+    callback.on_validation_end(trainer, module)
+    assert notes == [note]
+    titles = real(*module[0].evaluation.confusion[None], ["a"], 0.5, note).axes[0].get_title()
+    assert titles == "Confusion, IoU 0.5, score from 0.5" + (f"\n{note}" if note else "")
+
+
+def test_of_several_new_evaluations_the_first_is_drawn(tmp_path):
+    module, trainer = torch.nn.Sequential(), FakeTrainer(folder=str(tmp_path), is_global_zero=True)
+    callback, drawn = EvaluationPictures(), []
+    callback._draw = lambda trainer, folder, evaluation: drawn.append((folder, evaluation))
+    module.extend([DetectionMAP(), DetectionMAP(), DetectionMAP()])
+    callback.on_validation_start(trainer, module)
+    module[1], module[2] = evaluated_with([0.9]), evaluated_with([0.8])
+    callback.on_validation_end(trainer, module)
+    assert drawn == [(tmp_path, module[1].evaluation)]

@@ -182,7 +182,7 @@ def test_a_step_of_several_batches_is_shown_once(tmp_path):
 
 
 def test_what_cannot_be_shown_is_told(tmp_path):
-    with pytest.raises(UsageError, match="LossPictures: Foreign trains with torchvision's own loss"):
+    with pytest.raises(UsageError, match="LossPictures: Foreign trains with RetinaNet's own loss"):
         fit(tmp_path, Foreign(), LossPictures())
     with pytest.raises(UsageError, match="LossPictures: every_n_steps must be at least 1, not 0"):
         LossPictures(0)

@@ -108,9 +108,10 @@ def test_losses_with_state_of_each_class_and_with_counts(tmp_path):
 def test_a_weighters_network_is_trained_saved_and_resumed(tmp_path):
     def run(epochs, *callbacks, checkpoint=None):
         torch.manual_seed(0)
-        swap = SwapLoss("focal", weighters=[SWNWeighter(classification="anchor", hidden=4)])
-        for parameter in (p for w in swap._parts[0] for p in w.parameters()):
+        weighter = SWNWeighter(classification="anchor", hidden=4)
+        for parameter in weighter.parameters():
             torch.nn.init.normal_(parameter, std=0.5)
+        swap = SwapLoss("focal", weighters=[weighter])
         saving = bool(callbacks)
         fit(Foreign(), swap, *callbacks, checkpoint=checkpoint, max_epochs=epochs, enable_checkpointing=saving)
         return swap

@@ -217,7 +217,7 @@ def test_no_trace_is_left(fails, tmp_path):
 
 
 def test_a_module_with_torchvisions_own_loss_is_told(tmp_path):
-    with pytest.raises(UsageError, match="Foreign trains with torchvision's own loss"):
+    with pytest.raises(UsageError, match="Foreign trains with RetinaNet's own loss"):
         fit(tmp_path, Foreign(), WeightPictures())
     with pytest.raises(UsageError, match="WeightPictures: every_n_steps must be at least 1, not 0"):
         WeightPictures(0)

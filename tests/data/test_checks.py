@@ -119,7 +119,12 @@ def test_an_area_that_is_none_is_that_of_the_box(check, area):
     ],
 )
 def test_a_weight_that_cannot_be_used_becomes_1(check, weight, detail):
-    annotations = [box_entry(17, 1, hard=weight), box_entry(18, 1, hard=0), box_entry(19, 1)]
+    boxes = [(5, 5, 10, 10), (6, 5, 10, 10), (7, 5, 10, 10)]
+    annotations = [
+        box_entry(17, 1, boxes[0], hard=weight),
+        box_entry(18, 1, boxes[1], hard=0),
+        box_entry(19, 1, boxes[2]),
+    ]
     data, problems = check([image_entry(1)], annotations, weight_key="hard")
     assert data.weight.tolist() == [1, 0, 1]
     what = "weights that are no numbers, negative or not finite: 1"
@@ -135,7 +140,7 @@ def test_weights_stay_with_their_boxes(check):
         box_entry(1, 3, hard=2.5),
         box_entry(2, 1, hard=0.5),
         box_entry(3, 3, (0, 0, 0, 0), hard=-1),  # told for its box alone
-        box_entry(4, 3, hard=4),
+        box_entry(4, 3, (9, 9, 9, 9), hard=4),
     ]
     data, problems = check([image_entry(1), image_entry(3)], annotations, weight_key="hard")
     assert data.annotation_ids.tolist() == [2, 1, 4]
@@ -291,9 +296,10 @@ def test_every_problem_of_a_bad_file_is_in_one_message(check, folder):
         "- boxes without size after clipping: 1 (dropped)",
         "- boxes partly outside their image: 1 (clipped)",
         "- annotation ids that are missing or used before: 1 (given new ids)",
+        "- annotations given more than once (same image, category and box): 1 (left as they are)",
     ):
         assert what in report
-    assert len(problems.found) == 18
+    assert len(problems.found) == 19
     assert len(data.boxes) == 3
 
 

@@ -164,3 +164,39 @@ def test_any_json_is_an_error_and_no_crash(tmp_path):
     for value in (None, 3, "x", {"images": None}, {"images": [None, 3], "annotations": [], "categories": [None]}):
         (tmp_path / "a.json").write_text(json.dumps(value))
         assert read(tmp_path / "a.json")[1].errors(strict=False)
+
+
+@pytest.mark.parametrize(
+    ("value", "crowd"),
+    [
+        (True, 1), (False, 0), (1.0, 1), (0.0, 0), ("0", 0), ("1", 1), ("1.0", 1), ("false", 0), (" False ", 0),
+        ("TRUE", 1), ("no", 0), (None, 0),
+    ],
+)  # fmt: skip
+def test_iscrowd_of_odd_types_is_read_where_it_is_plain_and_told(tmp_path, value, crowd):
+    entries = [box_entry(4, 1, iscrowd=value), box_entry(5, 1, iscrowd=1), box_entry(6.0, 1)]
+    content, problems = read(write_json(tmp_path / "a.json", [image_entry(1)], entries))
+    assert content.annotations["iscrowd"].tolist() == [crowd, 1, 0]
+    told = [*problems.found, *problems.hints]
+    if value is None:
+        assert not told
+        return
+    assert told[0].examples == (f"annotation 4 of image 1: iscrowd is {json.dumps(value)}, read as {crowd}",)
+    assert len(problems.found) == isinstance(value, str)
+    assert not problems.errors(strict=False)
+
+
+@pytest.mark.parametrize("value", [2, -1, 0.5, float("nan"), "", "maybe", "2", [], [0], {}, 10**30])
+def test_iscrowd_that_is_not_plain_is_an_error(tmp_path, value):
+    entries = [box_entry(4, 1, iscrowd=value), box_entry(5, 1, bbox=(1, 2, 3, 4)) | {"id": None, "iscrowd": value}]
+    _, problems = read(write_json(tmp_path / "a.json", [image_entry(1)], entries))
+    (error,) = problems.errors(strict=False)
+    assert error.what == "values of iscrowd that are neither 0 nor 1"
+    assert error.examples[0] == f"annotation 4 of image 1: iscrowd is {json.dumps(value)}"
+    assert error.examples[1].startswith("annotation without id of image 1: ")
+
+
+def test_only_annotations_of_the_list_are_asked_for_iscrowd(tmp_path):
+    example = box_entry(1, 1, iscrowd="x")
+    path = write_json(tmp_path / "a.json", [image_entry(1)], [box_entry(4, 1), example | {"bbox": None}], info=example)
+    assert [problem.repair for problem in read(path)[1].found] == ["dropped"]

@@ -72,6 +72,8 @@ def test_the_content_is_that_of_the_careful_reading(tmp_path, images, annotation
         {"annotations": [box_entry(1, 1, bbox=[1, 2, 3, "4"])]},
         {"annotations": [box_entry(1, 1, area=None)]},
         {"annotations": [box_entry(1, 1, iscrowd=True)]},
+        {"annotations": [box_entry(1, 1, iscrowd=0), box_entry(2, 1, iscrowd=2)]},
+        {"annotations": [box_entry(1, 1, iscrowd=-1)]},
         {"annotations": [box_entry(2**70, 1)]},
         {"annotations": [{"id": 1, "bbox": [1, 2, 3, 4]}]},
         {"annotations": ["none"]},

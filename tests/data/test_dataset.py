@@ -222,3 +222,36 @@ def test_batches_to_predict_on_have_no_boxes(data):
     dataset = CocoDataset(data, IDS)
     _, targets = collate_images([dataset[0], dataset[1]])
     assert [set(target) for target in targets] == [{"image_id", "file_name", "orig_size"}] * 2
+
+
+class Shrink(v2.Transform):
+    """Leaves a part of the boxes' width."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, image, target):
+        target["boxes"][:, 2] = target["boxes"][:, 0] + (target["boxes"][:, 2] - target["boxes"][:, 0]) * self.factor
+        return image, target
+
+
+@pytest.mark.parametrize(
+    ("width", "factor", "left"), [(0.6, 1, 1), (0.6, 0.8, 1), (0.6, 0.4, 0), (8, 0.1, 0), (1.2, 0.8, 1)]
+)
+def test_a_small_box_stays_unless_a_transform_takes_half_of_it(data, width, factor, left):
+    boxes = np.array([[2, 3, 2 + width, 23], [30, 20, 40, 30]], np.float32)
+    _, target = CocoDataset(replace(data, boxes=boxes), IDS, compose([Shrink(factor)]))[0]
+    assert (target["iscrowd"] == 0).sum() == left  # the other box is a crowd
+    assert isinstance(target["boxes"], tv_tensors.BoundingBoxes)
+
+
+def test_an_error_in_a_worker_is_the_error_itself(data):
+    path = data.folder / "1.png"
+    path.write_bytes(path.read_bytes()[:1000])
+    loader = DataLoader(CocoDataset(data, IDS), 2, collate_fn=collate, num_workers=1)
+    with pytest.raises(DataError) as error:
+        next(iter(loader))
+    assert str(error.value).startswith(f"{path}: cannot be read: ")
+    assert "\n" not in str(error.value)
+    assert "Replace the file, or take the image out of the data." in str(error.value)

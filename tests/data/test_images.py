@@ -1,10 +1,13 @@
+import itertools
+import struct
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
 
 from lit_dense.data import DataError
-from lit_dense.data.images import Header, find_images, read_header, read_headers, read_image
+from lit_dense.data.images import Header, find_images, read_header, read_headers, read_image, white_level
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
@@ -139,3 +142,75 @@ def test_files_folders_and_globs_are_found(tmp_path):
     assert find_images(at("e[1].png", "raw.dat", "e[1].png"))[0] == at("e[1].png", "raw.dat")
     assert find_images([tmp_path / "sub", tmp_path])[0][:2] == at("sub/c.tiff", "sub/deep/d.webp")
     assert find_images(at("gone.png", "*.bmp", "a.png")) == (at("a.png"), at("gone.png", "*.bmp"))
+
+
+def test_floats_may_pass_their_range_a_little(tmp_path):
+    Image.fromarray(RAMP / np.float32(255) * np.float32(1.05)).save(tmp_path / "a.tif")
+    assert rgb(tmp_path / "a.tif")[..., 0].max() == 255
+    assert 120 < rgb(tmp_path / "a.tif")[..., 0].mean() < 140
+
+
+@pytest.mark.parametrize("mark", [3.4028235e38, -3.4028235e38])
+def test_the_mark_of_no_data_does_not_decide_the_range(tmp_path, mark):
+    values = RAMP / np.float32(255)
+    values[0, 0] = mark
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    assert (rgb(tmp_path / "a.tif")[..., 0] == RAMP).all()
+    assert white_level(tmp_path / "a.tif") == 1
+
+
+def test_headers_tell_of_more_than_8_bits(tmp_path):
+    for name, values in (("a.png", RAMP), ("b.png", RAMP.astype(np.uint16)), ("c.tif", RAMP.astype(np.float32))):
+        Image.fromarray(values).save(tmp_path / name)
+    assert [read_header(tmp_path / name).deep for name in ("a.png", "b.png", "c.tif")] == [False, True, True]
+    assert white_level(tmp_path / "b.png") is None
+
+
+def tiff(path, values, planar):
+    """Writes 16-bit channels as PIL cannot: one after another, or interleaved."""
+    height, width, channels = values.shape
+    data = (values.transpose(2, 0, 1) if planar == 2 else values).astype("<u2").tobytes()
+    strips = channels if planar == 2 else 1
+    bits, offsets, counts = 158, 158 + 2 * channels, 158 + 6 * channels
+    start = 158 + 10 * channels
+    tags = [
+        (256, 3, 1, width), (257, 3, 1, height), (258, 3, channels, bits), (259, 3, 1, 1), (262, 3, 1, 2),
+        (273, 4, strips, offsets if strips > 1 else start), (277, 3, 1, channels), (278, 3, 1, height),
+        (279, 4, strips, counts if strips > 1 else len(data)), (284, 3, 1, planar), (317, 3, 1, 1), (296, 3, 1, 1),
+    ]  # fmt: skip
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in sorted(tags))
+    size = len(data) // strips
+    values = [16] * channels, [start + n * size for n in range(channels)], [size] * channels
+    tail = struct.pack(f"<{channels}H{channels}I{channels}I", *itertools.chain(*values))
+    path.write_bytes(b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + tail + data)
+
+
+def test_planes_of_16_bits_are_refused_for_pil_reads_them_wrongly(tmp_path):
+    values = np.dstack([RAMP, RAMP.T, RAMP[::-1]]).astype(np.uint16) * 257
+    tiff(tmp_path / "a.tif", values, 1)
+    assert (rgb(tmp_path / "a.tif") == values // 257).all()
+    assert read_header(tmp_path / "a.tif") == Header(16, 16, False, True)
+    tiff(tmp_path / "b.tif", values, 2)
+    assert "planes of more than 8 bits" in read_header(tmp_path / "b.tif")
+    with pytest.raises(DataError, match=r"b\.tif: .*planes of more than 8 bits one after another; save the channels"):
+        read_image(tmp_path / "b.tif")
+
+
+def test_a_tiff_of_a_kind_that_pil_does_not_know(tmp_path):
+    tiff(tmp_path / "a.tif", np.zeros((4, 4, 5), np.uint16), 1)
+    assert read_header(tmp_path / "a.tif").startswith("not an image that PIL can open: a TIFF of more channels")
+
+
+def test_pictures_too_large_for_pil_are_refused_with_the_cure(tmp_path, monkeypatch):
+    Image.fromarray(RAMP).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(DataError, match=r"a\.png: .*256 pixels.*: cut the picture into tiles, or shrink it\."):
+        read_image(tmp_path / "a.png")
+    assert "DOS" not in read_header(tmp_path / "a.png")
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_warning_of_pil_that_is_an_error_is_told_as_one(tmp_path, monkeypatch):
+    Image.fromarray(RAMP).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
+    assert "exceeds limit" in read_header(tmp_path / "a.png")

@@ -116,6 +116,17 @@ def test_one_id_with_two_names_is_an_error(folder):
         make(folder).setup("fit")
 
 
+def test_one_name_with_other_ids_in_another_file_is_an_error(folder):
+    """Else validation would have classes of its own, which nothing is trained on."""
+    write_coco(folder, 4, "val", [{"id": 13, "name": "cat"}, {"id": 7, "name": "dog"}])
+    with pytest.raises(DataError, match=r"another id than in another file: 1\n.*'cat': id 13 here, 3 in .*train\.json"):
+        make(folder, "train", "val").setup("fit")
+    twice = [{"id": 3, "name": "cat"}, {"id": 4, "name": "cat"}]
+    for name in ("train", "val"):
+        write_coco(folder, 4, name, twice)
+    make(folder, "train", "val").setup("fit")
+
+
 def test_a_test_file_needs_known_categories(folder):
     write_coco(folder, 4, "test", [{"id": 5, "name": "bird"}, {"id": 7, "name": "hound"}])
     make(folder).setup("fit")

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from lit_dense.data import DataError
-from lit_dense.data.problems import SHOWN, Problems
+from lit_dense.data.problems import KEPT, SHOWN, Problems
 
 
 def test_no_problem_is_no_message():
@@ -62,3 +62,40 @@ def test_what_two_readers_find_in_one_file_is_told_once():
         problems.add("a.json", "no such file")
     first.extend(second.found)
     assert len(first.found) == 1
+
+
+def test_one_error_without_examples_is_one_line():
+    problems = Problems()
+    problems.add(Path("a.json"), "no boxes, so there is nothing to train on")
+    with pytest.raises(DataError, match=r"^The data cannot be used: a\.json: no boxes, so [^\n]*train on\.$"):
+        problems.settle(strict=False)
+
+
+def test_errors_with_examples_are_said_in_the_first_line():
+    problems = Problems()
+    problems.add(Path("a.json"), "boxes between 0 and 1", ["annotation 1"], cure="multiply them")
+    with pytest.raises(
+        DataError, match=r"^The data cannot be used: boxes between 0 and 1 \(! [^\n]*\n(.*\n)*      cure: multiply"
+    ):
+        problems.settle(strict=False)
+
+
+def test_what_is_left_as_it_is_is_no_repair_but_an_error_where_strict():
+    problems = Problems()
+    problems.add("a.json", "pictures with several entries", ["a.png: images 1, 2"], repair=KEPT)
+    with pytest.warns(UserWarning, match="The data has problems"):
+        problems.settle(strict=False)
+    with pytest.raises(DataError, match="! pictures with several entries"):
+        problems.settle(strict=True)
+
+
+def test_hints_are_no_problems():
+    first, second = Problems(), Problems()
+    for problems in (first, second):
+        problems.add("a.json", "classes without a box", ["category 1"], hint=True)
+    first.extend([*second.found, *second.hints])
+    assert not first.found
+    assert first.report_hints() == "a.json\n  - classes without a box: 1\n      category 1"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        first.settle(strict=True)

@@ -21,7 +21,7 @@ class Recorder(LightningModule):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(()))
         self.stop_after = stop_after
-        self.seen = []
+        self.seen, self.validated = [], []
 
     def training_step(self, batch, batch_idx):
         if len(self.seen) == self.stop_after:
@@ -35,19 +35,28 @@ class Recorder(LightningModule):
     def validation_step(self, batch, batch_idx):
         pass
 
+    def on_validation_epoch_end(self):
+        self.validated.append(len(self.seen))
+
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), 0.1)
 
 
-def fit(folder, checkpoints, stop_after=None, ckpt_path=None, every=1000, workers=0, **options):
+def fit(folder, checkpoints, *arguments, **options):
     """What a run sees, and its checkpoints, oldest first."""
+    model = fitted(folder, checkpoints, *arguments, **options)
+    return model.seen, sorted(checkpoints.glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
+
+
+def fitted(folder, checkpoints, stop_after=None, ckpt_path=None, every=1000, workers=0, batch_size=2, **options):
+    """The module of a run."""
     data = CocoDataModule(
         folder,
         train_images="train",
         train_annotations="train.json",
         val_images="val",
         val_annotations="val.json",
-        batch_size=2,
+        batch_size=batch_size,
         num_workers=workers,
         seed=3,
     )
@@ -64,7 +73,7 @@ def fit(folder, checkpoints, stop_after=None, ckpt_path=None, every=1000, worker
         trainer.fit(model, data, ckpt_path=ckpt_path)
     except (KeyboardInterrupt, SystemExit):
         assert len(model.seen) == stop_after
-    return model.seen, sorted(checkpoints.glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +104,23 @@ def test_resumed_in_the_middle_of_an_epoch(run, whole, stop_after, every, worker
     done = stop_after // every * every
     seen, _ = run(ckpt_path=checkpoints[-1], workers=workers)
     assert seen == whole[done:]
+
+
+@pytest.mark.parametrize(("batch_size", "lengths"), [(1, [7, 9]), (3, [2, 3]), (4, [1, 2])])
+def test_resumed_with_another_batch_size(run, folder, tmp_path, whole, batch_size, lengths):
+    _, checkpoints = run(5, every=1)
+    model = fitted(folder, tmp_path, ckpt_path=checkpoints[-1], batch_size=batch_size)
+    assert [[epoch for epoch, *_ in model.seen].count(number) for number in (1, 2)] == lengths
+    assert model.validated == [lengths[0], sum(lengths)]
+    (before,) = (images for epoch, batch, images, *_ in whole if (epoch, batch) == (1, 0))
+    follow = [image for epoch, _, images, *_ in model.seen if epoch == 1 for image in images]
+    assert len(follow) == len(set(follow)) == 7 // batch_size * batch_size
+    assert not set(before) & set(follow)
+    sums = dict(
+        pair for epoch, _, images, totals, _ in whole if epoch == 1 for pair in zip(images, totals, strict=True)
+    )
+    for epoch, _, images, totals, _ in model.seen:
+        assert epoch != 1 or all(sums.get(i, total) == total for i, total in zip(images, totals, strict=True))
 
 
 @pytest.mark.parametrize("stop_after", [4, 8])

@@ -1,11 +1,10 @@
 import itertools
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils.data import DistributedSampler, SequentialSampler
+from torch.utils.data import DistributedSampler
 
-from lit_dense.data import Draw, EpochSampler, ResumableLoader
+from lit_dense.data import Draw, EpochSampler
 
 
 def batches(items, size):
@@ -45,67 +44,3 @@ def test_epochs_and_seeds_differ_and_repeat():
 
 def test_lightning_keeps_it_for_it_is_a_distributed_sampler():
     assert isinstance(EpochSampler(range(3)), DistributedSampler)
-
-
-@pytest.fixture
-def make_loader():
-    def make(sampler=None, **options):
-        data = list(range(10))
-        chosen = sampler or EpochSampler(Items(data), seed=1)
-        return ResumableLoader(Items(data), 3, sampler=chosen, collate_fn=list, drop_last=True, **options)
-
-    return make
-
-
-class Items(list):
-    """Hands out what it is asked for."""
-
-    def __getitem__(self, item):
-        return item
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_loader_goes_on_where_another_stopped(make_loader, workers):
-    options = {"num_workers": workers, "persistent_workers": workers > 0}
-    first = make_loader(**options)
-    first.sampler.set_epoch(4)
-    whole = list(first)
-    again = iter(first)
-    seen = [next(again), next(again)]
-    state = first.state_dict()
-    assert state == {"epoch": 4, "batches": 2}
-
-    second = make_loader(**options)
-    second.load_state_dict(state)
-    assert second.state_dict() == state
-    iterator = iter(second)  # as a trainer does: first the iterator, then the epoch
-    second.sampler.set_epoch(4)
-    assert seen + list(iterator) == whole
-    assert len(second) == 3
-    assert list(second) == whole  # once only
-
-
-def test_another_epoch_starts_at_its_beginning(make_loader):
-    loader = make_loader()
-    loader.load_state_dict({"epoch": 4, "batches": 2})
-    loader.sampler.set_epoch(5)
-    assert len(list(loader)) == 3
-    loader.sampler.set_epoch(4)
-    assert len(list(loader)) == 3
-
-
-def test_an_abandoned_iterator_leaves_nothing_behind(make_loader):
-    loader = make_loader()
-    assert next(iter(loader)) == next(iter(loader))
-
-
-def test_a_finished_epoch_has_nothing_left(make_loader):
-    loader = make_loader()
-    loader.load_state_dict({"epoch": 0, "batches": 3})
-    assert list(loader) == []
-    assert len(list(loader)) == 3
-
-
-def test_a_sampler_of_somebody_else_is_taken_as_it_is(make_loader):
-    loader = make_loader(SequentialSampler(range(10)))
-    assert list(loader) == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]

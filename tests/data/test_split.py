@@ -42,3 +42,16 @@ def test_a_class_with_a_single_image_is_trained_on():
     presence[np.arange(30), np.arange(30)] = True
     train, _ = stratified_split(presence, 0.4, seed=0)
     assert presence[train].any(0).all()
+
+
+def test_groups_stay_together_and_single_images_change_nothing():
+    presence = np.random.default_rng(0).random((60, 4)) < 0.3
+    alone = stratified_split(presence, 0.25, seed=0)
+    for part, same in zip(alone, stratified_split(presence, 0.25, 0, np.arange(60)), strict=True):
+        assert part.tolist() == same.tolist()
+    groups = np.arange(60) % 20
+    train, val = stratified_split(presence, 0.25, 0, groups)
+    assert sorted([*train, *val]) == list(range(60))
+    assert len(val) == 15
+    assert not set(groups[train]) & set(groups[val])
+    assert [len(part) for part in stratified_split(presence, 0.25, 0, np.zeros(60, np.int64))] == [60, 0]

@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lit_dense.data import CocoDataModule, check
 from lit_dense.data.checks import check_split
@@ -128,3 +129,35 @@ def test_real_data(bccd):
     rows = dict(line.split()[:2] for line in report.text.splitlines() if line.startswith(("  RBC", "  WBC", "  Plate")))
     assert rows == {"RBC": "2,381", "WBC": "214", "Platelets": "209"}
     assert np.isclose(sum(int(count.replace(",", "")) for count in rows.values()), 2804)
+
+
+def test_what_is_left_and_what_is_worth_a_look_is_told_apart(folder):
+    spoil(
+        folder,
+        box_entry(50, 1, (0, 0, 9, 9)),
+        box_entry(51, 1, (0, 0, 9, 9)),
+        box_entry(52, 1, (0, 0, 8, 9), iscrowd=True),
+    )
+    report = check(make(folder))
+    assert report.ok
+    assert (
+        "The data can be used; kinds of problems that are left as they are: 1, things worth a look: 1." in report.text
+    )
+    assert "Worth a look:\n" in report.text
+    assert not check(make(folder, strict=True)).ok
+
+
+@pytest.mark.parametrize("option", ["train", "predict"])
+def test_thin_images_are_an_error_of_the_models_size(folder, option):
+    write_image(folder / "train" / "1.png", width=400, height=3)
+    data = make(folder) if option == "train" else CocoDataModule(predict=str(folder / "train"))
+    assert check(data).ok
+    report = check(make(folder) if option == "train" else data, max_size=100)
+    assert not report.ok
+    assert "images so thin that scaling them to max_size=100 leaves less than a pixel: 1" in report.text
+    assert "1.png): 400 x 3" in report.text
+
+
+def test_predicting_on_dark_pictures_of_16_bits_is_told(folder):
+    Image.fromarray(np.full((9, 9), 3000, np.uint16)).save(folder / "dark.png")
+    assert "become nearly black" in check(CocoDataModule(predict=str(folder / "dark.png"))).text

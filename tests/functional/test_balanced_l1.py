@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -25,6 +27,32 @@ def test_worked_values(difference, beta, value):
     assert cost(-difference, beta=beta) == pytest.approx(value, abs=1e-6)
 
 
+def published(z, alpha=0.5, gamma=1.5, beta=1.0):
+    """The formula of the authors' code, written from it."""
+    b = math.e ** (gamma / alpha) - 1
+    if z < beta:
+        return alpha / b * (b * z + 1) * math.log(b * z / beta + 1) - alpha * z
+    return gamma * z + gamma / b - alpha * beta
+
+
+@given(st.floats(0, 10), st.floats(0.02, 5))
+def test_the_published_curve_is_that_of_the_authors_code(difference, beta):
+    assert cost(difference, beta=beta, curve="published") == pytest.approx(published(difference, beta=beta), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("difference", "expected"), [(1e-9, 4.045455), (1e-3, 3.527324), (0.11 - 1e-9, 1.701411), (0.2, 1.5)]
+)
+def test_slope_of_the_published_curve_of_retinanet(difference, expected):
+    assert slope(difference, beta=0.11, curve="published") == pytest.approx(expected, abs=1e-5)
+    assert slope(-difference, beta=0.11, curve="published") == pytest.approx(-expected, abs=1e-5)
+
+
+@given(st.floats(-3, 3))
+def test_both_curves_are_the_papers_for_its_beta(difference):
+    assert cost(difference, curve="published") == cost(difference)
+
+
 @given(st.floats(0.05, 2), st.floats(0.1, 3), st.floats(0.02, 5))
 def test_slope_starts_at_nothing_and_reaches_gamma_at_beta(alpha, gamma, beta):
     args = {"alpha": max(alpha, gamma / 20), "gamma": gamma, "beta": beta}
@@ -43,3 +71,5 @@ def test_gradient_is_that_of_the_formula():
     x = torch.tensor([[-3.0, -0.4, 0.01, 0.1], [0.0, 0.5, 2.0, 40.0]], dtype=torch.float64, requires_grad=True)
     for beta in (0.11, 1.0):
         assert torch.autograd.gradcheck(lambda x, b=beta: balanced_l1_loss(x, torch.zeros_like(x), beta=b), x)
+    x = x.detach()[:, x.detach().abs().amin(0) > 0].requires_grad_()  # the published curve has a corner at 0
+    assert torch.autograd.gradcheck(lambda x: balanced_l1_loss(x, torch.zeros_like(x), beta=0.11, curve="published"), x)

@@ -8,6 +8,7 @@ import torch
 from lit_dense.box_losses import BOX_LOSSES
 from lit_dense.errors import UsageError
 from lit_dense.losses import LOSSES, BCELoss, FocalLoss
+from lit_dense.samples import StepContext
 from tests.detectors import COUNTS, NUM_CLASSES
 from tests.test_criterion import samples_of
 
@@ -102,8 +103,7 @@ def test_federated_heeds_the_same_classes_for_the_same_step_and_others_later():
     loss = ready({"class_path": "federated", "init_args": {"num_classes": 2}})
     drawn = {}
     for step in (0, 0, 1, 2, 3, 4, 5):
-        object.__setattr__(samples, "step", step)
-        heeded = loss.heeded_classes(samples)
+        heeded = loss.heeded_classes(replace(samples, context=StepContext(step=step)))
         assert heeded[samples.gt_labels].all()
         assert not heeded[3] or (samples.gt_labels == 3).any()  # no image shows it
         assert torch.equal(drawn.setdefault(step, heeded), heeded)

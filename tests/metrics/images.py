@@ -11,6 +11,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from lit_dense.metrics import DetectionMAP
+from lit_dense.metrics.detection_rows import ABSENT, CROWD, DETECTION, NOT_EXHAUSTIVE, OBJECT, DetectionRows
 
 NAMES = ["cat", "dog", "bird", "fish"]
 STATS = ["map", "map_50", "map_75", "map_small", "map_medium", "map_large", "mar_1", "mar_10", "mar_100"]
@@ -98,6 +99,7 @@ def make_images(count, seed=0, num_classes=4):
         labels = rng.integers(0, num_classes, len(truth))
         source = rng.integers(0, len(truth), 8) if len(truth) else np.zeros(0, int)
         boxes = np.vstack([truth[source] + rng.normal(0, 4, (len(source), 4)), some_boxes(4)])
+        boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
         pred = {
             "boxes": torch.tensor(boxes, dtype=torch.float32),
             "scores": torch.tensor(rng.integers(1, 20, len(boxes)) / 20, dtype=torch.float32),  # with ties
@@ -106,3 +108,40 @@ def make_images(count, seed=0, num_classes=4):
         target = {"boxes": torch.tensor(truth, dtype=torch.float32), "labels": torch.tensor(labels)}
         images.append((pred, target, 100 - i))
     return images
+
+
+SIDES = [8.0, 16.0, 31.5, 32.0, 32.5, 64.0, 95.5, 96.0, 97.0]  # on both sides of 32 and 96
+AREAS = [np.nan, np.nan, 0, 50, 1023.5, 1024, 1024.5, 9216, 9217]
+SCORES = [0.05, 0.3, 0.31, 0.5, 0.7, 1.0]
+
+
+def random_rows(seed, lvis=False, crowds=True):
+    """Up to seven images of up to four classes: boxes on a grid, tied scores, areas on the borders, empty images."""
+    rng = np.random.default_rng(seed)
+    num_images, num_classes = rng.integers(0, 8), rng.integers(1, 5)
+    rows = []
+
+    def add(image, kind, box, number):
+        rows.append((image, rng.integers(num_classes), kind, box, number))
+
+    def box():
+        corner = rng.integers(0, 4, 2) * 8.0
+        return (*corner, *(corner + rng.choice(SIDES, 2)))
+
+    for image in range(num_images):
+        for _ in range(rng.integers(0, 14)):
+            add(image, DETECTION, box(), rng.choice(SCORES))
+        for _ in range(rng.integers(0, 6)):
+            add(image, CROWD if crowds and rng.random() < 0.25 else OBJECT, box(), rng.choice(AREAS))
+        for kind in (ABSENT, NOT_EXHAUSTIVE) * lvis:
+            for _ in range(rng.integers(0, 3)):
+                add(image, kind, (0, 0, 0, 0), np.nan)
+    images, labels, kinds, boxes, scores = zip(*rows, strict=True) if rows else [()] * 5
+    return DetectionRows(
+        image_ids=np.arange(num_images) + 100,
+        images=np.array(images, np.int64),
+        boxes=np.array(boxes, np.float32).reshape(-1, 4),
+        labels=np.array(labels, np.int32),
+        kinds=np.array(kinds, np.int32),
+        scores=np.array(scores, np.float32),
+    ), {label: f"class {label}" for label in range(num_classes)}

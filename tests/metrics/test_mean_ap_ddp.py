@@ -1,26 +1,23 @@
 """DetectionMAP on two processes equals DetectionMAP on one that sees each image once."""
 
-import contextlib
 import warnings
 from unittest import mock
 
 import pytest
 import torch.distributed as dist
 from torch.utils.data import DistributedSampler
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from lit_dense.metrics import DetectionMAP
+from tests.collectives import counted_collectives
 
 from .images import NAMES, ONE, PRED, TARGET, compute, make_images, update
-
-COLLECTIVES = {"barrier", "broadcast", "gather", "scatter", "reduce", "broadcast_object_list", "gather_object"}
-COLLECTIVES |= {name for name in dir(dist) if name.startswith(("all_", "reduce_scatter", "scatter_object"))}
 
 
 def computed_on(rank, shards, with_ids=True):
     """The result of this process's share of the images, and how many collectives it took."""
     images = make_images(16)
-    with contextlib.ExitStack() as stack:
-        calls = [stack.enter_context(mock.patch.object(dist, name, wraps=getattr(dist, name))) for name in COLLECTIVES]
+    with counted_collectives() as calls:
         result = compute([images[i] for i in shards[rank]], with_ids=with_ids)
     return result, sum(call.call_count for call in calls)
 
@@ -100,7 +97,7 @@ def test_images_without_ids_all_count_on_two_processes(two_processes):
 @pytest.mark.ddp
 def test_failed_evaluation_raises_on_both_processes_and_reset_mends_it(two_processes):
     (first, first_after), (second, second_after) = two_processes(failing_on_both)
-    assert all(message.startswith("ValueError: DetectionMAP: a detection has label 9") for message in first)
+    assert all(message.startswith("UsageError: DetectionMAP: a detection has label 9") for message in first)
     assert all(message.startswith("RuntimeError: DetectionMAP: the evaluation failed on") for message in second)
     assert first_after == second_after == compute(make_images(4))
 
@@ -145,3 +142,41 @@ def test_forward_on_two_processes_is_the_processs_own_batch(two_processes):
 def batch_values(rank):
     pred, target, image_id = make_images(4)[rank]
     return DetectionMAP(NAMES)([pred], [target], [image_id])["map"].item()
+
+
+@pytest.mark.ddp
+def test_an_evaluator_that_fails_stops_both_processes(two_processes):
+    first, second = two_processes(failing_evaluator)
+    assert first == "ValueError: no such thing"
+    assert second == "RuntimeError: DetectionMAP: the evaluation failed on the first process; its error says why."
+
+
+def failing_evaluator(rank):
+    metric = DetectionMAP(NAMES)
+    update(metric, make_images(2))
+    with mock.patch("lit_dense.metrics.mean_ap.evaluate", side_effect=ValueError("no such thing")):
+        try:
+            metric.compute()
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+
+
+@pytest.mark.ddp
+def test_a_gather_of_ones_own_and_a_group_are_used(two_processes):
+    for own, groups, result in two_processes(computed_in_other_ways):
+        assert own == compute(make_images(6))["map"]
+        assert groups == result == compute(make_images(6))["map"]
+
+
+def computed_in_other_ways(rank):
+    """With torchmetrics' own way to gather, with a process group, and once more with neither."""
+    images, found = make_images(6), []
+    group = dist.new_group([0, 1])
+    for arguments in ({"dist_sync_fn": gather_all_tensors}, {"process_group": group}, {}):
+        metric = DetectionMAP(NAMES, **arguments)
+        update(metric, images if rank else [])
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The ``compute`` method")
+            found.append(metric.compute()["map"].item())
+        assert isinstance(metric.images, list)  # the process's own again
+    return found

@@ -161,9 +161,7 @@ def test_a_weighter_starts_later_and_fades_in():
     samples = samples_of()
     weighter = Halve(warmup_steps=1, fade_steps=1)
     criterion, plain = Criterion(weighters=[weighter]), terms()
-    found = []
-    for step in range(4):
-        found.append(criterion(replace(samples, context=StepContext(step=step))))
+    found = [criterion(replace(samples, context=StepContext(step=step))) for step in range(4)]
     boxes = [f["bbox_regression"] / plain["bbox_regression"] for f in found]
     torch.testing.assert_close(torch.stack(boxes), torch.tensor([1, 0.75, 0.5, 0.5]))
     assert [f["added"].item() for f in found] == [0, 0.5, 1, 1]

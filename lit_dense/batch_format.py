@@ -1,0 +1,153 @@
+"""Says of a batch in another format what it is and what is accepted. Nothing here waits for the device."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import UsageError, nearest
+
+Batch = tuple[list[Tensor], list[dict[str, Any]]]
+"""Images [C, H, W] and per image a target with ``boxes`` [G, 4] and ``labels`` [G]."""
+
+FORMAT = (
+    "Accepted is (images, targets): images a list of tensors [3, H, W], uint8 or floats in [0, 1]; targets a list of "
+    "dicts with boxes [G, 4] in pixels (x1 y1 x2 y2) and labels [G]."
+)
+OVERRIDE = "For another format override LitRetinaNet.unpack_batch."
+
+
+def unpack(batch: Any) -> Batch:
+    """Images and targets of a batch.
+
+    Args:
+        batch: What a data loader gives: images and targets.
+
+    Raises:
+        UsageError: If it is no pair of images and targets; the message says what it is and what is accepted.
+    """
+    if not isinstance(batch, (tuple, list)):
+        raise _error(f"The batch is {_shown(batch)}.", OVERRIDE)
+    if batch and all(_is_batch(part) for part in batch):
+        raise _error(
+            f"The batch is a list of {len(batch)} batches: there are several training data loaders.",
+            "Join their data sets with torch.utils.data.ConcatDataset.",
+        )
+    if len(batch) != 2:
+        listed = ", ".join(_shown(part) for part in batch[:4]) or "none"
+        raise _error(f"The batch has {len(batch)} parts, not 2: {listed}.", OVERRIDE)
+    images, targets = batch
+    if isinstance(targets, Mapping):
+        raise _error(
+            f"The targets are one dict, {_shown(targets)}: the data loader stacked them, for want of a collate_fn.",
+            "Give it DataLoader(..., collate_fn=lambda batch: tuple(zip(*batch))).",
+        )
+    stacked = isinstance(images, Tensor) and images.dim() == 4
+    if not stacked and not isinstance(images, (tuple, list)):
+        raise _error(f"The images are {_shown(images)}, not a list.", OVERRIDE)
+    if not isinstance(targets, (tuple, list)):
+        raise _error(f"The targets are {_shown(targets)}, not a list.", OVERRIDE)
+    return list(images), list(targets)
+
+
+def _is_batch(part: Any) -> bool:
+    """Whether a part of a batch is a batch itself: images, and targets in dicts."""
+    pair = isinstance(part, (tuple, list)) and len(part) == 2 and isinstance(part[1], (tuple, list))
+    return pair and all(isinstance(target, Mapping) for target in part[1])
+
+
+def check_format(detector: Any, images: Sequence[Any], targets: Sequence[Any] | None, objects: bool = True) -> None:
+    """Check the types and shapes of a batch.
+
+    Args:
+        detector: The detector of torchvision that it is for.
+        images: Images [C, H, W].
+        targets: Per image ``boxes`` [G, 4] and ``labels`` [G]; None if there are none.
+        objects: Whether targets need boxes and labels.
+
+    Raises:
+        UsageError: If something has another type or shape; the message says what it is and what is accepted.
+    """
+    if not images:
+        raise _error("The batch has no images.")
+    channels = len(getattr(detector.transform, "image_mean", (0.0,) * 3))
+    for index, image in enumerate(images):
+        if (problem := _image_problem(image, channels)) is not None:
+            raise _error(f"Image {index} of the batch is {_shown(image)}.", problem)
+    if targets is None:
+        return
+    if len(targets) != len(images):
+        raise _error(f"The batch has {len(images)} images and {len(targets)} targets.")
+    for index, target in enumerate(targets):
+        if not isinstance(target, Mapping):
+            cure = "An image without objects has boxes [0, 4] and labels [0]." if target is None else ""
+            raise _error(f"The target of image {index} of the batch is {_shown(target)}, not a dict.", cure)
+        if objects and (problem := _target_problem(target)) is not None:
+            raise _error(f"The target of {image_name(target, index)} has {problem}")
+
+
+def _image_problem(image: Any, channels: int) -> str | None:
+    """What is wrong with an image, or how to mend it; None if nothing is."""
+    if not isinstance(image, Tensor):
+        return "Make tensors with torchvision.transforms.v2.functional.to_image."
+    if image.dim() != 3:
+        return f"It has {image.dim()} dimensions rather than 3."
+    if image.shape[0] not in (1, channels):  # one channel is repeated
+        if image.shape[2] in (1, channels):
+            return "Its channels come last: use image.permute(2, 0, 1)."
+        return f"It has {image.shape[0]} channels rather than {channels}."
+    if not image.is_floating_point() and image.dtype is not torch.uint8:
+        return "Give uint8 from 0 to 255, or floats from 0 to 1."
+    return None
+
+
+def _target_problem(target: Mapping[str, Any]) -> str | None:
+    """What a target has that it should not have; None if all is well."""
+    if missing := [field for field in ("boxes", "labels") if field not in target]:
+        keys = ", ".join(map(str, target)) or "nothing"
+        hint = nearest(missing[0], map(str, target)).replace("Did you mean", "Are they")
+        return f"no {' and no '.join(missing)}; it has {keys}.{hint}"
+    for field in ("boxes", "labels", "iscrowd"):
+        if field in target and not isinstance(target[field], Tensor):
+            return f"{field} that are {_shown(target[field])}, not a tensor: use torch.as_tensor."
+    boxes, labels, crowd = target["boxes"], target["labels"], target.get("iscrowd")
+    if boxes.dim() != 2 or boxes.shape[1] != 4 or labels.shape != boxes.shape[:1]:
+        return f"boxes of shape {list(boxes.shape)} and labels of shape {list(labels.shape)}; expected [G, 4] and [G]."
+    if labels.is_floating_point():
+        return f"labels of type {labels.dtype}, not whole numbers."
+    if crowd is not None and crowd.shape != labels.shape:
+        return f"iscrowd of shape {list(crowd.shape)} for {len(labels)} boxes; expected [G]."
+    form = getattr(getattr(boxes, "format", None), "value", "XYXY")  # of a tv_tensor
+    if form != "XYXY":
+        convert = 'torchvision.transforms.v2.ConvertBoundingBoxFormat("XYXY")'
+        return f"boxes of the format {form}: convert them with {convert}."
+    return None
+
+
+def image_name(target: Mapping[str, Any], index: int) -> str:
+    """What messages call an image: its id, or its place in the batch, and its file where that is known."""
+    given = target.get("image_id")
+    value = given.tolist() if isinstance(given, Tensor) else given
+    name = f"image {index} of the batch" if given is None else f"image {value}"
+    return f"{name} ({target['file_name']})" if "file_name" in target else name
+
+
+def _error(what: str, cure: str = "") -> UsageError:
+    return UsageError(" ".join(filter(None, (what, cure, FORMAT))))
+
+
+def _shown(value: Any) -> str:
+    """A value by its type and size."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {list(value.shape)} and type {str(value.dtype).removeprefix('torch.')}"
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"a {type(value).__name__} of shape {list(value.shape)} and type {value.dtype}"
+    if isinstance(value, Mapping):
+        return f"a dict with the keys {', '.join(map(str, value))}" if value else "an empty dict"
+    if isinstance(value, (tuple, list)):
+        kinds = ", ".join(dict.fromkeys(type(item).__name__ for item in value))
+        return (
+            f"a {type(value).__name__} of {len(value)} items ({kinds})" if value else f"an empty {type(value).__name__}"
+        )
+    return "None" if value is None else f"a {type(value).__name__}"

@@ -1,0 +1,87 @@
+"""torchvision's FCOS."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..samples import BoxCoder, DenseSamples
+from .base import CriterionArgs, Terms
+from .head_loss import HeadLossAdapter
+
+
+class FCOSAdapter(HeadLossAdapter):
+    """torchvision's FCOS: focal loss over all locations, ``giou`` and the centre-ness of positives.
+
+    Scores stay the square root of class score times centre-ness. The term ``bbox_ctrness`` is summed with the weights
+    of boxes, ``box_loss_weight`` included, and divided by what the normalizer says.
+    """
+
+    detectors = ("torchvision.models.detection.fcos.FCOS",)
+
+    def defaults(self, stage: str) -> CriterionArgs:
+        """Focal loss and ``giou``, divided by the batch's positives."""
+        return {"loss": "focal", "box_loss": "giou", "normalizer": "batch"}
+
+    @property
+    def box_coder(self) -> BoxCoder:
+        """The box coder of the head, which the loss is computed with."""
+        return LinearBoxCoder(self.detector.head.box_coder)
+
+    def samples(
+        self,
+        targets: Sequence[dict[str, Tensor]],
+        head_outputs: dict[str, Tensor],
+        anchors: Sequence[Tensor],
+        matched_idxs: Sequence[Tensor],
+    ) -> DenseSamples:
+        """The batch, with the loss of centre-ness."""
+        samples = super().samples(targets, head_outputs, anchors, matched_idxs)
+        logits = head_outputs["bbox_ctrness"].flatten()[samples.positives].float()
+        centreness = centreness_of(samples.pos_target_deltas.float())
+        values = F.binary_cross_entropy_with_logits(logits, centreness, reduction="none")
+        return samples.with_auxiliary({"bbox_ctrness": values})
+
+    def detector_loss(
+        self,
+        targets: list[dict[str, Tensor]],
+        head_outputs: dict[str, Tensor],
+        anchors: list[Tensor],
+        per_level: list[int],
+    ) -> Terms:
+        """FCOS matches with the number of anchors of each level."""
+        terms: Terms = self.detector.compute_loss(targets, head_outputs, anchors, per_level)
+        return terms
+
+
+class LinearBoxCoder:
+    """FCOS's box coder with the methods that the other detectors' coders have.
+
+    Args:
+        coder: torchvision's ``BoxLinearCoder``.
+    """
+
+    def __init__(self, coder: Any) -> None:
+        self.coder = coder
+
+    def encode_single(self, reference_boxes: Tensor, proposals: Tensor) -> Tensor:
+        """Distances from the centres of proposals to the sides of boxes [N, 4]."""
+        return torch.as_tensor(self.coder.encode(proposals, reference_boxes))
+
+    def decode_single(self, rel_codes: Tensor, boxes: Tensor) -> Tensor:
+        """Boxes whose sides are at these distances from the centres of ``boxes`` [N, 4]."""
+        return torch.as_tensor(self.coder.decode(rel_codes, boxes))
+
+
+def centreness_of(distances: Tensor) -> Tensor:
+    """Centre-ness of locations from their distances to the sides of a box (https://arxiv.org/abs/2006.09214).
+
+    Args:
+        distances: Left, top, right, bottom; negative where a location lies outside, whose centre-ness is 0 [N, 4].
+    """
+    inside = distances.clamp(min=0)  # FCOS matches locations inside boxes alone, other assigners do not
+    left_right, top_bottom = inside[:, [0, 2]], inside[:, [1, 3]]
+    ratio = (left_right.amin(1) / left_right.amax(1)) * (top_bottom.amin(1) / top_bottom.amax(1))
+    return ratio.sqrt()

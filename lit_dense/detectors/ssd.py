@@ -1,0 +1,149 @@
+"""torchvision's SSD and SSDlite."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.ssd import SSD
+from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image
+
+from ..criterion import Criterion
+from ..errors import UsageError
+from .base import Columns, CriterionArgs, Detections, Terms, loss_columns
+from .head_loss import HeadLossAdapter
+
+
+class SSDAdapter(HeadLossAdapter):
+    """torchvision's SSD300 and SSDlite: softmax with background, and the hardest negatives of each image.
+
+    A loss of single logits leaves the background column unread, and the scores in evaluation are then the sigmoids that
+    it trains.
+    """
+
+    detectors = ("torchvision.models.detection.ssd.SSD",)
+
+    def columns(self, stage: str) -> Columns:
+        """Background first; labels start at 1.
+
+        Raises:
+            UsageError: If the head does not tell its number of columns.
+        """
+        number = getattr(self.detector.head.classification_head, "num_columns", None)
+        if number is None:
+            head = type(self.detector.head.classification_head).__name__
+            raise UsageError(
+                f"{head} does not tell how many columns it has: give it the attribute num_columns, which counts "
+                "background."
+            )
+        return Columns(number - 1, background="first", scores="softmax", first_label=1)
+
+    def defaults(self, stage: str) -> CriterionArgs:
+        """Softmax and ``smooth_l1`` with SSD's hard negatives, divided by the batch's positives."""
+        ohem = {"class_path": "ohem", "init_args": {"ratio": self.detector.neg_to_pos_ratio, "k_min": 0}}
+        smooth_l1 = {"class_path": "smooth_l1", "init_args": {"beta": 1.0}}
+        return {"loss": "softmax", "box_loss": smooth_l1, "weighters": [ohem], "normalizer": "batch"}
+
+    def check(self, stage: str, criterion: Criterion) -> None:
+        """Refuse what does not fit, and scores that a detector's own post-processing would not give."""
+        super().check(stage, criterion)
+        name = type(self.detector).__name__
+        own = type(self.detector).postprocess_detections is not SSD.postprocess_detections
+        if own and not self.keeps_scores(stage, criterion.loss):
+            raise UsageError(
+                f"{name} has a postprocess_detections of its own, which makes scores by softmax, and "
+                f"{type(criterion.loss).__name__} trains others: take softmax."
+            )
+
+    def install(self) -> None:
+        """Take the detector's loss over, and its post-processing where the loss trains other scores than softmax."""
+        self.override(self.detector, "compute_loss", "compute_loss")
+        if not self.keeps_scores("", self.criteria[""].loss):
+            self.override(self.detector, "postprocess_detections", "postprocess_detections")
+        self.hook(self.detector.anchor_generator, self._note_geometry, pre=True)
+
+    @property
+    def anchors_per_cell(self) -> Sequence[int]:
+        """Default boxes of a cell of each level."""
+        numbers: list[int] = self.detector.anchor_generator.num_anchors_per_location()
+        return numbers
+
+    def loss_logits(self, head_outputs: dict[str, Tensor]) -> Tensor:
+        """Classes, and then background where the loss reads it [B, K, L]."""
+        return loss_columns(head_outputs["cls_logits"], self.criteria[""].loss.extra_logits)
+
+    def postprocess_detections(
+        self, head_outputs: dict[str, Tensor], image_anchors: list[Tensor], image_shapes: list[tuple[int, int]]
+    ) -> Detections:
+        """``SSD.postprocess_detections`` with the scores of the loss.
+
+        Args:
+            head_outputs: Outputs of the head.
+            image_anchors: Per image [K, 4].
+            image_shapes: Height and width of each resized image.
+        """
+        scores = self.criteria[""].loss.score_logits(self.loss_logits(head_outputs).float()).sigmoid()
+        images = zip(head_outputs["bbox_regression"], scores, image_anchors, image_shapes, strict=True)
+        return [self._detections_of_image(*image) for image in images]
+
+    def _detections_of_image(
+        self, deltas: Tensor, scores: Tensor, anchors: Tensor, shape: tuple[int, int]
+    ) -> dict[str, Tensor]:
+        detector = self.detector
+        boxes = clip_boxes_to_image(detector.box_coder.decode_single(deltas, anchors), shape)
+        kept: list[tuple[Tensor, Tensor, Tensor]] = []
+        for label, of_class in enumerate(scores.unbind(1), start=1):
+            rows = (of_class > detector.score_thresh).nonzero().squeeze(1)
+            best, order = of_class[rows].topk(min(len(rows), detector.topk_candidates))
+            kept.append((boxes[rows[order]], best, torch.full_like(best, label, dtype=torch.int64)))
+        all_boxes, all_scores, labels = (torch.cat(parts) for parts in zip(*kept, strict=True))
+        stays = batched_nms(all_boxes, all_scores, labels, detector.nms_thresh)[: detector.detections_per_img]
+        return {"boxes": all_boxes[stays], "scores": all_scores[stays], "labels": labels[stays]}
+
+    def set_class_bias(self, bias: Tensor, stage: str) -> None:
+        """Set the biases of all levels; a loss that does not read background gets a background logit of 0.
+
+        Args:
+            bias: Bias of each class, and then of background where the loss reads it [C] or [C + 1].
+            stage: The stage.
+        """
+        head = self.detector.head.classification_head
+        columns = self.columns(stage).classes + 1
+        with torch.no_grad():
+            for level in head.module_list:
+                layer: Any = level if isinstance(level, nn.Conv2d) else level[-1]  # SSDlite has a block before
+                own = layer.bias.view(-1, columns)
+                own[:, 1:] = bias[: columns - 1]
+                if len(bias) == columns:
+                    own[:, 0] = bias[-1]
+                else:  # so that torchvision's softmax reads something neutral, should it ever
+                    own[:, 0] = 0.0
+                    layer.weight.view(-1, columns, *layer.weight.shape[1:])[:, 0] = 0.0
+
+    def detector_loss(
+        self,
+        targets: list[dict[str, Tensor]],
+        head_outputs: dict[str, Tensor],
+        anchors: list[Tensor],
+        per_level: list[int],
+    ) -> Terms:
+        """SSD matches in its forward."""
+        matched = [
+            torch.full((len(a),), -1, device=a.device)
+            if t["boxes"].numel() == 0
+            else self.detector.proposal_matcher(box_iou(t["boxes"], a))
+            for a, t in zip(anchors, targets, strict=True)
+        ]
+        terms: Terms = self.detector.compute_loss(targets, head_outputs, anchors, matched)
+        return terms
+
+    def detections(
+        self,
+        head_outputs: dict[str, Tensor],
+        anchors: list[Tensor],
+        per_level: list[int],
+        image_sizes: list[tuple[int, int]],
+    ) -> Detections:
+        """SSD takes all levels at once."""
+        found: Detections = self.detector.postprocess_detections(head_outputs, anchors, image_sizes)
+        return found

@@ -1,0 +1,108 @@
+"""Evaluators: hotcoco, which is fast, and pycocotools, with the same numbers where hotcoco cannot be used."""
+
+import importlib
+import logging
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Literal, TypeVar, get_args
+
+from ...errors import UsageError, check_choice
+from .base import Backend as Backend
+from .base import ClassMatches as ClassMatches
+from .base import Protocol as Protocol
+from .base import Tables as Tables
+from .hotcoco import HotcocoBackend
+from .pycocotools import PycocotoolsBackend
+from .self_check import find_fault
+
+BackendName = Literal["hotcoco", "pycocotools"]
+
+ResultT = TypeVar("ResultT")
+
+_log = logging.getLogger(__name__)
+
+
+def load_backend(name: BackendName) -> Backend:
+    """A backend, after its numbers of a known case were found right.
+
+    Args:
+        name: ``hotcoco`` or ``pycocotools``.
+
+    Raises:
+        UsageError: If the name is unknown, or if the package is missing or computes wrong numbers.
+    """
+    check_choice("DetectionMAP", "backend", name, get_args(BackendName))
+    backend, why = _try_backend(name)
+    if backend is None:
+        raise UsageError(
+            f"DetectionMAP: backend={name!r} cannot be used: {why}. Install it anew with pip install {name}, or leave "
+            "backend out: then one that works is used."
+        )
+    return backend
+
+
+def with_backend(name: BackendName | None, evaluation: Callable[[Backend], ResultT]) -> ResultT:
+    """The result of an evaluation.
+
+    Args:
+        name: The backend; None takes hotcoco, and pycocotools where hotcoco is missing, computes wrong numbers or
+            fails, which is logged once.
+        evaluation: What the backend is to do.
+
+    Raises:
+        UsageError: If the backend, or with None both, cannot be used.
+    """
+    if name is not None:
+        return evaluation(load_backend(name))
+    backend, why = _try_backend("hotcoco")
+    if backend is not None:
+        try:
+            return evaluation(backend)
+        except Exception as error:  # whatever it is, the other evaluator may be without it
+            why = _text(error)
+    other, reason = _try_backend("pycocotools")
+    if other is None:
+        raise UsageError(
+            f"DetectionMAP: no evaluator can be used: hotcoco: {why}; pycocotools: {reason}. pip install hotcoco "
+            "pycocotools installs both."
+        )
+    _say_once(f"hotcoco cannot be used: {why}. pycocotools evaluates instead: the same numbers, but much slower.")
+    return evaluation(other)
+
+
+def _try_backend(name: BackendName) -> tuple[Backend | None, str]:
+    """A backend that works, or why there is none."""
+    try:
+        backend = _import_backend(name)
+        fault = _fault(backend)
+    except Exception as error:  # a broken package may raise anything
+        return None, _text(error)
+    return (None, fault) if fault else (backend, "")
+
+
+def _import_backend(name: BackendName) -> Backend:
+    if name == "hotcoco":
+        package = importlib.import_module("hotcoco")
+        return _made(HotcocoBackend, package.COCO, package.COCOeval)
+    coco = importlib.import_module("pycocotools.coco")
+    return _made(PycocotoolsBackend, coco.COCO, importlib.import_module("pycocotools.cocoeval").COCOeval)
+
+
+@lru_cache
+def _made(kind: Callable[[Any, Any], Backend], coco: Any, coco_eval: Any) -> Backend:
+    """One object for the same classes, so that they are checked once."""
+    return kind(coco, coco_eval)
+
+
+@lru_cache
+def _fault(backend: Backend) -> str:
+    return find_fault(backend)
+
+
+@lru_cache
+def _say_once(message: str) -> None:
+    _log.warning(message)
+
+
+def _text(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,94 @@
+"""Which errors are a user's mistake, and are told in one line without a traceback.
+
+Ours are. So are those with which Lightning refuses what it was asked for: raised by a ``raise`` statement of its own
+code, except where it speaks to authors of modules. An error inside torch, a plug-in or this package is a bug and keeps
+its traceback, and so does one that Lightning did not mean to raise.
+"""
+
+import errno
+import opcode
+import re
+from types import TracebackType
+
+from .errors import NonFiniteLossError, UsageError
+
+LIGHTNING = ("lightning.", "lightning_fabric.", "lightning_utilities.", "pytorch_lightning.")
+TO_AUTHORS = re.compile(
+    r"(lightning\.pytorch|pytorch_lightning)\.(core|loops\.optimization|trainer\.connectors\.logger_connector)\b"
+)
+REFUSALS = (ValueError, RuntimeError, TypeError, KeyError, ImportError, OSError)
+FILE_SYSTEM = (errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOSPC, errno.EROFS)
+
+
+def message_of(error: BaseException) -> str | None:
+    """What to say of an error that is a user's mistake; None for a bug.
+
+    Args:
+        error: What ended a command.
+    """
+    cause: BaseException | None = error
+    while cause is not None:  # jsonargparse wraps an error of a class that it builds in its own
+        if isinstance(cause, UsageError | NonFiniteLossError):
+            return _last_words(str(cause))
+        if _lightning_refuses(cause):
+            return _on_one_line(cause)
+        cause = cause.__cause__
+    if isinstance(error, OSError) and error.filename is not None and error.errno in FILE_SYSTEM:
+        return str(error)
+    return _misfit(error) or _of_other_process(error)
+
+
+def _lightning_refuses(error: BaseException) -> bool:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return False
+    module = str(trace.tb_frame.f_globals.get("__name__"))
+    if not module.startswith(LIGHTNING) or TO_AUTHORS.match(module):
+        return False
+    # Lightning's own exception is known by name, for Lightning may not be imported here
+    meant = isinstance(error, REFUSALS) or type(error).__name__ == "MisconfigurationException"
+    return meant and _at_raise(trace)
+
+
+def _at_raise(trace: TracebackType) -> bool:
+    """Whether a frame ended in a ``raise`` statement, rather than in an operation that failed."""
+    return opcode.opname[trace.tb_frame.f_code.co_code[trace.tb_lasti]] == "RAISE_VARARGS"
+
+
+def _on_one_line(error: BaseException) -> str:
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _misfit(error: BaseException) -> str | None:
+    """A checkpoint that torch refuses to load into the model or the optimiser."""
+    text = str(error)
+    if isinstance(error, RuntimeError) and text.startswith("Error(s) in loading state_dict"):
+        first = " ".join(text.split("\n")[1].split())
+        others = len(re.findall(r"size mismatch|Missing key|Unexpected key", text)) - 1
+        first = first if len(first) < 200 else f"{first[:200]} ..."
+        return (
+            f"The checkpoint's weights do not fit this model: {first}{f' (and {others} more)' if others > 0 else ''} "
+            "Leave out options that change the network, as --model.backbone: the checkpoint tells them."
+        )
+    if isinstance(error, ValueError) and text.startswith("loaded state dict"):
+        return (
+            f"The checkpoint's optimizer state does not fit this model's optimizer: {text}. Resume with the optimizer, "
+            "frozen_stages and backbone_lr_factor that it was trained with."
+        )
+    return None
+
+
+def _last_words(text: str) -> str:
+    """A message without the traceback of another process that it may carry."""
+    if "Traceback (most recent call last)" not in text:
+        return text
+    return re.split(r"^lit_dense\.errors\.\w+: ", text, flags=re.MULTILINE)[-1].strip()
+
+
+def _of_other_process(error: BaseException) -> str | None:
+    """Our message in the traceback of a process that was spawned to train."""
+    text = str(error)
+    return _last_words(text) if re.search(r"^lit_dense\.errors\.\w+: ", text, flags=re.MULTILINE) else None

@@ -1,0 +1,88 @@
+"""The checks of a detector's adapter by name."""
+
+from collections.abc import Collection
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..detectors import DETECTORS
+from ..detectors.base import Detections, DetectorAdapter
+from . import detector_checks as attaching
+from . import detector_parts as parts
+from .detector_processes import two_processes_agree
+from .detector_subject import Detect, DetectorSubject, Make, Step, Targets
+from .processes import TwoProcesses
+from .report import Check, run_checks
+
+
+def losses_of(model: nn.Module, images: list[Tensor], targets: Targets) -> dict[str, Tensor]:
+    """The loss terms of a model that takes images and targets as torchvision's detectors do."""
+    terms: dict[str, Tensor] = model(images, targets)
+    return terms
+
+
+def detections_of(model: nn.Module, images: list[Tensor]) -> Detections:
+    """The detections of a model that takes images as torchvision's detectors do."""
+    detections: Detections = model(images)
+    return detections
+
+
+def check_detector(
+    adapter: type[DetectorAdapter] | str,
+    make: Make,
+    step: Step = losses_of,
+    detect: Detect = detections_of,
+    *,
+    image_size: int = 64,
+    skip: Collection[str] = (),
+    two_processes: TwoProcesses | None = None,
+) -> None:
+    """Hold a detector's adapter against everything that lit_dense expects of one.
+
+    The detector should be small, with at least 4 classes: a step is made some hundred times.
+
+    Args:
+        adapter: The adapter's class, or its name.
+        make: ``make()`` gives a model that is the detector or contains it; ``torch.manual_seed`` is called before.
+        step: ``step(model, images, targets)`` gives the loss terms of a training step by name. Images are [3, H, W] in
+            [0, 1]. Targets hold ``boxes`` [G, 4] in pixels, ``labels`` [G] from the detector's first label on,
+            ``image_id``, and ``weight`` [G], which should come to be a target field. By default
+            ``model(images, targets)``.
+        detect: ``detect(model, images)`` gives ``boxes``, ``scores`` and ``labels`` of each image, of a model in
+            evaluation. By default ``model(images)``.
+        image_size: Height and width of the images.
+        skip: Names of checks that are not made, such as ``combinations``, which takes a minute.
+        two_processes: ``two_processes(function, *args)`` returns the results of ``function(rank, *args)`` of two
+            processes of one gloo group; by default two are started, which takes seconds.
+
+    Raises:
+        CheckFailure: If a check failed; the message lists what was expected, what was seen and what to do.
+        UsageError: If the adapter's name, or a name to skip, is unknown.
+
+    Example:
+        >>> from torchvision.models.detection import fcos_resnet50_fpn
+        >>> make = partial(fcos_resnet50_fpn, weights=None, weights_backbone=None, num_classes=4, min_size=64)
+        >>> check_detector("fcos", make)  # doctest: +SKIP
+    """
+    checks: dict[str, Check[DetectorSubject]] = {
+        "found": attaching.found,
+        "steps_repeat": attaching.steps_repeat,
+        "own_loss": attaching.own_loss,
+        "own_detections": attaching.own_detections,
+        "random_stream": attaching.random_stream,
+        "columns": parts.columns,
+        "state_dict": attaching.state_dict,
+        "copies": attaching.copies,
+        "removal": attaching.removal,
+        "steps_counted": attaching.steps_counted,
+        "offers": parts.offers,
+        "parts": parts.parts,
+        "combinations": parts.combinations,
+        "prior": parts.prior,
+        "memory": attaching.memory,
+        "autocast": attaching.autocast,
+        "two_processes": partial(two_processes_agree, two_processes=two_processes),
+    }
+    cls: type[Any] = DETECTORS.load(adapter) if isinstance(adapter, str) else adapter
+    run_checks(f"The adapter {cls.__name__}", DetectorSubject(cls, make, step, detect, image_size), checks, skip)

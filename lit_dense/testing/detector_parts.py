@@ -1,0 +1,277 @@
+"""Checks of what an adapter makes of parts: columns, priors, what samples offer, every loss and weighter."""
+
+import copy
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..assigners import ASSIGNERS
+from ..box_losses import BOX_LOSSES
+from ..detectors.attach import attach, find_detector
+from ..detectors.base import DetectorAdapter
+from ..errors import UsageError
+from ..losses import LOSSES
+from ..normalizers import NORMALIZERS
+from ..registry import Registry
+from ..samples import DenseSamples
+from ..weighters import WEIGHTERS
+from .detector_subject import DetectorSubject, not_finite
+from .report import Fault, Finding, NotRun
+
+PARTS: dict[str, Registry[Any]] = {
+    "loss": LOSSES,
+    "box_loss": BOX_LOSSES,
+    "weighters": WEIGHTERS,
+    "normalizer": NORMALIZERS,
+    "assigner": ASSIGNERS,
+}
+FIELDS: dict[str, dict[str, Callable[[DenseSamples], Sequence[int]]]] = {
+    "": {
+        "logits": lambda s: (len(s.image_idxs), s.num_classes + s.extra_logits),
+        "labels": lambda s: (len(s.image_idxs),),
+        "gt_labels": lambda s: (len(s.gt_image_idxs),),
+        "pos_per_image": lambda s: (s.num_images,),
+        "pos_scores": lambda s: (len(s.positives),),
+        "best_scores": lambda s: (len(s.image_idxs),),
+    },
+    "boxes": {
+        "gt_boxes": lambda s: (len(s.gt_labels), 4),
+        "pos_boxes": lambda s: (len(s.positives), 4),
+        "pos_ious": lambda s: (len(s.positives),),
+    },
+    "deltas": {
+        "deltas": lambda s: (len(s.image_idxs), 4),
+        "pos_deltas": lambda s: (len(s.positives), 4),
+        "pos_target_deltas": lambda s: (len(s.positives), 4),
+    },
+    "anchors": {"anchors": lambda s: (len(s.image_idxs), 4)},
+    "geometry": {"level_idxs": lambda s: (len(s.image_idxs),), "in_padding": lambda s: (len(s.image_idxs),)},
+}
+"""Fields of samples with their shapes, by the word of ``offers`` that stands for them; those of "" always exist."""
+FAR = 40.0
+"""Of a logit that decides alone."""
+
+
+def refused_by_name(error: UsageError, names: Sequence[str]) -> bool:
+    """Whether an error names one of the parts that it refuses, by class or word."""
+    words = [word for name in names for word in (name, *(r.load(name).__name__ for r in _having(name)))]
+    return any(word in str(error) for word in words)
+
+
+def _having(name: str) -> list[Registry[Any]]:
+    return [registry for registry in PARTS.values() if name in registry.points]
+
+
+def parts(subject: DetectorSubject) -> Iterator[Finding]:
+    """Each registered loss, box loss, weighter, normalizer and assigner trains, or is refused by name when attached."""
+    tried = {}
+    for stage in subject.stages:
+        for kind, registry in PARTS.items():
+            for name in registry.points:
+                given = {kind: [name] if kind == "weighters" else name}
+                what = f"{name}{f' in stage {stage}' if stage else ''}"
+                tried[what] = _problem(subject, subject.model(), stage, given, [name], steps=2)
+    yield from _grouped(tried)
+
+
+def combinations(subject: DetectorSubject) -> Iterator[Finding]:
+    """Each registered loss with each box loss and each weighter trains, or is refused by name when attached."""
+    tried = {}
+    for stage in subject.stages:
+        model = subject.model()
+        for loss, box_loss, weighter in itertools.product(LOSSES.points, BOX_LOSSES.points, (None, *WEIGHTERS.points)):
+            weighters = [] if weighter is None else [weighter]
+            given = {"loss": loss, "box_loss": box_loss, "weighters": weighters}
+            names = [loss, box_loss, *weighters]
+            what = f"{' + '.join(names)}{f' in stage {stage}' if stage else ''}"
+            tried[what] = _problem(subject, model, stage, given, names)
+    yield from _grouped(tried)
+
+
+def _grouped(tried: Mapping[str, Fault | None]) -> Iterator[Finding]:
+    """One fault for all that fail alike."""
+    alike: dict[Fault, list[str]] = {}
+    for what, fault in tried.items():
+        if fault is not None:
+            alike.setdefault(fault, []).append(what)
+    for fault, which in alike.items():
+        more = f" and {len(which) - 5} more" if len(which) > 5 else ""
+        yield fault._replace(expected=f"{fault.expected} ({', '.join(which[:5])}{more})")
+
+
+def _problem(
+    subject: DetectorSubject,
+    model: nn.Module,
+    stage: str,
+    given: dict[str, Any],
+    names: Sequence[str],
+    steps: int = 1,
+) -> Fault | None:
+    """What is wrong with parts: they neither train nor are refused by name."""
+    adapter = find_detector(model)
+    try:
+        attach(adapter, {stage: subject.criterion(adapter, stage, **given)})
+    except UsageError as error:
+        if refused_by_name(error, names):
+            return None
+        return Fault("a refusal that names a part", str(error), "raise a UsageError in check that names the part")
+    try:
+        results = [subject.run(model, subject.batch()) for _ in range(steps)]
+    except Exception as error:  # whatever a combination raises
+        return Fault(
+            "a training step, or a UsageError when it is attached",
+            f"{type(error).__name__}: {error}",
+            "refuse in check what cannot be trained; pass tensors with a row per box on from targets to target_fields",
+        )
+    if seen := next(filter(None, map(not_finite, results)), None):
+        return Fault("finite terms and gradients", seen, "look at the shapes and columns of the samples")
+    return None
+
+
+def columns(subject: DetectorSubject) -> Iterator[Finding]:
+    """Where the bias says a class, detections have its label, and with each loss the scores that it trains."""
+    stage = subject.stages[0]
+    for loss in (None, *LOSSES.points):
+        model = subject.model()
+        adapter = find_detector(model)
+        try:
+            adapter = attach(adapter, {stage: subject.criterion(adapter, stage, loss=loss)})
+        except UsageError:  # which the check of parts looks at
+            continue
+        classes, first_label = adapter.criteria[stage].num_classes or 0, adapter.columns(stage).first_label
+        own_loss = adapter.criteria[stage].loss
+        name = type(own_loss).__name__
+        try:
+            forget_features(model, adapter, own_loss.prior_bias(classes, 0.5), stage)
+        except UsageError as error:
+            yield NotRun(str(error))
+            return
+        sure: list[tuple[float, float]] = []
+        for likely in ([0], [classes - 1], [0, classes - 1])[: 3 if classes > 1 else 1]:
+            bias = own_loss.prior_bias(classes, 0.5)
+            bias[:classes] -= FAR
+            bias[likely] += 2 * FAR
+            adapter.set_class_bias(bias, stage)
+            expected = float(own_loss.score_logits(bias).sigmoid()[0 if 0 in likely else -1])
+            labels, score = _found(subject, model)
+            sure.append((expected, score))
+            if labels != [first_label + column for column in likely] or not 0 < score <= 1:
+                yield Fault(
+                    f"detections of labels {[first_label + column for column in likely]}, with scores from 0 to 1, "
+                    f"where {name} finds classes {likely} likely",
+                    f"labels {labels}, the best score being {score:.3g}",
+                    "look at columns, and at the order of columns in set_class_bias and in samples",
+                )
+        (alone, seen_alone), (both, seen_both) = sure[0], sure[-1]
+        if (both > 0.99 * alone) != (seen_both > 0.99 * seen_alone):
+            yield Fault(
+                f"the scores that {name} trains, {both:.3g} of each of two classes that are as likely as can be",
+                f"the scores {seen_both:.3g}, where one such class has {seen_alone:.3g}",
+                "replace the scores of inference where keeps_scores says that the detector has others",
+            )
+
+
+def _found(subject: DetectorSubject, model: nn.Module) -> tuple[list[int], float]:
+    """Labels of all detections, and the best score; NaN without any."""
+    detections = subject.detections(model)
+    labels: list[int] = torch.cat([d["labels"] for d in detections]).unique().tolist()
+    scores = torch.cat([d["scores"] for d in detections])
+    return labels, float(scores.max()) if len(scores) else float("nan")
+
+
+def prior(subject: DetectorSubject) -> Iterator[Finding]:
+    """A prior sets the classifier's bias to what the loss asks for, in its order of columns, and so the scores."""
+    for stage in subject.stages:
+        for loss in (None, *LOSSES.points):
+            model = subject.model()
+            adapter = find_detector(model)
+            try:
+                adapter = attach(adapter, {stage: subject.criterion(adapter, stage, loss=loss)})
+            except UsageError:  # which the check of parts looks at
+                continue
+            criterion = adapter.criteria[stage]
+            bias = criterion.loss.prior_bias(criterion.num_classes or 0, 0.02)
+            try:
+                forget_features(model, adapter, bias, stage)
+            except UsageError as error:
+                yield NotRun(str(error))
+                break
+            adapter.set_class_bias(bias, stage)
+            with subject.seen(model, stage) as samples:
+                subject.run(model, subject.batch())
+            logits = samples[0].logits
+            of_classes = criterion.loss.score_logits(logits.detach()).sigmoid().mean(0)
+            reached = max(float(of_classes.mean()), float(of_classes.sum()), key=lambda score: -abs(score - 0.02))
+            if not torch.allclose(logits, bias.expand_as(logits), atol=1e-4) or not abs(reached - 0.02) < 1e-4:
+                yield Fault(
+                    f"the score 0.02 of an object, and logits {bias.tolist()} without features, with "
+                    f"{type(criterion.loss).__name__}",
+                    f"the score {reached:.4g} and logits {logits[0].tolist()}",
+                    "write the bias to every classifier of the stage, column by column, in set_class_bias",
+                )
+
+
+def forget_features(model: nn.Module, adapter: DetectorAdapter, bias: Tensor, stage: str) -> None:
+    """Zero the weights of the layers whose bias ``set_class_bias`` sets."""
+    adapter.set_class_bias(bias, stage)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    adapter.set_class_bias(bias + torch.arange(1.0, len(bias) + 1), stage)
+    parameters = dict(model.named_parameters())
+    for name, parameter in parameters.items():
+        if not torch.equal(parameter, before[name]):
+            weight = parameters.get(f"{name.removesuffix('bias')}weight")
+            if weight is not None:
+                torch.nn.init.zeros_(weight)
+
+
+def offers(subject: DetectorSubject) -> Iterator[Finding]:
+    """Fields of samples that ``offers`` names have their shapes; reading any other raises a UsageError."""
+    known = {*FIELDS, "assignment", "box_loss"} - {""}
+    if unknown := sorted(subject.adapter.offers - known):
+        yield Fault(f"offers of {', '.join(sorted(known))}", ", ".join(unknown), "take these words alone")
+    for stage in subject.stages:
+        model = subject.attached()
+        with subject.seen(model, stage) as found, torch.no_grad():
+            subject.step(model, *copy.deepcopy(subject.batch()))
+        criterion = find_detector(model).criteria[stage]
+        samples = criterion.in_this_step(found[0])
+        for word, fields in FIELDS.items():
+            for name, shape in fields.items():
+                yield from _offered(samples, name, shape, not word or word in subject.adapter.offers)
+        yield from _assignment(subject, model, stage)
+
+
+def _offered(
+    samples: DenseSamples, name: str, shape: Callable[[DenseSamples], Sequence[int]], expected: bool
+) -> Iterator[Finding]:
+    try:
+        seen = list(getattr(samples, name).shape)  # what is missing raises now
+    except UsageError as error:
+        if expected:
+            yield Fault(f"samples.{name}, which offers promises", str(error), "give the field, or offer it not")
+        return
+    if not expected:
+        yield Fault(
+            f"a UsageError where samples.{name} is read, for offers does not name it",
+            f"a tensor {seen}",
+            "give a lit_dense.missing.Missing that names the detector, or offer it",
+        )
+    elif seen != list(shape(samples)):
+        yield Fault(f"samples.{name} of shape {list(shape(samples))}", f"{seen}", "look at the order of dimensions")
+
+
+def _assignment(subject: DetectorSubject, model: nn.Module, stage: str) -> Iterator[Finding]:
+    """Another assigner is refused exactly where the detector matches by itself."""
+    adapter = find_detector(model)
+    offered = "assignment" in subject.adapter.offers
+    try:
+        adapter.check(stage, subject.criterion(adapter, stage, assigner="max_iou"))
+    except UsageError as error:
+        if offered:
+            yield Fault("another assigner, which offers promises", str(error), "offer no assignment")
+    else:
+        if not offered:
+            yield Fault("a UsageError for another assigner", "no error", "call super().check in check")

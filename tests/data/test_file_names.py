@@ -1,0 +1,84 @@
+import unicodedata
+
+import pytest
+
+from lit_dense.data.file_names import cure_of_leaving, cure_of_missing, inside, relocated, similar
+
+from .coco_files import write_image
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder ``set/images`` with a.png, sub/b.png and images/twice.png."""
+    folder = tmp_path / "set" / "images"
+    for name in ("a.png", "sub/b.png", "images/twice.png"):
+        write_image(folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["a.png", "sub/../a.png", "..a.png", "a..b.png", "C:/a.png", "http://host/a.png", "."])
+def test_relative_names_stay_as_they_are(folder, name):
+    assert inside(name, folder) == name
+
+
+@pytest.mark.parametrize("name", ["../a.png", "sub/../../a.png", "/etc/passwd", "/"])
+def test_names_that_leave_the_folder(folder, name):
+    assert inside(name, folder) is None
+    assert inside(f"{folder}/../secret.png", folder) is None
+    assert inside(f"{folder}2/a.png", folder) is None
+    assert inside(str(folder), folder) is None
+
+
+def test_absolute_names_inside_the_folder(folder, tmp_path, monkeypatch):
+    assert inside(f"{folder}/sub/b.png", folder) == "sub/b.png"
+    assert inside(f"{folder}/../images/./a.png", folder) == "a.png"
+    assert inside(f"{folder}/a.png", type(folder)("/")) == f"{folder}/a.png"[1:]
+    monkeypatch.chdir(folder.parent)
+    assert inside(f"{folder}/a.png", type(folder)("images")) == "a.png"
+    (tmp_path / "link").symlink_to(folder)
+    assert inside(f"{folder}/a.png", tmp_path / "link") == "a.png"
+    assert inside(f"{tmp_path}/link/a.png", folder) == "a.png"
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("sub\\b.png", "sub/b.png"),
+        ("images/a.png", "a.png"),
+        ("images\\a.png", "a.png"),
+        ("set/images/sub/b.png", "sub/b.png"),
+        ("other/a.png", None),
+        ("images/none.png", None),
+        ("..\\images\\a.png", None),
+        ("other\\a.png", None),
+        ("C:\\set\\images\\a.png", None),
+        ("a.png\0", None),
+    ],
+)
+def test_missing_files_are_found_where_only_the_way_of_writing_differs(folder, name, found):
+    assert relocated(name, folder) == found
+
+
+def test_two_files_that_a_name_may_mean_are_none(folder):
+    write_image(folder / "twice.png")
+    write_image(folder / "set" / "images" / "twice.png")
+    assert relocated("set/images/images/twice.png", folder) == "images/twice.png"
+    assert relocated("images\\twice.png", folder) is None
+
+
+def test_the_file_that_is_most_like_a_missing_one(folder):
+    write_image(folder / unicodedata.normalize("NFD", "café 1.png"))
+    assert similar(folder / "A.PNG") == "; there is a.png"
+    assert similar(folder / "a.jpg") == "; there is a.png"
+    assert similar(folder / unicodedata.normalize("NFC", "café%201.png")).startswith("; there is cafe")
+    assert similar(folder / "b.png") == similar(folder / "none" / "a.png") == ""
+
+
+def test_cures(folder):
+    assert str(folder) in cure_of_missing(["a.png"], folder)
+    assert "download" in cure_of_missing(["a.png", "https://host/pics/b.png"], folder)
+    assert "write c.png" in cure_of_missing(["D:\\data\\c.png"], folder)
+    assert "give /data/x as the image folder" in cure_of_leaving(
+        ["../a.png", "/data/x/1/a.png", "/data/x/b.png"], folder
+    )
+    assert "give" not in cure_of_leaving(["../a.png"], folder)

@@ -1,0 +1,126 @@
+"""The confusion matrix against a matrix counted one detection after another."""
+
+import numpy as np
+import pytest
+from hotcoco import COCO, COCOeval
+
+from lit_dense.metrics.confusion import confusion_matrix
+from lit_dense.metrics.detection_rows import CROWD, DETECTION, OBJECT, DetectionRows
+
+from .images import random_rows
+
+A, FAR = (0, 0, 10, 10), (200, 200, 220, 220)
+
+
+def rows_of(*rows):
+    """Rows of image, kind, box, label and score."""
+    images, kinds, boxes, labels, scores = zip(*rows, strict=True)
+    return DetectionRows(
+        image_ids=np.arange(max(images) + 1),
+        images=np.array(images),
+        boxes=np.array(boxes, np.float32),
+        labels=np.array(labels, np.int32),
+        kinds=np.array(kinds, np.int32),
+        scores=np.array(scores, np.float32),
+    )
+
+
+def overlap(a, b, of_union=True):
+    w, h = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    if w <= 0 or h <= 0:
+        return 0.0
+    area_a, area_b = (a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1])
+    return w * h / (area_a + area_b - w * h if of_union else area_a)
+
+
+def counted_one_by_one(rows, num_classes, score):
+    matrix = np.zeros((num_classes + 1, num_classes + 1), int)
+    boxes = rows.boxes.astype(float)
+    for image in range(len(rows.image_ids)):
+        mine = [r for r in range(len(rows.images)) if rows.images[r] == image]
+        detections = [r for r in mine if rows.kinds[r] == DETECTION and rows.scores[r] >= np.float32(score)]
+        detections.sort(key=lambda r: (-rows.scores[r], rows.labels[r]))
+        free = [r for r in mine if rows.kinds[r] == OBJECT]
+        crowds = [r for r in mine if rows.kinds[r] == CROWD]
+        for d in detections:
+            best = max(free, key=lambda o: (overlap(boxes[d], boxes[o]), o), default=None)
+            if best is not None and overlap(boxes[d], boxes[best]) >= 0.5:
+                matrix[rows.labels[best], rows.labels[d]] += 1
+                free.remove(best)
+            elif not any(
+                rows.labels[c] == rows.labels[d] and overlap(boxes[d], boxes[c], of_union=False) >= 0.5 for c in crowds
+            ):
+                matrix[-1, rows.labels[d]] += 1
+        for o in free:
+            matrix[rows.labels[o], -1] += 1
+    return matrix
+
+
+@pytest.mark.parametrize("score", [0.05, 0.3, 0.7])
+@pytest.mark.parametrize("seed", range(30))
+def test_equals_counting_one_detection_after_another(seed, score):
+    rows, classes = random_rows(seed)
+    expected = counted_one_by_one(rows, len(classes), score)
+    assert confusion_matrix(rows, list(classes), score).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_equals_hotcoco_where_there_are_no_crowds(seed):
+    rows, classes = random_rows(seed, crowds=False)
+    objects, detections = rows.of(OBJECT), rows.of(DETECTION)
+    categories = [{"id": label, "name": name} for label, name in classes.items()]
+    images = [{"id": i} for i in range(len(rows.image_ids))]
+    truth = COCO.from_arrays(images, categories, objects.images, objects.labels, objects.xywh)
+    table = np.column_stack([detections.images, detections.xywh, detections.scores, detections.labels])
+    evaluator = COCOeval(truth, truth.load_res(table.astype(float)), "bbox")
+    expected = evaluator.confusion_matrix(0.5, len(rows.images), 0.3)["matrix"]
+    assert confusion_matrix(rows, list(classes), 0.3).tolist() == expected.tolist()
+
+
+def test_labels_need_not_start_at_0():
+    rows = rows_of((0, DETECTION, A, 9, 0.9), (0, OBJECT, A, 5, np.nan))
+    assert confusion_matrix(rows, [5, 7, 9], 0.3).tolist() == [[0, 0, 1, 0], [0] * 4, [0] * 4, [0] * 4]
+
+
+def test_a_better_detection_is_not_robbed_by_one_of_another_image():
+    rows = rows_of(
+        (0, DETECTION, A, 0, 0.4), (0, OBJECT, A, 0, np.nan), (1, DETECTION, A, 0, 0.9), (1, OBJECT, FAR, 0, np.nan)
+    )
+    assert confusion_matrix(rows, [0], 0.3).tolist() == [[1, 1], [1, 0]]
+
+
+def test_the_second_best_object_is_taken_where_the_best_is():
+    near = (0, 0, 10, 8)  # IoU .8 with A
+    rows = rows_of(
+        (0, DETECTION, A, 0, 0.9), (0, DETECTION, A, 1, 0.8), (0, OBJECT, near, 1, np.nan), (0, OBJECT, A, 0, np.nan)
+    )
+    assert confusion_matrix(rows, [0, 1], 0.3).tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 0]]
+
+
+@pytest.mark.parametrize(("height", "counted"), [(20, 0), (21, 1)])
+def test_a_detection_half_inside_a_crowd_of_its_class_is_left_out(height, counted):
+    crowd = (0, 0, 100, 10)
+    rows = rows_of((0, DETECTION, (0, 0, 10, height), 0, 0.9), (0, CROWD, crowd, 0, np.nan))
+    assert confusion_matrix(rows, [0, 1], 0.3)[-1].tolist() == [counted, 0, 0]
+    other = rows_of((0, DETECTION, (0, 0, 10, height), 1, 0.9), (0, CROWD, crowd, 0, np.nan))
+    assert confusion_matrix(other, [0, 1], 0.3)[-1].tolist() == [0, 1, 0]
+
+
+def test_a_crowd_does_not_hide_a_detection_that_matches_an_object_or_lies_in_another_image():
+    crowd = (0, 0, 100, 100)
+    rows = rows_of(
+        (0, DETECTION, A, 0, 0.9), (0, OBJECT, A, 0, np.nan), (0, CROWD, crowd, 0, np.nan), (1, DETECTION, A, 0, 0.9)
+    )
+    assert confusion_matrix(rows, [0], 0.3).tolist() == [[1, 0], [1, 0]]
+
+
+def test_boxes_without_area_match_nothing():
+    point = (5, 5, 5, 5)
+    rows = rows_of((0, DETECTION, point, 0, 0.9), (0, OBJECT, point, 0, np.nan), (0, CROWD, point, 0, np.nan))
+    assert confusion_matrix(rows, [0], 0.3).tolist() == [[0, 1], [1, 0]]
+
+
+def test_a_score_equal_to_the_threshold_counts():
+    rows = rows_of((0, DETECTION, A, 0, 0.7), (0, OBJECT, A, 0, np.nan))
+    assert float(rows.scores[0]) < 0.7  # kept as float32
+    assert confusion_matrix(rows, [0], 0.7)[0, 0] == 1
