@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torchvision.models.detection.roi_heads import RoIHeads
 
 from ..criterion import Criterion
 from ..errors import UsageError
-from .base import Columns, CriterionArgs, Detections, Terms
+from .base import Columns, CriterionArgs, Detections, Terms, own_scores
 from .roi_heads import RoIStage
 from .rpn import RPNStage
 
@@ -67,6 +68,12 @@ class FasterRCNNAdapter(RoIStage, RPNStage):
                 "network has objectness alone: take a loss of single logits for stage 'rpn', such as bce or focal."
             )
         super().check(stage, criterion)
+        own = stage == "roi" and type(module).postprocess_detections is not RoIHeads.postprocess_detections
+        if own and not own_scores(self.columns(stage), criterion.loss):
+            raise UsageError(
+                f"{type(module).__name__} has a postprocess_detections of its own, which makes scores by softmax, and "
+                f"{type(criterion.loss).__name__} trains others: take softmax."
+            )
 
     def install(self) -> None:
         """Take over the losses of the stages that have a criterion."""

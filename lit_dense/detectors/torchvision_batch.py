@@ -26,8 +26,8 @@ def collect_samples(
     """Join the images of a batch, as torchvision's detectors hand them to their losses.
 
     Args:
-        targets: Per image ``boxes`` [G_b, 4] and ``labels`` [G_b]; other tensors with G_b rows, but
-            for ``masks``, become target fields.
+        targets: Per image ``boxes`` [G_b, 4] and ``labels`` [G_b]; other tensors with G_b rows, which are equally wide
+            in all images and are no ``masks``, become target fields.
         logits: Class scores, one image after another [A, L].
         deltas: Box deltas in the same order [A, 4].
         anchors: Per image [K_b, 4].

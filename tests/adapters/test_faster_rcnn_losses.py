@@ -145,6 +145,22 @@ def refused_heads(model):
     model.roi_heads = Cascade()
 
 
+class OwnDetections(RoIHeads):
+    def postprocess_detections(self, *args):
+        return super().postprocess_detections(*args)
+
+
+def own_detections(model):
+    model.roi_heads.__class__ = OwnDetections
+
+
+def test_heads_with_detections_of_their_own_keep_them_with_a_softmax():
+    model = small_faster_rcnn().eval()
+    own_detections(model)
+    patch(model)
+    assert "postprocess_detections" not in vars(model.roi_heads)
+
+
 @pytest.mark.parametrize(
     ("change", "arguments", "message"),
     [
@@ -156,6 +172,11 @@ def refused_heads(model):
         (None, {"loss": "eql", "class_counts": COUNTS, "stage": "rpn"}, "class_counts has 4 classes.*head has 1"),
         (None, {"stage": "box"}, "roi.*rpn"),
         (refused_predictor, {}, "Linear has no layer cls_score with out_features"),
+        (
+            own_detections,
+            {"loss": "ghm"},
+            r"OwnDetections has a postprocess_detections of its own.*GHMLoss trains others",
+        ),
         (refused_heads, {}, r"FasterRCNN.roi_heads is a Cascade without select_training_samples.*stage 'roi'"),
     ],
 )
