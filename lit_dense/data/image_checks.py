@@ -149,6 +149,10 @@ def _sized(image_id: int, file_name: str, entry: Mapping[str, Any], header: Head
         return CheckedImage(image_id, file_name, header.height, header.width, True)
     swapped = (height, width) == size
     what = "sizes with width and height swapped" if swapped else "sizes that differ from the image file"
+    if swapped:
+        notes.cures[what] = (
+            "swap them in the file; where the boxes lie wrongly, the pictures were turned: turn the boxes"
+        )
     sizes = f"{width} x {height}, the file {header.width} x {header.height}"
     notes.note(what, "the file's are taken", f"{name}: the JSON says {sizes}")
     return CheckedImage(image_id, file_name, header.height, header.width, True, (width, height))

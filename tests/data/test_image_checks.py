@@ -72,6 +72,8 @@ def test_swapped_sides_are_a_kind_of_their_own(check):
         "sizes with width and height swapped",
         "sizes that differ from the image file",
     ]
+    assert problems.found[0].cure.startswith("swap them in the file")
+    assert not problems.found[1].cure
 
 
 @pytest.mark.filterwarnings("ignore:Image size")
