@@ -98,10 +98,10 @@ def take_torchmetrics_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
     """
     fits: dict[str, Callable[[Any], bool]] = {
         "box_format": lambda value: value == "xyxy",
-        "iou_type": lambda value: value == "bbox" or list(value) == ["bbox"],
+        "iou_type": lambda value: value in ("bbox", ("bbox",), ["bbox"]),
         "iou_thresholds": lambda value: value is None or _equal(value, _THRESHOLDS),
         "rec_thresholds": lambda value: value is None or _equal(value, _RECALLS),
-        "class_metrics": lambda value: value in (True, False),  # per-class numbers are there in any case
+        "class_metrics": lambda value: isinstance(value, bool),  # per-class numbers are there in any case
         "extended_summary": lambda value: value is False,
         "average": lambda value: value == "macro",
         "num_classes": lambda value: False,
@@ -129,5 +129,8 @@ _CURES = {
 
 
 def _equal(values: Any, expected: Any) -> bool:
-    found = np.asarray(values, np.float64).ravel()
+    try:
+        found = np.asarray(values, np.float64).ravel()
+    except (TypeError, ValueError):
+        return False
     return found.shape == expected.shape and bool(np.allclose(found, expected, rtol=0, atol=1e-4))
