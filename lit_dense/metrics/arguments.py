@@ -84,14 +84,14 @@ def read_names(class_names: Any) -> tuple[str, ...] | None:
     return names
 
 
-def take_torchmetrics_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
+def take_torchmetrics_arguments(kwargs: dict[str, Any]) -> Any:
     """Takes out the arguments of torchmetrics' ``MeanAveragePrecision`` that ask for what is done here.
 
     Args:
         kwargs: Arguments; those of ``MeanAveragePrecision`` are removed.
 
     Returns:
-        ``max_detections``, where it was given under torchmetrics' name ``max_detection_thresholds``.
+        ``max_detection_thresholds``, torchmetrics' name of ``max_detections``; None if it was not given.
 
     Raises:
         UsageError: For a value that asks for something else; it says what does that here.
@@ -111,9 +111,7 @@ def take_torchmetrics_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
         if not fits[name](value):
             cure = _CURES[name].format(value=value)
             raise UsageError(f"DetectionMAP: {name}={value!r} is not supported: {cure}")
-    if "max_detection_thresholds" in kwargs:
-        return {"max_detections": kwargs.pop("max_detection_thresholds")}
-    return {}
+    return kwargs.pop("max_detection_thresholds", None)
 
 
 _CURES = {

@@ -133,6 +133,12 @@ def test_what_it_does_not_do_is_refused_with_what_does(argument, value, cure):
         DetectionMAP(NAMES, **{argument: value})
 
 
+def test_one_argument_of_two_names_is_given_once():
+    with pytest.raises(UsageError, match="max_detection_thresholds is max_detections here"):
+        DetectionMAP(NAMES, max_detections=100, max_detection_thresholds=[1, 10, 100])
+    assert DetectionMAP(NAMES, max_detections=200, max_detection_thresholds=None).limits == (1, 10, 200)
+
+
 def test_arguments_of_nobody_are_refused():
     with pytest.raises(ValueError, match="max_detection"):
         DetectionMAP(NAMES, max_detection=3)
