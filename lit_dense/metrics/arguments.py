@@ -84,24 +84,24 @@ def read_names(class_names: Any) -> tuple[str, ...] | None:
     return names
 
 
-def take_torchmetrics_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
+def take_torchmetrics_arguments(kwargs: dict[str, Any]) -> Any:
     """Takes out the arguments of torchmetrics' ``MeanAveragePrecision`` that ask for what is done here.
 
     Args:
         kwargs: Arguments; those of ``MeanAveragePrecision`` are removed.
 
     Returns:
-        ``max_detections``, where it was given under torchmetrics' name ``max_detection_thresholds``.
+        ``max_detection_thresholds``, torchmetrics' name of ``max_detections``; None if it was not given.
 
     Raises:
         UsageError: For a value that asks for something else; it says what does that here.
     """
     fits: dict[str, Callable[[Any], bool]] = {
         "box_format": lambda value: value == "xyxy",
-        "iou_type": lambda value: value == "bbox" or list(value) == ["bbox"],
+        "iou_type": lambda value: value in ("bbox", ("bbox",), ["bbox"]),
         "iou_thresholds": lambda value: value is None or _equal(value, _THRESHOLDS),
         "rec_thresholds": lambda value: value is None or _equal(value, _RECALLS),
-        "class_metrics": lambda value: value in (True, False),  # per-class numbers are there in any case
+        "class_metrics": lambda value: isinstance(value, bool),  # per-class numbers are there in any case
         "extended_summary": lambda value: value is False,
         "average": lambda value: value == "macro",
         "num_classes": lambda value: False,
@@ -111,9 +111,7 @@ def take_torchmetrics_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
         if not fits[name](value):
             cure = _CURES[name].format(value=value)
             raise UsageError(f"DetectionMAP: {name}={value!r} is not supported: {cure}")
-    if "max_detection_thresholds" in kwargs:
-        return {"max_detections": kwargs.pop("max_detection_thresholds")}
-    return {}
+    return kwargs.pop("max_detection_thresholds", None)
 
 
 _CURES = {
@@ -129,5 +127,8 @@ _CURES = {
 
 
 def _equal(values: Any, expected: Any) -> bool:
-    found = np.asarray(values, np.float64).ravel()
+    try:
+        found = np.asarray(values, np.float64).ravel()
+    except (TypeError, ValueError):
+        return False
     return found.shape == expected.shape and bool(np.allclose(found, expected, rtol=0, atol=1e-4))

@@ -97,11 +97,13 @@ class DetectionMAP(Metric):
         backend: BackendName | None = None,
         **kwargs: Any,
     ) -> None:
-        taken = take_torchmetrics_arguments(kwargs)
+        thresholds = take_torchmetrics_arguments(kwargs)
+        if thresholds is not None and max_detections is not None:
+            raise UsageError("DetectionMAP: max_detection_thresholds is max_detections here: give one of them.")
         super().__init__(**{"dist_sync_fn": self._gather, **kwargs})
         if protocol not in MAX_DETECTIONS:
             raise UsageError(f"protocol must be 'coco' or 'lvis', got {protocol!r}.")
-        self.limits = read_limits(taken.get("max_detections", max_detections), protocol)
+        self.limits = read_limits(max_detections if thresholds is None else thresholds, protocol)
         self.max_detections = self.limits[-1]
         self.class_names = read_names(class_names)
         if class_images is not None and len(class_images) != len(self.class_names or ()):

@@ -115,6 +115,10 @@ def test_what_torchmetrics_does_too_may_be_asked_for():
         ("box_format", "cxcywh", r"box_convert\(boxes, 'cxcywh', 'xyxy'\)"),
         ("iou_type", "segm", "MeanAveragePrecision of torchmetrics"),
         ("iou_type", ("bbox", "segm"), "only 'bbox'"),
+        ("iou_type", None, "only 'bbox'"),
+        ("iou_thresholds", "all", "map_50 and map_75"),
+        ("rec_thresholds", {}, "metric.evaluation.precision_50"),
+        ("class_metrics", [True], "map/<class>"),
         ("iou_thresholds", [0.5], "map_50 and map_75"),
         ("iou_thresholds", [0.3 + 0.05 * k for k in range(10)], "map_50 and map_75"),
         ("rec_thresholds", [0.1, 0.5], "metric.evaluation.precision_50"),
@@ -127,6 +131,12 @@ def test_what_torchmetrics_does_too_may_be_asked_for():
 def test_what_it_does_not_do_is_refused_with_what_does(argument, value, cure):
     with pytest.raises(UsageError, match=f"DetectionMAP: {argument}=.* is not supported: .*{cure}"):
         DetectionMAP(NAMES, **{argument: value})
+
+
+def test_one_argument_of_two_names_is_given_once():
+    with pytest.raises(UsageError, match="max_detection_thresholds is max_detections here"):
+        DetectionMAP(NAMES, max_detections=100, max_detection_thresholds=[1, 10, 100])
+    assert DetectionMAP(NAMES, max_detections=200, max_detection_thresholds=None).limits == (1, 10, 200)
 
 
 def test_arguments_of_nobody_are_refused():

@@ -246,6 +246,7 @@ def test_a_copy_goes_on_from_where_it_was(copied):
     metric = DetectionMAP(NAMES)
     update(metric, images[:4])
     other = copied(metric)
+    assert other.dist_sync_fn.__self__ is other  # what gathers its states
     update(other, images[4:])
     assert other.compute()["map"].item() == compute(images)["map"]
     assert metric.compute()["map"].item() == compute(images[:4])["map"]
