@@ -52,6 +52,8 @@ def _diagonal():
             )
             bring_their_own = loss == "ghm" or box_loss == "ghm_r"
             yield (loss, box_loss, None if bring_their_own else normalizer, ()), split
+            if bring_their_own:
+                yield ("focal", "l1", normalizer, ()), split
         for number, weighter in enumerate(WEIGHTERS.points, start=turn):
             loss = ("focal", "qfl", "focal" if weighter == "cleanliness" else "ghm")[number % 3]
             yield (loss, ("l1", "giou")[number % 2], None, (weighter,)), split
