@@ -18,6 +18,7 @@ from .tiny import tiny_backbone
 
 STRIDES = (2, 4, 8, 16, 32)
 """A stage of a backbone is what lies between two of these."""
+OTHERS = ("tiny", "retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2")
 
 
 def build_backbone(name: str, weights: str | None, frozen_stages: int | None, fpn_channels: int) -> nn.Module:
@@ -63,12 +64,13 @@ def _torchvision_body(name: str, weights: str | None) -> nn.Module:
     ]
     if name not in known:
         raise UsageError(
-            f"Unknown backbone {name!r}.{nearest(name, known)} Accepted: {', '.join(known)}, tiny, timm/NAME, "
-            "retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2."
+            f"Unknown backbone {name!r}.{nearest(name, [*known, *OTHERS])} Accepted: {', '.join([*known, *OTHERS])}, "
+            "timm/NAME."
         )
     enum = models.get_model_weights(name)
     if weights is not None and weights not in enum.__members__:
-        raise UsageError(f"{name} has no weights {weights!r}: take one of {', '.join(enum.__members__)}.")
+        hint = nearest(weights, enum.__members__)
+        raise UsageError(f"{name} has no weights {weights!r}: take one of {', '.join(enum.__members__)}.{hint}")
     norm: Any = FrozenBatchNorm2d if weights else nn.BatchNorm2d
     with downloads(f"{name}'s weights {weights}"):
         model: nn.Module = models.get_model(name, weights=weights, norm_layer=norm)

@@ -12,7 +12,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetClassificationHead, RetinaNetHead
 
 from .backbones import build_backbone, downloads
-from .errors import UsageError, check_range
+from .errors import UsageError, check_range, nearest
 
 DETECTORS = {"retinanet_resnet50_fpn": retinanet_resnet50_fpn, "retinanet_resnet50_fpn_v2": retinanet_resnet50_fpn_v2}
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
@@ -195,7 +195,8 @@ def _whole_detector(
 def _weights_enum(name: str, weights: str) -> Any:
     enum = models.get_model_weights(name)
     if weights not in enum.__members__:
-        raise UsageError(f"{name} has no weights {weights!r}: take one of {', '.join(enum.__members__)}.")
+        hint = nearest(weights, enum.__members__)
+        raise UsageError(f"{name} has no weights {weights!r}: take one of {', '.join(enum.__members__)}.{hint}")
     return enum[weights]
 
 

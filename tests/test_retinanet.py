@@ -37,6 +37,10 @@ def test_frozen_stages_get_no_gradient():
     ("arguments", "message"),
     [
         ({"backbone": "resnet51"}, r"Unknown backbone 'resnet51'\. Did you mean 'resnet50'\? Accepted: .*timm/NAME"),
+        ({"backbone": "retinanet_resnet50"}, r"Did you mean 'retinanet_resnet50_fpn'\?"),
+        ({"backbone": "tinny"}, r"Did you mean 'tiny'\?"),
+        ({"backbone": "resnet18", "weights_backbone": "IMAGENET_V1"}, r"Did you mean 'IMAGENET1K_V1'\?"),
+        ({"backbone": "retinanet_resnet50_fpn", "weights": "COCO", "fpn_channels": 256}, r"Did you mean 'COCO_V1'\?"),
         ({"backbone": "resnet18", "weights_backbone": "V7"}, "resnet18 has no weights 'V7': take one of IMAGENET1K_V1"),
         ({"backbone": "resnet18", "weights": "COCO_V1"}, "those of a whole detector: take backbone=retinanet_resnet50"),
         (

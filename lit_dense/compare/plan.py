@@ -99,7 +99,7 @@ def _choose(word: str) -> Choice:
     loss, *weighters = word.split("+")
     try:
         LOSSES.find(loss)
-    except ImportError as error:
+    except (ImportError, TypeError) as error:
         raise UsageError(f"--runs: {error}") from error
     except UsageError as error:
         hint = " A configuration file ends in .yaml." if "/" in word else ""
@@ -109,11 +109,11 @@ def _choose(word: str) -> Choice:
 
 def _weighter_words(option: str, weighters: Sequence[str]) -> list[str]:
     try:
-        found = [WEIGHTERS.find(weighter) for weighter in weighters]
-    except (ImportError, UsageError) as error:
+        found = WEIGHTERS.build_list(weighters)
+    except (ImportError, TypeError, UsageError) as error:
         raise UsageError(f"--runs: {error}") from error
     words = [f"{option}[{','.join(weighters)}]"]
-    if any("assignment" in weighter().owns for weighter in found):
+    if any("assignment" in weighter.owns for weighter in found):
         words.append("--model.assigner=null")  # the weighter brings its own
     return words
 
