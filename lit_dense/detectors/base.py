@@ -293,9 +293,11 @@ class DetectorAdapter(ABC):
                 f"{type(criterion.box_loss).__name__} compares deltas of anchors, but {name} predicts boxes."
             )
         if criterion.matcher is not None and "assignment" not in self.offers:
+            brings = next((w for w in criterion.weighters if getattr(w, "assigner", None) is criterion.matcher), None)
             raise UsageError(
                 f"{name} matches predictions and ground truths itself{f' (stage {stage!r})' if stage else ''}, and "
-                f"{type(criterion.matcher).__name__} cannot take its place: leave it out."
+                f"{type(criterion.matcher).__name__}{f' of {type(brings).__name__}' if brings else ''} cannot take its "
+                "place: leave it out."
             )
         criterion.prepare(columns.classes - (0 if spare else extra))
 
