@@ -10,7 +10,7 @@ from torchvision.models.detection.roi_heads import RoIHeads
 
 from ..criterion import Criterion
 from ..errors import UsageError
-from .base import Columns, CriterionArgs, Detections, Terms, own_scores
+from .base import Columns, CriterionArgs, Detections, Terms, loss_columns
 from .roi_heads import RoIStage
 from .rpn import RPNStage
 
@@ -69,7 +69,7 @@ class FasterRCNNAdapter(RoIStage, RPNStage):
             )
         super().check(stage, criterion)
         own = stage == "roi" and type(module).postprocess_detections is not RoIHeads.postprocess_detections
-        if own and not own_scores(self.columns(stage), criterion.loss):
+        if own and not self.keeps_scores(stage, criterion.loss):
             raise UsageError(
                 f"{type(module).__name__} has a postprocess_detections of its own, which makes scores by softmax, and "
                 f"{type(criterion.loss).__name__} trains others: take softmax."
@@ -105,6 +105,20 @@ class FasterRCNNAdapter(RoIStage, RPNStage):
             else:
                 layer.bias[0] = 0.0
                 layer.weight[0] = 0.0
+
+    def class_bias(self, stage: str) -> Tensor:
+        """The classifier's bias in the order of the loss's columns [1, C + extra_logits]; of ``rpn`` [N, 1].
+
+        Args:
+            stage: The stage.
+        """
+        layer = self.detector.rpn.head.cls_logits if stage == "rpn" else self.classifier
+        if layer.bias is None:
+            return super().class_bias(stage)
+        bias: Tensor = layer.bias.detach()
+        if stage == "rpn":
+            return bias.unsqueeze(1)
+        return loss_columns(bias, self.criteria[stage].loss.extra_logits).unsqueeze(0)
 
     def losses_and_detections(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> tuple[Terms, Detections]:
         """Loss terms and detections of one pass through backbone and proposal network.

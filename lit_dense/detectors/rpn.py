@@ -5,10 +5,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection.image_list import ImageList
 
 from ..errors import UsageError
-from ..samples import Geometry
 from .base import DetectorAdapter, Terms
 from .torchvision_batch import collect_samples
 
@@ -22,7 +20,6 @@ class RPNStage(DetectorAdapter):
 
     def __init__(self, detector: nn.Module) -> None:
         super().__init__(detector)
-        self._geometry: Geometry | None = None
         self._matched: tuple[list[Tensor], Sequence[dict[str, Tensor]], list[Tensor]] | None = None
         self._rpn_extra: Terms | None = None
 
@@ -32,7 +29,7 @@ class RPNStage(DetectorAdapter):
     def install_rpn(self) -> None:
         """Take the loss of the region proposal network over."""
         rpn = self.detector.rpn
-        self.hook(rpn.anchor_generator, self._begin_rpn, pre=True)
+        self.hook(rpn, self._begin_rpn, pre=True)
         self.override(rpn, "assign_targets_to_anchors", "assign_targets_to_anchors")
         self.override(rpn, "compute_loss", "rpn_loss")
         self.hook(rpn, self._add_rpn_extra)
@@ -71,7 +68,6 @@ class RPNStage(DetectorAdapter):
             for pos, neg, own, target in zip(positive, negative, boxes, targets, strict=True)
         ]
         objects = [{**t, "labels": torch.ones_like(t["boxes"][:, 0], dtype=torch.int64)} for t in targets]
-        geometry, self._geometry = self._geometry, None
         samples = collect_samples(
             objects,
             objectness.reshape(-1, 1),
@@ -81,16 +77,13 @@ class RPNStage(DetectorAdapter):
             num_classes=1,
             first_label=1,
             box_coder=rpn.box_coder,
-            geometry=geometry,
         )
         terms = self.terms("rpn", samples, targets)
         own = terms.pop("classification"), terms.pop("bbox_regression")
         self._rpn_extra = {f"rpn_{name}": value for name, value in terms.items()}
         return own
 
-    def _begin_rpn(self, generator: nn.Module, inputs: tuple[ImageList, Sequence[Tensor]]) -> None:
-        images, features = inputs
-        self._geometry = Geometry([(f.shape[-2], f.shape[-1]) for f in features], list(images.image_sizes))
+    def _begin_rpn(self, rpn: nn.Module, inputs: Any) -> None:
         self._matched = self._rpn_extra = None  # an exception may have left them
 
     def _add_rpn_extra(self, rpn: nn.Module, inputs: Any, outputs: tuple[Any, Terms]) -> tuple[Any, Terms] | None:

@@ -44,7 +44,8 @@ def check_detector(
 
     Args:
         adapter: The adapter's class, or its name.
-        make: ``make()`` gives a model that is the detector or contains it; ``torch.manual_seed`` is called before.
+        make: ``make()`` gives a model that is the detector or contains it; ``torch.manual_seed`` is called before. A
+            detector that draws anchors at random should draw all of them, or two processes cannot agree with one.
         step: ``step(model, images, targets)`` gives the loss terms of a training step by name. Images are [3, H, W] in
             [0, 1]. Targets hold ``boxes`` [G, 4] in pixels, ``labels`` [G] from the detector's first label on,
             ``image_id``, and ``weight`` [G], which should come to be a target field. By default

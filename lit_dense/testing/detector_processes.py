@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from ..detectors import attach, find_detector
 from ..errors import UsageError
 from ..reduce import Reduce
 from .detector_subject import DetectorSubject, Result, unlike
@@ -67,7 +68,7 @@ def _results(subject: DetectorSubject, rank: int | None) -> dict[tuple[str, str 
     for stage in subject.stages:
         for loss in LOSSES_IN_PROCESSES:
             try:
-                model = _without_own_sums(subject.attached(stage, loss=loss))
+                model = _without_own_sums(_attached(subject, stage, loss))
             except UsageError:  # which the check of parts looks at
                 continue
             for step, shares in enumerate(STEPS):
@@ -75,6 +76,15 @@ def _results(subject: DetectorSubject, rank: int | None) -> dict[tuple[str, str 
                 first, last = (0, len(images)) if rank is None else _share(shares, rank)
                 found[stage, loss, step] = _mean(subject.run(model, (images[first:last], targets[first:last])), model)
     return found
+
+
+def _attached(subject: DetectorSubject, stage: str, loss: str | None) -> nn.Module:
+    """The model with a loss in one stage and criteria in the others too, whose stock losses are each process's own."""
+    model = subject.model()
+    adapter = find_detector(model)
+    chosen = {name: {"loss": loss} if name == stage else {} for name in subject.stages}
+    attach(adapter, {name: subject.criterion(adapter, name, **given) for name, given in chosen.items()})
+    return model
 
 
 def _share(shares: Any, rank: int) -> tuple[int, int]:

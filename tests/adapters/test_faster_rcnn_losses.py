@@ -16,6 +16,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from lit_dense import SwapLoss
 from lit_dense.box_losses import BOX_LOSSES
 from lit_dense.detectors import attached, find_detector, patch, unpatch
+from lit_dense.detectors.attach import has_prior
 from lit_dense.errors import UsageError
 from lit_dense.losses import LOSSES, SoftmaxLoss
 from lit_dense.weighters import WEIGHTERS
@@ -85,7 +86,8 @@ def test_detaching_a_loss_of_other_scores_warns_once_it_was_trained(recwarn):
 
 def test_prior_of_a_loss_without_a_column_of_background():
     model = small_faster_rcnn()
-    patch(model, "focal", prior=0.01)
+    criterion = patch(model, "focal", prior=0.01)
+    assert has_prior(attached(model), "roi", criterion, 0.01)
     layer = model.roi_heads.box_predictor.cls_score
     torch.testing.assert_close(layer.bias, torch.tensor([0.0] + [-4.59512] * NUM_CLASSES))
     assert not layer.weight[0].any()
@@ -104,11 +106,15 @@ def test_prior_of_a_softmax_and_of_the_proposal_network():
     patch(model, prior=0.04)
     torch.testing.assert_close(layer.bias.softmax(0), torch.tensor([0.96] + [0.01] * NUM_CLASSES))
     assert torch.equal(layer.weight, weight)
-    patch(model, "focal", stage="rpn", prior=0.1)
+    assert has_prior(attached(model), "roi", attached(model).criteria["roi"], 0.04)
+    criterion = patch(model, "focal", stage="rpn", prior=0.1)
+    assert has_prior(attached(model), "rpn", criterion, 0.1)
     torch.testing.assert_close(model.rpn.head.cls_logits.bias.sigmoid(), torch.full((4,), 0.1))
     model.roi_heads.box_predictor.cls_score.bias = None
     with pytest.raises(UsageError, match="the bias of its classifier cannot be set"):
         patch(model, prior=0.04)
+    with pytest.raises(UsageError, match="the bias of its classifier cannot be read"):
+        attached(model).class_bias("roi")
 
 
 class Cascade(nn.Module):
@@ -167,7 +173,11 @@ def test_heads_with_detections_of_their_own_keep_them_with_a_softmax():
         (None, {"loss": "seesaw"}, "SeesawLoss needs 2 columns besides those of classes, but FasterRCNN has one"),
         (None, {"loss": "softmax", "stage": "rpn"}, "SoftmaxLoss needs columns.*objectness alone.*such as bce"),
         (None, {"assigner": "atss"}, r"FasterRCNN matches .* itself \(stage 'roi'\), and ATSSAssigner"),
-        (None, {"weighters": ["cleanliness"], "loss": "focal", "stage": "rpn"}, r"stage 'rpn'\), and TopNAssigner"),
+        (
+            None,
+            {"weighters": ["cleanliness"], "loss": "focal", "stage": "rpn"},
+            "TopNAssigner of CleanlinessWeighter cannot",
+        ),
         (None, {"loss": "eql"}, "counts"),
         (None, {"loss": "eql", "class_counts": COUNTS, "stage": "rpn"}, "class_counts has 4 classes.*head has 1"),
         (None, {"stage": "box"}, "roi.*rpn"),

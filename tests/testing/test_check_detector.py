@@ -8,13 +8,20 @@ from lit_dense.detectors.ssd import SSDAdapter
 from lit_dense.errors import UsageError
 from lit_dense.testing import CheckFailure, check_detector
 from lit_dense.testing.detector import losses_of
-from tests.detectors import small_fcos, small_retinanet, small_ssd, small_ssdlite
+from tests.detectors import small_faster_rcnn, small_fcos, small_retinanet, small_ssd, small_ssdlite
+
+
+def faster_rcnn():
+    """Which draws all anchors, for processes draw apart."""
+    return small_faster_rcnn(drawn=(10**6, 10**6))
+
 
 DETECTORS = {
     small_retinanet: "retinanet",
     small_fcos: "fcos",
     small_ssd: "ssd",
     small_ssdlite: "ssd",
+    faster_rcnn: "faster_rcnn",
 }
 CHECKS = [
     *("found", "steps_repeat", "own_loss", "own_detections", "random_stream", "columns", "state_dict", "copies"),
