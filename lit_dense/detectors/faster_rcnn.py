@@ -10,7 +10,7 @@ from torchvision.models.detection.roi_heads import RoIHeads
 
 from ..criterion import Criterion
 from ..errors import UsageError
-from .base import Columns, CriterionArgs, Detections, Terms, loss_columns
+from .base import Columns, CriterionArgs, Detections, Terms, loss_columns, own_scores
 from .roi_heads import RoIStage
 from .rpn import RPNStage
 
@@ -69,7 +69,7 @@ class FasterRCNNAdapter(RoIStage, RPNStage):
             )
         super().check(stage, criterion)
         own = stage == "roi" and type(module).postprocess_detections is not RoIHeads.postprocess_detections
-        if own and not self.keeps_scores(stage, criterion.loss):
+        if own and not own_scores(self.columns(stage), criterion.loss):
             raise UsageError(
                 f"{type(module).__name__} has a postprocess_detections of its own, which makes scores by softmax, and "
                 f"{type(criterion.loss).__name__} trains others: take softmax."
