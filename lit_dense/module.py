@@ -410,7 +410,7 @@ class LitRetinaNet(KnownClasses):
         """Take over the classes, and warn where the checkpoint was trained with other parts.
 
         Raises:
-            UsageError: If the checkpoint has another number of classes than was asked for, or the data others.
+            UsageError: If the checkpoint has another number of classes than was asked for.
         """
         saved = checkpoint.get("lit_dense", {})
         number = saved.get("num_classes") or checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {}).get("num_classes")
@@ -425,7 +425,6 @@ class LitRetinaNet(KnownClasses):
         if self._stage and self._trainer is not None:  # which reads the checkpoint after setup
             self.lr = saved.get("lr", self.lr) if self._stage == "fit" else self.lr
             self.match_classes(self._stage)
-            self.label_map.check()
         elif "val_map" in self._modules:
             self._make_metrics()
         parts = named_spec(saved.get("criterion", {}))

@@ -64,6 +64,8 @@ def test_a_checkpoint_of_the_trainer_decides_the_columns(stage, data, caplog):
     run, checkpoint = Run(NAMES[data], [4] * len(NAMES[data])), checkpoint_of()
     with caplog.at_level("INFO"):
         model = begun(run, stage, checkpoint)
+        if stage == "fit":
+            model.on_validation_start()  # which says nothing again
     assert model.num_classes == model.model.head.classification_head.num_classes == 3
     assert model.categories == MODEL
     assert model.data_categories == NAMES[data]

@@ -138,11 +138,25 @@ def test_groups_know_their_proportion_at_any_rate():
         assert [g["lr"] for g in groups] == pytest.approx([lr * 0.2, lr * 0.2, lr, lr, 0.05])
 
 
+class Run:
+    """A trainer that has read a checkpoint."""
+
+    ckpt_path = "last.ckpt"
+
+    def __init__(self, callbacks):
+        self.callbacks = callbacks
+
+
 @pytest.mark.parametrize("finder", [LearningRateFinder, BatchSizeFinder])
 def test_a_search_does_not_replace_a_checkpoint(finder):
     trainer = SimpleNamespace(callbacks=[finder()], ckpt_path="last.ckpt")
     with pytest.raises(UsageError, match=f"{finder.__name__} would make Lightning forget .* leave it out to go on"):
         refuse_finders(trainer)
+    model = LitRetinaNet(2, backbone="tiny", fpn_channels=16, head_convs=1)
+    model.trainer = run = Run([finder()])
+    with pytest.raises(UsageError, match=finder.__name__):
+        model.configure_optimizers()
+    del run
     refuse_finders(SimpleNamespace(callbacks=[finder()], ckpt_path=None))
     refuse_finders(SimpleNamespace(callbacks=[], ckpt_path="last.ckpt"))
 
