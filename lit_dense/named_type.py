@@ -14,6 +14,7 @@ from abc import ABCMeta
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, Union
+from weakref import WeakKeyDictionary
 
 from .errors import UsageError
 from .registry import Registry, accepted_args
@@ -88,10 +89,11 @@ class _NamedMeta(ABCMeta):
             part = registry.find(path)
         except (ImportError, TypeError, UsageError):
             return  # jsonargparse says so
-        if args is None:
-            fields["init_args"] = _defaults(part)
+        defaults = _defaults(part)
+        if args is None and defaults:
+            fields["init_args"] = dict(defaults)
         elif isinstance(args, dict):
-            args.update({name: default for name, default in _defaults(part).items() if name not in args})
+            args.update({name: default for name, default in defaults.items() if name not in args})
 
 
 def _refusal(message: str) -> UsageError:
@@ -104,8 +106,17 @@ def _argument(value: Any) -> tuple[str, Any] | None:
     return (value.key, value.val) if getattr(value, "_fields", None) == ("key", "val") else None
 
 
+_found_defaults: WeakKeyDictionary[type, dict[str, Any]] = WeakKeyDictionary()  # jsonargparse asks many times
+
+
 def _defaults(part: type) -> dict[str, Any]:
     """The default arguments of a class, of those that jsonargparse takes and that are plain data."""
+    if part not in _found_defaults:
+        _found_defaults[part] = _find_defaults(part)
+    return _found_defaults[part]
+
+
+def _find_defaults(part: type) -> dict[str, Any]:
     from jsonargparse import ArgumentParser  # it has called us
 
     parser = ArgumentParser(exit_on_error=False)

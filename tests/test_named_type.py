@@ -85,6 +85,16 @@ def test_single_arguments_change_what_is_there(word):
     assert loss_of(FOCAL, word) == ("FocalLoss", {"alpha": 0.5, "gamma": 3.0})
 
 
+@pytest.mark.parametrize("given", ["bce", "{class_path: bce}", "lit_dense.losses.bce"])
+def test_a_file_over_a_file_takes_over_no_argument(tmp_path, given):
+    for name, loss in (("base", "{class_path: focal, init_args: {alpha: 0.9, gamma: 3.0}}"), ("more", given)):
+        (tmp_path / f"{name}.yaml").write_text(f"model: {{loss: {loss}}}")
+    reader = parser()
+    reader.add_argument("--config", action="config")
+    config = reader.parse_args([f"--config={tmp_path}/base.yaml", f"--config={tmp_path}/more.yaml"])
+    assert LOSSES.build(reader.instantiate_classes(config).model.loss).spec["init_args"] == BCE[1]
+
+
 def test_a_name_stays_the_word_that_was_written():
     text = parser().dump(parser().parse_args(["--model.loss=bce", "--model.normalizer=ema"]))
     assert "loss: bce" in text
