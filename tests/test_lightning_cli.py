@@ -147,8 +147,8 @@ def test_an_optimizer_cannot_take_over_the_state_of_another():
 def decided(words, files=(), verb="fit", checkpoint="x.ckpt", **trainer):
     """The model's options after the decisions of LitDenseCLI: the checkpoint says 1, files and command say 2."""
     names = ("lr", "prior", "num_classes")
-    section = Namespace(model=Namespace({n: 1 for n in names}), trainer=Namespace(trainer), ckpt_path=checkpoint)
-    cli = SimpleNamespace(subcommand=verb, _words=words, _asked=Namespace({n: 2 for n in names}))
+    section = Namespace(model=Namespace(dict.fromkeys(names, 1)), trainer=Namespace(trainer), ckpt_path=checkpoint)
+    cli = SimpleNamespace(subcommand=verb, _words=words, _asked=Namespace(dict.fromkeys(names, 2)))
     cli.config = Namespace({verb: section})
     section.config = [SimpleNamespace(get_content=lambda f=file: yaml.safe_dump({"model": f})) for file in files]
     cli._settle = lambda model, name: LitDenseCLI._settle(cli, model, name)
