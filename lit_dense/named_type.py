@@ -14,6 +14,7 @@ from abc import ABCMeta
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, Union
+from weakref import WeakKeyDictionary
 
 from .errors import UsageError
 from .registry import Registry, accepted_args
@@ -92,8 +93,10 @@ class _NamedMeta(ABCMeta):
 
 def _complete(fields: dict[str, Any], given: Iterable[str], defaults: dict[str, Any]) -> None:
     """Write the defaults of arguments that were not given into ``init_args``."""
+    if not defaults:
+        return
     if fields.get("init_args") is None:
-        fields["init_args"] = defaults
+        fields["init_args"] = dict(defaults)
         return
     for name in defaults.keys() - set(given):
         fields["init_args"][name] = defaults[name]
@@ -115,8 +118,17 @@ def _argument(value: Any) -> tuple[str, Any] | None:
     return (value.key, value.val) if getattr(value, "_fields", None) == ("key", "val") else None
 
 
+_found_defaults: WeakKeyDictionary[type, dict[str, Any]] = WeakKeyDictionary()  # jsonargparse asks many times
+
+
 def _defaults(part: type) -> dict[str, Any]:
     """The default arguments of a class, of those that jsonargparse takes and that are plain data."""
+    if part not in _found_defaults:
+        _found_defaults[part] = _find_defaults(part)
+    return _found_defaults[part]
+
+
+def _find_defaults(part: type) -> dict[str, Any]:
     from jsonargparse import ArgumentParser  # it has called us
 
     parser = ArgumentParser(exit_on_error=False)

@@ -98,8 +98,6 @@ def _misfit(error: BaseException) -> str | None:
 
 def _last_words(text: str) -> str:
     """A message without the traceback of another process that it may carry."""
-    if "Traceback (most recent call last)" not in text:
-        return text
     return re.split(r"^lit_dense\.errors\.\w+: ", text, flags=re.MULTILINE)[-1].strip()
 
 

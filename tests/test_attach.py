@@ -2,6 +2,7 @@ import copy
 import pickle
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -292,3 +293,47 @@ def test_an_assigner_matches_images_with_objects_alone():
     patch(model, assigner=Nothing())
     model(*random_batch((2, 0, 1)))
     assert asked == [(2, True), (1, True)]
+
+
+def test_an_image_without_objects_is_background_where_an_assigner_matches():
+    class First(Assigner):
+        def forward(self, anchors, gt_boxes, geometry):
+            return torch.zeros(len(anchors), dtype=torch.long)
+
+    model, seen = small_retinanet(), []
+    patch(model, assigner=First()).observers.append(lambda samples, values, weights: seen.append(samples.matched_idxs))
+    model(*random_batch((1, 0)))
+    with_object, without = seen[0].chunk(2)
+    assert (with_object == 0).all()
+    assert (without == -1).all()
+
+
+def test_sizes_are_heights_and_widths():
+    model = small_retinanet()
+    patch(model)
+    images = SimpleNamespace(image_sizes=[(48, 64)])
+    model.head.note_geometry(model.anchor_generator, (images, [torch.zeros(1, 8, 6, 9), torch.zeros(1, 8, 3, 5)]))
+    assert model.head.geometry.level_sizes == [(6, 9), (3, 5)]
+    assert model.head.geometry.image_sizes == [(48, 64)]
+
+
+def test_a_second_patch_leaves_one_hook_each_and_unpatch_none():
+    model = small_retinanet()
+    stock = model.head
+    unpatch(model)
+    assert model.head is stock  # nothing was patched
+    patch(model)
+    patch(model, "bce")
+    assert len(model._forward_pre_hooks) == len(model.anchor_generator._forward_pre_hooks) == 1
+    assert type(model.head.criterion.loss).__name__ == "BCELoss"
+    unpatch(model)
+    assert not model._forward_pre_hooks
+    assert not model.anchor_generator._forward_pre_hooks
+
+
+def test_training_sees_all_columns_and_evaluation_one_for_each_class():
+    model = small_retinanet(5)
+    patch(model, "softmax")
+    features = [torch.rand(1, 8, 8, 8), torch.rand(1, 8, 4, 4)]
+    assert model.train().head(features)["cls_logits"].shape[-1] == 5
+    assert model.eval().head(features)["cls_logits"].shape[-1] == 4

@@ -23,7 +23,14 @@ from lit_dense.data import CocoData
 from lit_dense.errors import UsageError
 
 BOXES = torch.tensor([[1.0, 1, 5, 5], [2, 2, 9, 9]])
-TARGET = {"boxes": BOXES, "labels": torch.tensor([0, 1]), "image_id": 3, "weight": torch.tensor([0.5, 2.0])}
+TARGET = {
+    "boxes": BOXES,
+    "labels": torch.tensor([0, 1]),
+    "image_id": 3,
+    "weight": torch.tensor([0.5, 2.0]),
+    "scale": torch.tensor(2.0),
+    "names": ["a", "b"],
+}
 
 
 def test_bytes_are_scaled_and_floats_are_not():
@@ -42,7 +49,7 @@ def test_crowd_boxes_are_left_out_with_all_that_belongs_to_them():
     kept, whole, plain = without_crowd([first, second, TARGET])
     assert kept["boxes"].tolist() == [[1, 1, 5, 5]]
     assert (kept["labels"].tolist(), kept["weight"].tolist(), kept["area"].tolist()) == ([0], [0.5], [16])
-    assert kept["image_id"] == 3
+    assert (kept["image_id"], kept["scale"], kept["names"]) == (3, 2.0, ["a", "b"])
     assert kept["iscrowd"].tolist() == [0]
     assert whole["boxes"].tolist() == BOXES.tolist()
     assert plain is TARGET
@@ -115,7 +122,7 @@ def test_normalised_boxes_are_told_from_small_ones():
         (0.0, 255.0, "this one reaches 255: give uint8, or divide by 255"),
         (0.0, 2.5, "reaches 2.5"),
         (-2.1, 1.9, "this one has -2.1: the detector normalises itself"),
-        (-0.05, 1.2, None),
+        (-0.05, 2.0, None),
         (0.0, 1.0, None),
     ],
 )

@@ -55,6 +55,7 @@ two_loaders = [DataLoader([([IMAGE], [TARGET])] * 2, batch_size=None)] * 2
         ({}, "The batch is an empty dict."),
         (IMAGE, "The batch is a tensor of shape [3, 64, 64] and type float32."),
         (None, "The batch is None."),
+        (3, "The batch is a int."),
         ([([IMAGE], [TARGET])] * 2, "The batch is a list of 2 batches: there are several training data loaders."),
         ([([IMAGE], [TARGET])] * 3, "a list of 3 batches"),
         ([(IMAGE[None], [TARGET])], "a list of 1 batches"),
@@ -112,6 +113,8 @@ def test_images_that_are_accepted():
     check_format(wide, [torch.zeros(5, 64, 64)], None)
     with pytest.raises(UsageError, match="3 channels rather than 5"):
         check_format(wide, [IMAGE], None)
+    del wide.transform.image_mean  # a transform of the host's own
+    check_format(wide, [IMAGE], None)
 
 
 @pytest.mark.parametrize(

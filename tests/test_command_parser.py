@@ -59,10 +59,7 @@ def line_of(capsys, *words):
         ("--modl.loss=bce", "Did you mean '--model.loss'?"),
         ("--model.lr=abc", "lit-dense: --model.lr: Expected a float. Got value: abc."),
         ("--trainer.devices=2.5", "lit-dense: --trainer.devices: Expected an int, not 2.5."),
-        (
-            "--model.optimizer=adam",
-            "--model.optimizer: Expected one of 'adamw', 'sgd'. Got value: adam. Did you mean 'adamw'?",
-        ),
+        ("--model.optimizer=adam", "lit-dense: --model.optimizer: "),
         ("--model.milestones=0.7", "--model.milestones: Expected a list, [a, b]. Got value: 0.7."),
         (
             "--model.loss=focall",
@@ -92,6 +89,12 @@ def test_one_line_with_the_nearest(capsys, word, said):
     assert said in line
     assert "Union" not in line
     assert "class '" not in line
+
+
+def test_choices_have_neighbours():
+    said = "Parser key \"model.optimizer\":\n  Expected a typing.Literal['adamw', 'sgd']. Got value: adam"
+    line = "--model.optimizer: Expected one of 'adamw', 'sgd'. Got value: adam. Did you mean 'adamw'?"
+    assert CommandParser()._one_line(said) == line
 
 
 def test_verbs_have_neighbours(capsys):

@@ -144,6 +144,34 @@ def test_an_optimizer_cannot_take_over_the_state_of_another():
         settled("sgd", "adamw", "optimizer")
 
 
+def decided(words, files=(), verb="fit", checkpoint="x.ckpt", **trainer):
+    """The model's options after the decisions of LitDenseCLI: the checkpoint says 1, files and command say 2."""
+    names = ("lr", "prior", "num_classes")
+    section = Namespace(model=Namespace(dict.fromkeys(names, 1)), trainer=Namespace(trainer), ckpt_path=checkpoint)
+    cli = SimpleNamespace(subcommand=verb, _words=words, _asked=Namespace(dict.fromkeys(names, 2)))
+    cli.config = Namespace({verb: section})
+    section.config = [SimpleNamespace(get_content=lambda f=file: yaml.safe_dump({"model": f})) for file in files]
+    cli._settle = lambda model, name: LitDenseCLI._settle(cli, model, name)
+    LitDenseCLI.before_instantiate_classes(cli)
+    return section.model.as_dict()
+
+
+def test_command_and_files_win_over_a_checkpoint_and_nothing_else_does():
+    assert decided(["fit"]) == {"lr": 1, "prior": 1, "num_classes": 1}
+    assert decided(["fit", "--model.lr=2"]) == {"lr": 2, "prior": 1, "num_classes": 1}
+    assert decided(["fit"], [{"prior": 2, "num_classes": None}]) == {"lr": 1, "prior": 2, "num_classes": 1}
+    assert decided(["fit", "--model.lr=2"], [{"lr": 2}], checkpoint=None) == {"lr": 1, "prior": 1, "num_classes": 1}
+    assert decided(["check", "--model.lr=2"], verb="check") == {"lr": 1, "prior": 1, "num_classes": None}
+
+
+def test_the_trainers_numbers_are_checked_in_every_verb_that_trains_or_evaluates():
+    for verb in ("fit", "validate", "test", "predict"):
+        with pytest.raises(UsageError, match="gradient_clip_val must be at least 0"):
+            decided([], verb=verb, gradient_clip_val=-0.1)
+        decided([], verb=verb, gradient_clip_val=0, accumulate_grad_batches=1, check_val_every_n_epoch=None)
+    decided([], verb="check", gradient_clip_val=-0.1)
+
+
 class FakeCLI:
     """Stands for LightningCLI: its parser builds what it is told to."""
 

@@ -1,13 +1,15 @@
 """Names in any jsonargparse parser, which is what LightningCLI has: no Trainer is needed to see them."""
 
+import copy
 import importlib
 import re
 import sys
 from pathlib import Path
+from typing import get_args
 
 import jsonargparse
 import pytest
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from lit_dense.losses import LOSSES, DenseLoss, LossLike
 from lit_dense.named_type import named_type
@@ -28,6 +30,13 @@ class Tempered(DenseLoss):
     """A loss of the user's script that has an argument in common with focal."""
 
     def __init__(self, alpha: float = 0.7, scale: float = None, steps: tuple = (1, 2)):  # noqa: RUF013
+        super().__init__()
+
+
+class Untyped(DenseLoss):
+    """A loss whose author wrote no types."""
+
+    def __init__(self, alpha=0.3, gamma=None):
         super().__init__()
 
 
@@ -76,6 +85,8 @@ def test_a_class_with_arguments_takes_over_none_but_those_given():
     focal = "--model.loss={class_path: focal, init_args: {alpha: 0.5}}"
     assert loss_of(FOCAL, focal) == ("FocalLoss", {"alpha": 0.5, "gamma": 2.0})
     assert loss_of(FOCAL, "--model.loss=Tempered") == ("Tempered", {"alpha": 0.7, "scale": None, "steps": [1, 2]})
+    untyped = "--model.loss={class_path: Untyped}"
+    assert loss_of(FOCAL, untyped) == ("Untyped", {"alpha": 0.3, "gamma": None})
     tempered = "--model.loss={class_path: Tempered, init_args: {scale: 2}}"
     assert loss_of(FOCAL, tempered) == ("Tempered", {"alpha": 0.7, "scale": 2.0, "steps": [1, 2]})
 
@@ -83,6 +94,16 @@ def test_a_class_with_arguments_takes_over_none_but_those_given():
 @pytest.mark.parametrize("word", ["--model.loss.alpha=0.5", "--model.loss={init_args: {alpha: 0.5}}"])
 def test_single_arguments_change_what_is_there(word):
     assert loss_of(FOCAL, word) == ("FocalLoss", {"alpha": 0.5, "gamma": 3.0})
+
+
+@pytest.mark.parametrize("given", ["bce", "{class_path: bce}", "lit_dense.losses.bce"])
+def test_a_file_over_a_file_takes_over_no_argument(tmp_path, given):
+    for name, loss in (("base", "{class_path: focal, init_args: {alpha: 0.9, gamma: 3.0}}"), ("more", given)):
+        (tmp_path / f"{name}.yaml").write_text(f"model: {{loss: {loss}}}")
+    reader = parser()
+    reader.add_argument("--config", action="config")
+    config = reader.parse_args([f"--config={tmp_path}/base.yaml", f"--config={tmp_path}/more.yaml"])
+    assert LOSSES.build(reader.instantiate_classes(config).model.loss).spec["init_args"] == BCE[1]
 
 
 def test_a_name_stays_the_word_that_was_written():
@@ -126,6 +147,8 @@ def test_weighters_are_one_or_a_list(words, expected):
         ("--model.loss=torch.nn.Linear", "'torch.nn.Linear' is no loss: it must be a subclass of"),
         ("--model.loss={focal: {gamma: 1}}", "For a loss with arguments write {class_path: focal, init_args: {...}}"),
         ("--model.loss.gama=1", "Loss 'focal' has no argument 'gama'. Did you mean 'gamma'?"),
+        ("--model.loss={class_path: bce, init_args: 3}", "init_args"),
+        ("--model.loss.init_args.gama=1", "Loss 'focal' has no argument 'gama'. Did you mean 'gamma'?"),
         ("--model.loss={class_path: bce, init_args: {gamma: 1}}", "Loss 'bce' has no argument 'gamma'."),
         ("--model.loss={class_path: focal, init_args: {gamma: abc}}", "Expected a <class 'float'>. Got value: abc"),
         ("--model.normalizer=imag", "Unknown normalizer 'imag'. Did you mean 'image'?"),
@@ -138,6 +161,50 @@ def test_mistakes_are_named_with_the_nearest(word, said):
     with pytest.raises(ArgumentError) as error:
         parser().parse_args([word])
     assert said in " ".join(str(error.value).split())
+
+
+def test_an_argument_of_a_loss_inside_a_loss_is_named():
+    words = ["--model.loss=federated", "--model.loss.loss=focal", "--model.loss.loss.gama=1"]
+    with pytest.raises(ArgumentError, match=r"Loss 'focal' has no argument 'gama'\. Did you mean 'gamma'"):
+        parser().parse_args(words)
+    assert loss_of(*words[:2], "--model.loss.loss.gamma=1")[1]["loss"]["init_args"] == {"alpha": 0.25, "gamma": 1.0}
+
+
+BASE = get_args(LossLike)[1]
+"""The virtual base class of losses."""
+
+
+def test_the_virtual_base_class_completes_what_names_a_class():
+    given = Namespace(class_path="bce", init_args=Namespace(pos_weight=2.0))
+    assert not isinstance(given, BASE)
+    assert given.init_args.as_dict() == {"pos_weight": 2.0, "alpha": 0.5}
+    plain = {"class_path": "bce"}
+    assert not isinstance(plain, BASE)
+    assert plain["init_args"] == BCE[1]
+    plain["init_args"]["alpha"] = 0.9
+    again = {"class_path": "bce"}
+    assert not isinstance(again, BASE)
+    assert again["init_args"] == BCE[1]
+    for value in ({"init_args": {"alpha": 0.5}}, {"class_path": "nowhere.Loss"}, {}, [], 3, None, "bce"):
+        before = copy.deepcopy(value)
+        assert not isinstance(value, BASE)
+        assert value == before
+
+
+def test_the_virtual_base_class_knows_its_classes():
+    assert isinstance(LOSSES.build("focal"), BASE)
+    assert not isinstance(LOSSES.find("focal"), BASE)  # a class is no value
+    assert issubclass(LOSSES.find("focal"), BASE)
+    assert issubclass(BASE, BASE)
+    assert not issubclass(int, BASE)
+    with pytest.raises(TypeError, match="LossLike is only an annotation"):
+        BASE.__init__(None, "focal")
+
+
+def test_without_jsonargparse_parts_can_be_used_in_python(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jsonargparse.typing", None)
+    name, base = get_args(named_type(LOSSES, "LossLike"))
+    assert (name.__name__, base.__name__) == ("LossName", "LossLike")
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lit_dense.errors import UsageError
-from lit_dense.optim import WarmupSchedule, build_optimizer
+from lit_dense.optim import WarmupSchedule, build_optimizer, check_optimization, parameter_groups
 
 
 def test_warm_up_rises_and_cosine_ends_at_nothing():
@@ -55,3 +55,51 @@ def test_an_optimizer_that_does_not_exist():
     assert type(build_optimizer("adamw", groups, 0.1)) is torch.optim.AdamW
     with pytest.raises(UsageError, match=r"optimizer must be one of adamw, sgd, not 'SGD'\. Did you mean 'sgd'\?"):
         build_optimizer("SGD", groups, 0.1)
+
+
+def test_a_run_of_one_step_ends_at_nothing_and_constant_stays():
+    assert WarmupSchedule(1, "cosine", 0, ())(1) == pytest.approx(0)
+    assert WarmupSchedule(100, "constant", 500, ())(9) == pytest.approx(10 / 11)
+    assert WarmupSchedule(100, "constant", 500, ())(60) == 1.0
+
+
+GOOD = {"lr": 0.0, "backbone_lr_factor": 0.1, "weight_decay": 0.0, "optimizer": "sgd", "schedule": "constant"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lr": -1.0}, "LitRetinaNet: lr must be at least 0, not -1.0"),
+        ({"backbone_lr_factor": -0.1}, "LitRetinaNet: backbone_lr_factor must be at least 0, not -0.1"),
+        ({"weight_decay": -0.1}, "LitRetinaNet: weight_decay must be at least 0, not -0.1"),
+        ({"optimizer": "adam"}, r"optimizer must be one of adamw, sgd, not 'adam'\. Did you mean 'adamw'"),
+        ({"warmup_steps": -1}, "warmup_steps must be at least 0"),
+        ({"milestones": [3]}, "milestones must be shares"),
+    ],
+)
+def test_numbers_that_cannot_be_trained_with(change, message):
+    whole = {**GOOD, "warmup_steps": 0, "milestones": ()}
+    check_optimization(**whole)
+    with pytest.raises(UsageError, match=message):
+        check_optimization(**{**whole, **change})
+
+
+def test_groups_have_the_rate_of_their_part_and_the_decay_of_their_shape():
+    body, head = torch.nn.Linear(2, 2), torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.BatchNorm2d(1))
+    frozen, own = torch.nn.Linear(1, 1).requires_grad_(False), torch.nn.Linear(3, 3)
+    given = [{"params": list(own.parameters()), "lr": 0.7}]
+    groups = parameter_groups([body, head, frozen, own, body], body, 0.1, 0.01, 0.3, given)
+    rates = {id(p): (g["lr"], g.get("weight_decay")) for g in groups for p in g["params"]}
+    assert len(rates) == sum(len(g["params"]) for g in groups)
+    assert [rates[id(p)] for p in body.parameters()] == [(0.01, 0.3), (0.01, 0.0)]
+    assert [rates[id(p)] for p in head.parameters()] == [(0.1, 0.3), (0.1, 0.0), (0.1, 0.0), (0.1, 0.0)]
+    assert [rates[id(p)] for p in own.parameters()] == [(0.7, None)] * 2
+    assert not any(id(p) in rates for p in frozen.parameters())
+    assert {g["lr"] for g in parameter_groups([body], None, 0.1, 0.01, 0.3)} == {0.1}
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_a_group_without_a_rate_has_the_common_one(name):
+    made = build_optimizer(name, [{"params": [torch.nn.Parameter(torch.zeros(2))]}], 0.3)
+    assert made.param_groups[0]["lr"] == 0.3
+    assert made.param_groups[0].get("momentum", 0.9) == 0.9

@@ -1,10 +1,12 @@
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 
 import pytest
 
 from lit_dense.errors import UsageError
 from lit_dense.losses import LOSSES, DenseLoss, FocalLoss
+from lit_dense.registry import Registry, accepted_args
 from lit_dense.weighters import WEIGHTERS
 
 
@@ -80,3 +82,83 @@ def test_listing_names_imports_no_torch():
     lines = done.stdout.splitlines()
     assert any(line.split()[:2] == ["losses", "--model.loss=focal"] for line in lines)
     assert all("lit-dense" in line for line in lines)
+
+
+def points(monkeypatch, *entries):
+    """A registry of losses whose package metadata has these entry points."""
+    made = [EntryPoint(name, value, "lit_dense.losses") for name, value in entries]
+    monkeypatch.setattr("lit_dense.registry.entry_points", lambda group: [p for p in made if p.group == group])
+    return Registry("lit_dense.losses", "loss", DenseLoss)
+
+
+def test_a_name_that_is_no_identifier_is_left_out_with_a_warning(monkeypatch):
+    registry = points(monkeypatch, ("my-loss", "mine:Loss"), ("focal", "lit_dense.losses:FocalLoss"))
+    with pytest.warns(UserWarning, match="'my-loss' of an unknown package is left out: a name must be an identifier"):
+        assert list(registry.points) == ["focal"]
+
+
+def test_names_are_attributes_except_while_they_are_listed(monkeypatch):
+    registry = points(monkeypatch, ("focal", "lit_dense.losses:FocalLoss"))
+    assert registry.attribute("focal") is FocalLoss
+    with registry.listing(), pytest.raises(AttributeError, match=r"^focal$"):
+        registry.attribute("focal")
+    assert registry.attribute("focal") is FocalLoss
+    with pytest.raises(AttributeError, match=r"^_focal$"):
+        registry.attribute("_focal")
+    with pytest.raises(AttributeError, match=r"no attribute 'focall'\. Unknown loss 'focall'\. Did you mean 'focal'"):
+        registry.attribute("focall")
+
+
+class Needs(DenseLoss):
+    def __init__(self, scale, shift, power=2):
+        super().__init__()
+
+
+class Forwards(FocalLoss):
+    def __init__(self, extra: int = 1, **rest):
+        super().__init__(**rest)
+
+
+class Anything(DenseLoss):
+    def __init__(self, **rest):
+        super().__init__()
+
+
+class Plain(DenseLoss):
+    pass
+
+
+def test_arguments_that_are_missing_are_named():
+    with pytest.raises(UsageError, match=r"Loss 'Needs' needs the argument 'scale' and 'shift'\."):
+        LOSSES.build("Needs")
+    with pytest.raises(UsageError, match=r"Loss 'Needs' needs the argument 'shift'\."):
+        LOSSES.build({"class_path": "Needs", "init_args": {"scale": 1}})
+    assert isinstance(LOSSES.build({"class_path": "Needs", "init_args": {"scale": 1, "shift": 2}}), Needs)
+
+
+def test_arguments_that_are_accepted():
+    assert list(accepted_args(Needs)) == ["scale", "shift", "power"]
+    assert set(accepted_args(Forwards)) == {"extra", "alpha", "gamma"}
+    assert accepted_args(Plain) == {}
+    assert accepted_args(Anything) == {}  # nn.Module takes anything and uses nothing
+    with pytest.raises(UsageError, match=r"'Forwards' has no argument 'gama'\. Did you mean 'gamma'"):
+        LOSSES.build({"class_path": "Forwards", "init_args": {"gama": 1}})
+
+
+def test_one_part_needs_no_list_and_several_are_kept_in_order():
+    names = [
+        [type(w).__name__ for w in WEIGHTERS.build_list(v)] for v in ("pisa", ["pisa", "ohem"], ("ohem", "pisa"), [])
+    ]
+    assert names == [["PISAWeighter"], ["PISAWeighter", "OHEMWeighter"], ["OHEMWeighter", "PISAWeighter"], []]
+    (part,) = WEIGHTERS.build_list(WEIGHTERS.build("pisa"))
+    assert WEIGHTERS.build_list([part]) == [part]
+    (given,) = WEIGHTERS.build_list({"class_path": "ohem", "init_args": {"ratio": 5}})
+    assert given.ratio == 5
+    with pytest.raises(TypeError, match="given as a Weighter, a name or a dict"):
+        WEIGHTERS.build_list([3])
+
+
+def test_names_are_known():
+    assert LOSSES.has("focal")
+    assert LOSSES.has("Plain")
+    assert not LOSSES.has("focall")

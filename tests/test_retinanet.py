@@ -4,7 +4,8 @@ from torchvision.models.detection import retinanet_resnet50_fpn
 
 from lit_dense import LitRetinaNet
 from lit_dense.errors import UsageError
-from lit_dense.retinanet import build_retinanet
+from lit_dense.retinanet import DETECTORS, build_retinanet, check_outputs, check_precision, losses_and_detections
+from tests.detectors import random_batch, small_retinanet
 
 
 @pytest.mark.parametrize(
@@ -127,3 +128,108 @@ def test_coco_weights_with_other_classes_start_a_new_classifier(coco_weights, mo
     name = "head.regression_head.bbox_reg.weight"
     assert torch.equal(fresh.state_dict()[name], model.state_dict()[name])
     assert fresh.head.classification_head.cls_logits.bias.mean() < -4
+
+
+def test_anchors_start_at_32_pixels_and_have_three_sizes_per_octave():
+    model = build_retinanet(2, "tiny", fpn_channels=16)
+    assert model.anchor_generator.sizes == ((32, 40, 50), (64, 80, 101), (128, 161, 203))
+    assert model.training
+    assert all(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize(("given", "expected"), [(64, [64]), ([64, 80], [64, 80]), ((96,), [96])])
+def test_one_or_several_sizes_of_images(given, expected):
+    model = build_retinanet(2, "tiny", fpn_channels=16, min_size=given, max_size=100)
+    assert list(model.transform.min_size) == expected
+    assert model.transform.max_size == 100
+
+
+@pytest.mark.parametrize("head_convs", [1, 3, 4])
+def test_towers_have_as_many_convolutions_as_asked_for(head_convs):
+    model = build_retinanet(2, "tiny", fpn_channels=16, head_convs=head_convs)
+    for tower in (model.head.classification_head, model.head.regression_head):
+        assert len(tower.conv) == head_convs
+        norms = [m for m in tower.conv.modules() if isinstance(m, torch.nn.GroupNorm)]
+        assert [n.num_groups for n in norms] == [2] * head_convs  # groups of 8 channels
+
+
+@pytest.mark.parametrize("head_convs", [0, 5])
+def test_more_convolutions_than_torchvision_has_are_refused(head_convs):
+    with pytest.raises(UsageError, match=rf"head_convs must be in \[1, 4\], not {head_convs}"):
+        build_retinanet(2, "tiny", fpn_channels=16, head_convs=head_convs)
+
+
+GOOD = {
+    "score_thresh": 0.0,
+    "eval_score_thresh": 1.0,
+    "nms_thresh": 0.5,
+    "topk_candidates": 1,
+    "detections_per_img": 1,
+    "eval_detections_per_img": 1,
+    "eval_max_detections": 11,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"score_thresh": -0.1}, r"score_thresh must be in \[0, 1\]"),
+        ({"eval_score_thresh": 1.1}, r"eval_score_thresh must be in \[0, 1\]"),
+        ({"nms_thresh": 1.1}, r"nms_thresh must be in \[0, 1\]"),
+        ({"topk_candidates": 0}, "topk_candidates must be at least 1, not 0"),
+        ({"detections_per_img": 0}, "detections_per_img must be at least 1, not 0"),
+        ({"eval_detections_per_img": 0}, "eval_detections_per_img must be at least 1, not 0"),
+        ({"eval_max_detections": 10}, "eval_max_detections must be at least 11, not 10"),
+    ],
+)
+def test_limits_with_which_nothing_is_found(change, message):
+    check_outputs(**GOOD)
+    check_outputs(**{**GOOD, "eval_max_detections": None})
+    with pytest.raises(UsageError, match=message):
+        check_outputs(**{**GOOD, **change})
+
+
+@pytest.mark.parametrize("precision", ["32-true", "16-mixed", "bf16-mixed", "transformer-engine"])
+def test_precisions_that_keep_float32(precision):
+    check_precision(precision)
+
+
+def test_losses_and_detections_are_those_of_two_passes():
+    torch.manual_seed(0)
+    model = build_retinanet(4, "tiny", fpn_channels=16, min_size=64, max_size=96, score_thresh=0.0).eval()
+    images, targets = random_batch((2, 1))
+    images = [torch.rand(3, 64, 96), torch.rand(3, 64, 80)]  # neither square nor of one size
+    with torch.no_grad():
+        terms, detections = losses_and_detections(model, images, targets)
+        stock = model(images)
+        expected = model.train()(images, targets)
+    for mine, theirs in zip(detections, stock, strict=True):
+        assert len(mine["boxes"])
+        for name in ("boxes", "scores", "labels"):
+            torch.testing.assert_close(mine[name], theirs[name])
+    assert set(terms) == set(expected)
+    for name in terms:
+        torch.testing.assert_close(terms[name], expected[name])
+
+
+@pytest.mark.parametrize(
+    ("given", "trained"),
+    [
+        ({"weights_backbone": "DEFAULT", "frozen_stages": 3}, 2),
+        ({"weights_backbone": "DEFAULT"}, None),
+        ({"weights": "COCO_V1", "frozen_stages": 0}, 5),
+        ({"weights": "COCO_V1"}, None),
+        ({"frozen_stages": 0}, None),
+    ],
+)
+def test_a_whole_detector_trains_the_stages_that_are_not_frozen(monkeypatch, given, trained):
+    seen = {}
+
+    def build(num_classes=2, **arguments):
+        seen.update(arguments)
+        return small_retinanet(num_classes)
+
+    monkeypatch.setitem(DETECTORS, "retinanet_resnet50_fpn", build)
+    build_retinanet(2, "retinanet_resnet50_fpn", **given)
+    assert seen["trainable_backbone_layers"] == trained
+    assert (seen["weights"] is None) is ("weights" not in given)

@@ -18,11 +18,14 @@ class Watch(ShownSteps):
 
     def __init__(self, every_n_steps=2):
         super().__init__(every_n_steps, "pictures")
-        self.seen, self.shown, self.autocast = [], [], []
+        self.seen, self.shown, self.autocast, self.prepared = [], [], [], 0
 
     def observe(self, samples, values, weights):
         self.seen.append(samples.step)
         self.autocast.append(torch.is_autocast_enabled("cpu"))
+
+    def prepare(self, pl_module):
+        self.prepared += 1
 
     def show(self, trainer, pl_module, step):
         self.shown.append(step)
@@ -48,6 +51,7 @@ def test_every_nth_step_is_observed_and_shown(every, steps, shown):
     watch = Watch(every)
     run(watch, steps)
     assert watch.seen == watch.shown == shown
+    assert watch.prepared == len(shown)
     assert not any(watch.autocast)
 
 
