@@ -76,6 +76,17 @@ def test_an_evaluation_of_both_is_equal(protocol):
         np.testing.assert_allclose(getattr(first, name), getattr(second, name), atol=1e-12)
 
 
+def test_an_evaluation_of_rows_holds_what_its_numbers_say_and_the_rows():
+    rows, classes = random_rows(9)
+    found = evaluate(rows, classes)
+    names = classes.values()
+    assert found.class_names == tuple(names)
+    assert found.ap.tolist() == [found.numbers[f"map/{name}"] for name in names]
+    assert found.ap_50.tolist() == [found.numbers[f"map_50/{name}"] for name in names]
+    assert found.ap_50 == pytest.approx(found.precision_50.mean(1))
+    assert found.rows is rows
+
+
 def test_lvis_counts_the_best_detections_of_an_image_with_both():
     rows, classes = random_rows(9, lvis=True)
     cut = [evaluate(rows, classes, "lvis", (3,), backend=name).numbers for name in BOTH]

@@ -11,10 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lit_dense.metrics import DetectionMAP, DetectionRows, frequency_groups, resampled_ap
-from lit_dense.metrics.evaluation import RECALLS
+from lit_dense.metrics import DetectionMAP, DetectionRows, bootstrap, frequency_groups, resampled_ap
+from lit_dense.metrics.evaluation import RECALLS, evaluate
 
-from .images import NAMES, as_json, make_images, pycocotools_evaluation, update
+from .images import NAMES, as_json, make_images, pycocotools_evaluation, random_rows, update
 
 
 def evaluation_of(images, names=NAMES, **arguments):
@@ -238,6 +238,23 @@ def test_an_image_drawn_twice_counts_as_two():
         drawn = [(p, t) for (p, t, _), times in zip(in_order, row, strict=True) for _ in range(times)]
         stats = pycocotools_evaluation([(p, t, i) for i, (p, t) in enumerate(drawn)], len(NAMES)).stats
         assert (resampled.ap[sample], resampled.ap_50[sample]) == pytest.approx((stats[0], stats[1]), abs=1e-6)
+
+
+@pytest.mark.parametrize("elements", [1, 100, 4_000_000])
+def test_pieces_do_not_show_in_resampled_ap(monkeypatch, elements):
+    monkeypatch.setattr(bootstrap, "_ELEMENTS", elements)
+    rows, classes = random_rows(9)
+    numbers = evaluate(rows, classes).numbers
+    counts = np.ones((3, len(rows.image_ids)), int)
+    result = resampled_ap(rows, counts, len(classes))
+    assert result.ap == pytest.approx([numbers["map"]] * 3, abs=1e-9)
+    assert result.ap_50 == pytest.approx([numbers["map_50"]] * 3, abs=1e-9)
+
+
+def test_detections_in_crowds_do_not_count_in_resampled_ap():
+    crowd, inside = (100, 100, 200, 200), (110, 110, 130, 130)
+    picture = image(found=[(inside, 0, 0.95), (A, 0, 0.9)], objects=[(crowd, 0, True), (A, 0)])
+    assert resampled_ap(evaluation_of([picture]).rows, np.array([[1], [3]]), len(NAMES)).ap == pytest.approx([1, 1])
 
 
 def test_a_sample_without_objects_is_minus_one():

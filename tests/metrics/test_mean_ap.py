@@ -170,9 +170,19 @@ def test_empty_images_may_come_as_empty_lists_made_tensors():
         ([PRED], [{"boxes": BOX}], None, r"targets\[0\] has no 'labels'"),
         ([{**PRED, "labels": [0]}], [TARGET], None, r"preds\[0\]\['labels'\] is a list; a tensor"),
         ([{**PRED, "labels": torch.zeros(1)}], [TARGET], None, r"preds\[0\]\['labels'\] has type torch.float32"),
-        ([{**PRED, "scores": torch.ones(2)}], [TARGET], None, r"\['scores'\] has shape \(2,\); \[1\] is expected"),
+        (
+            [{**PRED, "scores": torch.ones(2)}],
+            [TARGET],
+            None,
+            r"preds\[0\]\['scores'\] has shape \(2,\); \[1\] is expected: one value per box",
+        ),
         ([PRED], [{**TARGET, "boxes": torch.zeros(4)}], None, r"targets\[0\]\['boxes'\] has shape \(4,\); \[N, 4\]"),
-        ([PRED], [{**TARGET, "area": torch.ones(2)}], None, r"\['area'\] has shape \(2,\); \[1\] is expected"),
+        (
+            [PRED],
+            [{**TARGET, "area": torch.ones(2)}],
+            None,
+            r"targets\[0\]\['area'\] has shape \(2,\); \[1\] is expected",
+        ),
         ([PRED], [{**TARGET, "iscrowd": torch.ones(1)}], None, r"targets\[0\]\['iscrowd'\] has type torch.float32"),
     ],
 )
