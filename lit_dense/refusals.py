@@ -17,6 +17,7 @@ LIGHTNING = ("lightning.", "lightning_fabric.", "lightning_utilities.", "pytorch
 TO_AUTHORS = re.compile(
     r"(lightning\.pytorch|pytorch_lightning)\.(core|loops\.optimization|trainer\.connectors\.logger_connector)\b"
 )
+LOADER = re.compile(r"(lightning\.fabric|lightning_fabric)\.utilities\.cloud_io$")
 REFUSALS = (ValueError, RuntimeError, TypeError, KeyError, ImportError, OSError)
 FILE_SYSTEM = (errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOSPC, errno.EROFS)
 
@@ -46,7 +47,7 @@ def message_of(error: BaseException) -> str | None:
         no_folder = frame is not None and frame.tb_frame.f_code.co_name in ("makedirs", "mkdir")
         if error.errno in FILE_SYSTEM or no_folder:
             return str(error)
-    return _misfit(error) or _of_other_process(error)
+    return _unreadable(error) or _misfit(error) or _of_other_process(error)
 
 
 def _innermost(error: BaseException) -> TracebackType | None:
@@ -75,6 +76,18 @@ def _at_raise(trace: TracebackType) -> bool:
 def _on_one_line(error: BaseException) -> str:
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     return " ".join(text.split()) or type(error).__name__
+
+
+def _unreadable(error: BaseException) -> str | None:
+    """A checkpoint that Lightning chose itself, as for ``ckpt_path=last``, and that torch cannot read."""
+    trace = error.__traceback__
+    while trace is not None:
+        frame = trace.tb_frame
+        if LOADER.match(str(frame.f_globals.get("__name__"))) and frame.f_code.co_name == "_load":
+            path = frame.f_locals.get("path_or_url", "The file")
+            return f"{path} cannot be read as a checkpoint: it is damaged, cut off, or no file of torch.save."
+        trace = trace.tb_next
+    return None
 
 
 def _misfit(error: BaseException) -> str | None:

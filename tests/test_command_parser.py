@@ -87,7 +87,7 @@ def line_of(capsys, *words):
 def test_one_line_with_the_nearest(capsys, word, said):
     line = line_of(capsys, "fit", word).replace("Unrecognized", "unrecognized")
     assert said in line
-    assert "Union" not in line
+    assert "Union subtypes" not in line
     assert "class '" not in line
 
 

@@ -234,3 +234,59 @@ def test_the_network_has_the_limits_that_prediction_and_evaluation_need_together
     model = SmallRetinaNet(4, nms_thresh=0.6, topk_candidates=77, **limits).model
     assert (model.detections_per_img, model.score_thresh) == (9, 0.2)
     assert (model.nms_thresh, model.topk_candidates) == (0.6, 77)
+
+
+def test_a_checkpoint_of_other_parts_is_told_of_and_one_of_the_same_is_not():
+    module = SmallRetinaNet(4)
+    same = {"lit_dense": {"criterion": module.criterion.spec}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        module.on_load_checkpoint(same)
+        module.on_load_checkpoint({})
+    other = {
+        "lit_dense": {
+            "criterion": {**module.criterion.spec, "loss": SmallRetinaNet(4, loss="bce").criterion.spec["loss"]}
+        }
+    }
+    with pytest.warns(
+        UserWarning, match="The checkpoint was trained with loss .*BCELoss.*; this model has .*FocalLoss"
+    ):
+        module.on_load_checkpoint(other)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "given", "expected"),
+    [
+        ("resnet50", None, "L1Loss"),
+        ("retinanet_resnet50_fpn", None, "L1Loss"),
+        ("retinanet_resnet50_fpn_v2", None, "GIoULoss"),
+        ("retinanet_resnet50_fpn_v2", "l1", "L1Loss"),
+    ],
+)
+def test_the_box_loss_is_that_of_torchvisions_detector(backbone, given, expected):
+    assert type(LitRetinaNet(backbone=backbone, box_loss=given).criterion.box_loss).__name__ == expected
+
+
+@pytest.mark.parametrize(("loss", "kept"), [("focal", True), ("softmax", False)])
+def test_a_trained_classifier_is_kept_where_its_columns_keep_their_meaning(loss, kept):
+    whole = {"backbone": "retinanet_resnet50_fpn", "weights": "COCO_V1"}
+    module = SmallRetinaNet(91, loss=loss, **whole)
+    assert module.network_options["keep_classifier"] is kept
+    assert (module.categories is not None) is kept
+    assert SmallRetinaNet(5, loss=loss, **whole).categories is None
+    if kept:
+        assert module.categories[1] == {"id": 1, "name": "person"}
+
+
+def test_defaults_are_those_of_the_field():
+    module = LitRetinaNet()
+    assert module.network_options["min_size"] == 800
+    assert module.network_options["max_size"] == 1333
+    assert (module.detections_per_img, module.eval_detections_per_img, module.eval_max_detections) == (300, 300, None)
+    assert (module.lr, module.weight_decay, module.warmup_steps, module.optimizer_name) == (1e-4, 0.05, 500, "adamw")
+    assert (module.score_thresh, module.eval_score_thresh, module.nms_thresh, module.topk_candidates) == (
+        0.05,
+        0.001,
+        0.5,
+        1000,
+    )

@@ -147,6 +147,16 @@ def test_a_folder_that_cannot_be_made_is_named_and_a_missing_file_of_ours_is_a_b
     assert message_of(raised_in("anything", "open(path)", path=str(tmp_path / "gone"))) is None
 
 
+@pytest.mark.parametrize("content", [b"PK cut off", b"", b"hello"])
+def test_a_checkpoint_that_lightning_chose_and_cannot_read(tmp_path, content):
+    path = tmp_path / "last.ckpt"
+    path.write_bytes(content)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    with pytest.raises(Exception) as error:  # noqa: PT011 (of several types)
+        trainer.strategy.load_checkpoint(path)
+    assert message_of(error.value).startswith(f"{path} cannot be read as a checkpoint: it is damaged")
+
+
 def test_weights_that_do_not_fit_are_counted():
     small, large = nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 3))
     with pytest.raises(RuntimeError) as error:
