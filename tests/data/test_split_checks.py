@@ -32,6 +32,14 @@ def test_what_was_told_for_one_stage_is_not_told_again(folder, recwarn):
     assert len([w for w in recwarn if "The data has problems" in str(w.message)]) == 1
 
 
+def test_a_split_that_was_read_before_is_compared_too(folder):
+    write_json(folder / "val.json", [image_entry(1)], [box_entry(1, 1)])
+    data = make(folder, "train", val_images="train", val_annotations="val.json")
+    data.setup("validate")
+    with pytest.warns(UserWarning, match="all pictures of val that are in train too: 1"):
+        data.setup("fit")
+
+
 def test_a_split_of_one_file_keeps_copies_of_a_picture_together(folder):
     images, annotations = [], []
     for number in range(1, 25):

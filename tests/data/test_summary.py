@@ -10,6 +10,8 @@ from lit_dense.data.coco_json import read_coco
 from lit_dense.data.problems import Problems
 from lit_dense.data.summary import MAX_ROWS, summarize
 from lit_dense.errors import UsageError
+from lit_dense.lightning_cli import CheckingTrainer
+from lit_dense.module import LitRetinaNet
 
 from .coco_files import box_entry, image_entry, write_coco, write_image, write_json
 
@@ -156,6 +158,14 @@ def test_thin_images_are_an_error_of_the_models_size(folder, option):
     assert not report.ok
     assert "images so thin that scaling them to max_size=100 leaves less than a pixel: 1" in report.text
     assert "1.png): 400 x 3" in report.text
+
+
+def test_the_command_takes_the_models_size(folder, capsys):
+    write_image(folder / "train" / "1.png", width=400, height=3)
+    model = LitRetinaNet(backbone="tiny", max_size=100)
+    with pytest.raises(SystemExit):
+        CheckingTrainer.check(None, model, make(folder))
+    assert "scaling them to max_size=100" in capsys.readouterr().out
 
 
 def test_predicting_on_dark_pictures_of_16_bits_is_told(folder):
