@@ -297,8 +297,8 @@ def test_an_assigner_matches_images_with_objects_alone():
 
 def test_an_image_without_objects_is_background_where_an_assigner_matches():
     class First(Assigner):
-        def forward(self, anchors, gt_boxes, geometry):
-            return torch.zeros(len(anchors), dtype=torch.long)
+        def forward(self, image):
+            return torch.zeros(len(image.anchors), dtype=torch.long)
 
     model, seen = small_retinanet(), []
     patch(model, assigner=First()).observers.append(lambda samples, values, weights: seen.append(samples.matched_idxs))
@@ -312,23 +312,27 @@ def test_sizes_are_heights_and_widths():
     model = small_retinanet()
     patch(model)
     images = SimpleNamespace(image_sizes=[(48, 64)])
-    model.head.note_geometry(model.anchor_generator, (images, [torch.zeros(1, 8, 6, 9), torch.zeros(1, 8, 3, 5)]))
-    assert model.head.geometry.level_sizes == [(6, 9), (3, 5)]
-    assert model.head.geometry.image_sizes == [(48, 64)]
+    features = [torch.zeros(1, 8, 6, 9), torch.zeros(1, 8, 3, 5)]
+    geometry = attached(model)._geometry_of(features, images)
+    assert geometry.level_sizes == [(6, 9), (3, 5)]
+    assert geometry.image_sizes == [(48, 64)]
 
 
-def test_a_second_patch_leaves_one_hook_each_and_unpatch_none():
-    model = small_retinanet()
-    stock = model.head
+def test_a_second_patch_leaves_the_hooks_of_one_and_unpatch_none():
+    def hooks(model):
+        return [len(m._forward_pre_hooks) + len(m._forward_hooks) for m in model.modules()]
+
+    model, once = small_retinanet(), small_retinanet()
+    stock = hooks(model)
     unpatch(model)
-    assert model.head is stock  # nothing was patched
+    assert hooks(model) == stock  # nothing was patched
+    patch(once)
     patch(model)
-    patch(model, "bce")
-    assert len(model._forward_pre_hooks) == len(model.anchor_generator._forward_pre_hooks) == 1
-    assert type(model.head.criterion.loss).__name__ == "BCELoss"
+    criterion = patch(model, "bce")
+    assert hooks(model) == hooks(once)
+    assert attached(model).criteria[""] is criterion
     unpatch(model)
-    assert not model._forward_pre_hooks
-    assert not model.anchor_generator._forward_pre_hooks
+    assert hooks(model) == stock
 
 
 def test_training_sees_all_columns_and_evaluation_one_for_each_class():

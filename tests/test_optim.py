@@ -88,14 +88,16 @@ def test_groups_have_the_rate_of_their_part_and_the_decay_of_their_shape():
     body, head = torch.nn.Linear(2, 2), torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.BatchNorm2d(1))
     frozen, own = torch.nn.Linear(1, 1).requires_grad_(False), torch.nn.Linear(3, 3)
     given = [{"params": list(own.parameters()), "lr": 0.7}]
-    groups = parameter_groups([body, head, frozen, own, body], body, 0.1, 0.01, 0.3, given)
+    groups, factors = parameter_groups([body, head, frozen, own, body], body, 0.1, 0.01, 0.3, given)
+    assert factors[-1] is None
+    assert factors[:-1] == pytest.approx([g["lr"] / 0.1 for g in groups[:-1]])
     rates = {id(p): (g["lr"], g.get("weight_decay")) for g in groups for p in g["params"]}
     assert len(rates) == sum(len(g["params"]) for g in groups)
     assert [rates[id(p)] for p in body.parameters()] == [(0.01, 0.3), (0.01, 0.0)]
     assert [rates[id(p)] for p in head.parameters()] == [(0.1, 0.3), (0.1, 0.0), (0.1, 0.0), (0.1, 0.0)]
     assert [rates[id(p)] for p in own.parameters()] == [(0.7, None)] * 2
     assert not any(id(p) in rates for p in frozen.parameters())
-    assert {g["lr"] for g in parameter_groups([body], None, 0.1, 0.01, 0.3)} == {0.1}
+    assert {g["lr"] for g in parameter_groups([body], None, 0.1, 0.01, 0.3)[0]} == {0.1}
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
