@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import queue
 import shutil
 import subprocess
 import sys
@@ -88,6 +89,7 @@ def _worker(rank: int, store: str, tasks: Any, results: Any, fast: bool) -> None
 def _work(rank: int, store: str, tasks: Any, results: Any) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=WORLD_SIZE)
+    results.put((True, "ready"))
     while (task := tasks.get()) is not None:
         function, args = task
         torch.manual_seed(0)
@@ -102,21 +104,36 @@ class Pool:
     """Two processes in one gloo group that run a function each time they are called."""
 
     def __init__(self, fast: bool) -> None:
+        self.fast = fast
+        self.start()
+
+    def start(self) -> None:
+        """Start the processes, and wait until they have imported torch, which takes minutes on a busy machine."""
         context = mp.get_context("spawn")
         store = os.path.join(tempfile.mkdtemp(), "store")  # noqa: PTH118 (a URL needs the text)
         self.queues = [(context.Queue(), context.Queue()) for _ in range(WORLD_SIZE)]
         self.processes = [
-            context.Process(target=_worker, args=(rank, store, *self.queues[rank], fast), daemon=True)
+            context.Process(target=_worker, args=(rank, store, *self.queues[rank], self.fast), daemon=True)
             for rank in range(WORLD_SIZE)
         ]
         for process in self.processes:
             process.start()
+        self._answers(timeout=600)
+
+    def _answers(self, timeout: float) -> list[tuple[bool, Any]]:
+        return [results.get(timeout=timeout) for _, results in self.queues]
 
     def __call__(self, function: Callable[..., Any], *args: Any, timeout: float = 120) -> list[Any]:
         """The results of ``function(rank, *args)`` of both processes, which must be a module's own function."""
         for tasks, _ in self.queues:
             tasks.put((function, args))
-        answers = [results.get(timeout=timeout) for _, results in self.queues]
+        try:
+            answers = self._answers(timeout)
+        except queue.Empty:
+            for process in self.processes:
+                process.kill()
+            self.start()  # an answer that comes late would be taken for that of the next function
+            pytest.fail(f"{function.__name__} did not end in {timeout:.0f} s in both processes")
         for ok, value in answers:
             if not ok:
                 pytest.fail(value)
