@@ -93,7 +93,7 @@ def test_groups_have_the_rate_of_their_part_and_the_decay_of_their_shape():
     assert factors[:-1] == pytest.approx([g["lr"] / 0.1 for g in groups[:-1]])
     rates = {id(p): (g["lr"], g.get("weight_decay")) for g in groups for p in g["params"]}
     assert len(rates) == sum(len(g["params"]) for g in groups)
-    assert [rates[id(p)] for p in body.parameters()] == [(0.01, 0.3), (0.01, 0.0)]
+    assert [rates[id(p)] for p in body.parameters()] == [(0.1 * 0.01, 0.3), (0.1 * 0.01, 0.0)]
     assert [rates[id(p)] for p in head.parameters()] == [(0.1, 0.3), (0.1, 0.0), (0.1, 0.0), (0.1, 0.0)]
     assert [rates[id(p)] for p in own.parameters()] == [(0.7, None)] * 2
     assert not any(id(p) in rates for p in frozen.parameters())
