@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from .losses import DenseLoss as DenseLoss
     from .losses import SigmoidLoss as SigmoidLoss
     from .metrics import DetectionMAP as DetectionMAP
-    from .module import LitRetinaNet as LitRetinaNet
     from .normalizers import Normalizer as Normalizer
     from .samplers import ImageSampler as ImageSampler
     from .samples import DenseSamples as DenseSamples
+    from .training import LitDetector as LitDetector
+    from .training import LitRetinaNet as LitRetinaNet
     from .weighters import Weighter as Weighter
     from .weighters import Weights as Weights
 
@@ -39,7 +40,8 @@ _WHERE = {
     "DetectionMAP": "metrics",
     "Elements": "functional",
     "ImageSampler": "samplers",
-    "LitRetinaNet": "module",
+    "LitDetector": "training",
+    "LitRetinaNet": "training",
     "Normalizer": "normalizers",
     "SigmoidLoss": "losses",
     "SwapLoss": "callbacks",

@@ -1,4 +1,4 @@
-"""Lightning's command line for LitRetinaNet and CocoDataModule, with a verb that looks through a data set."""
+"""Lightning's command line for LitDetector and CocoDataModule, with a verb that looks through a data set."""
 
 import sys
 import warnings
@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from ._version import __version__
 from .assigners import ASSIGNERS
@@ -18,11 +18,12 @@ from .callbacks import PredictionWriter
 from .checkpoint_file import check_checkpoint
 from .command_parser import CommandParser
 from .data import CocoDataModule, check
+from .detectors.build import NETWORKS
 from .errors import UsageError, check_range
 from .losses import LOSSES
-from .module import LitRetinaNet
 from .normalizers import NORMALIZERS
 from .registry import Registry
+from .training import LitDetector, LitRetinaNet
 from .weighters import WEIGHTERS
 
 PARTS: dict[str, Registry[Any]] = {
@@ -33,6 +34,8 @@ PARTS: dict[str, Registry[Any]] = {
     "assigner": ASSIGNERS,
 }
 
+
+DEFAULT_DETECTOR, DEFAULT_LOSS = "retinanet", "focal"
 
 LEAST = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "gradient_clip_val": 0}
 """Smallest values of the trainer's options that Lightning takes as they are: it would divide by 0, or climb."""
@@ -50,7 +53,7 @@ class CheckingTrainer(Trainer):
 
     def check(self, model: Any, datamodule: CocoDataModule) -> None:
         """Looks through a data set and prints what is in it and what is wrong with it."""
-        report = check(datamodule, model.network_options["max_size"])
+        report = check(datamodule, model.longest_side)
         print(report.text)
         if not report.ok:
             sys.exit(1)
@@ -69,17 +72,43 @@ class LitDenseCLI(LightningCLI):
         return {**LightningCLI.subcommands(), "check": {"model", "datamodule"}}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The options of the writer of predictions."""
+        """The options of the writer of predictions, and a loss that options such as ``--model.loss.gamma`` belong to."""
         parser.add_lightning_class_args(PredictionWriter, "predictions")
+        parser.set_defaults({"model.loss": DEFAULT_LOSS})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and remember what was asked for before a checkpoint has its say."""
         super().parse_arguments(parser, args)
         self._words: list[str] = sys.argv[1:] if args is None else list(args)
         config = self.config[self.config["subcommand"]]
+        self._fit_to_detector(config.get("model"))
         self._asked = config.get("model").clone()
         if path := config.get("ckpt_path"):
             _check_path(path)
+
+    def _fit_to_detector(self, model: Any) -> None:
+        """Leave to the detector what is meant for another one.
+
+        Its own loss is the default of the command too. An assigner of a file goes where the command itself names the
+        detector, as arguments of a class go where the command names another.
+        """
+        if model is None or model.get("detector") not in NETWORKS:
+            return
+        given = _in_files(self.config, str(self.config["subcommand"]))
+        stock = NETWORKS[model["detector"]].adapter.stock
+        if (
+            "loss" not in given
+            and not _said(self._words, "loss")
+            and next(iter(stock.values()))["loss"] != DEFAULT_LOSS
+        ):
+            model["loss"] = None
+        if _said(self._words, "detector") and model["detector"] != DEFAULT_DETECTOR and "detector" not in given:
+            if "assigner" in given and not _said(self._words, "assigner"):
+                rank_zero_info(
+                    f"The configuration's assigner was chosen for another detector than {model['detector']}: it is "
+                    "left out, unless the command names it too."
+                )
+                model["assigner"] = None
 
     def before_instantiate_classes(self) -> None:
         """Keep ``check`` from building a network, and settle what command and checkpoint say."""
@@ -112,7 +141,7 @@ class LitDenseCLI(LightningCLI):
             if name == "optimizer" and self.subcommand == "fit" and self._asked[name] != model[name]:
                 raise UsageError(
                     f"The checkpoint's optimizer is {model[name]}, whose state {self._asked[name]} cannot take over. "
-                    "Leave model.optimizer out, or start from the weights with LitRetinaNet.load_from_checkpoint(path, "
+                    "Leave model.optimizer out, or start from the weights with LitDetector.load_from_checkpoint(path, "
                     f"optimizer={self._asked[name]!r}) in Python."
                 )
             model[name] = self._asked[name]
@@ -121,7 +150,7 @@ class LitDenseCLI(LightningCLI):
         if asked != saved:
             rank_zero_warn(
                 f"The checkpoint's {name} is used, {saved}, not {asked}: its state belongs to it. To train on with "
-                f"another, start from LitRetinaNet.load_from_checkpoint(path, {name}=..., strict=False) in Python."
+                f"another, start from LitDetector.load_from_checkpoint(path, {name}=..., strict=False) in Python."
             )
 
 
@@ -133,6 +162,8 @@ class _ConstructorError(BaseException):
 
 
 def _construct(class_type: Any, *args: Any, **kwargs: Any) -> Any:
+    if class_type is LitDetector and kwargs.get("detector") in LitRetinaNet.detectors:
+        class_type = LitRetinaNet  # as it is called in Python, and in checkpoints of before
     try:
         return class_type(*args, **kwargs)
     except Exception as error:
@@ -152,7 +183,7 @@ def run(words: Sequence[str]) -> LitDenseCLI:
         # the metric has gathered the numbers of all processes: Lightning's advice would reduce each of them once more
         warnings.filterwarnings("ignore", r"It is recommended to use `self.log\('(val|test)_map")
         return LitDenseCLI(
-            LitRetinaNet,
+            LitDetector,
             CocoDataModule,
             trainer_class=CheckingTrainer,
             parser_class=CommandParser,

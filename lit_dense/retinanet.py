@@ -95,48 +95,8 @@ def build_retinanet(
         norm_layer=partial(nn.GroupNorm, channels // 8),
     )
     for tower in (head.classification_head, head.regression_head):
-        tower.conv = tower.conv[: int(check_range("LitRetinaNet", "head_convs", head_convs, 1, 4))]
+        tower.conv = tower.conv[: int(check_range("LitDetector", "head_convs", head_convs, 1, 4))]
     return RetinaNet(body, num_classes, anchor_generator=generator, head=head, **options)
-
-
-def check_outputs(
-    score_thresh: float,
-    eval_score_thresh: float,
-    nms_thresh: float,
-    topk_candidates: int,
-    detections_per_img: int,
-    eval_detections_per_img: int,
-    eval_max_detections: int | None,
-) -> None:
-    """Refuse thresholds and numbers of detections with which nothing can be found; as for :class:`LitRetinaNet`.
-
-    Raises:
-        UsageError: If one is out of range.
-    """
-    thresholds = {"score_thresh": score_thresh, "eval_score_thresh": eval_score_thresh, "nms_thresh": nms_thresh}
-    for name, threshold in thresholds.items():
-        check_range("LitRetinaNet", name, threshold, 0, 1)
-    check_range("LitRetinaNet", "topk_candidates", topk_candidates, 1)
-    check_range("LitRetinaNet", "detections_per_img", detections_per_img, 1)
-    check_range("LitRetinaNet", "eval_detections_per_img", eval_detections_per_img, 1)
-    if eval_max_detections is not None:  # over 10, which is COCO's second limit
-        check_range("LitRetinaNet", "eval_max_detections", eval_max_detections, 11)
-
-
-def check_precision(precision: str) -> None:
-    """Refuse a precision in which boxes lose their pixels.
-
-    Args:
-        precision: The trainer's.
-
-    Raises:
-        UsageError: If parameters would not be float32.
-    """
-    if precision.endswith("-true") and precision != "32-true":
-        raise UsageError(
-            f"LitRetinaNet: trainer.precision must be one of 32-true, bf16-mixed, 16-mixed, not {precision}: images, "
-            "anchors and boxes stay float32, and half precision cannot hold pixel coordinates."
-        )
 
 
 def _check_whole(
@@ -152,7 +112,7 @@ def _check_whole(
     if weights and weights_backbone:
         problems.append(f"weights={weights!r} are those of the backbone too: leave weights_backbone out")
     if frozen_stages:
-        check_range("LitRetinaNet", "frozen_stages", frozen_stages, 0, 5)
+        check_range("LitDetector", "frozen_stages", frozen_stages, 0, 5)
         if not weights and not weights_backbone:
             problems.append(
                 "without weights it is trained as a whole: leave frozen_stages out, or give weights_backbone=DEFAULT"

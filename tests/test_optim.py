@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lit_dense.errors import UsageError
-from lit_dense.optim import WarmupSchedule, build_optimizer, check_optimization, parameter_groups
+from lit_dense.training.optimization import WarmupSchedule, build_optimizer, check_optimization, parameter_groups
 
 
 def test_warm_up_rises_and_cosine_ends_at_nothing():
@@ -69,9 +69,9 @@ GOOD = {"lr": 0.0, "backbone_lr_factor": 0.1, "weight_decay": 0.0, "optimizer": 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"lr": -1.0}, "LitRetinaNet: lr must be at least 0, not -1.0"),
-        ({"backbone_lr_factor": -0.1}, "LitRetinaNet: backbone_lr_factor must be at least 0, not -0.1"),
-        ({"weight_decay": -0.1}, "LitRetinaNet: weight_decay must be at least 0, not -0.1"),
+        ({"lr": -1.0}, "LitDetector: lr must be at least 0, not -1.0"),
+        ({"backbone_lr_factor": -0.1}, "LitDetector: backbone_lr_factor must be at least 0, not -0.1"),
+        ({"weight_decay": -0.1}, "LitDetector: weight_decay must be at least 0, not -0.1"),
         ({"optimizer": "adam"}, r"optimizer must be one of adamw, sgd, not 'adam'\. Did you mean 'adamw'"),
         ({"warmup_steps": -1}, "warmup_steps must be at least 0"),
         ({"milestones": [3]}, "milestones must be shares"),

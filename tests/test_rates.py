@@ -9,8 +9,8 @@ from torch.optim.lr_scheduler import LambdaLR, StepLR
 
 from lit_dense import CocoDataModule, LitRetinaNet
 from lit_dense.errors import UsageError
-from lit_dense.optim import WarmupSchedule, parameter_groups
-from lit_dense.rates import Rates, meet_length, rates_of, refuse_finders
+from lit_dense.training.optimization import WarmupSchedule, parameter_groups
+from lit_dense.training.rates import Rates, meet_length, rates_of, refuse_finders
 from tests.coco_files import data_arguments, write_coco
 
 FACTORS = [0.1, 1.0, None]

@@ -104,7 +104,7 @@ class SwapLoss(Callback):
         own_stage = check_stage(adapter, self.stage)
         first = self.criterion is None
         if self.criterion is None:
-            self.criterion = build_criterion(adapter, own_stage, self._given, self._class_counts)
+            self.criterion = build_criterion(adapter.defaults(own_stage), self._given, self._class_counts)
         adapter = attach(adapter, {own_stage: self.criterion})
         self._attached = True
         counts = getattr(getattr(trainer, "datamodule", None), "class_counts", None)

@@ -15,7 +15,7 @@ from ..criterion import Criterion
 from ..data import CocoDataModule
 from ..errors import UsageError
 from ..lightning_cli import CheckingTrainer, LitDenseCLI
-from ..module import LitRetinaNet
+from ..training import LitDetector
 
 # jsonargparse before 4.52 leaves a Namespace where a weighter was added to those of a file
 set_dumper("plain", partial(json.dumps, default=Namespace.as_dict))
@@ -57,7 +57,7 @@ def read_configuration(words: Sequence[str], owner: str) -> dict[str, Any]:
     with without_warning_of_words():
         try:
             cli = _ReadingCLI(
-                LitRetinaNet,
+                LitDetector,
                 CocoDataModule,
                 trainer_class=CheckingTrainer,
                 parser_class=CommandParser,

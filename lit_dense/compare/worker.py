@@ -20,8 +20,8 @@ from ..checkpoint_file import check_checkpoint
 from ..data import CocoDataModule
 from ..errors import UsageError
 from ..lightning_cli import CheckingTrainer, LitDenseCLI
-from ..module import LitRetinaNet
 from ..refusals import message_of
+from ..training import LitDetector
 from .configuration import without_warning_of_words
 from .files import CHECKPOINT, CONFIG, RESULT, ROWS, TABLES, save_tables, write_json
 from .plan import Run
@@ -47,7 +47,7 @@ class RunCLI(LitDenseCLI):
             dirpath=folder, filename=Path(CHECKPOINT).stem, save_on_train_epoch_end=False, enable_version_counter=False
         )
         super().__init__(
-            LitRetinaNet,
+            LitDetector,
             CocoDataModule,
             trainer_class=CheckingTrainer,
             trainer_defaults={"callbacks": [self.recorder, every_validation]},

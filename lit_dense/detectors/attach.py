@@ -11,7 +11,7 @@ from ..criterion import Criterion
 from ..errors import UsageError, check_choice, check_range
 from ..registry import Registry
 from ..weighters import WeightersLike
-from .base import ATTRIBUTE, DetectorAdapter, own_scores
+from .base import ATTRIBUTE, CriterionArgs, DetectorAdapter, own_scores
 
 _BASE: Any = DetectorAdapter  # abstract, which a type checker refuses where a class is expected
 DETECTORS: Registry[DetectorAdapter] = Registry("lit_dense.detectors", "detector", _BASE)
@@ -79,7 +79,7 @@ def patch(
         "loss_weight": loss_weight,
         "box_loss_weight": box_loss_weight,
     }
-    criterion = build_criterion(adapter, stage, given, class_counts)
+    criterion = build_criterion(adapter.defaults(stage), given, class_counts)
     adapter.check(stage, criterion)
     criterion.check_ready()  # before anything is changed
     attach(adapter, {stage: criterion})
@@ -116,20 +116,16 @@ def unpatch(model: nn.Module, module: str | None = None) -> None:
 
 
 def build_criterion(
-    adapter: DetectorAdapter,
-    stage: str,
-    given: Mapping[str, Any],
-    class_counts: ClassCounts | Sequence[float] | None = None,
+    stock: CriterionArgs, given: Mapping[str, Any], class_counts: ClassCounts | Sequence[float] | None = None
 ) -> Criterion:
     """A criterion from what was chosen, and the detector's own for the rest.
 
     Args:
-        adapter: The detector's adapter.
-        stage: The stage.
+        stock: The detector's own arguments.
         given: Arguments of the criterion; None where nothing was chosen.
         class_counts: Class frequencies of the training set.
     """
-    own: dict[str, Any] = dict(adapter.defaults(stage))
+    own: dict[str, Any] = dict(stock)
     native_normalizer = own.pop("normalizer", "image")
     if given.get("loss") is not None:  # what belongs to the detector's own loss goes with it
         own = {name: value for name, value in own.items() if name not in ("weighters", "loss_weight")}

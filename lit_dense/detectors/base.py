@@ -88,6 +88,8 @@ class DetectorAdapter(ABC):
         stages: Names of the losses. The first is the one that is meant where no stage is named.
         offers: What samples of the detector have: ``boxes``, ``deltas`` and ``anchors``, ``geometry``, ``assignment``
             (matching can be replaced), ``box_loss`` (the box loss can be replaced).
+        stock: Arguments of each stage's criterion for the detector as its authors build it, of which no detector need
+            be there: where :class:`~lit_dense.LitDetector` builds it. ``defaults`` are those of a detector that is.
         criteria: The criterion of each stage while the adapter is attached.
 
     Args:
@@ -97,6 +99,7 @@ class DetectorAdapter(ABC):
     detectors: ClassVar[tuple[str, ...]]
     stages: ClassVar[tuple[str, ...]] = ("",)
     offers: ClassVar[frozenset[str]] = frozenset()
+    stock: ClassVar[Mapping[str, CriterionArgs]] = {}
 
     def __init__(self, detector: nn.Module) -> None:
         self._detector = weakref.ref(detector)
@@ -143,6 +146,19 @@ class DetectorAdapter(ABC):
             stage: The stage.
         """
         raise UsageError(f"{type(self.detector).__name__}: the bias of its classifier cannot be read.")
+
+    def limit_outputs(
+        self, score_thresh: float, nms_thresh: float, topk_candidates: int, detections_per_img: int
+    ) -> None:
+        """Set which of its outputs the detector gives as detections.
+
+        Args:
+            score_thresh: Smallest score.
+            nms_thresh: IoU from which of two detections of a class only the better is kept.
+            topk_candidates: Most boxes of each pyramid level from which detections are chosen, where it has that.
+            detections_per_img: Most detections of an image.
+        """
+        raise UsageError(f"{type(self.detector).__name__}: its thresholds cannot be set.")
 
     def losses_and_detections(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> tuple[Terms, Detections]:
         """Loss terms and detections of one forward pass, of a detector in evaluation mode.

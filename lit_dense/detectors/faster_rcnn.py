@@ -1,8 +1,8 @@
 """torchvision's Faster R-CNN, and Mask and Keypoint R-CNN, which are built on it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +24,9 @@ SEAMS = {
 """Of each stage the module whose loss is replaced, and the methods that it must have."""
 
 
+SMOOTH_L1 = {"class_path": "smooth_l1", "init_args": {"beta": 1 / 9}}
+
+
 class FasterRCNNAdapter(RoIStage, RPNStage):
     """torchvision's Faster R-CNN of either version, and the box heads of Mask R-CNN and Keypoint R-CNN.
 
@@ -36,6 +39,12 @@ class FasterRCNNAdapter(RoIStage, RPNStage):
     stages = ("roi", "rpn")
     offers = frozenset({"boxes", "deltas", "anchors", "box_loss"})
 
+    stock: ClassVar[Mapping[str, CriterionArgs]] = {
+        "roi": {"loss": "softmax", "box_loss": SMOOTH_L1, "normalizer": "sampled"},
+        # bce has alpha 0.5, which halves it
+        "rpn": {"loss": "bce", "box_loss": SMOOTH_L1, "normalizer": "sampled", "loss_weight": 2.0},
+    }
+
     def columns(self, stage: str) -> Columns:
         """Classes after background, with a softmax's scores; of the proposal network one column, objectness."""
         if stage == "rpn":
@@ -44,10 +53,7 @@ class FasterRCNNAdapter(RoIStage, RPNStage):
 
     def defaults(self, stage: str) -> CriterionArgs:
         """Cross-entropy and ``smooth_l1``, as mean over what was drawn."""
-        box_loss = {"class_path": "smooth_l1", "init_args": {"beta": 1 / 9}}
-        if stage == "rpn":  # bce has alpha 0.5, which halves it
-            return {"loss": "bce", "box_loss": box_loss, "normalizer": "sampled", "loss_weight": 2.0}
-        return {"loss": "softmax", "box_loss": box_loss, "normalizer": "sampled"}
+        return self.stock[stage]
 
     def check(self, stage: str, criterion: Criterion) -> None:
         """Refuse a criterion that does not fit the detector, and tell it the number of classes.
@@ -119,6 +125,13 @@ class FasterRCNNAdapter(RoIStage, RPNStage):
         if stage == "rpn":
             return bias.unsqueeze(1)
         return loss_columns(bias, self.criteria[stage].loss.extra_logits).unsqueeze(0)
+
+    def limit_outputs(
+        self, score_thresh: float, nms_thresh: float, topk_candidates: int, detections_per_img: int
+    ) -> None:
+        """Set the box head's attributes; candidates are the proposals, whose numbers are left as they are."""
+        heads = self.detector.roi_heads
+        heads.score_thresh, heads.nms_thresh, heads.detections_per_img = score_thresh, nms_thresh, detections_per_img
 
     def losses_and_detections(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> tuple[Terms, Detections]:
         """Loss terms and detections of one pass through backbone and proposal network.

@@ -1,7 +1,7 @@
 """torchvision's FCOS."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -21,9 +21,11 @@ class FCOSAdapter(HeadLossAdapter):
 
     detectors = ("torchvision.models.detection.fcos.FCOS",)
 
+    stock: ClassVar[Mapping[str, CriterionArgs]] = {"": {"loss": "focal", "box_loss": "giou", "normalizer": "batch"}}
+
     def defaults(self, stage: str) -> CriterionArgs:
         """Focal loss and ``giou``, divided by the batch's positives."""
-        return {"loss": "focal", "box_loss": "giou", "normalizer": "batch"}
+        return self.stock[stage]
 
     @property
     def box_coder(self) -> BoxCoder:

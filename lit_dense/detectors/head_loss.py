@@ -119,6 +119,14 @@ class HeadLossAdapter(DetectorAdapter):
         bias: Tensor = tower.cls_logits.bias.detach().view(tower.num_anchors, -1)
         return bias
 
+    def limit_outputs(
+        self, score_thresh: float, nms_thresh: float, topk_candidates: int, detections_per_img: int
+    ) -> None:
+        """Set the detector's attributes of these names."""
+        detector = self.detector
+        detector.score_thresh, detector.nms_thresh = score_thresh, nms_thresh
+        detector.topk_candidates, detector.detections_per_img = topk_candidates, detections_per_img
+
     def with_scores(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Outputs with one logit for each class, whose sigmoid is its score, whatever columns the loss needs."""
         return {**outputs, "cls_logits": self.criteria[""].loss.score_logits(outputs["cls_logits"])}

@@ -1,6 +1,7 @@
 """torchvision's RetinaNet."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -18,12 +19,14 @@ class RetinaNetAdapter(HeadLossAdapter):
 
     detectors = ("torchvision.models.detection.retinanet.RetinaNet",)
 
+    stock: ClassVar[Mapping[str, CriterionArgs]] = {"": {"loss": "focal", "box_loss": "l1", "normalizer": "image"}}
+
     def defaults(self, stage: str) -> CriterionArgs:
         """Focal loss, and ``l1`` or the second version's ``giou``, as mean over images."""
         box_loss: Any = getattr(self.detector.head.regression_head, "_loss_type", "l1")
         if box_loss == "smooth_l1":
             box_loss = {"class_path": "smooth_l1", "init_args": {"beta": 1.0}}
-        return {"loss": "focal", "box_loss": box_loss, "normalizer": "image"}
+        return {**self.stock[stage], "box_loss": box_loss}
 
     def accelerate(self) -> None:
         """Put the faster functions in."""

@@ -1,7 +1,7 @@
 """torchvision's SSD and SSDlite."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,15 @@ class SSDAdapter(HeadLossAdapter):
 
     detectors = ("torchvision.models.detection.ssd.SSD",)
 
+    stock: ClassVar[Mapping[str, CriterionArgs]] = {
+        "": {
+            "loss": "softmax",
+            "box_loss": {"class_path": "smooth_l1", "init_args": {"beta": 1.0}},
+            "weighters": [{"class_path": "ohem", "init_args": {"ratio": 3, "k_min": 0}}],
+            "normalizer": "batch",
+        }
+    }
+
     def columns(self, stage: str) -> Columns:
         """Background first; labels start at 1.
 
@@ -41,8 +50,7 @@ class SSDAdapter(HeadLossAdapter):
     def defaults(self, stage: str) -> CriterionArgs:
         """Softmax and ``smooth_l1`` with SSD's hard negatives, divided by the batch's positives."""
         ohem = {"class_path": "ohem", "init_args": {"ratio": self.detector.neg_to_pos_ratio, "k_min": 0}}
-        smooth_l1 = {"class_path": "smooth_l1", "init_args": {"beta": 1.0}}
-        return {"loss": "softmax", "box_loss": smooth_l1, "weighters": [ohem], "normalizer": "batch"}
+        return {**self.stock[stage], "weighters": [ohem]}
 
     def check(self, stage: str, criterion: Criterion) -> None:
         """Refuse what does not fit, and scores that a detector's own post-processing would not give."""
@@ -100,6 +108,12 @@ class SSDAdapter(HeadLossAdapter):
         stays = batched_nms(all_boxes, all_scores, labels, detector.nms_thresh)[: detector.detections_per_img]
         return {"boxes": all_boxes[stays], "scores": all_scores[stays], "labels": labels[stays]}
 
+    @property
+    def _class_layers(self) -> list[Any]:
+        """The last convolution of each level's classifier."""
+        levels = self.detector.head.classification_head.module_list
+        return [level if isinstance(level, nn.Conv2d) else level[-1] for level in levels]  # SSDlite has a block before
+
     def set_class_bias(self, bias: Tensor, stage: str) -> None:
         """Set the biases of all levels; a loss that does not read background gets a background logit of 0.
 
@@ -107,11 +121,9 @@ class SSDAdapter(HeadLossAdapter):
             bias: Bias of each class, and then of background where the loss reads it [C] or [C + 1].
             stage: The stage.
         """
-        head = self.detector.head.classification_head
         columns = self.columns(stage).classes + 1
         with torch.no_grad():
-            for level in head.module_list:
-                layer: Any = level if isinstance(level, nn.Conv2d) else level[-1]  # SSDlite has a block before
+            for layer in self._class_layers:
                 if layer.bias is None:
                     DetectorAdapter.set_class_bias(self, bias, stage)  # which raises
                 own = layer.bias.view(-1, columns)
@@ -121,6 +133,14 @@ class SSDAdapter(HeadLossAdapter):
                 else:  # so that torchvision's softmax reads something neutral, should it ever
                     own[:, 0] = 0.0
                     layer.weight.view(-1, columns, *layer.weight.shape[1:])[:, 0] = 0.0
+
+    def class_bias(self, stage: str) -> Tensor:
+        """The biases of all levels, a row for each default box of a cell of each level [N, C + extra_logits]."""
+        columns = self.columns(stage).classes + 1
+        if any(layer.bias is None for layer in self._class_layers):
+            DetectorAdapter.class_bias(self, stage)  # which raises
+        rows = torch.cat([layer.bias.detach().view(-1, columns) for layer in self._class_layers])
+        return loss_columns(rows, self.criteria[stage].loss.extra_logits)
 
     def detector_loss(
         self,

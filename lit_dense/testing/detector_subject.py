@@ -91,7 +91,9 @@ class DetectorSubject:
         """A criterion of a stage, the detector's own but for what is given; it knows class counts."""
         classes = adapter.columns(stage).classes
         instances = torch.arange(1, max(2, classes - 1))  # fewer than the head has: losses may take columns
-        return build_criterion(adapter, stage, given, ClassCounts(100 * instances, 10 * instances, num_images=1000))
+        return build_criterion(
+            adapter.defaults(stage), given, ClassCounts(100 * instances, 10 * instances, num_images=1000)
+        )
 
     @property
     def stages(self) -> tuple[str, ...]:

@@ -7,8 +7,8 @@ from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.optim.lr_scheduler import LambdaLR
 
-from .errors import UsageError, check_range
-from .optim import WarmupSchedule
+from ..errors import UsageError, check_range
+from .optimization import WarmupSchedule
 
 
 class Rates:
@@ -156,6 +156,6 @@ def warn_of_ended_schedule(module: LightningModule) -> bool:
         return False
     rank_zero_warn(
         "The checkpoint's schedule has ended, and the learning rate stays 0: nothing will be learnt. Start a new run "
-        "from its weights instead, with LitRetinaNet.load_from_checkpoint(path) in Python."
+        "from its weights instead, with LitDetector.load_from_checkpoint(path) in Python."
     )
     return True

@@ -2,36 +2,69 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
 
-from .errors import UsageError, check_choice, check_range
+from ..errors import UsageError, check_choice, check_range
 
 OptimizerName = Literal["adamw", "sgd"]
 ScheduleName = Literal["cosine", "multistep", "constant"]
+OWNER = "LitDetector"
+"""Whose arguments are checked, for messages."""
 
 
-def check_optimization(
-    optimizer: OptimizerName,
-    lr: float,
-    backbone_lr_factor: float,
-    weight_decay: float,
-    schedule: ScheduleName,
-    warmup_steps: int,
-    milestones: Sequence[float],
-) -> None:
-    """Refuse what cannot be trained with, before anything is built; arguments as for :class:`LitRetinaNet`.
+@dataclass(frozen=True)
+class Optimization:
+    """How a detector is trained: optimiser, learning rates and schedule.
+
+    Args:
+        optimizer: ``adamw``, or ``sgd`` with momentum 0.9. Norms and biases have no weight decay.
+        lr: Learning rate.
+        backbone_lr_factor: Learning rate of the backbone over that of the rest.
+        weight_decay: Weight decay of matrices and convolutions.
+        schedule: ``cosine``, ``multistep`` (a tenth at each milestone) or ``constant``, per optimiser step.
+        warmup_steps: Steps over which the learning rate rises; at most a tenth of the run.
+        milestones: Shares of the run at which ``multistep`` falls.
 
     Raises:
         UsageError: If a name is unknown or a number is out of range.
     """
-    check_choice("LitRetinaNet", "optimizer", optimizer, get_args(OptimizerName))
-    check_range("LitRetinaNet", "lr", lr, 0)
-    check_range("LitRetinaNet", "backbone_lr_factor", backbone_lr_factor, 0)
-    check_range("LitRetinaNet", "weight_decay", weight_decay, 0)
-    WarmupSchedule(1, schedule, warmup_steps, milestones)
+
+    optimizer: OptimizerName = "adamw"
+    lr: float = 1e-4
+    backbone_lr_factor: float = 1.0
+    weight_decay: float = 0.05
+    schedule: ScheduleName = "cosine"
+    warmup_steps: int = 500
+    milestones: Sequence[float] = (0.67, 0.89)
+
+    def __post_init__(self) -> None:
+        check_choice(OWNER, "optimizer", self.optimizer, get_args(OptimizerName))
+        check_range(OWNER, "lr", self.lr, 0)
+        check_range(OWNER, "backbone_lr_factor", self.backbone_lr_factor, 0)
+        check_range(OWNER, "weight_decay", self.weight_decay, 0)
+        self.schedule_of(1)
+
+    def schedule_of(self, total_steps: float) -> "WarmupSchedule":
+        """The schedule of a run of so many optimiser steps."""
+        return WarmupSchedule(total_steps, self.schedule, self.warmup_steps, self.milestones)
+
+    def groups(
+        self, module: nn.Module, backbone: nn.Module | None, lr: float, given: Sequence[dict[str, Any]] = ()
+    ) -> tuple[list[dict[str, Any]], list[float | None]]:
+        """Parameter groups of a module, as :func:`parameter_groups` makes them.
+
+        Args:
+            module: What is trained.
+            backbone: Its pretrained part, None if there is none.
+            lr: The learning rate now, which a callback may have changed.
+            given: Groups that are made already.
+        """
+        slow = backbone if self.backbone_lr_factor != 1 else None
+        return parameter_groups([module], slow, lr, self.backbone_lr_factor, self.weight_decay, given)
 
 
 def parameter_groups(
@@ -79,7 +112,7 @@ def build_optimizer(name: OptimizerName, groups: list[dict[str, Any]], lr: float
     Raises:
         UsageError: If there is no such optimiser.
     """
-    check_choice("LitRetinaNet", "optimizer", name, get_args(OptimizerName))
+    check_choice(OWNER, "optimizer", name, get_args(OptimizerName))
     if name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=0.9)
     return torch.optim.AdamW(groups, lr=lr)
@@ -99,11 +132,11 @@ class WarmupSchedule:
     """
 
     def __init__(self, total_steps: float, name: ScheduleName, warmup_steps: int, milestones: Sequence[float]) -> None:
-        check_choice("LitRetinaNet", "schedule", name, get_args(ScheduleName))
-        check_range("LitRetinaNet", "warmup_steps", warmup_steps, 0)
+        check_choice(OWNER, "schedule", name, get_args(ScheduleName))
+        check_range(OWNER, "warmup_steps", warmup_steps, 0)
         if not all(0 < milestone < 1 for milestone in milestones):
             raise UsageError(
-                f"LitRetinaNet: milestones must be shares of the run in (0, 1), not {list(milestones)}: divide epochs "
+                f"{OWNER}: milestones must be shares of the run in (0, 1), not {list(milestones)}: divide epochs "
                 "by max_epochs, as in [0.67, 0.92] for epochs 8 and 11 of 12."
             )
         if name != "constant" and not math.isfinite(total_steps):

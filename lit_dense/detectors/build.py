@@ -1,0 +1,215 @@
+"""Builds torchvision's detectors from names, on any backbone with a feature pyramid."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import FCOS, FasterRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
+from torchvision.models.detection.fcos import FCOSHead
+from torchvision.models.detection.ssd import SSD, SSDHead
+from torchvision.models.detection.ssdlite import SSDLiteHead
+from torchvision.ops import MultiScaleRoIAlign
+
+from ..backbones import build_backbone
+from ..criterion import Criterion
+from ..errors import UsageError, check_choice, check_range
+from ..losses import DenseLoss, SoftmaxLoss
+from ..retinanet import ASPECT_RATIOS, build_retinanet, weights_categories
+from .attach import build_criterion
+from .base import CriterionArgs, DetectorAdapter
+from .faster_rcnn import FasterRCNNAdapter
+from .fcos import FCOSAdapter
+from .retinanet import RetinaNetAdapter
+from .ssd import SSDAdapter
+from .whole_detectors import WHOLE, build_whole, categories_of
+
+STAGE_WORDS = ("loss", "box_loss", "weighters", "normalizer", "loss_weight", "box_loss_weight")
+"""Arguments of the criterion of a second stage."""
+
+
+class Network(NamedTuple):
+    """How a detector is built from a word, and what must be known of it before."""
+
+    build: Callable[..., nn.Module]
+    """Takes the number of the head's columns, and the network's options."""
+    adapter: type[DetectorAdapter]
+    background: int = 0
+    """Columns of background, besides those of the object classes."""
+    sizes: tuple[int, int] = (800, 1333)
+    """``min_size`` and ``max_size`` by default."""
+    unused: tuple[str, ...] = ()
+    """Options of the network that it has no use for."""
+
+    def criteria(
+        self, backbone: str, chosen: Mapping[str, Any], second: Mapping[str, Any] | None
+    ) -> tuple[Criterion, Criterion | None]:
+        """The criteria of the first stage, and of the second where there is one.
+
+        Args:
+            backbone: Name of the backbone or the whole detector.
+            chosen: Arguments of the first; None where nothing was chosen. An assigner that cannot be used is left out
+                with a warning, for a configuration serves several detectors.
+            second: Arguments of the second; by default its own.
+
+        Raises:
+            UsageError: If there is no second stage, or it has no such argument.
+        """
+        stages, adapter = self.adapter.stages, self.adapter
+        own: CriterionArgs = {**adapter.stock[stages[0]]}
+        if backbone == "retinanet_resnet50_fpn_v2":
+            own["box_loss"] = "giou"
+        if chosen["assigner"] is not None and "assignment" not in adapter.offers:
+            warnings.warn(
+                f"{adapter.detectors[0].rpartition('.')[2]} matches and draws its proposals itself: the assigner "
+                f"{chosen['assigner']} is left out.",
+                stacklevel=2,
+            )
+            chosen = {**chosen, "assigner": None}
+        first = build_criterion(own, chosen)
+        if len(stages) == 1:
+            if second:
+                raise UsageError(f"There is one loss in this detector: leave rpn={dict(second)} out.")
+            return first, None
+        for name in second or {}:
+            check_choice("rpn", "an argument", name, STAGE_WORDS)
+        return first, build_criterion(adapter.stock[stages[1]], second or {})
+
+    @property
+    def makes_squares(self) -> bool:
+        """Whether images are scaled to squares."""
+        return "min_size" in self.unused
+
+    def keeps_classifier(self, loss: DenseLoss) -> bool:
+        """Whether a classifier that comes with weights means to the loss what it means to the detector's own.
+
+        Args:
+            loss: The classification loss.
+        """
+        return isinstance(loss, SoftmaxLoss) if self.background else not loss.extra_logits
+
+
+def _pyramid(options: Mapping[str, Any]) -> tuple[Any, dict[str, Tensor]]:
+    """The backbone, and its features of an image of 64 pixels."""
+    backbone = build_backbone(
+        options["backbone"], options["weights_backbone"], options["frozen_stages"], options["fpn_channels"]
+    )
+    training = backbone.training
+    with torch.no_grad():
+        features: dict[str, Tensor] = backbone.eval()(torch.zeros(1, 3, 64, 64))
+    return backbone.train(training), features
+
+
+def _sizes(options: Mapping[str, Any]) -> dict[str, Any]:
+    smallest = options["min_size"]
+    return {"min_size": smallest if isinstance(smallest, int) else list(smallest), "max_size": options["max_size"]}
+
+
+def _build_fcos(num_columns: int, **options: Any) -> nn.Module:
+    if not isinstance(options["min_size"], int):
+        raise UsageError(f"FCOS takes one min_size, not {list(options['min_size'])}.")
+    if options["fpn_channels"] % 32:
+        raise UsageError(
+            "FCOS normalises 32 groups of channels: fpn_channels must be a multiple of 32, not "
+            f"{options['fpn_channels']}."
+        )
+    backbone, features = _pyramid(options)
+    strides = [64 // level.shape[-1] for level in features.values()]
+    generator = AnchorGenerator(tuple((stride,) for stride in strides), ((1.0,),) * len(strides))
+    convs = int(check_range("LitDetector", "head_convs", options["head_convs"], 1, 4))
+    head = FCOSHead(backbone.out_channels, 1, num_columns, convs)
+    model: nn.Module = FCOS(backbone, num_columns, anchor_generator=generator, head=head, **_sizes(options))
+    return model
+
+
+def _build_ssd(num_columns: int, lite: bool = False, **options: Any) -> nn.Module:
+    backbone, features = _pyramid(options)
+    channels, side = [level.shape[1] for level in features.values()], int(options["max_size"])
+    generator = DefaultBoxGenerator([[2, 3] for _ in channels], scales=_scales(options, len(channels), side))
+    numbers = generator.num_anchors_per_location()
+    # of groups, not of the batch: what an image gives does not depend on its batch, nor on the number of processes
+    norm = partial(nn.GroupNorm, channels[0] // 8)
+    head = SSDLiteHead(channels, numbers, num_columns, norm) if lite else SSDHead(channels, numbers, num_columns)
+    model: nn.Module = SSD(backbone, generator, (side, side), num_columns, head=head)
+    return model
+
+
+def _scales(options: Mapping[str, Any], levels: int, side: int) -> list[float]:
+    """Sizes of SSD's default boxes over the size of the image: one for each level, and a last one [levels + 1]."""
+    sizes = options["anchor_sizes"]
+    if sizes is None:
+        return [0.1 + 0.8 * level / max(1, levels - 1) for level in range(levels)] + [1.0]
+    _check_levels(options, sizes, levels)
+    return [min(own) / side for own in sizes] + [max(sizes[-1]) / side]
+
+
+def _build_faster_rcnn(num_columns: int, **options: Any) -> nn.Module:
+    backbone, features = _pyramid(options)
+    levels = len(features)
+    sizes: Sequence[Sequence[int]] = options["anchor_sizes"] or [(32 * 2**level,) for level in range(levels)]
+    _check_levels(options, sizes, levels)
+    generator = AnchorGenerator(tuple(tuple(s) for s in sizes), (tuple(options["aspect_ratios"]),) * levels)
+    pooled = [name for name in features if name not in ("pool", "p6", "p7")]  # RoIs of the levels of a backbone's own
+    pool = MultiScaleRoIAlign(pooled, output_size=7, sampling_ratio=2)
+    model: nn.Module = FasterRCNN(
+        backbone, num_columns, rpn_anchor_generator=generator, box_roi_pool=pool, **_sizes(options)
+    )
+    return model
+
+
+def _check_levels(options: Mapping[str, Any], sizes: Sequence[Sequence[int]], levels: int) -> None:
+    if len(sizes) != levels:
+        raise UsageError(
+            f"anchor_sizes has {len(sizes)} levels, but the backbone {options['backbone']!r} gives {levels}."
+        )
+
+
+NETWORKS: Mapping[str, Network] = {
+    "retinanet": Network(build_retinanet, RetinaNetAdapter),
+    "fcos": Network(_build_fcos, FCOSAdapter, unused=("anchor_sizes", "aspect_ratios")),
+    "ssd": Network(_build_ssd, SSDAdapter, 1, (300, 300), ("min_size", "aspect_ratios", "head_convs")),
+    "ssdlite": Network(
+        partial(_build_ssd, lite=True), SSDAdapter, 1, (320, 320), ("min_size", "aspect_ratios", "head_convs")
+    ),
+    "faster_rcnn": Network(_build_faster_rcnn, FasterRCNNAdapter, 1, unused=("head_convs",)),
+}
+"""The detectors that :class:`~lit_dense.LitDetector` builds, by the word that chooses one."""
+NEUTRAL: Mapping[str, Any] = {"anchor_sizes": None, "aspect_ratios": ASPECT_RATIOS, "head_convs": 4}
+"""Options as they are where nobody chose them."""
+
+
+def build_detector(word: str, num_columns: int, **options: Any) -> nn.Module:
+    """Build a detector of torchvision.
+
+    Args:
+        word: ``retinanet``, ``fcos``, ``ssd``, ``ssdlite`` or ``faster_rcnn``.
+        num_columns: Columns of its classifier: those of the object classes, of background where the detector has
+            it, and what a loss has besides.
+        options: The network's options, as :class:`~lit_dense.LitDetector` has them.
+
+    Raises:
+        UsageError: If a name is unknown or an argument does not fit.
+    """
+    backbone, weights = options["backbone"], options["weights"]
+    others = {name: other for other, names in WHOLE.items() for name in names}
+    if others.get(backbone, word) != word:
+        raise UsageError(f"The backbone {backbone} is a whole detector: take detector={others[backbone]}.")
+    if word != "retinanet" and backbone in WHOLE[word]:
+        return build_whole(word, num_columns, options, [n for n, v in NEUTRAL.items() if options[n] != v])
+    if word != "retinanet" and weights is not None:
+        raise UsageError(
+            f"weights={weights!r} are those of a whole detector: take backbone={' or '.join(WHOLE[word])}, or give "
+            "weights_backbone for the backbone alone."
+        )
+    network = NETWORKS[word]
+    return network.build(num_columns, **options)
+
+
+def known_categories(word: str, backbone: str, weights: str | None) -> list[str] | None:
+    """Names of the object classes that detector weights come with, in the order of columns; None without weights."""
+    if word == "retinanet":
+        return weights_categories(backbone, weights)
+    return categories_of(word, backbone, weights)

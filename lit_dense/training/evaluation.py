@@ -1,0 +1,100 @@
+"""What predictions and evaluation take of a detector's outputs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..errors import UsageError, check_range
+from ..metrics import DetectionMAP
+from ..metrics.backends import BackendName, Protocol
+from ..metrics.frequency import frequency_groups
+from .optimization import OWNER
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Which detections are evaluated, and by which rules.
+
+    Args:
+        score_thresh: Smallest score that counts; low, for it must not decide a comparison.
+        detections_per_img: Most detections of an image, of all classes together.
+        max_detections: Most that mAP counts of each image and class; by default COCO's 100. With ``lvis`` of each
+            image, by default 300.
+        protocol: Whose rules mAP follows: ``coco``, or ``lvis`` for LVIS's partly annotated images.
+        backend: The evaluator of mAP: ``hotcoco`` or ``pycocotools``; by default the first that can be used.
+        frequency_bounds: Most training images of a rare and of a common class, for mAP of such classes.
+
+    Raises:
+        UsageError: If a number is out of range.
+    """
+
+    score_thresh: float = 0.001
+    detections_per_img: int = 300
+    max_detections: int | None = None
+    protocol: Protocol = "coco"
+    backend: BackendName | None = None
+    frequency_bounds: Sequence[int] = (10, 100)
+
+    def __post_init__(self) -> None:
+        check_range(OWNER, "eval_score_thresh", self.score_thresh, 0, 1)
+        check_range(OWNER, "eval_detections_per_img", self.detections_per_img, 1)
+        if self.max_detections is not None:  # over 10, which is COCO's second limit
+            check_range(OWNER, "eval_max_detections", self.max_detections, 11)
+        frequency_groups((), self.frequency_bounds)  # which refuses bounds out of order
+
+    def metric(self, class_names: Sequence[str] | None, class_images: Sequence[int] | None) -> DetectionMAP:
+        """A new metric.
+
+        Args:
+            class_names: A name for each label.
+            class_images: Training images that show each class.
+        """
+        return DetectionMAP(
+            class_names,
+            self.protocol,
+            self.max_detections,
+            class_images,
+            self.frequency_bounds,
+            backend=self.backend,
+        )
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Which of its outputs a detector gives as detections.
+
+    Args:
+        score_thresh: Smallest score.
+        nms_thresh: IoU from which of two detections of a class only the better is kept.
+        topk_candidates: Most boxes of each pyramid level from which detections are chosen.
+        detections_per_img: Most detections of an image.
+
+    Raises:
+        UsageError: If a number is out of range.
+    """
+
+    score_thresh: float = 0.05
+    nms_thresh: float = 0.5
+    topk_candidates: int = 1000
+    detections_per_img: int = 300
+
+    def __post_init__(self) -> None:
+        check_range(OWNER, "score_thresh", self.score_thresh, 0, 1)
+        check_range(OWNER, "nms_thresh", self.nms_thresh, 0, 1)
+        check_range(OWNER, "topk_candidates", self.topk_candidates, 1)
+        check_range(OWNER, "detections_per_img", self.detections_per_img, 1)
+
+
+def check_precision(precision: str) -> None:
+    """Refuse a precision in which boxes lose their pixels.
+
+    Args:
+        precision: The trainer's.
+
+    Raises:
+        UsageError: If parameters would not be float32.
+    """
+    if precision.endswith("-true") and precision != "32-true":
+        raise UsageError(
+            f"{OWNER}: trainer.precision must be one of 32-true, bf16-mixed, 16-mixed, not {precision}: images, "
+            "anchors and boxes stay float32, and half precision cannot hold pixel coordinates."
+        )
