@@ -1,26 +1,16 @@
 """``lit-dense``: what answers at once, and the door to everything else.
 
-``lit-dense list`` names losses, weighters and the rest from package metadata, without importing torch; the other verbs
-are those of :mod:`lit_dense.lightning_cli`.
+``lit-dense list`` names losses, weighters and the rest without importing torch (:mod:`lit_dense.listing`); the other
+verbs are those of :mod:`lit_dense.lightning_cli`.
 """
 
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import entry_points
 from pathlib import Path
 
+from .listing import list_names
 from .refusals import message_of, tracebacks_wanted
-
-GROUPS = {
-    "losses": "model.loss",
-    "box_losses": "model.box_loss",
-    "weighters": "model.weighters",
-    "assigners": "model.assigner",
-    "normalizers": "model.normalizer",
-    "samplers": "data.sampler",
-}
-"""Entry-point groups, and the argument that takes their names."""
 
 VERBS = ("fit", "validate", "test", "predict", "check", "compare", "list")
 
@@ -55,14 +45,3 @@ def main(args: Sequence[str] | None = None) -> None:
             raise
         print(f"lit-dense: {message}", file=sys.stderr)
         sys.exit(1)
-
-
-def list_names() -> str:
-    """A line for each registered name: its group, the argument's value, and the package it comes from."""
-    lines = []
-    for group, argument in GROUPS.items():
-        points = sorted(entry_points(group=f"lit_dense.{group}"), key=lambda p: p.name)
-        for point in points:
-            package = f"{point.dist.name} {point.dist.version}" if point.dist else "?"
-            lines.append(f"{group:<12}--{argument}={point.name:<16}{package}")
-    return "\n".join(lines)

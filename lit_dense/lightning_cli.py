@@ -72,7 +72,7 @@ class LitDenseCLI(LightningCLI):
         return {**LightningCLI.subcommands(), "check": {"model", "datamodule"}}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The options of the writer of predictions, and a loss that options such as ``--model.loss.gamma`` belong to."""
+        """The options of the writer of predictions, and a loss for options such as ``--model.loss.gamma``."""
         parser.add_lightning_class_args(PredictionWriter, "predictions")
         parser.set_defaults({"model.loss": DEFAULT_LOSS})
 
@@ -95,20 +95,17 @@ class LitDenseCLI(LightningCLI):
         if model is None or model.get("detector") not in NETWORKS:
             return
         given = _in_files(self.config, str(self.config["subcommand"]))
-        stock = NETWORKS[model["detector"]].adapter.stock
-        if (
-            "loss" not in given
-            and not _said(self._words, "loss")
-            and next(iter(stock.values()))["loss"] != DEFAULT_LOSS
-        ):
-            model["loss"] = None
-        if _said(self._words, "detector") and model["detector"] != DEFAULT_DETECTOR and "detector" not in given:
-            if "assigner" in given and not _said(self._words, "assigner"):
-                rank_zero_info(
-                    f"The configuration's assigner was chosen for another detector than {model['detector']}: it is "
-                    "left out, unless the command names it too."
-                )
-                model["assigner"] = None
+        adapter = NETWORKS[model["detector"]].adapter
+        if "loss" not in given and not _said(self._words, "loss"):
+            own = adapter.stock[adapter.stages[0]]["loss"]
+            model["loss"] = DEFAULT_LOSS if own == DEFAULT_LOSS else None
+        changed = model["detector"] != DEFAULT_DETECTOR and "detector" not in given
+        if changed and "assigner" in given and not _said(self._words, "assigner"):
+            rank_zero_info(
+                f"The configuration's assigner was chosen for another detector than {model['detector']}: it is left "
+                "out, unless the command names it too."
+            )
+            model["assigner"] = None
 
     def before_instantiate_classes(self) -> None:
         """Keep ``check`` from building a network, and settle what command and checkpoint say."""

@@ -11,8 +11,8 @@ from jsonargparse import ArgumentError, Namespace, set_dumper
 
 from .._version import __version__
 from ..command_parser import CommandParser
-from ..criterion import Criterion
 from ..data import CocoDataModule
+from ..detectors.build import NETWORKS
 from ..errors import UsageError
 from ..lightning_cli import CheckingTrainer, LitDenseCLI
 from ..training import LitDetector
@@ -69,7 +69,7 @@ def read_configuration(words: Sequence[str], owner: str) -> dict[str, Any]:
     found = cli.plain
     model = found["model"]
     try:
-        Criterion(model["loss"], model["box_loss"] or "l1", model["weighters"], model["normalizer"], model["assigner"])
+        NETWORKS[model["detector"]].criteria(model["backbone"], model, model["rpn"])
     except (UsageError, ImportError) as error:
         raise UsageError(f"{owner}: {error}") from error
     return found

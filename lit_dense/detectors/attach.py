@@ -173,20 +173,6 @@ def set_prior(adapter: DetectorAdapter, stage: str, criterion: Criterion, prior:
     adapter.set_class_bias(criterion.loss.prior_bias(criterion.num_classes or 0, prior), stage)
 
 
-def has_prior(adapter: DetectorAdapter, stage: str, criterion: Criterion, prior: float) -> bool:
-    """Whether the classifier's bias is still what :func:`set_prior` made it: training and loaded weights change it.
-
-    Args:
-        adapter: The detector's adapter.
-        stage: The stage.
-        criterion: Its loss decides what the columns mean.
-        prior: Probability of an object.
-    """
-    expected = criterion.loss.prior_bias(criterion.num_classes or 0, prior)
-    bias = adapter.class_bias(stage)
-    return bias.shape[1:] == expected.shape and bool((bias == expected.to(bias)).all())
-
-
 def check_stage(adapter: DetectorAdapter, stage: str | None) -> str:
     """The stage, the adapter's first where none is named.
 

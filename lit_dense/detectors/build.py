@@ -28,7 +28,7 @@ from .ssd import SSDAdapter
 from .whole_detectors import WHOLE, build_whole, categories_of
 
 STAGE_WORDS = ("loss", "box_loss", "weighters", "normalizer", "loss_weight", "box_loss_weight")
-"""Arguments of the criterion of a second stage."""
+"""Arguments of the criterion of a stage that matches itself."""
 
 
 class Network(NamedTuple):
@@ -51,8 +51,8 @@ class Network(NamedTuple):
 
         Args:
             backbone: Name of the backbone or the whole detector.
-            chosen: Arguments of the first; None where nothing was chosen. An assigner that cannot be used is left out
-                with a warning, for a configuration serves several detectors.
+            chosen: Arguments of the first among others; None where nothing was chosen. An assigner that cannot be used
+                is left out with a warning, for a configuration serves several detectors.
             second: Arguments of the second; by default its own.
 
         Raises:
@@ -69,14 +69,16 @@ class Network(NamedTuple):
                 stacklevel=2,
             )
             chosen = {**chosen, "assigner": None}
-        first = build_criterion(own, chosen)
+        given = {name: chosen[name] for name in (*STAGE_WORDS, "assigner")}
+        first = build_criterion(own, {**given, "weighters": given["weighters"] or None})
         if len(stages) == 1:
             if second:
                 raise UsageError(f"There is one loss in this detector: leave rpn={dict(second)} out.")
             return first, None
-        for name in second or {}:
+        named = {name: value for name, value in (second or {}).items() if value is not None}
+        for name in named:
             check_choice("rpn", "an argument", name, STAGE_WORDS)
-        return first, build_criterion(adapter.stock[stages[1]], second or {})
+        return first, build_criterion(adapter.stock[stages[1]], named)
 
     @property
     def makes_squares(self) -> bool:

@@ -184,7 +184,7 @@ class LitDetector(KnownClasses):
         chosen = {
             "loss": loss,
             "box_loss": box_loss,
-            "weighters": weighters or None,
+            "weighters": weighters,
             "normalizer": normalizer,
             "assigner": assigner,
             "loss_weight": loss_weight,
@@ -287,7 +287,9 @@ class LitDetector(KnownClasses):
         self._untrained_backbone = options["backbone"] != "tiny" and not (
             options["weights"] or options["weights_backbone"]
         )
-        self._from_scratch = options["weights"] is None
+        names = known_categories(self.detector_name, options["backbone"], options["weights"])
+        kept = names is not None and len(names) + NETWORKS[self.detector_name].background == num_classes
+        self._from_scratch = not (kept and options["keep_classifier"])
         return build_detector(self.detector_name, num_classes, **options)
 
     def setup(self, stage: str) -> None:

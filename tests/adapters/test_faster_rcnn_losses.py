@@ -16,7 +16,6 @@ from torchvision.ops import MultiScaleRoIAlign
 from lit_dense import SwapLoss
 from lit_dense.box_losses import BOX_LOSSES
 from lit_dense.detectors import attached, find_detector, patch, unpatch
-from lit_dense.detectors.attach import has_prior
 from lit_dense.errors import UsageError
 from lit_dense.losses import LOSSES, SoftmaxLoss
 from lit_dense.weighters import WEIGHTERS
@@ -84,10 +83,15 @@ def test_detaching_a_loss_of_other_scores_warns_once_it_was_trained(recwarn):
         unpatch(model)
 
 
+def bias_is_of_prior(adapter, stage, criterion, prior):
+    bias = adapter.class_bias(stage)
+    return torch.equal(bias, criterion.loss.prior_bias(criterion.num_classes, prior).expand_as(bias))
+
+
 def test_prior_of_a_loss_without_a_column_of_background():
     model = small_faster_rcnn()
     criterion = patch(model, "focal", prior=0.01)
-    assert has_prior(attached(model), "roi", criterion, 0.01)
+    assert bias_is_of_prior(attached(model), "roi", criterion, 0.01)
     layer = model.roi_heads.box_predictor.cls_score
     torch.testing.assert_close(layer.bias, torch.tensor([0.0] + [-4.59512] * NUM_CLASSES))
     assert not layer.weight[0].any()
@@ -106,9 +110,9 @@ def test_prior_of_a_softmax_and_of_the_proposal_network():
     patch(model, prior=0.04)
     torch.testing.assert_close(layer.bias.softmax(0), torch.tensor([0.96] + [0.01] * NUM_CLASSES))
     assert torch.equal(layer.weight, weight)
-    assert has_prior(attached(model), "roi", attached(model).criteria["roi"], 0.04)
+    assert bias_is_of_prior(attached(model), "roi", attached(model).criteria["roi"], 0.04)
     criterion = patch(model, "focal", stage="rpn", prior=0.1)
-    assert has_prior(attached(model), "rpn", criterion, 0.1)
+    assert bias_is_of_prior(attached(model), "rpn", criterion, 0.1)
     torch.testing.assert_close(model.rpn.head.cls_logits.bias.sigmoid(), torch.full((4,), 0.1))
     model.roi_heads.box_predictor.cls_score.bias = None
     with pytest.raises(UsageError, match="the bias of its classifier cannot be set"):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lit_dense.errors import UsageError
-from lit_dense.training.optimization import WarmupSchedule, build_optimizer, check_optimization, parameter_groups
+from lit_dense.training.optimization import Optimization, WarmupSchedule, build_optimizer, parameter_groups
 
 
 def test_warm_up_rises_and_cosine_ends_at_nothing():
@@ -79,9 +79,9 @@ GOOD = {"lr": 0.0, "backbone_lr_factor": 0.1, "weight_decay": 0.0, "optimizer": 
 )
 def test_numbers_that_cannot_be_trained_with(change, message):
     whole = {**GOOD, "warmup_steps": 0, "milestones": ()}
-    check_optimization(**whole)
+    Optimization(**whole)
     with pytest.raises(UsageError, match=message):
-        check_optimization(**{**whole, **change})
+        Optimization(**{**whole, **change})
 
 
 def test_groups_have_the_rate_of_their_part_and_the_decay_of_their_shape():
