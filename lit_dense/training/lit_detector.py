@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -14,36 +13,26 @@ from .. import callbacks as callbacks  # a class name then works after --trainer
 from ..assigners import AssignerLike
 from ..batch import (
     check_all_sizes,
-    check_sizes,
-    check_targets,
-    float_images,
-    metric_targets,
-    warn_of_range,
-    without_crowd,
 )
-from ..batch_format import Batch, check_format, unpack
 from ..box_losses import BoxLossLike
 from ..criterion import Criterion, named_spec
-from ..detectors.attach import attach, attached, find_detector, set_prior
-from ..detectors.base import DetectorAdapter, own_scores
+from ..detectors.attach import attach, find_detector, set_prior
+from ..detectors.base import own_scores
 from ..detectors.build import NETWORKS, build_detector, known_categories
-from ..errors import UsageError, check_choice
-from ..known_classes import KnownClasses, check_same_number
+from ..errors import check_choice
+from ..known_classes import check_same_number
 from ..losses import LossLike
-from ..metrics import DetectionMAP
 from ..metrics.backends import BackendName, Protocol
-from ..metrics.limits import too_many_objects
-from ..metrics.loaders import log_maps
 from ..normalizers import NormalizerLike
 from ..part import agrees
-from ..pictures import keep_scores
 from ..weighters import WeightersLike
+from .detector_steps import DetectorSteps
 from .evaluation import Evaluation, Outputs, check_precision
 from .optimization import Optimization, OptimizerName, ScheduleName, build_optimizer
 from .rates import Rates, refuse_finders, warn_of_ended_schedule
 
 
-class LitDetector(KnownClasses):
+class LitDetector(DetectorSteps):
     """A detector of torchvision's, trained with any loss and any weighting.
 
     To change a piece, subclass and override it: ``build_model`` (the network), ``unpack_batch`` (the format of
@@ -259,18 +248,11 @@ class LitDetector(KnownClasses):
         return bool((bias == self._first_bias.to(bias)).all())
 
     @property
-    def criteria(self) -> list[Criterion]:
-        """The criterion of each stage."""
-        return [c for c in (self.criterion, self.rpn_criterion) if c is not None]
-
-    @property
     def longest_side(self) -> int | None:
         """Largest length of an image's longer side in pixels, None where images are scaled to squares."""
-        transform: Any = getattr(self._modules.get("model"), "transform", None)
-        if transform is None:  # not built yet
-            squares = NETWORKS[self.detector_name].makes_squares
-            return None if squares else int(self.network_options["max_size"])
-        return None if transform.fixed_size is not None else int(transform.max_size)
+        if "model" in self._modules:
+            return super().longest_side
+        return None if NETWORKS[self.detector_name].makes_squares else int(self.network_options["max_size"])
 
     def build_model(self, num_classes: int) -> nn.Module:
         """The network; override it for a backbone of your own.
@@ -313,79 +295,6 @@ class LitDetector(KnownClasses):
         if (longest := self.longest_side) is not None:
             check_all_sizes(data.values(), longest)
 
-    def match_classes(self, stage: str) -> None:
-        """Match the data's labels with the columns, and make the metrics of these labels.
-
-        Args:
-            stage: ``fit``, ``validate``, ``test`` or ``predict``.
-
-        Raises:
-            UsageError: If the loss needs class counts that the data does not tell.
-        """
-        super().match_classes(stage)
-        if stage != "predict" and not self.label_map.problem:
-            self._make_metrics()
-
-    def unpack_batch(self, batch: Any) -> Batch:
-        """Images and targets of a batch; override it for another format.
-
-        Args:
-            batch: What the data loader gives.
-
-        Raises:
-            UsageError: If it is no pair of images and targets.
-        """
-        return unpack(batch)
-
-    def _prepare(self, batch: Any, objects: bool = True) -> Batch:
-        """Checked images and targets, with the data's labels; without objects, targets need no boxes."""
-        images, targets = self.unpack_batch(batch)
-        check_format(self.model, images, targets, objects)
-        if not self._range_checked:  # of one batch alone, for it makes the host wait for the device
-            self._range_checked = True
-            warn_of_range(images)
-        if objects:
-            check_targets(targets, self.label_map.num_labels or self.num_classes or 0)
-        if (longest := self.longest_side) is not None:
-            check_sizes(images, targets, longest)
-        return float_images(images), targets
-
-    def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
-        """Detections of images [3, H, W]: per image ``boxes`` [N, 4], ``labels`` [N] and ``scores`` [N], best first.
-
-        Labels are columns, which ``categories`` names.
-        """
-        check_format(self.model, images, None)
-        outputs = self.outputs
-        detections = [self._in_columns(d) for d in self.model(float_images(images))]
-        return [keep_scores(d, outputs.score_thresh, outputs.detections_per_img) for d in detections]
-
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """The sum of the loss terms."""
-        images, targets = self._prepare(batch)
-        terms: dict[str, Tensor] = self.model(images, self._of_network(without_crowd(targets)))
-        loss = torch.stack(list(terms.values())).sum()
-        self.log("train_loss", loss, prog_bar=True, batch_size=len(images))
-        self.log_dict({f"train_{name}": term for name, term in terms.items()}, batch_size=len(images))
-        return loss
-
-    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """Losses and detections of one forward pass; returns the detections for callbacks."""
-        return {"detections": self._evaluate(batch, "val", self._maps("val")[dataloader_idx])}
-
-    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """The same for the test set."""
-        return {"detections": self._evaluate(batch, "test", self._maps("test")[dataloader_idx])}
-
-    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Any]]:
-        """Detections of each image, with what its target tells of it: ``image_id``, ``file_name``.
-
-        Labels are those of the data, which ``data_categories`` names.
-        """
-        images, targets = self._prepare(batch, objects=False)
-        detections = [self.label_map.in_labels(found) for found in self(images)]
-        return [{**target, **found} for target, found in zip(targets, detections, strict=True)]
-
     def on_fit_start(self) -> None:
         """Meet the data's classes; warn once of a backbone that neither arguments nor a checkpoint have pretrained."""
         super().on_fit_start()
@@ -408,33 +317,15 @@ class LitDetector(KnownClasses):
 
     def on_train_epoch_start(self) -> None:
         """Tell the criteria which epoch it is."""
-        for criterion in self.criteria:
+        for criterion in self._named_criteria().values():
             criterion.epoch = self.current_epoch
-
-    def on_validation_start(self) -> None:
-        """Make a metric for each further validation loader."""
-        super().on_validation_start()
-        self.more_val_maps = ModuleList(self._new_metric() for _ in self.trainer.num_val_batches[1:])
-
-    def on_test_start(self) -> None:
-        """Make a metric for each further test loader."""
-        super().on_test_start()
-        self.more_test_maps = ModuleList(self._new_metric() for _ in self.trainer.num_test_batches[1:])
-
-    def on_validation_epoch_end(self) -> None:
-        """Log mAP over all images of all processes, of each validation loader."""
-        log_maps(self, "val", self._maps("val"))
-
-    def on_test_epoch_end(self) -> None:
-        """Log mAP over all images of all processes, of each test loader."""
-        log_maps(self, "test", self._maps("test"))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser and a schedule that steps with it."""
         self.check_num_classes()
         refuse_finders(self.trainer)
         backbone: Any = self.model.backbone
-        own = [group for criterion in self.criteria for group in criterion.param_groups()]
+        own = [group for criterion in self._named_criteria().values() for group in criterion.param_groups()]
         groups, factors = self.optimization.groups(self, getattr(backbone, "body", None), self.lr, own)
         self._rates = Rates(self.lr, factors)
         optimizer = build_optimizer(self.optimization.optimizer, groups, self.lr)
@@ -455,7 +346,8 @@ class LitDetector(KnownClasses):
             NonFiniteLossError: If the last step's loss, which a GPU has told of only now, is no number.
         """
         self._adapter.finite_check.flush()
-        checkpoint["lit_dense"] = {"criterion": self.criterion.spec, "lr": self.lr, **self.classes_to_save()}
+        specs = {name: criterion.spec for name, criterion in self._named_criteria().items()}
+        checkpoint["lit_dense"] = {**specs, "lr": self.lr, **self.classes_to_save()}
         saved = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
         saved.update({name: part for name, part in self._specs().items() if name in saved})
         if "num_classes" in saved:
@@ -482,64 +374,21 @@ class LitDetector(KnownClasses):
             self.match_classes(self._stage)
         elif "val_map" in self._modules:
             self._make_metrics()
-        parts = named_spec(saved.get("criterion", {}))
-        self.criterion.follow_spec(parts)
-        for name, part in parts.items():
-            if not agrees(part, self.criterion.spec[name]):
-                rank_zero_warn(
-                    f"The checkpoint was trained with {name} {part}; this model has {self.criterion.spec[name]}."
-                )
+        for owner, criterion in self._named_criteria().items():
+            parts = named_spec(saved.get(owner, {}))
+            criterion.follow_spec(parts)
+            for name, part in parts.items():
+                if not agrees(part, criterion.spec[name]):
+                    of_stage = f"rpn.{name}" if owner == "rpn" else name
+                    rank_zero_warn(
+                        f"The checkpoint was trained with {of_stage} {part}; this model has {criterion.spec[name]}."
+                    )
 
-    @property
-    def _adapter(self) -> DetectorAdapter:
-        adapter = attached(self.model)
-        if adapter is None:
-            raise UsageError("The network has its own loss again: unpatch was called. Call lit_dense.patch(model).")
-        return adapter
-
-    def _evaluate(self, batch: Any, stage: str, metric: DetectionMAP) -> list[dict[str, Tensor]]:
-        images, targets = self._prepare(batch)
-        objects = without_crowd(targets)
-        terms, detections = self._adapter.losses_and_detections(images, self._of_network(objects))
-        logged = {f"{stage}_{name}": term for name, term in terms.items()}
-        logged[f"{stage}_loss"] = torch.stack(list(terms.values())).sum()
-        self.log_dict(logged, on_epoch=True, on_step=False, sync_dist=True, batch_size=len(images))
-        rules = self.evaluation
-        kept = [keep_scores(self._in_columns(d), rules.score_thresh, rules.detections_per_img) for d in detections]
-        counted = [self.label_map.in_labels(d) for d in kept]
-        ids = [t["image_id"] for t in targets if "image_id" in t]
-        metric.update(counted, metric_targets(targets), ids if len(ids) == len(targets) else None)
-        if not self._told_of_limits and (told := too_many_objects(objects, metric, rules.detections_per_img)):
-            self._told_of_limits = True
-            rank_zero_warn(told)
-        return counted
-
-    def _maps(self, stage: str) -> list[DetectionMAP]:
-        """The metric of each loader of a stage."""
-        return [getattr(self, f"{stage}_map"), *getattr(self, f"more_{stage}_maps")]
-
-    def _make_metrics(self) -> None:
-        self.val_map, self.test_map = self._new_metric(), self._new_metric()
-        self.more_val_maps, self.more_test_maps = ModuleList(), ModuleList()
-
-    def _new_metric(self) -> DetectionMAP:
-        return self.evaluation.metric(self.class_names(), self.label_images()).to(self.device)
+    def _named_criteria(self) -> dict[str, Criterion]:
+        """The criterion of each stage, by its name in checkpoints."""
+        rpn = {} if self.rpn_criterion is None else {"rpn": self.rpn_criterion}
+        return {"criterion": self.criterion, **rpn}
 
     def _specs(self) -> dict[str, Any]:
         """The parts among the constructor's arguments as plain data."""
         return {**self.criterion.spec, "rpn": self.rpn_criterion and self.rpn_criterion.spec}
-
-    @property
-    def _first_label(self) -> int:
-        """The detector's own label of the first column."""
-        return self._adapter.columns(self._adapter.stages[0]).first_label
-
-    def _of_network(self, targets: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Targets with the detector's own labels."""
-        targets, first = self.label_map.in_columns(targets), self._first_label
-        return [{**t, "labels": t["labels"] + first} for t in targets] if first else targets
-
-    def _in_columns(self, detections: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Detections whose labels are columns."""
-        first = self._first_label
-        return {**detections, "labels": detections["labels"] - first} if first else detections
