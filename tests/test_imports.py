@@ -42,7 +42,7 @@ def test_patch__needs_torch_and_torchvision_only():
 
 
 def test_name__of_a_package_that_is_missing_says_what_installs_it(monkeypatch):
-    for name in [n for n in sys.modules if n.startswith("lightning.") or n == "lit_dense.module"]:
+    for name in [n for n in sys.modules if n.startswith("lightning.") or n.startswith("lit_dense.training")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "lightning", None)
     with pytest.raises(ModuleNotFoundError, match=r"^lit_dense.LitRetinaNet: lightning is not .*pip install"):

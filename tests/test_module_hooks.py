@@ -10,6 +10,8 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from lit_dense import LitRetinaNet
 from lit_dense.detectors import find_detector
 from lit_dense.errors import UsageError
+from lit_dense.training.evaluation import Evaluation
+from lit_dense.training.optimization import Optimization
 from tests.detectors import COUNTS, random_batch, small_retinanet
 
 
@@ -280,11 +282,12 @@ def test_defaults_are_those_of_the_field():
     module = LitRetinaNet()
     assert module.network_options["min_size"] == 800
     assert module.network_options["max_size"] == 1333
-    assert (module.detections_per_img, module.eval_detections_per_img, module.eval_max_detections) == (300, 300, None)
-    assert (module.lr, module.weight_decay, module.warmup_steps, module.optimizer_name) == (1e-4, 0.05, 500, "adamw")
-    assert (module.score_thresh, module.eval_score_thresh, module.nms_thresh, module.topk_candidates) == (
+    assert module.evaluation == Evaluation(0.001, 300, None, "coco", None, (10, 100))
+    assert module.optimization == Optimization("adamw", 1e-4, 1.0, 0.05, "cosine", 500, (0.67, 0.89))
+    assert module.lr == 1e-4
+    assert (module.score_thresh, module.nms_thresh, module.topk_candidates, module.detections_per_img) == (
         0.05,
-        0.001,
         0.5,
         1000,
+        300,
     )

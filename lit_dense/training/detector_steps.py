@@ -17,7 +17,7 @@ from ..metrics import DetectionMAP
 from ..metrics.limits import too_many_objects
 from ..metrics.loaders import log_maps
 from ..pictures import keep_scores
-from .evaluation import Evaluation, Outputs
+from .evaluation import Evaluation
 
 
 class DetectorSteps(KnownClasses):
@@ -27,7 +27,8 @@ class DetectorSteps(KnownClasses):
     """
 
     model: nn.Module
-    outputs: Outputs
+    score_thresh: float
+    detections_per_img: int
     evaluation: Evaluation
 
     def __init__(self) -> None:
@@ -84,9 +85,8 @@ class DetectorSteps(KnownClasses):
         Labels are columns, which ``categories`` names.
         """
         check_format(self.model, images, None)
-        outputs = self.outputs
         detections = [self._in_columns(d) for d in self.model(float_images(images))]
-        return [keep_scores(d, outputs.score_thresh, outputs.detections_per_img) for d in detections]
+        return [keep_scores(d, self.score_thresh, self.detections_per_img) for d in detections]
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The sum of the loss terms."""

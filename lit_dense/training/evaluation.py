@@ -58,30 +58,16 @@ class Evaluation:
         )
 
 
-@dataclass(frozen=True)
-class Outputs:
-    """Which of its outputs a detector gives as detections.
-
-    Args:
-        score_thresh: Smallest score.
-        nms_thresh: IoU from which of two detections of a class only the better is kept.
-        topk_candidates: Most boxes of each pyramid level from which detections are chosen.
-        detections_per_img: Most detections of an image.
+def check_outputs(score_thresh: float, nms_thresh: float, topk_candidates: int, detections_per_img: int) -> None:
+    """Refuse thresholds and numbers of detections with which nothing can be found; as for :class:`LitDetector`.
 
     Raises:
-        UsageError: If a number is out of range.
+        UsageError: If one is out of range.
     """
-
-    score_thresh: float = 0.05
-    nms_thresh: float = 0.5
-    topk_candidates: int = 1000
-    detections_per_img: int = 300
-
-    def __post_init__(self) -> None:
-        check_range(OWNER, "score_thresh", self.score_thresh, 0, 1)
-        check_range(OWNER, "nms_thresh", self.nms_thresh, 0, 1)
-        check_range(OWNER, "topk_candidates", self.topk_candidates, 1)
-        check_range(OWNER, "detections_per_img", self.detections_per_img, 1)
+    check_range(OWNER, "score_thresh", score_thresh, 0, 1)
+    check_range(OWNER, "nms_thresh", nms_thresh, 0, 1)
+    check_range(OWNER, "topk_candidates", topk_candidates, 1)
+    check_range(OWNER, "detections_per_img", detections_per_img, 1)
 
 
 def check_precision(precision: str) -> None:

@@ -27,7 +27,7 @@ from ..normalizers import NormalizerLike
 from ..part import agrees
 from ..weighters import WeightersLike
 from .detector_steps import DetectorSteps
-from .evaluation import Evaluation, Outputs, check_precision
+from .evaluation import Evaluation, check_outputs, check_precision
 from .optimization import Optimization, OptimizerName, ScheduleName, build_optimizer
 from .rates import Rates, refuse_finders, warn_of_ended_schedule
 
@@ -161,7 +161,7 @@ class LitDetector(DetectorSteps):
         self.optimization = Optimization(
             optimizer, lr, backbone_lr_factor, weight_decay, schedule, warmup_steps, milestones
         )
-        self.outputs = Outputs(score_thresh, nms_thresh, int(topk_candidates), detections_per_img)
+        check_outputs(score_thresh, nms_thresh, topk_candidates, detections_per_img)
         self.evaluation = Evaluation(
             eval_score_thresh,
             eval_detections_per_img,
@@ -202,6 +202,8 @@ class LitDetector(DetectorSteps):
         self.num_classes, self.prior = num_classes, prior
         self._asked_classes = num_classes  # None: those of the data, or of a checkpoint that is loaded
         self.lr = lr  # which callbacks look for and change
+        self.score_thresh, self.detections_per_img = score_thresh, detections_per_img
+        self.nms_thresh, self.topk_candidates = nms_thresh, int(topk_candidates)
         self._told_of_limits = self._untrained_backbone = self._range_checked = self._from_scratch = False
         self._first_bias: Tensor | None = None
         self.more_val_maps, self.more_test_maps = ModuleList(), ModuleList()
@@ -219,17 +221,17 @@ class LitDetector(DetectorSteps):
             self.num_classes = int(number) if number else None
         if self.num_classes is None or "model" in self._modules:
             return
-        loss, outputs, network = self.criterion.loss, self.outputs, NETWORKS[self.detector_name]
+        loss, network = self.criterion.loss, NETWORKS[self.detector_name]
         self.model = self.build_model(self.num_classes + (network.background or loss.extra_logits))
         adapter = find_detector(self.model)
         criteria = zip(adapter.stages, (self.criterion, self.rpn_criterion), strict=False)
         adapter = attach(adapter, {stage: criterion for stage, criterion in criteria if criterion is not None})
         # what evaluation and predictions need together; each keeps its own part
         adapter.limit_outputs(
-            min(outputs.score_thresh, self.evaluation.score_thresh),
-            outputs.nms_thresh,
-            outputs.topk_candidates,
-            max(outputs.detections_per_img, self.evaluation.detections_per_img),
+            min(self.score_thresh, self.evaluation.score_thresh),
+            self.nms_thresh,
+            self.topk_candidates,
+            max(self.detections_per_img, self.evaluation.detections_per_img),
         )
         stage = adapter.stages[0]
         columns, bias = adapter.columns(stage), adapter.class_bias(stage)
@@ -271,7 +273,8 @@ class LitDetector(DetectorSteps):
         )
         names = known_categories(self.detector_name, options["backbone"], options["weights"])
         kept = names is not None and len(names) + NETWORKS[self.detector_name].background == num_classes
-        self._from_scratch = not (kept and options["keep_classifier"])
+        own = type(self).build_model is LitDetector.build_model  # an override may load what it likes
+        self._from_scratch = own and not (kept and options["keep_classifier"])
         return build_detector(self.detector_name, num_classes, **options)
 
     def setup(self, stage: str) -> None:
