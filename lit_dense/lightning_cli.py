@@ -213,7 +213,7 @@ def _in_files(config: Any, verb: str) -> set[str]:
     found: set[str] = set()
     for place in (config, config[verb]):
         for path in place.get("config") or []:
-            content = yaml.safe_load(path.get_content()) or {}
+            content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
             model = (content.get(verb) or content).get("model") or {}
             found |= {name for name, value in model.items() if value is not None}
     return found

@@ -240,7 +240,7 @@ def test_nothing_is_imported_before_it_is_used():
     code = "import sys, lit_dense.lightning_cli; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
-    assert {"torch", "lit_dense.module"} <= loaded
+    assert {"torch", "lit_dense.training"} <= loaded
     late = {"hotcoco", "sklearn", "timm", "ray", "tensorboard", "lit_dense.charts", "lit_dense.compare"}
     assert not late & loaded
 

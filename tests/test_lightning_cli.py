@@ -134,7 +134,7 @@ def test_what_is_asked_for_wins_but_for_parts(recwarn):
     assert settled("bce", "focal", "loss") == "focal"
     (warning,) = recwarn.list
     assert "The checkpoint's loss is used" in str(warning.message)
-    assert "LitRetinaNet.load_from_checkpoint(path, loss=..., strict=False)" in str(warning.message)
+    assert "LitDetector.load_from_checkpoint(path, loss=..., strict=False)" in str(warning.message)
 
 
 def test_an_optimizer_cannot_take_over_the_state_of_another():
@@ -222,7 +222,7 @@ def test_check_prints_what_is_found_and_ends_with_1_where_the_data_cannot_be_use
     for ok in (True, False):
         report = SimpleNamespace(text="4 images", ok=ok)
         monkeypatch.setattr(lightning_cli, "check", lambda *args, report=report: asked.append(args) or report)
-        model = SimpleNamespace(network_options={"max_size": 96})
+        model = SimpleNamespace(longest_side=96)
         trainer = lightning_cli.CheckingTrainer(accelerator="cpu", logger=False, enable_checkpointing=False)
         if ok:
             trainer.check(model, None)
