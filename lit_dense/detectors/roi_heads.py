@@ -156,5 +156,5 @@ class RoIStage(DetectorAdapter):
                 f"{type(heads.box_predictor).__name__} took the place of another box predictor after the loss was "
                 "replaced: patch the model again."
             )
-        replaced = " and ".join(sorted(TERMS.values()))
-        return f"{type(heads).__name__} has the loss terms {', '.join(terms)}, without {replaced}, which are to be replaced."
+        found, replaced = ", ".join(terms), " and ".join(sorted(TERMS.values()))
+        return f"{type(heads).__name__} has the loss terms {found}, without {replaced}, which are to be replaced."
