@@ -1,11 +1,11 @@
 """torchvision's FCOS."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from ..criterion import Criterion
@@ -35,10 +35,11 @@ class FCOSAdapter(HeadLossAdapter):
             soft = [w for w in criterion.weighters if isinstance(w, Weighter) and "soft_targets" in w.owns]
             if soft or criterion.loss.quality_scores:
                 name = type(soft[0] if soft else criterion.loss).__name__
-                rank_zero_warn(
+                warnings.warn(
                     f"{name} trains class scores to be the quality of boxes, and FCOS multiplies them by centre-ness, "
                     "so quality counts twice: take a loss with targets of 0 and 1, such as focal, or a detector "
-                    "without centre-ness, such as RetinaNet."
+                    "without centre-ness, such as RetinaNet.",
+                    stacklevel=2,
                 )
 
     @property
