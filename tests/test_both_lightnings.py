@@ -86,7 +86,7 @@ def test_parts_are_the_same_under_both(tmp_path):
 
 def test_a_module_of_lightning_pytorch_is_refused_by_the_other_trainer_in_one_line():
     trainer = pytorch_lightning.Trainer(enable_checkpointing=False, **QUIET)
-    with pytest.raises(TypeError, match="`model` must be a `LightningModule`.* got `LitRetinaNet`") as error:
+    with pytest.raises(TypeError, match=r"`model` must be a `LightningModule`.* got `LitRetinaNet`") as error:
         trainer.fit(LitRetinaNet(2, "tiny", fpn_channels=16))
     assert "\n" not in str(error.value)
 
