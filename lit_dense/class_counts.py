@@ -62,9 +62,13 @@ def as_class_counts(counts: ClassCounts | Sequence[float] | None) -> ClassCounts
     """
     if counts is None or isinstance(counts, ClassCounts):
         return counts
-    numbers = torch.as_tensor(counts)
+    wrong = f"class_counts must be the number of boxes of each class, at least 0, not {counts!r}."
+    try:
+        numbers = torch.as_tensor(counts)
+    except (TypeError, ValueError, RuntimeError) as error:  # of words, mappings and uneven lists
+        raise UsageError(wrong) from error
     if numbers.dim() != 1 or not bool((numbers >= 0).all()):
-        raise UsageError(f"class_counts must be the number of boxes of each class, at least 0, not {counts!r}.")
+        raise UsageError(wrong)
     return ClassCounts(numbers, numbers, num_images=int(numbers.sum()))
 
 

@@ -171,7 +171,14 @@ class Criterion(nn.Module):
         if self.num_classes is None:
             return
         if len(counts.images) > self.num_classes:
-            raise UsageError(f"class_counts has {len(counts.images)} classes, but the head has {self.num_classes}.")
+            number, extra = len(counts.images), self.loss.extra_logits
+            hint = (
+                f" {type(self.loss).__name__} takes {extra} of its {self.num_classes + extra} columns: build the model "
+                f"with num_classes={number + extra}."
+            )
+            raise UsageError(
+                f"class_counts has {number} classes, but the head has {self.num_classes}.{hint if extra else ''}"
+            )
         for part in self.parts:
             part.receive_class_counts(counts)
 

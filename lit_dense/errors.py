@@ -47,7 +47,11 @@ def check_range(owner: str, name: str, value: float, low: float, high: float = f
     Raises:
         UsageError: If it does not; NaN lies in no range.
     """
-    if not low <= value <= high:
+    try:
+        inside = low <= value <= high
+    except TypeError as error:  # of words, lists and None
+        raise UsageError(f"{owner}: {name} must be a number, not {value!r}.") from error
+    if not inside:
         accepted = f"at least {low}" if high == float("inf") else f"in [{low}, {high}]"
         raise UsageError(f"{owner}: {name} must be {accepted}, not {value}.")
     return value

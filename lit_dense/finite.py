@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,16 +18,18 @@ class _Step(NamedTuple):
     values: Tensor
     targets: Sequence[Mapping[str, Tensor]]
     criterion: nn.Module
+    stage: str = ""
 
     def raise_if_bad(self) -> None:
         if bool(self.values.isfinite().all()):
             return
         named = zip(self.terms, self.values.tolist(), strict=True)
         bad = ", ".join(f"{name} = {value}" for name, value in named if not math.isfinite(value))
+        where = f" in stage {self.stage!r}" if self.stage else ""
         raise NonFiniteLossError(
-            f"A loss is not finite: {bad}. Computed by {self._parts()}, on {self._images()}. Try a lower learning rate "
-            "or a longer warm-up, gradient clipping (--trainer.gradient_clip_val=10), precision 32-true or bf16-mixed "
-            "in place of 16-mixed, and look at the boxes of these images."
+            f"A loss is not finite: {bad}. Computed by {self._parts()}{where}, on {self._images()}. Try a lower "
+            "learning rate or a longer warm-up, gradient clipping (--trainer.gradient_clip_val=10), precision 32-true "
+            "or bf16-mixed in place of 16-mixed, and look at the boxes of these images."
         )
 
     def _images(self) -> str:
@@ -44,17 +46,21 @@ class FiniteCheck:
     """Looks whether each loss term is finite.
 
     On the CPU a bad term stops the run before its gradient is computed. On a GPU waiting for the value would stall
-    every step, so it is copied while the step goes on and looked at in the next one.
+    every step, so it is copied while the step goes on and looked at in the next one, that of each stage for itself.
     """
 
     def __init__(self) -> None:
-        self._pending: tuple[_Step, torch.cuda.Event] | None = None
+        self._pending: dict[str, tuple[_Step, torch.cuda.Event]] = {}
 
-    def __getstate__(self) -> dict[str, None]:
-        return {"_pending": None}  # an event cannot be copied, and a copy has no step behind it
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_pending": {}}  # an event cannot be copied, and a copy has no step behind it
 
     def __call__(
-        self, terms: Mapping[str, Tensor], targets: Sequence[Mapping[str, Tensor]], criterion: nn.Module
+        self,
+        terms: Mapping[str, Tensor],
+        targets: Sequence[Mapping[str, Tensor]],
+        criterion: nn.Module,
+        stage: str = "",
     ) -> None:
         """Check the terms of a batch, or on a GPU those of the batch before.
 
@@ -62,27 +68,32 @@ class FiniteCheck:
             terms: Loss terms by name.
             targets: The batch's targets; their ``image_id`` is named where they have one.
             criterion: What computed the terms.
+            stage: The detector's stage that they are of.
 
         Raises:
             NonFiniteLossError: If a term is NaN or infinite.
         """
         values = torch.stack([t.detach().float() for t in terms.values()])
         if not values.is_cuda:
-            _Step(list(terms), values, targets, criterion).raise_if_bad()
+            _Step(list(terms), values, targets, criterion, stage).raise_if_bad()
             return
-        self.flush()
+        self._look_at(stage)
         copy = torch.empty(values.shape, pin_memory=True).copy_(values, non_blocking=True)
         ready = torch.cuda.Event()
         ready.record()
-        self._pending = (_Step(list(terms), copy, targets, criterion), ready)
+        self._pending[stage] = (_Step(list(terms), copy, targets, criterion, stage), ready)
 
     def flush(self) -> None:
-        """Look at a step that is still to be looked at, before a checkpoint keeps what came of it.
+        """Look at steps that are still to be looked at, before a checkpoint keeps what came of them.
 
         Raises:
-            NonFiniteLossError: If a term of it is NaN or infinite.
+            NonFiniteLossError: If a term of one is NaN or infinite.
         """
-        if self._pending is not None:
-            (step, ready), self._pending = self._pending, None
+        for stage in tuple(self._pending):
+            self._look_at(stage)
+
+    def _look_at(self, stage: str) -> None:
+        if stage in self._pending:
+            step, ready = self._pending.pop(stage)
             ready.synchronize()
             step.raise_if_bad()

@@ -10,7 +10,7 @@ from lit_dense.callbacks import SwapLoss
 from lit_dense.criterion import Criterion
 from lit_dense.detectors import attached, patch
 from lit_dense.finite import FiniteCheck, NonFiniteLossError, _Step
-from tests.detectors import small_retinanet
+from tests.detectors import random_batch, small_faster_rcnn, small_retinanet
 
 TARGETS = [{"image_id": 3}, {"image_id": torch.tensor(8)}]
 
@@ -43,7 +43,37 @@ def test_images_without_ids_and_finite_terms():
 def leave_a_bad_step(model):
     """What a GPU's last step leaves, of which nobody has heard yet."""
     step = _Step(list(terms(0.0)), torch.tensor([1.0, float("nan")]), TARGETS, Criterion())
-    attached(model).finite_check._pending = (step, SimpleNamespace(synchronize=lambda: None))
+    attached(model).finite_check._pending = {"": (step, SimpleNamespace(synchronize=lambda: None))}
+
+
+@pytest.mark.parametrize(("stage", "name"), [("rpn", "loss_objectness"), ("roi", "loss_classifier")])
+def test_the_message_names_the_stage_and_its_terms(stage, name):
+    model = small_faster_rcnn()
+    for each in ("rpn", "roi"):
+        patch(model, "bce", stage=each)
+    last = model.rpn.head.cls_logits if stage == "rpn" else model.roi_heads.box_predictor.cls_score
+    torch.nn.init.constant_(last.bias, float("nan"))
+    if stage == "rpn":  # torchvision refuses what follows from it in the forward pass
+        model.rpn.filter_proposals = lambda proposals, *rest: ([p[:20].detach() for p in proposals], None)
+    with pytest.raises(
+        NonFiniteLossError, match=f"{name} = nan.* Computed by BCELoss, SmoothL1Loss.* in stage {stage!r}"
+    ):
+        model(*random_batch((2, 1), first_label=1))
+
+
+def test_steps_of_two_stages_wait_apart():
+    check = FiniteCheck()
+    waited = []
+
+    def left(stage, value):
+        step = _Step(["loss"], torch.tensor([value]), TARGETS, Criterion(), stage)
+        return step, SimpleNamespace(synchronize=lambda: waited.append(stage))
+
+    check._pending = {"rpn": left("rpn", 1.0), "roi": left("roi", float("nan"))}
+    check._look_at("rpn")
+    assert waited == ["rpn"]  # the other's step is looked at when it has a next one
+    with pytest.raises(NonFiniteLossError, match="in stage 'roi'"):
+        check.flush()
 
 
 @pytest.mark.parametrize("hook", ["on_save_checkpoint", "on_train_end"])

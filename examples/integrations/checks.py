@@ -1,50 +1,42 @@
-"""What both examples check of lit_dense in somebody else's project."""
+"""What the examples check of lit_dense in somebody else's project."""
 
 from copy import deepcopy
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
-from torchvision.models.detection import RetinaNet
-from torchvision.models.detection.retinanet import RetinaNetHead
+from torch import Tensor, nn
 
 from lit_dense import SwapLoss, patch, unpatch
+from lit_dense.detectors import attached, find_detector
 
 
-def same_as_stock(detector: RetinaNet, images: list[Tensor], targets: list[dict[str, Tensor]]) -> None:
-    """Focal loss of lit_dense and of torchvision agree on a batch: terms, gradient, and the labels they are told."""
+def same_as_stock(detector: nn.Module, images: list[Tensor], targets: list[dict[str, Tensor]]) -> None:
+    """The detector's own loss, computed by lit_dense and by torchvision, is the same on a batch, gradients included."""
     detector.train()
-    theirs: list[Tensor] = []
-    stock_loss = detector.head.classification_head.compute_loss
-
-    def note(targets: Any, outputs: Any, matched_idxs: list[Tensor]) -> Tensor:
-        theirs.extend(t["labels"][m[m >= 0]] for t, m in zip(targets, matched_idxs, strict=True))
-        return stock_loss(targets, outputs, matched_idxs)
-
-    detector.head.classification_head.compute_loss = note
     stock, stock_gradient = terms_and_gradient(detector, images, targets)
-    del detector.head.classification_head.compute_loss
-
-    ours: list[Tensor] = []
-    criterion = patch(detector, loss="focal")
-    criterion.loss.register_forward_pre_hook(lambda _, args: ours.append(args[1]))
+    seen: list[Tensor] = []
+    for stage in find_detector(detector).stages:
+        criterion = patch(detector, stage=stage)
+        criterion.loss.register_forward_pre_hook(lambda _, args: seen.append(args[1]))
+    first_label = find_detector(detector).columns(find_detector(detector).stages[0]).first_label
     terms, gradient = terms_and_gradient(detector, images, targets)
     unpatch(detector)
 
-    assert torch.equal(torch.cat(theirs), ours[0][ours[0] >= 0]), "the labels differ"
     torch.testing.assert_close(terms, stock)
     torch.testing.assert_close(gradient, stock_gradient, rtol=1e-4, atol=1e-6)
-    print(f"labels of positive anchors, by class: {torch.cat(theirs).bincount().tolist()}, the same in both")
+    labels = seen[-1][seen[-1] >= 0] + first_label  # of the last stage: the one of classes
+    print(f"labels of positives, by class: {labels.bincount().tolist()}")
     for name in stock:
         print(f"{name}: torchvision {float(stock[name]):.6f}, lit_dense {float(terms[name]):.6f}")
     print(f"largest difference of the gradient: {float((gradient - stock_gradient).abs().max()):.1e}")
 
 
 def terms_and_gradient(
-    detector: RetinaNet, images: list[Tensor], targets: list[dict[str, Tensor]]
+    detector: nn.Module, images: list[Tensor], targets: list[dict[str, Tensor]]
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """The loss terms of a batch and the gradient of their sum."""
+    """The loss terms of a batch and the gradient of their sum; what is drawn at random is drawn alike each time."""
+    torch.manual_seed(0)
     terms = detector(images, targets)
     weights = [p for p in detector.parameters() if p.requires_grad]
     gradient = torch.autograd.grad(sum(terms.values()), weights, materialize_grads=True)
@@ -75,6 +67,11 @@ class StateIsKept(Callback):
         self.validations += 1
 
 
-def is_stock(detector: RetinaNet) -> bool:
-    """Whether a model has the head it came with, and nothing of lit_dense."""
-    return type(detector.head) is RetinaNetHead and not detector.anchor_generator._forward_pre_hooks
+def is_stock(detector: nn.Module) -> bool:
+    """Whether a model computes its own loss, and has nothing of lit_dense."""
+    return attached(detector) is None and not any("lit_dense" in str(hook) for hook in hooks_of(detector))
+
+
+def hooks_of(model: nn.Module) -> list[Any]:
+    """All forward hooks and pre-hooks of a model."""
+    return [h for m in model.modules() for h in (*m._forward_hooks.values(), *m._forward_pre_hooks.values())]

@@ -1,27 +1,36 @@
 #!/usr/bin/env bash
 # Runs lit_dense in torchgeo, in a virtual environment of its own: see docs/integrations/torchgeo.md.
 #   bash examples/integrations/torchgeo.sh [FOLDER [--epochs=4 --images=32]]     a new temporary folder by default
+# With each of the models that MODELS names, retinanet, fcos and faster-rcnn by default.
 set -eu
 here="$(cd "$(dirname "$0")" && pwd)"
 folder="${1:-$(mktemp -d)}"
-mkdir -p "$folder/run"
+models="${MODELS:-retinanet fcos faster-rcnn}"
 [ -x "$folder/venv/bin/python" ] || python3 -m venv "$folder/venv"
 export PATH="$folder/venv/bin:$PATH" PYTHONWARNINGS=ignore
 # torchgeo 0.8.1 imports requests, and its mAP pycocotools, which only its extra "datasets" installs
 pip install --quiet torchgeo requests pycocotools -e "$here/../.."
 pip list 2>/dev/null | grep -E "^(torchgeo|lit-dense|lightning|torch|torchvision) "
 
-cd "$folder/run"
-python "$here/torchgeo_example.py" train . "${@:2}"
-
-# The same from the command line: nothing of the user's own but the data module, which must be importable.
 export PYTHONPATH="$here"
-torchgeo fit \
-  --model=ObjectDetectionTask --model.model=retinanet --model.backbone=resnet18 --model.weights=null \
-  --model.num_classes=3 --model.trainable_layers=5 --model.lr=3e-4 \
-  --data=torchgeo_example.ShapesDataModule \
-  --trainer.max_epochs=1 --trainer.accelerator=cpu --trainer.enable_progress_bar=false --trainer.logger=false \
-  --trainer.callbacks+=lit_dense.SwapLoss --trainer.callbacks.loss=ghm
+for model in $models; do
+  mkdir -p "$folder/$model"
+  cd "$folder/$model"
+  echo "== $model"
+  python "$here/torchgeo_example.py" train . --model="$model" "${@:2}"
+
+  # The same from the command line: nothing of the user's own but the data module, which must be importable.
+  torchgeo fit \
+    --model=ObjectDetectionTask --model.model="$model" --model.backbone=resnet18 --model.weights=null \
+    --model.num_classes=3 --model.trainable_layers=5 --model.lr=3e-4 \
+    --data=torchgeo_example.ShapesDataModule --data.images=8 \
+    --trainer.max_epochs=1 --trainer.accelerator=cpu --trainer.enable_progress_bar=false --trainer.logger=false \
+    --trainer.callbacks+=lit_dense.SwapLoss --trainer.callbacks.loss=ghm
+done
 
 pip uninstall --quiet --yes lit-dense
-python "$here/torchgeo_example.py" load .
+for model in $models; do
+  cd "$folder/$model"
+  echo "== $model"
+  python "$here/torchgeo_example.py" load .
+done

@@ -3,6 +3,8 @@
 python torchgeo_example.py train FOLDER     trains, checks, and writes a checkpoint and what it predicts
 python torchgeo_example.py load FOLDER      loads them where lit_dense is not installed
 
+--model=retinanet, fcos or faster-rcnn is torchgeo's own argument.
+
 ShapesDataModule also serves torchgeo's command line: see torchgeo.sh.
 """
 
@@ -54,10 +56,10 @@ class ShapesDataModule(NonGeoDataModule):
         self.collate_fn = collate_fn_detection
 
 
-def make() -> ObjectDetectionTask:
+def make(model: str = "retinanet") -> ObjectDetectionTask:
     seed_everything(0, verbose=False)
     return ObjectDetectionTask(
-        model="retinanet", backbone="resnet18", weights=None, num_classes=3, trainable_layers=5, lr=3e-4
+        model=model, backbone="resnet18", weights=None, num_classes=3, trainable_layers=5, lr=3e-4
     )
 
 
@@ -75,7 +77,8 @@ def fit_and_evaluate(
         num_sanity_val_steps=0,
     )
     trainer.fit(task, ShapesDataModule(images=images), **fit)
-    report = {k: trainer.callback_metrics[k] for k in ("classification", "bbox_regression")}
+    terms = [k for k in trainer.callback_metrics if "map" not in k and "mar" not in k and not k.startswith("val")]
+    report = {k: trainer.callback_metrics[k] for k in terms}
     evaluated = trainer.validate(task, ShapesDataModule(images=images), verbose=False)[0]
     report |= {k: evaluated[k] for k in ("val_map", "val_map_50")}
     print(f"{name}: " + ", ".join(f"{k} {float(v):.4f}" for k, v in report.items()))
@@ -88,13 +91,13 @@ def detections(task: ObjectDetectionTask) -> list[dict[str, Tensor]]:
         return task(torch.stack([Shapes("test")[i]["image"] for i in range(4)]) / 255)
 
 
-def train(folder: Path, epochs: int, images: int) -> None:
+def train(folder: Path, model: str, epochs: int, images: int) -> None:
     from checks import StateIsKept, is_stock, same_as_stock
 
     import lit_dense
     from lit_dense import SwapLoss
 
-    task = make()
+    task = make(model)
     samples = [Shapes()[i] for i in range(4)]
     targets = [{"boxes": s["bbox_xyxy"], "labels": s["label"]} for s in samples]
     print(f"labels of the batch: {torch.cat([t['labels'] for t in targets]).bincount().tolist()} of 0, 1, 2")
@@ -102,20 +105,20 @@ def train(folder: Path, epochs: int, images: int) -> None:
 
     fit_and_evaluate(task, "torchvision's loss", [], epochs, images)
 
-    task, swap = make(), SwapLoss("ghm")
+    task, swap = make(model), SwapLoss("ghm")
     watch = StateIsKept(swap)
     trainer = fit_and_evaluate(task, 'SwapLoss("ghm")', [swap, watch], epochs, images)
-    assert is_stock(task.model), "the model has its own head back"
+    assert is_stock(task.model), "the model has its own loss back"
     assert watch.validations == epochs + 1
     print(f"validations that left the histogram alone: {watch.validations}; steps: {int(swap.criterion.loss.steps)}")
     trainer.save_checkpoint(folder / "shapes.ckpt")
-    torch.save(detections(task), folder / "shapes.pt")
+    torch.save(detections(task), folder / "shapes.pt")  # as torchvision detects, without lit_dense
 
     saved = torch.load(folder / "shapes.ckpt", weights_only=True)["callbacks"]["SwapLoss"]
     swap = SwapLoss("ghm")
     watch = StateIsKept(swap, saved)
     fit_and_evaluate(
-        make(), "resumed, one more epoch", [swap, watch], epochs + 1, images, ckpt_path=folder / "shapes.ckpt"
+        make(model), "resumed, one more epoch", [swap, watch], epochs + 1, images, ckpt_path=folder / "shapes.ckpt"
     )
     assert swap.criterion.loss.steps == saved["criterion"]["loss.steps"] * (epochs + 1) / epochs
 
@@ -124,7 +127,7 @@ def train(folder: Path, epochs: int, images: int) -> None:
             lit_dense.patch(self.model, loss="ghm")
 
     seed_everything(0, verbose=False)
-    task = GHMDetection(**make().hparams)
+    task = GHMDetection(**make(model).hparams)
     fit_and_evaluate(task, "a task that patches its model in configure_losses", [], 1, images)
 
 
@@ -142,8 +145,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("verb", choices=["train", "load"])
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--model", choices=["retinanet", "fcos", "faster-rcnn"], default="retinanet")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--images", type=int, default=32)
     args = parser.parse_args()
     logging.disable(logging.INFO)  # the lines that Lightning prints at every start
-    train(args.folder, args.epochs, args.images) if args.verb == "train" else load(args.folder)
+    train(args.folder, args.model, args.epochs, args.images) if args.verb == "train" else load(args.folder)

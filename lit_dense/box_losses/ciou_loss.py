@@ -4,11 +4,12 @@ import torch
 from torch import Tensor
 from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss
 
+from ..functional.iou import enlarged
 from ..samples import DenseSamples
 from .base import BoxLoss
 
 LEAST_SIDE = 1e-3
-"""In pixels: a thinner box has no aspect ratio to speak of."""
+"""In pixels, after :func:`~lit_dense.functional.iou.enlarged`: a thinner box has no aspect ratio to speak of."""
 
 
 class CIoULoss(BoxLoss):
@@ -23,6 +24,7 @@ class CIoULoss(BoxLoss):
 
     def forward(self, predicted: Tensor, target: Tensor, samples: DenseSamples) -> Tensor:
         """1 - CIoU of each positive [P]; 1 - DIoU where a box has a side below a thousandth of a pixel."""
+        predicted, target = enlarged(predicted, target)
         # torchvision divides width by height: 0 / 0 is NaN, and the gradient of w / h at h = 0 is NaN too. A NaN
         # gradient comes through a mask put on the result, so flat boxes must not get there at all.
         flat = (_least_side(predicted) < LEAST_SIDE) | (_least_side(target) < LEAST_SIDE)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import generalized_box_iou_loss
 
+from ..functional.iou import enlarged
 from ..samples import DenseSamples
 from .base import BoxLoss
 
@@ -18,4 +19,4 @@ class GIoULoss(BoxLoss):
 
     def forward(self, predicted: Tensor, target: Tensor, samples: DenseSamples) -> Tensor:
         """1 - GIoU of each positive [P]."""
-        return torch.as_tensor(generalized_box_iou_loss(predicted, target, reduction="none"))
+        return torch.as_tensor(generalized_box_iou_loss(*enlarged(predicted, target), reduction="none"))

@@ -1,6 +1,6 @@
 """Pictures of what a detector finds."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ class DetectionPictures(Callback):
 
     The picture lies in the folder of the run and is renewed each time; at the end its path is logged. Loggers that take
     images get it as ``detections/picture``. For LitRetinaNet, or a module whose ``validation_step`` returns
-    ``{"detections": [...]}`` and whose batches are images and targets.
+    ``{"detections": [...]}``. Batches are images and targets, and perhaps more after them; a module with batches of
+    another form has a method ``unpack_batch(batch)`` that returns images and targets.
 
     On several processes the first one's share of the validation set is drawn. The images are the same each time,
     for validation goes through them in order. Where no detection of an image reaches ``score_thresh``, the picture says
@@ -33,7 +34,7 @@ class DetectionPictures(Callback):
 
     Raises:
         UsageError: If ``num_images`` is below 1 or ``score_thresh`` not between 0 and 1; after the first batch, if
-            ``validation_step`` returns a dictionary without ``detections``.
+            ``validation_step`` returns a dictionary without ``detections``, or if the batch has another form.
     """
 
     def __init__(self, num_images: int = 8, score_thresh: float = 0.3, file_name: str = "detections.png") -> None:
@@ -68,8 +69,7 @@ class DetectionPictures(Callback):
             )
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
-        unpack = getattr(pl_module, "unpack_batch", None)
-        images, targets = unpack(batch) if unpack else batch
+        images, targets = _unpacked(pl_module, batch)
         room = self.num_images - len(self._seen)
         self._seen += list(zip(images, targets, outputs["detections"], strict=True))[:room]
 
@@ -112,3 +112,17 @@ class DetectionPictures(Callback):
         if hidden and not self._hidden:
             rank_zero_info(f"DetectionPictures: {hidden}.")
         self._hidden = hidden
+
+
+def _unpacked(pl_module: LightningModule, batch: Any) -> tuple[Any, Any]:
+    """Images and targets of a batch."""
+    if unpack := getattr(pl_module, "unpack_batch", None):
+        images, targets = unpack(batch)
+        return images, targets
+    if not isinstance(batch, Sequence) or len(batch) < 2 or any(len(batch[0]) != len(rows) for rows in batch[:2]):
+        raise UsageError(
+            f"DetectionPictures: batches of {type(pl_module).__name__} are a {type(batch).__name__}, not images and "
+            "targets: give it a method unpack_batch(batch) that returns a list of images and a list of targets, with "
+            "boxes in pixels and labels."
+        )
+    return batch[0], batch[1]

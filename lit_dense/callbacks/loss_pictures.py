@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from ..detectors import DetectorAdapter
 from ..functional.loss_spread import (
     NORM_BINS,
     group_sums,
@@ -47,19 +48,33 @@ class LossPictures(ShownSteps):
     Everything is summed over the processes, gathered once in a step that is shown, also on one that computed no
     loss or holds images without objects. Training is not changed by it. Weights are taken for constants, and the terms
     that weighters add, the box loss and ignored anchors are not counted. It works with LitRetinaNet, and with any
-    module that ``SwapLoss`` or ``patch`` gave a loss.
+    module that ``SwapLoss`` or ``patch`` gave a loss. Where the detector does not tell its levels, their part is empty.
 
     Args:
         every_n_steps: Optimiser steps from one picture to the next, at least 1.
         folder: Where pictures go, in the folder of the run if it is relative.
+        stage: Which of the detector's losses is shown; by default the first that was replaced. Faster R-CNN has ``roi``
+            and ``rpn``. A stage that is named follows in the folder and the names in loggers, as in ``loss/rpn``.
+        module: Path of the detector within the LightningModule, where it contains several.
 
     Raises:
-        UsageError: If an argument is out of range; or, when training starts, if the module's loss is torchvision's own.
+        UsageError: If an argument is out of range; or, when training starts, if the loss is the detector's own.
     """
 
-    def __init__(self, every_n_steps: int = 200, folder: str = "loss") -> None:
-        super().__init__(every_n_steps, folder)
+    def __init__(
+        self, every_n_steps: int = 200, folder: str = "loss", stage: str | None = None, module: str | None = None
+    ) -> None:
+        super().__init__(every_n_steps, folder, "loss_pictures", stage, module)
         self._sums: Sums = {}
+        self._first_label = 0
+        self._of_stage, self._of_objects = "", False
+
+    def prepare(self, adapter: DetectorAdapter) -> None:
+        """Learn what the classes are."""
+        stage = self.stage_of(adapter)
+        self._first_label = adapter.columns(stage).first_label
+        self._of_stage = f", stage {stage}" if stage else ""
+        self._of_objects = stage != adapter.stages[0]  # a further stage tells objects from background
 
     def observe(self, samples: DenseSamples, values: LossValues, weights: Sequence[Weights]) -> None:
         """Keep the sums of this process."""
@@ -73,20 +88,26 @@ class LossPictures(ShownSteps):
         if not held or self._criterion is None:
             return
         sums = {name: np.sum([process[name] for process in held], 0) for name in held[0]}
-        shares = _shares(sums)
+        shares = _shares(sums, self.tag)
         for logger in trainer.loggers if shares else ():
             logger.log_metrics(shares, step=step)
         if self._draws:
             from ..charts import loss_figure, to_picture  # matplotlib takes its time to load
 
-            number = len(sums["classes"]) - 1
-            known = [str(c["name"]) for c in getattr(pl_module, "categories", None) or []]
-            names = known + [str(label) for label in range(len(known), number)]
-            figure = loss_figure(
-                step + 1, type(self._criterion.loss).__name__, **{"levels": None, **sums}, class_names=names[:number]
-            )
+            names = self._names(pl_module, len(sums["classes"]) - 1)
+            loss = type(self._criterion.loss).__name__ + self._of_stage
+            figure = loss_figure(step + 1, loss, **{"levels": None, **sums}, class_names=names)
             path = self._path / f"step_{step + 1:06d}.png"
-            log_picture(trainer, to_picture(figure), path, "loss_pictures/picture", step)
+            log_picture(trainer, to_picture(figure), path, f"{self.tag}/picture", step)
+
+    def _names(self, pl_module: LightningModule, number: int) -> list[str]:
+        """Names of the classes: those that the module knows, else their labels."""
+        if self._of_objects and number == 1:
+            return ["object"]
+        known = [str(c["name"]) for c in getattr(pl_module, "categories", None) or []]
+        if len(known) > number:
+            known = known[self._first_label :]  # the names of labels, that of background included
+        return (known + [str(k + self._first_label) for k in range(len(known), number)])[:number]
 
     def forget(self) -> None:
         """Drop what was kept of a step."""
@@ -124,7 +145,7 @@ def _sums(samples: DenseSamples, values: Tensor, weights: Tensor) -> Sums:
     return {name: part.view(sums[name].shape).numpy() for name, part in zip(sums, parts, strict=True)}
 
 
-def _shares(sums: Sums) -> dict[str, float]:
+def _shares(sums: Sums, tag: str) -> dict[str, float]:
     """The numbers for the loggers; those that cannot be told are left out."""
     classes, after = sums["classes"], sums["after"]
     shares = {
@@ -133,7 +154,7 @@ def _shares(sums: Sums) -> dict[str, float]:
         "easy_gradient": _ratio(after[:EASY].sum(), after.sum()),
         "hard_gradient": _ratio(after[HARD:].sum(), after.sum()),
     }
-    return {f"loss_pictures/{name}": share for name, share in shares.items() if math.isfinite(share)}
+    return {f"{tag}/{name}": share for name, share in shares.items() if math.isfinite(share)}
 
 
 def _ratio(part: float, whole: float) -> float:

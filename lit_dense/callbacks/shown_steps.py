@@ -10,7 +10,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from ..criterion import Criterion
-from ..detectors import attached, find_detector
+from ..detectors import DetectorAdapter, attached, find_detector
+from ..detectors.attach import check_stage
 from ..errors import UsageError, check_range
 from ..samples import DenseSamples
 from ..weighters import LossValues, Weights
@@ -24,15 +25,23 @@ class ShownSteps(Callback, ABC):
     Args:
         every_n_steps: Optimiser steps from one that is shown to the next, at least 1.
         folder: Where pictures go, in the folder of the run if it is relative.
+        tag: What names in loggers begin with.
+        stage: Which of the detector's losses; by default the first that was replaced. A stage that is named follows in
+            folder and tag.
+        module: Path of the detector within the LightningModule, where it contains several.
 
     Raises:
-        UsageError: If an argument is out of range; or, when training starts, if the module's loss is torchvision's own.
+        UsageError: If an argument is out of range; or, when training starts, if the loss is the detector's own.
     """
 
-    def __init__(self, every_n_steps: int, folder: str) -> None:
+    def __init__(
+        self, every_n_steps: int, folder: str, tag: str, stage: str | None = None, module: str | None = None
+    ) -> None:
         self.every_n_steps = int(check_range(type(self).__name__, "every_n_steps", every_n_steps, 1))
-        self.folder = folder
-        self._path = Path(folder)
+        self.folder = f"{folder}/{stage}" if stage else folder
+        self.tag = f"{tag}/{stage}" if stage else tag
+        self.stage, self.module = stage, module
+        self._path = Path(self.folder)
         self._draws = False
         self._step: int | None = None
         self._criterion: Criterion | None = None
@@ -50,7 +59,7 @@ class ShownSteps(Callback, ABC):
         self._path = Path(trainer.log_dir or trainer.default_root_dir) / self.folder
         self._draws = trainer.is_global_zero
         self._step = None
-        self._find_criterion(pl_module)
+        self.begin(self._adapter(pl_module))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Look at the loss of this batch, if it is the first of a step to be shown."""
@@ -59,9 +68,10 @@ class ShownSteps(Callback, ABC):
             return
         self._step = step
         self.forget()
-        self._criterion = self._find_criterion(pl_module)
+        adapter = self._adapter(pl_module)
+        self._criterion = adapter.criteria[self.stage_of(adapter)]
         self._criterion.observers.append(self._observe)
-        self.prepare(pl_module)
+        self.prepare(adapter)
 
     def on_train_batch_end(
         self,
@@ -85,8 +95,15 @@ class ShownSteps(Callback, ABC):
         """Leave no trace."""
         self.forget()
 
-    def prepare(self, pl_module: LightningModule) -> None:
+    def begin(self, adapter: DetectorAdapter) -> None:
+        """Do what is needed when training starts."""
+
+    def prepare(self, adapter: DetectorAdapter) -> None:
         """Do what is needed before a step that is shown."""
+
+    def stage_of(self, adapter: DetectorAdapter) -> str:
+        """The stage that is shown."""
+        return self.stage or next(stage for stage in adapter.stages if stage in adapter.criteria)
 
     def unhook(self) -> None:
         """Stop observing."""
@@ -103,15 +120,20 @@ class ShownSteps(Callback, ABC):
         with torch.autocast(samples.logits.device.type, enabled=False):  # as the loss was computed
             self.observe(samples, values, weights)
 
-    def _find_criterion(self, pl_module: LightningModule) -> Criterion:
-        adapter = attached(pl_module)
-        if adapter is None:
-            detector = type(find_detector(pl_module).detector).__name__
+    def _adapter(self, pl_module: LightningModule) -> DetectorAdapter:
+        adapter = attached(pl_module, self.module)
+        of_stage = "" if self.stage is None else f" in stage {check_stage(self._found(pl_module), self.stage)!r}"
+        if adapter is None or (self.stage is not None and self.stage not in adapter.criteria):
+            detector = type(self._found(pl_module).detector).__name__
+            named = "" if self.stage is None else f" with stage={self.stage!r}"
             raise UsageError(
-                f"{type(self).__name__}: {type(pl_module).__name__} trains with {detector}'s own loss, which shows "
-                "nothing: add the callback SwapLoss, or call lit_dense.patch."
+                f"{type(self).__name__}: {type(pl_module).__name__} trains with {detector}'s own loss{of_stage}, which "
+                f"shows nothing: add the callback SwapLoss{named}, or call lit_dense.patch{named}."
             )
-        return next(iter(adapter.criteria.values()))
+        return adapter
+
+    def _found(self, pl_module: LightningModule) -> DetectorAdapter:
+        return find_detector(pl_module, self.module)
 
 
 def product_of_weights(values: LossValues, weights: Sequence[Weights]) -> Tensor:

@@ -1,6 +1,6 @@
 """Another loss for the RetinaNet inside anybody's LightningModule."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from ..assigners import AssignerLike
 from ..box_losses import BoxLossLike
 from ..class_counts import ClassCounts
 from ..criterion import Criterion, named_spec
-from ..detectors import attach, attached, find_detector, unpatch
+from ..detectors import DetectorAdapter, attach, attached, find_detector, unpatch
 from ..detectors.attach import build_criterion, check_stage, detectors_inside, set_prior
 from ..errors import UsageError
 from ..losses import LossLike
@@ -41,12 +41,13 @@ class SwapLoss(Callback):
             module's, if it has an attribute ``class_counts``.
         prior: Probability of an object that the classifier's bias is set to when training starts from the first step;
             by default the bias stays what it is.
-        stage: Which of the detector's losses; by default the first, which is ``roi`` for Faster R-CNN. Each of several
-            callbacks may take one.
+        stage: Which of the detector's losses; by default the first, which is ``roi`` for Faster R-CNN. Several
+            callbacks may take a stage each.
         module: Path of the detector within the LightningModule, such as ``model.student``, where it contains several.
 
     Raises:
-        UsageError: At setup, if the module contains no detector, or several, or if class counts are missing.
+        UsageError: At setup, if the module contains no detector, or several, if another callback takes the same stage,
+            or if class counts are missing.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -102,6 +103,7 @@ class SwapLoss(Callback):
         """Attach the criterion, which is built the first time and kept."""
         adapter = find_detector(pl_module, self.module)
         own_stage = check_stage(adapter, self.stage)
+        self._check_alone(trainer, adapter, own_stage)
         first = self.criterion is None
         if self.criterion is None:
             self.criterion = build_criterion(adapter.defaults(own_stage), self._given, self._class_counts)
@@ -116,6 +118,27 @@ class SwapLoss(Callback):
             set_prior(adapter, own_stage, self.criterion, self._prior)
         if stage == "fit":
             self.criterion.check_ready()
+
+    def _check_alone(self, trainer: Trainer, adapter: DetectorAdapter, stage: str) -> None:
+        """Refuse to take the place of another callback, whose loss would be trained no more."""
+        for other in getattr(trainer, "callbacks", ()):
+            taken = other is not self and isinstance(other, SwapLoss) and other.criterion is not None
+            if taken and adapter.criteria.get(stage) is other.criterion:
+                others = ", ".join(repr(name) for name in adapter.stages if name != stage)
+                raise UsageError(
+                    f"{other._described()} and {self._described()} both replace the loss of "
+                    f"{type(adapter.detector).__name__}{f', stage {stage!r}' if stage else ''}: keep one of them"
+                    f"{f', or let one name stage {others}' if others else ''}."
+                )
+
+    def _described(self) -> str:
+        loss = self._given["loss"]
+        given = {
+            "loss": loss if isinstance(loss, str | Mapping | None) else type(loss).__name__,
+            "stage": self.stage,
+            "module": self.module,
+        }
+        return f"SwapLoss({', '.join(f'{name}={value!r}' for name, value in given.items() if value is not None)})"
 
     def _attach_late(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if not self._attached:

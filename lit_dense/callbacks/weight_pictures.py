@@ -5,11 +5,13 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from ..detectors import find_detector
+from ..detectors import DetectorAdapter
 from ..errors import check_range
 from ..pictures import draw_weights, side_by_side, with_weight_legend
 from ..reduce import Reduce
@@ -47,23 +49,34 @@ class WeightPictures(ShownSteps):
     ``weights/level_0_share`` and so on, and ``weights/positive_loss_share`` and so on. Where the total is 0, nothing is
     logged. Images without objects count with their negatives.
 
-    It works with LitRetinaNet, and with any module that ``SwapLoss`` or ``patch`` gave a loss. Where a training step
-    computes the loss several times, as with gradient accumulation, the first is shown.
+    It works with LitRetinaNet, and with any module that ``SwapLoss`` or ``patch`` gave a loss. Numbers of levels are
+    left out where the detector does not tell its levels, and so are pictures where it has no anchors or does not resize
+    images by torchvision's transform, of which a line is logged. Where a training step computes the loss several times,
+    as with gradient accumulation, the first is shown.
 
     Args:
         every_n_steps: Optimiser steps from one picture to the next, at least 1.
         number: Most anchors drawn on each side, at least 1.
         folder: Where pictures go, in the folder of the run if it is relative; ``weights`` by default.
         num_images: Images drawn, at least 1.
+        stage: Which of the detector's losses is shown; by default the first that was replaced. Faster R-CNN has ``roi``
+            and ``rpn``. A stage that is named follows in the folder and the names in loggers, as in ``weights/rpn``.
+        module: Path of the detector within the LightningModule, where it contains several.
 
     Raises:
-        UsageError: If an argument is out of range; or, when training starts, if the module's loss is torchvision's own.
+        UsageError: If an argument is out of range; or, when training starts, if the loss is the detector's own.
     """
 
     def __init__(
-        self, every_n_steps: int = 200, number: int = 20, folder: str | None = None, num_images: int = 2
+        self,
+        every_n_steps: int = 200,
+        number: int = 20,
+        folder: str | None = None,
+        num_images: int = 2,
+        stage: str | None = None,
+        module: str | None = None,
     ) -> None:
-        super().__init__(every_n_steps, folder or "weights")
+        super().__init__(every_n_steps, folder or "weights", "weights", stage, module)
         self.number = int(check_range("WeightPictures", "number", number, 1))
         self.num_images = int(check_range("WeightPictures", "num_images", num_images, 1))
         self._sums: dict[str, list[float]] = {}
@@ -72,16 +85,21 @@ class WeightPictures(ShownSteps):
         self._transform: nn.Module | None = None
         self._handle: RemovableHandle | None = None
 
-    def prepare(self, pl_module: LightningModule) -> None:
+    def begin(self, adapter: DetectorAdapter) -> None:
+        """Say what cannot be drawn."""
+        if reason := _why_not_drawn(adapter):
+            rank_zero_info(f"{type(self).__name__}: {reason}, so numbers are logged and nothing is drawn.")
+
+    def prepare(self, adapter: DetectorAdapter) -> None:
         """Get hold of the images, on the process that draws."""
-        if self._draws:
-            self._transform = find_detector(pl_module).detector.transform
+        if self._draws and not _why_not_drawn(adapter):
+            self._transform = adapter.detector.transform
             self._handle = self._transform.register_forward_hook(self._keep_images)
 
     def show(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
         """Add up what the processes saw, log it, and draw."""
         # objects, not a tensor: a process may have computed no loss, and then it knows no levels
-        shares = _shares(Reduce().gather_objects(self._sums))
+        shares = _shares(Reduce().gather_objects(self._sums), self.tag)
         for logger in trainer.loggers if shares else ():
             logger.log_metrics(shares, step=step)
         if self._shown:
@@ -126,7 +144,7 @@ class WeightPictures(ShownSteps):
         ]
         sheet = side_by_side(rows, (f"step {step}: most weight", "least weight"))
         path = self._path / f"step_{step:06d}.png"
-        log_picture(trainer, with_weight_legend(sheet), path, "weights/picture", step - 1)
+        log_picture(trainer, with_weight_legend(sheet), path, f"{self.tag}/picture", step - 1)
 
     def unhook(self) -> None:
         """Take the hooks off."""
@@ -140,6 +158,16 @@ class WeightPictures(ShownSteps):
         super().forget()
         self._sums, self._shown = {}, []
         self._images = self._transform = None
+
+
+def _why_not_drawn(adapter: DetectorAdapter) -> str:
+    """What a picture of a detector's anchors lacks; empty where it lacks nothing."""
+    name = type(adapter.detector).__name__
+    if "anchors" not in adapter.offers:
+        return f"{name} has no anchors"
+    if not isinstance(getattr(adapter.detector, "transform", None), GeneralizedRCNNTransform):
+        return f"{name} has no torchvision transform, which tells its images"
+    return ""
 
 
 def _plain_image(image: Tensor, transform: Any) -> Tensor:
@@ -189,7 +217,7 @@ def _sums(samples: DenseSamples, values: LossValues, weights: Tensor) -> dict[st
     return dict(zip(groups, sums.tolist(), strict=True))
 
 
-def _shares(sums: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, float]:
+def _shares(sums: Sequence[Mapping[str, Sequence[float]]], tag: str) -> dict[str, float]:
     """The shares of the sums of all processes; those of a total of 0 are left out."""
     shares: dict[str, float] = {}
     for column, suffix in enumerate(("share", "loss_share")):
@@ -199,5 +227,5 @@ def _shares(sums: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, float]:
                 totals[name] = totals.get(name, 0.0) + values[column]
         total = totals.get("positive", 0.0) + totals.get("negative", 0.0)
         if total > 0:
-            shares |= {f"weights/{name}_{suffix}": value / total for name, value in totals.items()}
+            shares |= {f"{tag}/{name}_{suffix}": value / total for name, value in totals.items()}
     return shares

@@ -7,13 +7,13 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from ..class_counts import ClassCounts
 from ..errors import UsageError, check_choice, check_range
 from ..samplers import SAMPLERS, SamplerLike
+from .both_lightnings import DataModule
 from .coco import Category, CocoData, Ints
 from .dataset import CocoDataset, collate, collate_images
 from .overlap import picture_groups
@@ -36,7 +36,7 @@ _NEEDS = {
 }
 
 
-class CocoDataModule(LightningDataModule):
+class CocoDataModule(DataModule):
     """Images with boxes in COCO's format, checked before they are used.
 
     ``setup`` finds what is wrong with the files it needs and reports it all together: what can be repaired (clipped,

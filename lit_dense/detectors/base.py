@@ -173,7 +173,7 @@ class DetectorAdapter(ABC):
         """Replace methods by faster ones with the same results."""
 
     def terms(self, stage: str, samples: DenseSamples, targets: Sequence[Mapping[str, Any]]) -> Terms:
-        """The criterion's loss terms of a batch.
+        """The criterion's loss terms of a batch, under the detector's names.
 
         Args:
             stage: The stage.
@@ -184,9 +184,18 @@ class DetectorAdapter(ABC):
             NonFiniteLossError: If a term is NaN or infinite.
         """
         criterion = self.criteria[stage].to(samples.device)
-        terms: Terms = criterion(samples)
-        self.finite_check(terms, targets, criterion)
+        terms: Terms = {self.term_name(stage, name): value for name, value in criterion(samples).items()}
+        self.finite_check(terms, targets, criterion, stage)
         return terms
+
+    def term_name(self, stage: str, name: str) -> str:
+        """The detector's name of a term of the criterion; by default they are the same.
+
+        Args:
+            stage: The stage.
+            name: The criterion's name of it.
+        """
+        return name
 
     def override(self, owner: nn.Module, name: str, method: str) -> None:
         """Call a method of the adapter in place of a method of a module.

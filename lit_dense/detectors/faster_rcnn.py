@@ -11,7 +11,9 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from ..criterion import Criterion
 from ..errors import UsageError
 from .base import Columns, CriterionArgs, Detections, Terms, loss_columns, own_scores
+from .roi_heads import TERMS as ROI_TERMS
 from .roi_heads import RoIStage
+from .rpn import TERMS as RPN_TERMS
 from .rpn import RPNStage
 
 SEED = 0
@@ -80,6 +82,16 @@ class FasterRCNNAdapter(RoIStage, RPNStage):
                 f"{type(module).__name__} has a postprocess_detections of its own, which makes scores by softmax, and "
                 f"{type(criterion.loss).__name__} trains others: take softmax."
             )
+
+    def term_name(self, stage: str, name: str) -> str:
+        """Torchvision's name of a term of the criterion, or the stage and the name of what a weighter adds.
+
+        Args:
+            stage: The stage.
+            name: The criterion's name of it.
+        """
+        own = RPN_TERMS if stage == "rpn" else ROI_TERMS
+        return own.get(name, f"{stage}_{name}")
 
     def install(self) -> None:
         """Take over the losses of the stages that have a criterion."""

@@ -1,5 +1,6 @@
 """torchvision's FCOS."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -7,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..criterion import Criterion
 from ..samples import BoxCoder, DenseSamples
+from ..weighters import Weighter
 from .base import CriterionArgs, Terms
 from .head_loss import HeadLossAdapter
 
@@ -26,6 +29,20 @@ class FCOSAdapter(HeadLossAdapter):
     def defaults(self, stage: str) -> CriterionArgs:
         """Focal loss and ``giou``, divided by the batch's positives."""
         return self.stock[stage]
+
+    def attach(self, criteria: Mapping[str, Criterion]) -> None:
+        """Let criteria compute the detector's loss; warns of scores that hold the quality of boxes already."""
+        super().attach(criteria)
+        for criterion in criteria.values():
+            soft = [w for w in criterion.weighters if isinstance(w, Weighter) and "soft_targets" in w.owns]
+            if soft or criterion.loss.quality_scores:
+                name = type(soft[0] if soft else criterion.loss).__name__
+                warnings.warn(
+                    f"{name} trains class scores to be the quality of boxes, and FCOS multiplies them by centre-ness, "
+                    "so quality counts twice: take a loss with targets of 0 and 1, such as focal, or a detector "
+                    "without centre-ness, such as RetinaNet.",
+                    stacklevel=2,
+                )
 
     @property
     def box_coder(self) -> BoxCoder:

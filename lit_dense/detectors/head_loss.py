@@ -101,6 +101,7 @@ class HeadLossAdapter(DetectorAdapter):
             matched_idxs,
             num_classes=logits.shape[-1] - self.criteria[""].loss.extra_logits,
             first_label=self.columns("").first_label,
+            taken=self.criteria[""].loss.extra_logits if self.columns("").background is None else 0,
             box_coder=self.box_coder,
             geometry=self._geometry,
         )

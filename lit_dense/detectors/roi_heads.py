@@ -12,8 +12,8 @@ from ..samples import DenseSamples
 from .base import DetectorAdapter, Terms, loss_columns, own_scores
 from .torchvision_batch import check_labels, collect_samples
 
-TERMS = {"loss_classifier", "loss_box_reg"}
-"""Terms of the box head's own loss."""
+TERMS = {"classification": "loss_classifier", "bbox_regression": "loss_box_reg"}
+"""The box head's names of the criterion's terms."""
 
 
 class _Drawn(NamedTuple):
@@ -125,11 +125,9 @@ class RoIStage(DetectorAdapter):
             return None
         drawn, predicted, self._drawn, self._outputs = self._drawn, self._outputs, None, None
         found, terms = outputs
-        if drawn is None or predicted is None or not terms.keys() >= TERMS:
+        if drawn is None or predicted is None or not terms.keys() >= set(TERMS.values()):
             raise UsageError(self._why_not(drawn, predicted, terms))
-        own = self.terms("roi", self._roi_samples(drawn, *predicted), drawn.targets)
-        named = {"loss_classifier": own.pop("classification"), "loss_box_reg": own.pop("bbox_regression")}
-        return found, {**terms, **named, **{f"roi_{name}": value for name, value in own.items()}}
+        return found, {**terms, **self.terms("roi", self._roi_samples(drawn, *predicted), drawn.targets)}
 
     def _roi_samples(self, drawn: _Drawn, logits: Tensor, deltas: Tensor) -> DenseSamples:
         labels = torch.cat(drawn.labels)
@@ -158,7 +156,5 @@ class RoIStage(DetectorAdapter):
                 f"{type(heads.box_predictor).__name__} took the place of another box predictor after the loss was "
                 "replaced: patch the model again."
             )
-        return (
-            f"{type(heads).__name__} has the loss terms {', '.join(terms)}, without {' and '.join(sorted(TERMS))}, "
-            "which are to be replaced."
-        )
+        found, replaced = ", ".join(terms), " and ".join(sorted(TERMS.values()))
+        return f"{type(heads).__name__} has the loss terms {found}, without {replaced}, which are to be replaced."

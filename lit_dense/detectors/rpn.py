@@ -10,6 +10,9 @@ from ..errors import UsageError
 from .base import DetectorAdapter, Terms
 from .torchvision_batch import collect_samples
 
+TERMS = {"classification": "loss_objectness", "bbox_regression": "loss_rpn_box_reg"}
+"""The network's names of the criterion's terms."""
+
 
 class RPNStage(DetectorAdapter):
     """The stage ``rpn`` of an adapter: objectness and boxes of the anchors that ``detector.rpn`` draws.
@@ -78,10 +81,8 @@ class RPNStage(DetectorAdapter):
             first_label=1,
             box_coder=rpn.box_coder,
         )
-        terms = self.terms("rpn", samples, targets)
-        own = terms.pop("classification"), terms.pop("bbox_regression")
-        self._rpn_extra = {f"rpn_{name}": value for name, value in terms.items()}
-        return own
+        self._rpn_extra = self.terms("rpn", samples, targets)
+        return self._rpn_extra.pop("loss_objectness"), self._rpn_extra.pop("loss_rpn_box_reg")
 
     def _begin_rpn(self, rpn: nn.Module, inputs: Any) -> None:
         self._matched = self._rpn_extra = None  # an exception may have left them

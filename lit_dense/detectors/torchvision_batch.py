@@ -21,6 +21,7 @@ def collect_samples(
     matched_idxs: Sequence[Tensor],
     num_classes: int,
     first_label: int = 0,
+    taken: int = 0,
     **fields: Any,
 ) -> DenseSamples:
     """Join the images of a batch, as torchvision's detectors hand them to their losses.
@@ -34,6 +35,7 @@ def collect_samples(
         matched_idxs: Per image, index into its boxes, -1 background, -2 ignored [K_b].
         num_classes: C.
         first_label: Label of the first class in the targets.
+        taken: Columns of the head that are no classes because the loss takes them.
         fields: The other fields of :class:`DenseSamples`.
 
     Raises:
@@ -43,7 +45,7 @@ def collect_samples(
     offsets = [sum(counts[:image]) for image in range(len(counts))]
     unique = [torch.where(m >= 0, m + offset, m) for m, offset in zip(matched_idxs, offsets, strict=True)]
     gt_labels = torch.cat([t["labels"].reshape(-1) for t in targets]).long() - first_label
-    check_labels(gt_labels, num_classes, first_label)
+    check_labels(gt_labels, num_classes, first_label, taken)
     device = logits.device
     return DenseSamples(
         logits=logits,
@@ -67,13 +69,14 @@ def _repeated(counts: Sequence[int], device: torch.device) -> Tensor:
     return images.repeat_interleave(on_device(counts, device), output_size=sum(counts))
 
 
-def check_labels(labels: Tensor, num_classes: int, first_label: int) -> None:
+def check_labels(labels: Tensor, num_classes: int, first_label: int, taken: int = 0) -> None:
     """Refuse labels without a column.
 
     Args:
         labels: Classes of the ground truths, 0 for the first.
         num_classes: C.
         first_label: Label of the first class in the targets.
+        taken: Columns of the head that are no classes because the loss takes them.
 
     Raises:
         UsageError: If a label is negative or has no column in the logits.
@@ -85,7 +88,13 @@ def check_labels(labels: Tensor, num_classes: int, first_label: int) -> None:
     if first_label <= low and high <= last_label:
         return
     hint = ""
-    if first_label == 0 and low == 1 and high == num_classes:
+    if taken and low >= first_label:  # the labels may be right: with the detector's own loss all columns are classes
+        columns = num_classes + taken
+        hint = (
+            f" The loss takes {taken} of its {columns} columns for itself: build the model with "
+            f"num_classes={max(columns, high - first_label + 1) + taken}, and leave the labels as they are."
+        )
+    elif first_label == 0 and low == 1 and high == num_classes:
         hint = " They seem to start at 1: column 0 is a class here, not background, so subtract 1 from each label."
     if first_label == 1 and low == 0:
         hint = " They seem to start at 0, which is background in this detector: add 1 to each label."

@@ -21,6 +21,8 @@ class DenseLoss(Part):
     Attributes:
         accepts_soft_targets: Whether ``samples.soft_targets`` are heeded.
         accepts_class_weights: Whether ``samples.class_weights`` are heeded, as every loss of single logits should.
+        quality_scores: Whether the score of a class is trained towards the quality of the predicted box, such as its
+            IoU; a detector that multiplies scores by a quality of its own warns of it.
         extra_logits: Columns that the head has beyond one per class.
         prior: Recommended probability of an object at the start of training, which the head's bias is set to.
 
@@ -34,6 +36,7 @@ class DenseLoss(Part):
 
     accepts_soft_targets: bool = False
     accepts_class_weights: bool = False
+    quality_scores: bool = False
     extra_logits: int = 0
     prior: float = 0.01
     _prepared_for: int | None = None

@@ -51,6 +51,7 @@ class FederatedLoss(DenseLoss):
             )
         self.loss = inner
         self.owns, self.accepts_soft_targets, self.prior = inner.owns, inner.accepts_soft_targets, inner.prior
+        self.quality_scores = inner.quality_scores
         self.num_classes = int(check_range("federated", "num_classes", num_classes, 1))
         self.power = check_range("federated", "power", power, 0)
         self.image_counts = ClassTable("federated", "image_counts", "images", image_counts)

@@ -23,6 +23,7 @@ class QualityFocalLoss(SigmoidLoss):
     """
 
     accepts_soft_targets = True
+    quality_scores = True
 
     def __init__(self, beta: float = 2.0) -> None:
         super().__init__()

@@ -24,6 +24,7 @@ class VarifocalLoss(SigmoidLoss):
     """
 
     accepts_soft_targets = True
+    quality_scores = True
 
     def __init__(self, alpha: float = 0.75, gamma: float = 2.0) -> None:
         super().__init__()

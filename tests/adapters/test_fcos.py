@@ -11,7 +11,7 @@ from lit_dense.assigners import Assigner
 from lit_dense.detectors import attached, find_detector, patch, unpatch
 from lit_dense.detectors.fcos import FCOSAdapter, LinearBoxCoder, centreness_of
 from lit_dense.errors import UsageError
-from tests.detectors import TwoLevels, gradients, random_batch, small_fcos
+from tests.detectors import COUNTS, TwoLevels, gradients, random_batch, small_fcos
 
 
 def step(model, batch):
@@ -27,6 +27,26 @@ def seen_by(criterion):
     found = []
     criterion.register_forward_pre_hook(lambda module, args: found.append(args[0]))
     return found
+
+
+@pytest.mark.parametrize(
+    ("parts", "name"),
+    [
+        ({"loss": "qfl"}, "QualityFocalLoss"),
+        ({"loss": "vfl"}, "VarifocalLoss"),
+        ({"loss": {"class_path": "federated", "init_args": {"loss": "qfl"}}, "class_counts": COUNTS}, "FederatedLoss"),
+        ({"loss": "bce", "weighters": "cleanliness"}, "CleanlinessWeighter"),
+    ],
+)
+def test_quality_that_counts_twice_is_warned_of(parts, name):
+    with pytest.warns(UserWarning, match=f"{name} trains class scores to be the quality of boxes, .* counts twice"):
+        patch(small_fcos(), **parts)
+
+
+@pytest.mark.parametrize("parts", [{}, {"loss": "ghm"}, {"loss": "softmax"}, {"weighters": "swn"}])
+def test_other_losses_are_not(parts, recwarn):
+    patch(small_fcos(), **parts)
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize("counts", [(2, 0, 5), (0, 0), (1,), (9, 3)])

@@ -107,6 +107,31 @@ def test_identical_boxes_cost_nothing_and_stay(loss, box):
     torch.testing.assert_close(gradient, torch.zeros_like(gradient), rtol=0, atol=1e-6)
 
 
+@of_boxes
+@given(boxes(), boxes())
+def test_boxes_in_fractions_cost_what_they_cost_in_pixels(loss, predicted, target):
+    def cost_and_slope(scale):
+        x, y, _ = (t.float() * scale if t is not None else None for t in pair(predicted, target))
+        cost = loss(x.requires_grad_(), y, None)
+        return cost.detach(), torch.autograd.grad(cost.sum(), x)[0] * scale
+
+    unit = 2.0**-18  # a box of 50 pixels of an image is one of 0.0002
+    (small, small_slope), (whole, slope) = cost_and_slope(unit), cost_and_slope(1.0)
+    torch.testing.assert_close(small, whole, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(small_slope, slope, rtol=1e-4, atol=1e-5)
+
+
+@of_boxes
+def test_boxes_without_area_in_fractions_are_finite(loss):
+    points = torch.tensor([[0.5, 0.5, 0.5, 0.5], [0.2, 0.2, 0.2, 0.9], [0.3, 0.3, 0.3, 0.3], [0, 0, 1e-20, 1e-20]])
+    for target in (points, points + 0.1, torch.tensor([[0.4, 0.4, 0.6, 0.6]]).expand(4, 4)):
+        predicted = points.clone().requires_grad_()
+        cost = loss(predicted, target, None)
+        cost.sum().backward()
+        assert cost.isfinite().all()
+        assert predicted.grad.isfinite().all()
+
+
 @pytest.mark.parametrize("loss", [IoULoss(), GIoULoss(), DIoULoss(), EIoULoss()], ids=describe)
 def test_gradient_of_boxes_is_that_of_the_loss(loss):
     predicted, target = torch.tensor(

@@ -17,14 +17,14 @@ class Watch(ShownSteps):
     """Notes what it is asked."""
 
     def __init__(self, every_n_steps=2):
-        super().__init__(every_n_steps, "pictures")
+        super().__init__(every_n_steps, "pictures", "pictures")
         self.seen, self.shown, self.autocast, self.prepared = [], [], [], 0
 
     def observe(self, samples, values, weights):
         self.seen.append(samples.step)
         self.autocast.append(torch.is_autocast_enabled("cpu"))
 
-    def prepare(self, pl_module):
+    def prepare(self, adapter):
         self.prepared += 1
 
     def show(self, trainer, pl_module, step):

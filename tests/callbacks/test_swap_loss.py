@@ -3,15 +3,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from lit_dense import LitRetinaNet, SwapLoss
 from lit_dense.detectors import attached
 from lit_dense.errors import UsageError
-from lit_dense.losses import GHMLoss
+from lit_dense.losses import BCELoss, GHMLoss
 from lit_dense.weighters import SWNWeighter
-from tests.detectors import COUNTS, random_batch, small_retinanet
+from tests.detectors import COUNTS, random_batch, small_faster_rcnn, small_retinanet
 
 
 class Foreign(LightningModule):
@@ -89,6 +89,55 @@ def test_modules_that_cannot_be_swapped_say_why():
         match=r"Foreign contains no detector that lit_dense knows \(.*retinanet.*\). It contains net: Linear",
     ):
         fit(module, SwapLoss("bce"), enable_checkpointing=False)
+
+
+@pytest.mark.parametrize(
+    ("build", "first", "second", "said"),
+    [
+        (
+            small_faster_rcnn,
+            {},
+            {"loss": "ghm", "stage": "roi"},
+            r"SwapLoss\(\) and SwapLoss\(loss='ghm', stage='roi'\) both replace the loss of FasterRCNN, stage 'roi': "
+            "keep one of them, or let one name stage 'rpn'",
+        ),
+        (
+            small_faster_rcnn,
+            {"loss": BCELoss(), "stage": "rpn"},
+            {"stage": "rpn", "module": "net"},
+            r"SwapLoss\(loss='BCELoss', stage='rpn'\) and SwapLoss\(stage='rpn', module='net'\) both",
+        ),
+        (
+            small_retinanet,
+            {"module": "net"},
+            {"loss": "bce"},
+            r"SwapLoss\(module='net'\) and SwapLoss\(loss='bce'\) both replace the loss of RetinaNet: keep one",
+        ),
+    ],
+)
+def test_two_callbacks_of_one_stage_are_refused(build, first, second, said):
+    module = Foreign()
+    module.net = build()
+    trainer = SimpleNamespace(callbacks=[SwapLoss(**first), SwapLoss(**second)])
+    for stage in ("fit", "fit"):  # and again, though the first is built by then
+        trainer.callbacks[0].setup(trainer, module, stage)
+        with pytest.raises(UsageError, match=said):
+            trainer.callbacks[1].setup(trainer, module, stage)
+
+
+def test_callbacks_of_two_stages_and_a_second_run_are_not():
+    module = Foreign()
+    module.net = small_faster_rcnn()
+    trainer = SimpleNamespace(callbacks=[SwapLoss("ghm"), SwapLoss("focal", stage="rpn"), LearningRateMonitor()])
+    for callback in trainer.callbacks[:2] * 2:
+        callback.setup(trainer, module, "fit")
+    assert {name: type(c.loss).__name__ for name, c in attached(module).criteria.items()} == {
+        "roi": "GHMLoss",
+        "rpn": "FocalLoss",
+    }
+    other = SimpleNamespace(callbacks=[SwapLoss("bce")])  # the callback of a run that ended without its teardown
+    other.callbacks[0].setup(other, module, "fit")
+    assert type(attached(module).criteria["roi"].loss).__name__ == "BCELoss"
 
 
 def test_losses_with_state_of_each_class_and_with_counts(tmp_path):

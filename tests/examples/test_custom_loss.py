@@ -1,36 +1,15 @@
 """The package under examples/custom_loss, installed as anybody's is."""
 
-import os
-import pathlib
-import shutil
-import subprocess
-import sys
-
 import pytest
 import yaml
 
 from tests.coco_files import data_arguments, write_coco
-
-SOURCE = pathlib.Path(__file__).parents[2] / "examples" / "custom_loss"
+from tests.examples.packages import install, ran
 
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory):
-    """A copy of the source, and the environment in which it is installed."""
-    folder = tmp_path_factory.mktemp("custom_loss")
-    shutil.copytree(SOURCE, folder / "source")  # building leaves files beside the source
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
-    subprocess.run([*command, "--target", str(folder / "installed"), str(folder / "source")], check=True)
-    path = os.pathsep.join([str(folder / "installed"), os.environ.get("PYTHONPATH", "")])
-    return folder / "source", {**os.environ, "PYTHONPATH": path, "PL_DISABLE_FORK": "1"}
-
-
-def ran(command, folder, environment):
-    done = subprocess.run(
-        [sys.executable, "-m", *command], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return install("custom_loss", tmp_path_factory.mktemp("custom_loss"))
 
 
 @pytest.mark.ddp

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
+from lit_dense.errors import UsageError
 from tests.coco_files import data_arguments, write_coco
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -33,6 +35,38 @@ def test_swap_loss_changes_somebody_elses_training():
     bce, focal = (main(loss, enable_checkpointing=False, **QUIET) for loss in ("bce", "focal"))
     assert set(bce) == {"classification", "bbox_regression"}
     assert bce["classification"] > 2 * focal["classification"]
+
+
+def test_a_head_of_ones_own_learns():
+    metrics = example("yolox_head").main(epochs=4, **QUIET)
+    assert {"classification", "bbox_regression", "objectness"} <= set(metrics)
+    assert metrics["map_50"] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("class_loss", "objectness_loss"), [("softmax", "bce"), ("qfl", "ghm"), ("ghm", "focal"), ("eql_v2", "asl")]
+)
+def test_a_head_of_ones_own_takes_losses_by_name(class_loss, objectness_loss):
+    module = example("yolox_head")
+    detector = module.Detector(class_loss=class_loss, objectness_loss=objectness_loss)
+    images, targets = next(iter(module.shapes(1)))
+    empty = [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}] * len(images)
+    for batch in ((images, targets), (images, empty)):
+        terms = detector.losses(*batch)
+        sum(terms.values()).backward()
+        assert set(terms) == {"classification", "bbox_regression", "objectness"}
+        assert all(term.isfinite() for term in terms.values())
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in detector.parameters())
+    assert detector.class_criterion.step == detector.object_criterion.step == 2
+    assert any("criterion" in name for name in detector.state_dict())
+    assert {"boxes", "scores", "labels"} == set(detector.eval().detect(images)[0])
+
+
+def test_a_head_of_ones_own_is_told_what_a_loss_lacks():
+    module = example("yolox_head")
+    detector = module.Detector(objectness_loss="vfl")  # objectness is given without boxes, and so without an IoU
+    with pytest.raises(UsageError, match=r"These samples have no predicted boxes or deltas: give boxes=\[A, 4\]"):
+        detector.losses(*next(iter(module.shapes(1))))
 
 
 def test_own_cli_takes_its_own_loss(tmp_path, monkeypatch):

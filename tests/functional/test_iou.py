@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lit_dense.functional.iou import iou_loss, paired_iou
+from lit_dense.functional.iou import enlarged, iou_loss, paired_iou
 
 FORMS = ["linear", "log", "square"]
 
@@ -51,8 +51,52 @@ def test_disjoint_boxes_cost_a_finite_amount_and_have_no_gradient(form, cost):
     assert not predicted.grad.any()
 
 
+@given(boxes(), boxes(), st.integers(-24, -6))
+def test_iou_does_not_depend_on_the_unit(predicted, target, exponent):
+    predicted, target = torch.tensor([predicted]).float(), torch.tensor([target]).float()
+    small = paired_iou(predicted * 2.0**exponent, target * 2.0**exponent)
+    torch.testing.assert_close(small, paired_iou(predicted, target), rtol=1e-6, atol=0)
+
+
+def test_boxes_in_fractions_of_an_image():
+    box = torch.tensor([[0.3, 0.3, 0.3002, 0.3002], [0, 0, 1, 1], [0.1, 0.1, 0.10001, 0.9]])
+    torch.testing.assert_close(paired_iou(box, box), torch.ones(3))
+    shifted = torch.tensor([[0.0, 0.0, 2e-4, 2e-4]], requires_grad=True)
+    iou_loss(shifted, torch.tensor([[1e-4, 1e-4, 3e-4, 3e-4]])).sum().backward()
+    whole = torch.tensor([[0.0, 0, 2, 2]], requires_grad=True)
+    iou_loss(whole, torch.tensor([[1.0, 1, 3, 3]])).sum().backward()
+    torch.testing.assert_close(shifted.grad, whole.grad * 1e4)  # as far on a way 10,000 times shorter
+
+
+def test_boxes_in_pixels_are_not_touched():
+    corner = torch.rand(200, 2) * 1000
+    predicted, target = (torch.cat([corner, corner + 2 + torch.rand(200, 2) * 300], 1) for _ in range(2))
+    assert all(
+        torch.equal(now, before) for now, before in zip(enlarged(predicted, target), (predicted, target), strict=True)
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_single(dtype):
+    box = torch.tensor([[0.25, 0.25, 0.5, 0.5], [10, 10, 500, 500]], dtype=dtype)
+    assert paired_iou(box, box).tolist() == [1.0, 1.0]  # 490 squared is out of the range of float16
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_boxes_without_area_are_finite(form):
+    points = torch.tensor([[0.5, 0.5, 0.5, 0.5], [0.2, 0.2, 0.2, 0.9], [900, 900, 900, 900], [0, 0, 1e-20, 1e-20]])
+    for target in (points, points + 0.1, torch.tensor([[0.4, 0.4, 0.6, 0.6]]).expand(4, 4)):
+        predicted = points.clone().requires_grad_()
+        loss = iou_loss(predicted, target, form)
+        loss.sum().backward()
+        assert loss.isfinite().all()
+        assert predicted.grad.isfinite().all()
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_gradient_is_that_of_the_formula(form):
     predicted = torch.tensor([[0.0, 0, 2, 2], [3, 4, 50, 60], [0, 0, 1, 1]], dtype=torch.float64, requires_grad=True)
     target = torch.tensor([[1.0, 1, 3, 3], [10, 1, 45, 75], [2, 2, 3, 3]], dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda x: iou_loss(x, target, form), predicted)
+    small = (predicted.detach() * 0.01).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: iou_loss(x, target * 0.01, form), small)
