@@ -1,4 +1,4 @@
-"""Small set predictors with random weights: those of transformers, and RF-DETR's criterion behind a toy network."""
+"""Small set predictors of transformers with random weights."""
 
 import copy
 
@@ -7,7 +7,8 @@ import transformers as hf
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-CLASSES, SIZE = 5, 64
+from tests.set_predictor_targets import CLASSES, SIZE, as_fractions
+
 SMALL = {"embedding_size": 8, "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "layer_type": "basic"}
 STAGES = ["stage2", "stage3", "stage4"]
 TRANSFORMER = {
@@ -110,10 +111,54 @@ def d_fine_denoising():
     return d_fine(6)
 
 
+def _of_lw_detr(config, backbone, **arguments):
+    return config(
+        backbone_config=backbone,
+        num_labels=CLASSES,
+        d_model=16,
+        decoder_ffn_dim=16,
+        decoder_layers=2,
+        decoder_self_attention_heads=2,
+        decoder_cross_attention_heads=2,
+        decoder_n_points=2,
+        num_queries=8,
+        group_detr=3,
+        c2f_num_blocks=1,
+        **arguments,
+    )
+
+
+def lw_detr():
+    backbone = hf.LwDetrViTConfig(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=SIZE,
+        pretrain_image_size=SIZE,
+        num_windows=4,
+        window_block_indices=[0],
+        out_indices=[1, 2],
+    )
+    return spread(hf.LwDetrForObjectDetection(_of_lw_detr(hf.LwDetrConfig, backbone, projector_scale_factors=[1.0])))
+
+
+def rf_detr():
+    backbone = hf.RfDetrDinov2Config(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=SIZE,
+        patch_size=8,
+        num_windows=2,
+        out_indices=[1, 2],
+    )
+    return spread(hf.RfDetrForObjectDetection(_of_lw_detr(hf.RfDetrConfig, backbone)))
+
+
 def spread(model):
     """The model with class logits and boxes that differ between queries, which training would bring about."""
     for name, parameter in model.named_parameters():
-        if "class_embed" in name or "class_labels_classifier" in name or "score_head" in name:
+        if "class_embed" in name or "_class" in name or "class_labels_classifier" in name or "score_head" in name:
             nn.init.normal_(parameter, std=0.3)
     for module in list(model.modules()):
         for child, norm in module.named_children():
@@ -122,14 +167,9 @@ def spread(model):
     return model
 
 
-def labels_of(targets, size=SIZE):
-    """Targets as transformers takes them, of those with corners in pixels."""
-    labels = []
-    for target in targets:
-        low, high = target["boxes"].split(2, 1)
-        own = {"class_labels": target["labels"], "boxes": torch.cat([(low + high) / 2, high - low], 1) / size}
-        labels.append(own | {name: value for name, value in target.items() if name not in ("boxes", "labels")})
-    return labels
+def labels_of(targets):
+    """Targets as transformers takes them."""
+    return [{**as_fractions(target), "class_labels": target["labels"]} for target in targets]
 
 
 def class_terms(terms):
@@ -140,13 +180,8 @@ def class_terms(terms):
 def losses_of(model, images, targets):
     """Terms of a training step: those of classes of all layers, and the rest."""
     output = model(pixel_values=torch.stack(images), labels=labels_of(copy.deepcopy(targets)))
-    classes = torch.stack(class_terms(output.loss_dict)).sum() * weight_of(model)
+    classes = torch.stack(class_terms(output.loss_dict)).sum()
     return {"classes": classes, "boxes": output.loss - classes}
-
-
-def weight_of(model):
-    """What the sum of class terms is multiplied by where transformers has not done so: in these models by 1."""
-    return 1.0
 
 
 def detections_of(model, images):

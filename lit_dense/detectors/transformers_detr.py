@@ -27,25 +27,27 @@ class Family(NamedTuple):
         part: What the criterion calls its class loss.
         term: Key of that loss in ``loss_dict``.
         weight: Name of its weight in the model's configuration, None where it is 1.
+        argument: Name of an argument of that loss in the model's configuration.
     """
 
     criterion: str
     part: str = "labels"
     term: str = "loss_ce"
     weight: str | None = None
+    argument: str = "focal_alpha"
 
 
 _DEFORMABLE = Family("DeformableDetrImageLoss")
-_RT_DETR = Family("RTDetrLoss", "vfl", "loss_vfl", "weight_loss_vfl")
+_RT_DETR = Family("RTDetrLoss", "vfl", "loss_vfl", "weight_loss_vfl", "focal_loss_alpha")
 _LW_DETR = Family("LwDetrImageLoss", weight="class_loss_coefficient")
 FAMILIES = {
-    "ForObjectDetection": Family("ImageLoss"),
+    "ForObjectDetection": Family("ImageLoss", argument="eos_coefficient"),
     "DeformableDetrForObjectDetection": _DEFORMABLE,
     "ConditionalDetrForObjectDetection": _DEFORMABLE,
     "DabDetrForObjectDetection": _DEFORMABLE,
     "RTDetrForObjectDetection": _RT_DETR,
     "RTDetrV2ForObjectDetection": _RT_DETR,
-    "DFineForObjectDetection": Family("DFineLoss", "vfl", "loss_vfl", "weight_loss_vfl"),
+    "DFineForObjectDetection": _RT_DETR._replace(criterion="DFineLoss"),
     "LwDetrForObjectDetection": _LW_DETR,
     "RfDetrForObjectDetection": _LW_DETR,
 }
@@ -64,8 +66,12 @@ class TransformersAdapter(SetPredictionAdapter):
 
     @classmethod
     def accepts(cls, module: nn.Module) -> bool:
-        """Whether the model is trained with one of the loss functions that are known."""
-        return getattr(module, "loss_type", None) in FAMILIES
+        """Whether the model is trained with one of the loss functions that are known.
+
+        Detectors of another kind, such as OWL-ViT, have the ``loss_type`` of DETR by their name.
+        """
+        family = FAMILIES.get(str(getattr(module, "loss_type", None)))
+        return family is not None and hasattr(module.config, family.argument)
 
     @property
     def family(self) -> Family:
@@ -86,14 +92,14 @@ class TransformersAdapter(SetPredictionAdapter):
         """The loss of the model's own function, with the arguments of its configuration."""
         config, family = self.detector.config, self.family
         loss: dict[str, Any]
+        argument = getattr(config, family.argument)
         if self.softmax:
-            loss = {"class_path": "softmax", "init_args": {"background_weight": config.eos_coefficient}}
+            loss = {"class_path": "softmax", "init_args": {"background_weight": argument}}
         elif family.part == "vfl":
-            arguments = {"alpha": config.focal_loss_alpha, "gamma": config.focal_loss_gamma, "detach_weight": True}
+            arguments = {"alpha": argument, "gamma": config.focal_loss_gamma, "detach_weight": True}
             loss = {"class_path": "vfl", "init_args": arguments}
         else:
-            name = "ia_bce" if family is _LW_DETR else "focal"
-            loss = {"class_path": name, "init_args": {"alpha": config.focal_alpha}}
+            loss = {"class_path": "ia_bce" if family is _LW_DETR else "focal", "init_args": {"alpha": argument}}
         weight = 1.0 if family.weight is None else float(getattr(config, family.weight))
         return {"loss": loss, "box_loss": None, "normalizer": NativeNormalizer(), "loss_weight": weight}
 
