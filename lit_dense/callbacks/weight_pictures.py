@@ -10,7 +10,7 @@ from torch.utils.hooks import RemovableHandle
 from torchvision.models.detection.image_list import ImageList
 
 from ..detectors import find_detector
-from ..errors import check_range
+from ..errors import UsageError, check_range
 from ..pictures import draw_weights, side_by_side, with_weight_legend
 from ..reduce import Reduce
 from ..samples import NEGATIVE, DenseSamples
@@ -73,9 +73,18 @@ class WeightPictures(ShownSteps):
         self._handle: RemovableHandle | None = None
 
     def prepare(self, pl_module: LightningModule) -> None:
-        """Get hold of the images, on the process that draws."""
+        """Get hold of the images, on the process that draws.
+
+        Raises:
+            UsageError: If the detector has no anchors.
+        """
+        adapter = find_detector(pl_module)
+        if "anchors" not in adapter.offers:
+            raise UsageError(
+                f"WeightPictures draws anchors, and {type(adapter.detector).__name__} has none: leave it out."
+            )
         if self._draws:
-            self._transform = find_detector(pl_module).detector.transform
+            self._transform = adapter.detector.transform
             self._handle = self._transform.register_forward_hook(self._keep_images)
 
     def show(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
