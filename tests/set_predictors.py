@@ -38,6 +38,10 @@ def detr(**arguments):
     return spread(hf.DetrForObjectDetection(_of_detr(hf.DetrConfig, **arguments)))
 
 
+def detr_with_masks():
+    return hf.DetrForSegmentation(_of_detr(hf.DetrConfig, STAGES, d_model=32, encoder_attention_heads=8))
+
+
 def conditional_detr():
     return spread(hf.ConditionalDetrForObjectDetection(_of_detr(hf.ConditionalDetrConfig)))
 

@@ -52,6 +52,13 @@ FAMILIES = {
     "RfDetrForObjectDetection": _LW_DETR,
 }
 """Loss functions by the model's ``loss_type``."""
+WITH_MASKS = (
+    "ForSegmentation",
+    "ConditionalDetrForSegmentation",
+    "DeformableDetrForSegmentation",
+    "RfDetrForInstanceSegmentation",
+)
+"""Loss functions of models that contain a detector and do not ask its loss: found, so that they can be refused."""
 
 
 class TransformersAdapter(SetPredictionAdapter):
@@ -66,17 +73,29 @@ class TransformersAdapter(SetPredictionAdapter):
 
     @classmethod
     def accepts(cls, module: nn.Module) -> bool:
-        """Whether the model is trained with one of the loss functions that are known.
+        """Whether the model is trained with one of the loss functions that are known, or has masks besides.
 
         Detectors of another kind, such as OWL-ViT, have the ``loss_type`` of DETR by their name.
         """
-        family = FAMILIES.get(str(getattr(module, "loss_type", None)))
-        return family is not None and hasattr(module.config, family.argument)
+        kind = getattr(module, "loss_type", None)
+        if kind in WITH_MASKS:
+            return hasattr(module.config, "eos_coefficient")
+        return kind in FAMILIES and hasattr(module.config, FAMILIES[kind].argument)
 
     @property
     def family(self) -> Family:
-        """What is known of the model's loss function."""
-        return FAMILIES[self.detector.loss_type]
+        """What is known of the model's loss function.
+
+        Raises:
+            UsageError: If it trains masks too.
+        """
+        kind = self.detector.loss_type
+        if kind in WITH_MASKS:
+            raise UsageError(
+                f"{type(self.detector).__name__} trains masks together with boxes (its loss is {kind}), and that loss "
+                "cannot be replaced: take a model for object detection."
+            )
+        return FAMILIES[kind]
 
     @property
     def softmax(self) -> bool:

@@ -7,7 +7,10 @@ import torch
 
 pytest.importorskip("rfdetr")
 
+from rfdetr.config import RFDETRNanoConfig, TrainConfig
 from rfdetr.models.criterion import SetCriterion
+from rfdetr.training import RFDETRModelModule
+from rfdetr.utilities.tensors import nested_tensor_from_tensor_list
 
 from lit_dense import patch, unpatch
 from lit_dense.detectors import find_detector
@@ -82,6 +85,39 @@ def test_the_stock_loss_is_reproduced(counts, training):
     value, own = total(criterion, predicted, targets)
     torch.testing.assert_close(value, stock, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(own, slopes, rtol=1e-5, atol=1e-7)
+
+
+def test_the_packages_own_module_trains_as_before(tmp_path):
+    config = RFDETRNanoConfig(
+        pretrain_weights=None,
+        num_classes=4,
+        num_queries=20,
+        num_select=20,
+        group_detr=3,
+        resolution=64,
+        positional_encoding_size=4,
+        device="cpu",
+    )
+    module = RFDETRModelModule(config, TrainConfig(dataset_dir=str(tmp_path), output_dir=str(tmp_path))).train()
+    targets = batch((3, 1))[1]
+    images = nested_tensor_from_tensor_list([torch.rand(3, 64, 64), torch.rand(3, 64, 64)])
+    keys = list(module.state_dict())
+
+    def step():
+        torch.manual_seed(0)
+        module.zero_grad()
+        terms, weights = module.criterion(module.model(images, targets), targets), module.criterion.weight_dict
+        loss = torch.stack([terms[name] * weights[name] for name in terms if name in weights]).sum()
+        loss.backward()
+        return loss.detach(), torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None])
+
+    stock, slopes = step()
+    criterion = patch(module)
+    loss, own = step()
+    torch.testing.assert_close(loss, stock, rtol=1e-6, atol=0)
+    assert (own - slopes).abs().max() <= 1e-6 * slopes.abs().max()
+    assert criterion.step == 1
+    assert list(module.state_dict()) == keys
 
 
 def test_targets_of_a_fixed_size_are_those_without_their_filling():

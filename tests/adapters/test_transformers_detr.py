@@ -277,6 +277,14 @@ def test_detectors_of_another_kind_with_the_same_loss_type_are_not_taken():
     assert TransformersAdapter.accepts(models.detr())
 
 
+@pytest.mark.parametrize("given", [{}, {"loss": "softmax"}])
+def test_models_of_masks_are_refused_and_the_detector_inside_is_not_taken(given):
+    model = models.detr_with_masks()
+    with pytest.raises(UsageError, match=r"DetrForSegmentation trains masks together with boxes \(its loss is ForSegm"):
+        patch(model, **given)
+    assert not any("_loss_function" in vars(module) for module in model.modules())
+
+
 class Foreign(LightningModule):
     def __init__(self):
         super().__init__()
