@@ -284,6 +284,7 @@ class Criterion(nn.Module):
             box_coordinates=box,
             image_scales=self.loss_weight * (whole if "normalizer" in self.loss.owns else 1 / divisor),
             box_scales=self.box_loss_weight * (whole if owns_box else 1 / divisor),
+            has_box=self.box_loss is not None,
         )
 
     @torch.no_grad()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .errors import check_range
+from .errors import UsageError, check_range
 from .named_type import named_type
 from .part import Part
 from .registry import Registry
@@ -90,6 +90,30 @@ class SampledNormalizer(Normalizer):
     def forward(self, samples: DenseSamples) -> Tensor:
         """The divisor of each image [B]."""
         return _share(samples.reduce.sum(samples.valid.sum().float()).clamp(min=1), samples)
+
+
+class NativeNormalizer(Normalizer):
+    """The batch's sum per number that the detector itself divides by, counted over all processes.
+
+    It is the default of adapters whose detectors count something else than positives or anchors, such as the objects of
+    a set predictor, and has no name: there is nothing to choose where it fits. One number is summed over processes,
+    whatever each holds, and each image has a factor of its own.
+    """
+
+    def forward(self, samples: DenseSamples) -> Tensor:
+        """The divisor of each image [B].
+
+        Raises:
+            UsageError: If the detector has no such number.
+        """
+        native = samples.native
+        if native is None:
+            raise UsageError(
+                "NativeNormalizer: this detector gives no number of its own to divide by. Name another normalizer, "
+                "such as batch."
+            )
+        total = samples.reduce.sum(native.count.float()).clamp(min=native.least)
+        return total / samples.reduce.world_size * native.factors
 
 
 class NoNormalizer(Normalizer):

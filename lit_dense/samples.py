@@ -87,6 +87,21 @@ class StepContext:
 
 
 @dataclass(frozen=True, eq=False)
+class NativeDivisor:
+    """What a detector's own classification loss is divided by, which the normalizer of its adapter reads.
+
+    Args:
+        count: What this process counts, such as objects; summed over processes [].
+        factors: What the sum is multiplied by for each image [B].
+        least: Smallest sum over processes to divide by.
+    """
+
+    count: Tensor
+    factors: Tensor
+    least: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
 class DenseSamples:
     """A batch as its anchors: A anchors of all images and levels, G ground-truth boxes, P positive anchors, C classes.
 
@@ -115,6 +130,7 @@ class DenseSamples:
         score_logits: Turns logits into those whose sigmoid is the score, as the loss says.
         auxiliary: Further losses of the positives by name, such as FCOS's centre-ness, with their graph [P].
         target_fields: What else the targets hold for each box, by name, such as weights [G].
+        native: What the detector's own loss is divided by, where that is no number of positives or anchors.
     """
 
     logits: Tensor
@@ -136,6 +152,7 @@ class DenseSamples:
     score_logits: Callable[[Tensor], Tensor] = _as_they_are
     auxiliary: Mapping[str, Tensor] = field(default_factory=dict)
     target_fields: Mapping[str, Tensor] = field(default_factory=dict)
+    native: NativeDivisor | None = None
 
     @classmethod
     def of(

@@ -1,12 +1,14 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from lit_dense.criterion import Criterion
 from lit_dense.errors import UsageError
 from lit_dense.losses import DenseLoss
-from lit_dense.normalizers import EMANormalizer
+from lit_dense.normalizers import EMANormalizer, NativeNormalizer
 from lit_dense.reduce import Reduce
-from lit_dense.samples import DenseSamples, StepContext
+from lit_dense.samples import DenseSamples, NativeDivisor, StepContext
 
 
 class Given(DenseLoss):
@@ -53,6 +55,46 @@ def test_worked_values(normalizer, expected):
     samples = images_with([6.0, 4.0, 0.9], [3, 1, 0])
     value = Criterion(Given(), normalizer=normalizer)(samples)["classification"]
     torch.testing.assert_close(value, torch.tensor(expected))
+
+
+def native(count, factors, least=1.0):
+    """Two images of two anchors whose detector divides by a number of its own."""
+    samples = replace(images_with([6.0, 4.0], [3, 1]), native=NativeDivisor(torch.tensor(count), factors, least))
+    return Criterion(Given(), box_loss=None, normalizer=NativeNormalizer())(samples)["classification"]
+
+
+def test_native_divides_by_the_detectors_number_and_each_images_factor():
+    factors = torch.tensor([1.0, 10.0])
+    torch.testing.assert_close(native(4.0, factors), torch.tensor(6 / 4 + 4 / 40))
+    torch.testing.assert_close(native(0.0, factors), torch.tensor(6 + 4 / 10))  # of nothing as of one
+    torch.testing.assert_close(native(0.5, factors, least=1e-9), torch.tensor(12 + 8 / 10))
+
+
+def test_native_needs_a_detector_that_has_such_a_number():
+    with pytest.raises(UsageError, match="NativeNormalizer: this detector gives no number of its own"):
+        Criterion(Given(), normalizer=NativeNormalizer())(images_with([1.0], [1]))
+
+
+def test_a_default_normalizer_is_not_chosen():
+    criterion = Criterion("ghm", box_loss=None)
+    criterion.set_default_normalizer(NativeNormalizer())  # ghm divides itself: this gives way
+    assert criterion.spec["normalizer"] is None
+    assert isinstance(criterion.normalizer, NativeNormalizer)
+    with pytest.raises(UsageError, match="GHMLoss brings its own normalizer"):
+        Criterion("ghm", box_loss=None, normalizer=NativeNormalizer())
+
+
+def _native_on_rank(rank):
+    reduce, counts = Reduce(), (3.0, 0.0)
+    factors = torch.ones(4 if rank == 0 else 2)  # processes may have different numbers of layers
+    samples = replace(images_with([1.0], [1]), context=StepContext(reduce))
+    samples = replace(samples, native=NativeDivisor(torch.tensor(counts[rank]), factors))
+    return NativeNormalizer()(samples).tolist()
+
+
+@pytest.mark.ddp
+def test_native_sums_one_number_over_processes(two_processes):
+    assert two_processes(_native_on_rank) == [[1.5] * 4, [1.5] * 2]
 
 
 def test_moving_average_moves_only_in_training():

@@ -45,7 +45,7 @@ class Columns:
     """
 
     classes: int
-    background: Literal["first"] | None = None
+    background: Literal["first", "last"] | None = None
     scores: Literal["sigmoid", "softmax"] = "sigmoid"
     first_label: int = 0
 
@@ -295,6 +295,11 @@ class DetectorAdapter(ABC):
             )
         if criterion.box_loss is None and "box_loss" in self.offers:
             raise UsageError(f"{name} needs a box loss: give box_loss.")
+        if criterion.box_loss is not None and "box_loss" not in self.offers:
+            raise UsageError(
+                f"{name} keeps its own loss of boxes, and {type(criterion.box_loss).__name__} cannot take its place: "
+                "leave box_loss out."
+            )
         if criterion.box_loss is not None and criterion.box_loss.space == "deltas" and "deltas" not in self.offers:
             raise UsageError(
                 f"{type(criterion.box_loss).__name__} compares deltas of anchors, but {name} predicts boxes."
@@ -329,6 +334,13 @@ def loss_columns(logits: Tensor, extra_logits: int) -> Tensor:
     return torch.cat([logits[..., 1:], logits[..., :1]], -1)
 
 
+def _classes_alone(columns: Columns, values: Tensor) -> Tensor:
+    """Columns of classes, without that of background [..., L] -> [..., C]."""
+    if columns.background is None:
+        return values
+    return values[..., 1:] if columns.background == "first" else values[..., :-1]
+
+
 @torch.no_grad()
 def own_scores(columns: Columns, loss: DenseLoss) -> bool:
     """Whether a detector's own inference makes the scores that a loss trains; some logits are tried.
@@ -337,10 +349,14 @@ def own_scores(columns: Columns, loss: DenseLoss) -> bool:
         columns: What the columns of the class logits are.
         loss: The loss.
     """
-    width, background = columns.classes + int(columns.background is not None), columns.background is not None
+    width = columns.classes + int(columns.background is not None)
     state = next(iter([*loss.parameters(), *loss.buffers()]), torch.empty(0))
     logits = torch.linspace(-3, 3, 2 * width, device=state.device).view(2, width)
     own = logits.softmax(-1) if columns.scores == "softmax" else logits.sigmoid()
-    trained = loss.score_logits(loss_columns(logits, loss.extra_logits) if background else logits).sigmoid()
-    own = own[:, 1:] if background else own
+    own = _classes_alone(columns, own)
+    if columns.background == "first":
+        logits = loss_columns(logits, loss.extra_logits)
+    elif loss.extra_logits == 0:
+        logits = _classes_alone(columns, logits)
+    trained = loss.score_logits(logits).sigmoid()
     return own.shape == trained.shape and bool(torch.allclose(own, trained, atol=1e-5))

@@ -1,6 +1,6 @@
 """Samples of the batches of torchvision's detectors."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -57,7 +57,7 @@ def collect_samples(
         gt_image_idxs=_repeated(counts, device),
         num_images=len(targets),
         image_idxs=_repeated([len(own) for own in anchors], device),
-        target_fields=_fields(targets, counts),
+        target_fields=fields_of_targets(targets, counts),
         **fields,
     )
 
@@ -104,9 +104,19 @@ def check_labels(labels: Tensor, num_classes: int, first_label: int, taken: int 
     )
 
 
-def _fields(targets: Sequence[dict[str, Tensor]], counts: Sequence[int]) -> dict[str, Tensor]:
-    """What every target holds besides boxes, labels and masks with one row per box, equally wide in all images."""
-    names = set.intersection(*(set(t) for t in targets)) - {"boxes", "labels", "masks"} if targets else set()
+def fields_of_targets(
+    targets: Sequence[Mapping[str, Tensor]],
+    counts: Sequence[int],
+    known: Collection[str] = ("boxes", "labels", "masks"),
+) -> dict[str, Tensor]:
+    """What every target holds besides boxes, labels and masks with one row per box, equally wide in all images.
+
+    Args:
+        targets: Targets of each image.
+        counts: Boxes of each image.
+        known: Names that are left out.
+    """
+    names = set.intersection(*(set(t) for t in targets)) - set(known) if targets else set()
     found = {}
     for name in sorted(names):
         rows = [t[name] for t in targets]

@@ -10,6 +10,7 @@ from .equalization_v2 import equalization_v2_loss as equalization_v2_loss
 from .equalized_focal import equalized_focal_loss as equalized_focal_loss
 from .focal import focal_loss as focal_loss
 from .focal_star import focal_star_loss as focal_star_loss
+from .ia_bce import ia_bce_loss as ia_bce_loss
 from .one_pass import per_anchor as per_anchor
 from .one_pass import plain_path as plain_path
 from .poly_focal import poly_focal_loss as poly_focal_loss

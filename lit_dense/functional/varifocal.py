@@ -8,11 +8,15 @@ from .elements import Elements, ValueAndSlope, sum_over_classes
 from .focal import focused_cost
 
 
-def varifocal_elements(alpha: float = 0.75, gamma: float = 2.0) -> Elements:
+def varifocal_elements(alpha: float = 0.75, gamma: float = 2.0, detach_weight: bool = False) -> Elements:
     """The two branches of varifocal loss: positives weighed by their target, negatives turned down where right."""
 
     def negative(x: Tensor, labels: Tensor) -> ValueAndSlope:
-        return focused_cost(x, gamma, alpha)
+        if not detach_weight:
+            return focused_cost(x, gamma, alpha)
+        p = torch.sigmoid(x)
+        weight = alpha * p.detach() ** gamma
+        return weight * F.softplus(x), weight * p
 
     def positive(x: Tensor, labels: Tensor, targets: Tensor | None) -> ValueAndSlope:
         # a positive whose box misses its object altogether would cost nothing, as if it were neither yes nor no
@@ -23,7 +27,12 @@ def varifocal_elements(alpha: float = 0.75, gamma: float = 2.0) -> Elements:
 
 
 def varifocal_loss(
-    logits: Tensor, labels: Tensor, alpha: float = 0.75, gamma: float = 2.0, soft_targets: Tensor | None = None
+    logits: Tensor,
+    labels: Tensor,
+    alpha: float = 0.75,
+    gamma: float = 2.0,
+    soft_targets: Tensor | None = None,
+    detach_weight: bool = False,
 ) -> Tensor:
     """Varifocal loss (https://arxiv.org/abs/2008.13367) of each anchor, summed over its classes.
 
@@ -33,6 +42,7 @@ def varifocal_loss(
         alpha: Weight of negative elements, at least 0.
         gamma: How strongly negative elements that are right are turned down, at least 0.
         soft_targets: Target of each anchor's own class in [0, 1], such as the IoU of its predicted box [A].
+        detach_weight: Whether no gradient flows through ``alpha * p ** gamma``, as in RT-DETR and D-FINE.
 
     Returns:
         One value per anchor, 0 where it is ignored [A].
@@ -41,4 +51,4 @@ def varifocal_loss(
         >>> varifocal_loss(torch.tensor([[0.4055]]), torch.tensor([0]), soft_targets=torch.tensor([0.8]))
         tensor([0.4735])
     """
-    return sum_over_classes(logits, labels, varifocal_elements(alpha, gamma), soft_targets)
+    return sum_over_classes(logits, labels, varifocal_elements(alpha, gamma, detach_weight), soft_targets)

@@ -15,6 +15,7 @@ from .federated_loss import FederatedLoss as FederatedLoss
 from .focal_loss import FocalLoss as FocalLoss
 from .focal_star_loss import FocalStarLoss as FocalStarLoss
 from .ghm_loss import GHMLoss as GHMLoss
+from .ia_bce_loss import IoUAwareBCELoss as IoUAwareBCELoss
 from .names import LOSSES as LOSSES
 from .names import LossLike as LossLike
 from .poly_focal_loss import PolyFocalLoss as PolyFocalLoss

@@ -18,6 +18,8 @@ class VarifocalLoss(SigmoidLoss):
     Args:
         alpha: Weight of negative elements, at least 0.
         gamma: How strongly negative elements that are right are turned down, at least 0.
+        detach_weight: Whether no gradient flows through ``alpha * p ** gamma`` of negative elements. RT-DETR and D-FINE
+            detach it; the paper's and mmdetection's gradient flows through it.
 
     Raises:
         UsageError: If an argument is out of range.
@@ -26,10 +28,11 @@ class VarifocalLoss(SigmoidLoss):
     accepts_soft_targets = True
     quality_scores = True
 
-    def __init__(self, alpha: float = 0.75, gamma: float = 2.0) -> None:
+    def __init__(self, alpha: float = 0.75, gamma: float = 2.0, detach_weight: bool = False) -> None:
         super().__init__()
         self.alpha = check_range("vfl", "alpha", alpha, 0)
         self.gamma = check_range("vfl", "gamma", gamma, 0)
+        self.detach_weight = detach_weight
 
     def pos_targets(self, samples: DenseSamples) -> Tensor:
         """IoU of each positive's box [P]."""
@@ -37,4 +40,4 @@ class VarifocalLoss(SigmoidLoss):
 
     def elements(self, samples: DenseSamples) -> Elements:
         """Varifocal loss of single logits."""
-        return varifocal_elements(self.alpha, self.gamma)
+        return varifocal_elements(self.alpha, self.gamma, self.detach_weight)

@@ -35,6 +35,7 @@ def check_detector(
     detect: Detect = detections_of,
     *,
     image_size: int = 64,
+    of_process: Collection[str] = (),
     skip: Collection[str] = (),
     two_processes: TwoProcesses | None = None,
 ) -> None:
@@ -53,6 +54,8 @@ def check_detector(
         detect: ``detect(model, images)`` gives ``boxes``, ``scores`` and ``labels`` of each image, of a model in
             evaluation. By default ``model(images)``.
         image_size: Height and width of the images.
+        of_process: Names of terms that the detector itself computes, whatever the criterion, and divides by what one
+            process holds, such as DETR's loss of boxes: ``two_processes`` compares the other terms and their gradients.
         skip: Names of checks that are not made, such as ``combinations``, which takes a minute.
         two_processes: ``two_processes(function, *args)`` returns the results of ``function(rank, *args)`` of two
             processes of one gloo group; by default two are started, which takes seconds.
@@ -86,4 +89,5 @@ def check_detector(
         "two_processes": partial(two_processes_agree, two_processes=two_processes),
     }
     cls: type[Any] = DETECTORS.load(adapter) if isinstance(adapter, str) else adapter
-    run_checks(f"The adapter {cls.__name__}", DetectorSubject(cls, make, step, detect, image_size), checks, skip)
+    subject = DetectorSubject(cls, make, step, detect, image_size, of_process)
+    run_checks(f"The adapter {cls.__name__}", subject, checks, skip)

@@ -78,14 +78,18 @@ def parts(subject: DetectorSubject) -> Iterator[Finding]:
 
 
 def combinations(subject: DetectorSubject) -> Iterator[Finding]:
-    """Each registered loss with each box loss and each weighter trains, or is refused by name when attached."""
+    """Each registered loss with each box loss and each weighter trains, or is refused by name when attached.
+
+    A detector that keeps its own loss of boxes is tried without one, for it refuses all of them.
+    """
     tried = {}
+    box_losses = list(BOX_LOSSES.points) if "box_loss" in subject.adapter.offers else [None]
     for stage in subject.stages:
         model = subject.model()
-        for loss, box_loss, weighter in itertools.product(LOSSES.points, BOX_LOSSES.points, (None, *WEIGHTERS.points)):
+        for loss, box_loss, weighter in itertools.product(LOSSES.points, box_losses, (None, *WEIGHTERS.points)):
             weighters = [] if weighter is None else [weighter]
             given = {"loss": loss, "box_loss": box_loss, "weighters": weighters}
-            names = [loss, box_loss, *weighters]
+            names = [loss, *([] if box_loss is None else [box_loss]), *weighters]
             what = f"{' + '.join(names)}{f' in stage {stage}' if stage else ''}"
             tried[what] = _problem(subject, model, stage, given, names)
     yield from _grouped(tried)

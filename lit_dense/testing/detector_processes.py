@@ -74,7 +74,8 @@ def _results(subject: DetectorSubject, rank: int | None) -> dict[tuple[str, str 
             for step, shares in enumerate(STEPS):
                 images, targets = subject.batch(sum(shares, ()))
                 first, last = (0, len(images)) if rank is None else _share(shares, rank)
-                found[stage, loss, step] = _mean(subject.run(model, (images[first:last], targets[first:last])), model)
+                share = images[first:last], targets[first:last]
+                found[stage, loss, step] = _mean(subject.run(model, share, without=subject.of_process), model)
     return found
 
 

@@ -1,7 +1,7 @@
 """What the checks of a detector's adapter work on: models, batches, steps and what comes of them."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -54,6 +54,7 @@ class DetectorSubject:
         step: Gives the loss terms of a training step.
         detect: Gives the detections of images.
         image_size: Height and width of the images.
+        of_process: Terms that each process computes from its own images.
     """
 
     adapter: type[DetectorAdapter]
@@ -61,6 +62,7 @@ class DetectorSubject:
     step: Step
     detect: Detect
     image_size: int
+    of_process: Collection[str] = ()
 
     @property
     def title(self) -> str:
@@ -133,13 +135,19 @@ class DetectorSubject:
             )
         return images, targets
 
-    def run(self, model: nn.Module, batch: tuple[list[Tensor], Targets], seed: int = 0) -> Result:
-        """A training step from a state of torch's generator, without an optimiser."""
+    def run(
+        self,
+        model: nn.Module,
+        batch: tuple[list[Tensor], Targets],
+        seed: int = 0,
+        without: Collection[str] = (),
+    ) -> Result:
+        """A training step from a state of torch's generator, without an optimiser and without some terms."""
         images, targets = copy.deepcopy(batch)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model.zero_grad()
-            terms = dict(self.step(model, images, targets))
+            terms = {name: t for name, t in self.step(model, images, targets).items() if name not in without}
             torch.stack([term.float() for term in terms.values()]).sum().backward()
             state = torch.get_rng_state()
         gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}

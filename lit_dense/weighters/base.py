@@ -21,6 +21,7 @@ class LossValues(NamedTuple):
         box_coordinates: As the box loss gave it [P] or [P, 4].
         image_scales: What the classification values of each image are multiplied by before they are added up [B].
         box_scales: The same for the box values [B].
+        has_box: Whether the criterion has a box loss; without one a term about boxes would have nothing to weigh.
     """
 
     classification: Tensor
@@ -28,6 +29,7 @@ class LossValues(NamedTuple):
     box_coordinates: Tensor
     image_scales: Tensor
     box_scales: Tensor
+    has_box: bool = True
 
 
 class Weights(NamedTuple):

@@ -81,7 +81,8 @@ class PISAWeighter(Weighter):
             given = self._negative_weights(samples).to(costs.dtype)
             scale = _keep_sum(given, costs.where(background, 0.0), samples)
             weights = torch.where(background, given * scale, weights)
-        return Weights(classification=weights, extra={"carl": self._carl(samples, values)} if self.carl else {})
+        carl = {"carl": self._carl(samples, values)} if self.carl and values.has_box else {}
+        return Weights(classification=weights, extra=carl)
 
     @torch.no_grad()
     def _positive_weights(self, samples: DenseSamples) -> Tensor:

@@ -86,8 +86,9 @@ class SWNWeighter(Weighter):
         at_grid = self._uncertainty(nothing, nothing, grid.unsqueeze(1), nothing.expand(-1, 4))[:, 0]
         anchors = interpolate(costs.float(), grid, at_grid).index_put((samples.positives,), of_positives[:, 0])
         mean = self._mean(anchors, samples)
-        box_mean = self._mean(box, samples)
-        extra = {"swn_classification": self.regularizer * mean, "swn_box": self.regularizer * box_mean}
+        extra = {"swn_classification": self.regularizer * mean}
+        if values.has_box:
+            extra["swn_box"] = self.regularizer * self._mean(box, samples)
         chosen = mean.expand_as(anchors) if self.classification == "mean" else anchors
         return Weights(torch.exp(-chosen).to(costs.dtype), torch.exp(-box).to(values.box.dtype), extra)
 

@@ -14,6 +14,7 @@ from lit_dense.functional.equalized_focal import equalized_focal_elements
 from lit_dense.functional.focal import focal_elements
 from lit_dense.functional.focal_star import focal_star_elements
 from lit_dense.functional.gradient_harmonized import harmonized_elements
+from lit_dense.functional.ia_bce import ia_bce_elements
 from lit_dense.functional.one_pass import Rows
 from lit_dense.functional.poly_focal import poly_focal_elements
 from lit_dense.functional.quality_focal import quality_focal_elements
@@ -33,10 +34,13 @@ ELEMENTS = {
     "focal, gamma 0.5": focal_elements(gamma=0.5),
     "focal_star": focal_star_elements(2.0, 1.0, 0.3),
     "ghm": harmonized_elements(torch.rand(5, generator=torch.Generator().manual_seed(0)).double()),
+    "ia_bce": ia_bce_elements(),
+    "ia_bce, gamma 0.5": ia_bce_elements(0.5),
     "poly_focal": poly_focal_elements(),
     "poly_focal, unbalanced": poly_focal_elements(epsilon=1.0, balanced=False),
     "qfl": quality_focal_elements(),
     "vfl": varifocal_elements(),
+    "vfl detached": varifocal_elements(gamma=1.5, detach_weight=True),
 }
 
 
@@ -63,7 +67,7 @@ def test_closed_form_derivatives_are_those_of_autograd(name, soft, weighted, see
     torch.testing.assert_close(gradient, plain_gradient)
 
 
-@pytest.mark.parametrize("name", [name for name in ELEMENTS if name not in ("asl detached", "ghm")])
+@pytest.mark.parametrize("name", [name for name in ELEMENTS if name not in ("asl detached", "ghm", "vfl detached")])
 def test_gradcheck(name):
     logits, labels, targets = random_anchors(3, classes=CLASSES)
     logits = logits.clamp(-4, 4).requires_grad_()  # away from the corners of p = margin

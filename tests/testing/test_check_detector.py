@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -276,6 +278,38 @@ def test_divisors_of_one_process_are_said(two_processes):
     assert "in step 1 the terms and gradients of one process with all images, with its own loss" in text
     text = failed("two_processes", "fcos", lambda: small_fcos(), two_processes=two_processes)
     assert "make, step and detect that can be pickled" in text
+
+
+def with_own_term(model, images, targets):
+    """Terms, of which the detector computes one from its own images."""
+    terms = losses_of(model, images, targets)
+    return {**terms, "own": terms["bbox_regression"] / len(images)}
+
+
+@pytest.mark.ddp
+def test_terms_that_the_detector_keeps_may_be_of_one_process(two_processes):
+    how = {"step": with_own_term, "two_processes": two_processes}
+    text = failed("two_processes", "fcos", small_fcos, **how)
+    assert "the loss term own" in text
+    check_detector("fcos", small_fcos, skip=set(CHECKS) - {"two_processes"}, of_process=["own"], **how)
+
+
+def test_a_detector_that_keeps_its_loss_of_boxes_is_tried_without_one(monkeypatch):
+    monkeypatch.setattr("lit_dense.testing.detector_parts.BOX_LOSSES", SimpleNamespace(points=["giou"]))
+    monkeypatch.setattr("lit_dense.testing.detector_parts.LOSSES", SimpleNamespace(points=["bce"]))
+    tried = []
+
+    def seen(subject, model, stage, given, names):
+        tried.append((given["loss"], given["box_loss"], given["weighters"], names))
+
+    monkeypatch.setattr("lit_dense.testing.detector_parts._problem", seen)
+    check_detector("fcos", small_fcos, skip=set(CHECKS) - {"combinations"})
+    assert {box_loss for _, box_loss, _, _ in tried} == {"giou"}
+    tried.clear()
+    monkeypatch.setattr(FCOSAdapter, "offers", FCOSAdapter.offers - {"box_loss"})
+    check_detector("fcos", small_fcos, skip=set(CHECKS) - {"combinations"})
+    assert {box_loss for _, box_loss, _, _ in tried} == {None}
+    assert ("bce", None, ["ohem"], ["bce", "ohem"]) in tried
 
 
 def test_a_wrong_name_is_an_error():

@@ -20,6 +20,7 @@ SKIPPED["ciou"].append("no_host_sync")
 VARIANTS = [
     {"class_path": "federated", "init_args": {"loss": "focal", "num_classes": 3}},
     {"class_path": "federated", "init_args": {"loss": "qfl"}},
+    {"class_path": "federated", "init_args": {"loss": "ia_bce"}},
     {"class_path": "seesaw", "init_args": {"q": 0.0}},  # without its detached factor
 ]
 

@@ -212,6 +212,14 @@ def test_swn_worked_value():
     assert answer.extra["swn_box"].item() == pytest.approx(0.05, abs=1e-6)
 
 
+@pytest.mark.parametrize("name", ["pisa", "swn"])
+def test_without_a_box_loss_there_are_no_terms_about_boxes(name):
+    samples = samples_of((3,))
+    with_boxes = Criterion("focal", weighters=[name])(samples)
+    without = Criterion("focal", box_loss=None, weighters=[name])(samples)
+    assert set(with_boxes) - set(without) == {"bbox_regression", {"pisa": "carl", "swn": "swn_box"}[name]}
+
+
 @pytest.mark.parametrize(
     ("name", "args", "words"),
     [

@@ -1,0 +1,41 @@
+"""IoU-aware binary cross-entropy as a part of a criterion."""
+
+from torch import Tensor
+
+from ..errors import check_range
+from ..functional.elements import Elements
+from ..functional.ia_bce import ia_bce_elements, ia_bce_targets
+from ..samples import DenseSamples
+from .base import SigmoidLoss
+
+
+class IoUAwareBCELoss(SigmoidLoss):
+    """IoU-aware BCE of LW-DETR and RF-DETR (https://arxiv.org/abs/2406.03459): a target of score and IoU.
+
+    The target of a positive's own class is ``score ** alpha * iou ** (1 - alpha)``, at least 0.01 and detached. A
+    weighter that gives soft targets takes the IoU's place. No state and nothing summed over processes; an image
+    without objects counts as background.
+
+    Args:
+        alpha: Share of the score in the target of a positive, in [0, 1]; the rest is the IoU's.
+        gamma: How strongly negative elements that are right are turned down, at least 0.
+
+    Raises:
+        UsageError: If an argument is out of range.
+    """
+
+    accepts_soft_targets = True
+
+    def __init__(self, alpha: float = 0.25, gamma: float = 2.0) -> None:
+        super().__init__()
+        self.alpha = check_range("ia_bce", "alpha", alpha, 0, 1)
+        self.gamma = check_range("ia_bce", "gamma", gamma, 0)
+
+    def pos_targets(self, samples: DenseSamples) -> Tensor:
+        """Target of each positive [P]."""
+        ious = samples.pos_ious if samples.soft_targets is None else samples.soft_targets
+        return ia_bce_targets(samples.pos_scores, ious, self.alpha)
+
+    def elements(self, samples: DenseSamples) -> Elements:
+        """IoU-aware BCE of single logits."""
+        return ia_bce_elements(self.gamma)
