@@ -92,7 +92,7 @@ class LitDenseCLI(LightningCLI):
                 check_range("trainer", name, value, low)
         if config["trainer"].get("val_check_interval") == 0:  # Lightning would divide by it
             raise UsageError(
-                "trainer: val_check_interval must be a number of batches, at least 1, or a part of an epoch, above 0.0, "
+                "trainer: val_check_interval must be a number of batches, at least 1, or a part of an epoch, above 0, "
                 "not 0. To train without validation: trainer.limit_val_batches=0."
             )
         if config.get("ckpt_path"):
