@@ -1,6 +1,6 @@
 """A file that release 0.1.0 wrote is still loaded, evaluated and trained on.
 
-``files/checkpoint_0_1_0.ckpt.xz`` was written by that release, by ``Trainer.save_checkpoint`` after the first of 4 steps
+``files/checkpoint_0_1_0.ckpt.xz`` is of that release, by ``Trainer.save_checkpoint`` after the first of 4 steps
 on ``write_coco(folder, "train")`` with batch_size=2 and seed 0:
 
     LitRetinaNet(num_classes=2, backbone="tiny", fpn_channels=8, head_convs=1, min_size=64, max_size=64, lr=1e-3,
