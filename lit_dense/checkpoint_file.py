@@ -16,6 +16,7 @@ SHARDED = (".metadata", "meta.pt", "latest", "checkpoint")
 """Files by which a folder is known that a strategy of Lightning wrote as a checkpoint."""
 
 OF_TORCH = (b"PK", b"\x80")  # a zip archive, or a pickle as torch wrote before 1.6
+SCRIPTED = "it is a TorchScript archive, as torch.jit.save writes."
 BEGINNINGS = {
     b"version https://git-lfs": "a pointer of Git LFS: run git lfs pull",
     b"<": "a web page or XML: was it downloaded from the right address?",
@@ -74,7 +75,7 @@ def _check_sums(path: Path) -> None:
 
 def _reason(error: Exception) -> str:
     if "TorchScript" in str(error):
-        return "it is a TorchScript archive, as torch.jit.save writes."
+        return SCRIPTED
     if isinstance(error, UnpicklingError) and (found := re.search(r"GLOBAL (\S+)", str(error))):
         return (
             f"it holds whole objects ({found[1]}), as torch.save(model) writes, and only plain data is loaded. Save "
@@ -85,6 +86,8 @@ def _reason(error: Exception) -> str:
 
 def _problem(content: Any) -> str | None:
     """Why something that was loaded is no checkpoint of LitRetinaNet; None if it is one."""
+    if isinstance(content, torch.jit.ScriptModule):  # which torch refuses to load only from 2.5 on
+        return SCRIPTED
     if not isinstance(content, dict):
         return f"it holds a {type(content).__name__}."
     if any(isinstance(value, Tensor) and "." in str(name) for name, value in content.items()):

@@ -116,6 +116,11 @@ class LitDenseCLI(LightningCLI):
         for name, low in LEAST.items():
             if (value := config["trainer"].get(name)) is not None:
                 check_range("trainer", name, value, low)
+        if config["trainer"].get("val_check_interval") == 0:  # Lightning would divide by it
+            raise UsageError(
+                "trainer: val_check_interval must be a number of batches, at least 1, or a part of an epoch, above 0, "
+                "not 0. To train without validation: trainer.limit_val_batches=0."
+            )
         if config.get("ckpt_path"):
             given = _in_files(self.config, str(self.subcommand))
             for name in self._asked.as_dict():

@@ -17,8 +17,11 @@ LIGHTNING = ("lightning.", "lightning_fabric.", "lightning_utilities.", "pytorch
 TO_AUTHORS = re.compile(
     r"(lightning\.pytorch|pytorch_lightning)\.(core|loops\.optimization|trainer\.connectors\.logger_connector)\b"
 )
+ABOUT_OPTIONS = re.compile(r"(lightning\.pytorch|pytorch_lightning)\.(tuner|callbacks|utilities\.parsing)\b")
 LOADER = re.compile(r"(lightning\.fabric|lightning_fabric)\.utilities\.cloud_io$")
 REFUSALS = (ValueError, RuntimeError, TypeError, KeyError, ImportError, OSError)
+OPTION_REFUSALS = (AttributeError, IndexError)
+"""How Lightning's callbacks and tuner refuse a name or an epoch that was given to them; elsewhere these are bugs."""
 FILE_SYSTEM = (errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOSPC, errno.EROFS)
 
 
@@ -65,6 +68,7 @@ def _lightning_refuses(error: BaseException) -> bool:
         return False
     # Lightning's own exception is known by name, for Lightning may not be imported here
     meant = isinstance(error, REFUSALS) or type(error).__name__ == "MisconfigurationException"
+    meant = meant or (isinstance(error, OPTION_REFUSALS) and ABOUT_OPTIONS.match(module) is not None)
     return meant and _at_raise(trace)
 
 

@@ -28,7 +28,9 @@ from lit_dense.weighters import WEIGHTERS
 SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"
 WORLD_SIZE = 2
 
-hypothesis.settings.register_profile("busy machines", deadline=None, max_examples=50)
+hypothesis.settings.register_profile(
+    "busy machines", deadline=None, max_examples=50, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("busy machines")
 
 collect_ignore = ["plugins"]  # packages of their own, which the tests install

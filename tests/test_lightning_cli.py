@@ -172,6 +172,14 @@ def test_the_trainers_numbers_are_checked_in_every_verb_that_trains_or_evaluates
     decided([], verb="check", gradient_clip_val=-0.1)
 
 
+@pytest.mark.parametrize("interval", [0, 0.0])
+def test_an_interval_of_no_batches_between_validations_is_refused(interval):
+    with pytest.raises(UsageError, match="val_check_interval must be a number of batches, at least 1"):
+        decided([], val_check_interval=interval)
+    for accepted in (1, 0.25, None, "00:10:00"):
+        decided([], val_check_interval=accepted)
+
+
 class FakeCLI:
     """Stands for LightningCLI: its parser builds what it is told to."""
 

@@ -46,6 +46,21 @@ def test_what_lightning_refuses_is_one_line(module, kind):
     )
 
 
+@pytest.mark.parametrize(
+    "module",
+    [
+        "lightning.pytorch.tuner.lr_finder",
+        "lightning.pytorch.callbacks.gradient_accumulation_scheduler",
+        "pytorch_lightning.utilities.parsing",
+    ],
+)
+@pytest.mark.parametrize("kind", ["AttributeError", "IndexError"])
+def test_what_a_callback_or_the_tuner_refuses_by_name_or_index_is_one_line(module, kind):
+    assert message_of(raised_in(module, f"raise {kind}('there is no\\n  foo')")) == "there is no foo"
+    assert message_of(raised_in(module, "[].foo")) is None  # not meant
+    assert message_of(raised_in(module, "[][1]")) is None
+
+
 def test_a_refusal_of_lightning_without_words_is_named_by_its_kind_and_a_key_error_by_its_text():
     assert message_of(raised_in("lightning.pytorch.trainer.trainer", "raise ValueError")) == "ValueError"
     text = "only the model is in it"

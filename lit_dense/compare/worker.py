@@ -71,7 +71,7 @@ class RunCLI(LitDenseCLI):
         callbacks = [callback for callback in given if not issubclass(_class(callback), Checkpoint)]
         drawn: list[tuple[type, dict[str, Any]]] = [(DetectionPictures, {})]
         if trainer["check_val_every_n_epoch"] is None:  # validated every so many batches: drawn as often
-            every = trainer["val_check_interval"] // trainer["accumulate_grad_batches"]
+            every = int(trainer["val_check_interval"]) // trainer["accumulate_grad_batches"]
             drawn.append((LossPictures, {"every_n_steps": every}))
             for callback in callbacks:
                 if issubclass(_class(callback), ShownSteps):

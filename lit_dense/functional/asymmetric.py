@@ -1,5 +1,7 @@
 """Asymmetric loss (https://arxiv.org/abs/2009.14119)."""
 
+from __future__ import annotations  # torch 2.4 compiles no function that is defined in another with X | None
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor

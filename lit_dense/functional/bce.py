@@ -1,5 +1,7 @@
 """Weighted binary cross-entropy (section 3.1 of https://arxiv.org/abs/1708.02002)."""
 
+from __future__ import annotations  # torch 2.4 compiles no function that is defined in another with X | None
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -1,5 +1,7 @@
 """Losses of single logits: what an element costs as a yes and as a no, added up over the classes of an anchor."""
 
+from __future__ import annotations  # torch 2.4 compiles no function that is defined in another with X | None
+
 from collections.abc import Callable
 from typing import NamedTuple
 

@@ -1,5 +1,7 @@
 """Equalization loss v2 (https://arxiv.org/abs/2012.08548)."""
 
+from __future__ import annotations  # torch 2.4 compiles no function that is defined in another with X | None
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -1,5 +1,7 @@
 """FL*, the shifted logistic variant of focal loss (appendix of https://arxiv.org/abs/1708.02002)."""
 
+from __future__ import annotations  # torch 2.4 compiles no function that is defined in another with X | None
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor

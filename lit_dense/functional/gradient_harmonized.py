@@ -1,5 +1,7 @@
 """Gradient harmonized losses, GHM-C and GHM-R (https://arxiv.org/abs/1811.05181)."""
 
+from __future__ import annotations  # torch 2.4 compiles no function that is defined in another with X | None
+
 from typing import Literal
 
 import torch

@@ -1,5 +1,7 @@
 """Histograms of the gradient norm, which gradient harmonized losses weigh elements by (arXiv:1811.05181)."""
 
+from __future__ import annotations  # torch 2.4 compiles no function that is defined in another with X | None
+
 from collections.abc import Callable
 
 import torch

@@ -1,5 +1,7 @@
 """From logits to one value per anchor, in one pass over pieces that fit a cache: the mechanism behind every loss."""
 
+from __future__ import annotations  # torch 2.4 compiles no function that is defined in another with X | None
+
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -74,7 +76,7 @@ def per_anchor(
     Returns:
         One value per anchor, 0 where it is ignored, connected to the logits [A]; and the sum of the statistics.
     """
-    if _plain.get() or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or _plain.get():  # torch 2.4 compiles no context variable
         rows = formula(readable(logits), labels, targets)
         return rows.values.masked_fill(labels == IGNORED, 0.0), rows.statistic
     needs_grad = torch.is_grad_enabled() and logits.requires_grad

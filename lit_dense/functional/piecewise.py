@@ -1,5 +1,7 @@
 """Functions of pieces of the logits: compiled to one kernel on a GPU, as they are written everywhere else."""
 
+from __future__ import annotations  # torch 2.4 compiles no function that is defined in another with X | None
+
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

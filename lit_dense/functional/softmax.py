@@ -1,5 +1,7 @@
 """Cross-entropy of a softmax over the classes and background."""
 
+from __future__ import annotations  # torch 2.4 compiles no function that is defined in another with X | None
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor

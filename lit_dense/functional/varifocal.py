@@ -1,5 +1,7 @@
 """Varifocal loss (https://arxiv.org/abs/2008.13367)."""
 
+from __future__ import annotations  # torch 2.4 compiles no function that is defined in another with X | None
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor

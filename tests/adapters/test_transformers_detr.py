@@ -302,10 +302,5 @@ def test_swap_loss_reaches_a_model_inside_a_module():
     assert "_loss_function" not in vars(module.net)
 
 
-def test_pictures_of_anchors_are_refused():
-    with pytest.raises(UsageError, match="WeightPictures draws anchors, and DeformableDetrForObjectDetection has none"):
-        WeightPictures().prepare(Foreign())
-
-
 def test_other_detectors_do_not_import_the_libraries():
     subprocess.run([sys.executable, "-c", UNTOUCHED], check=True)

@@ -89,6 +89,8 @@ class CropLeft(v2.Transform):
     def transform(self, inpt, params):
         return v2.functional.crop(inpt, 0, self.left, 30, 20)
 
+    _transform = transform  # the name before torchvision 0.21
+
 
 class CropRight(CropLeft):
     left = 20
