@@ -128,6 +128,7 @@ def _of_lw_detr(config, backbone, **arguments):
         num_queries=8,
         group_detr=3,
         c2f_num_blocks=1,
+        dropout=0.0,
         **arguments,
     )
 
