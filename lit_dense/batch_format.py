@@ -71,7 +71,8 @@ def check_format(detector: Any, images: Sequence[Any], targets: Sequence[Any] | 
     """
     if not images:
         raise _error("The batch has no images.")
-    channels = len(getattr(detector.transform, "image_mean", (0.0,) * 3))
+    means = len(getattr(detector.transform, "image_mean", (0.0,) * 3))
+    channels = None if means == 1 else means  # one mean serves any number of channels
     for index, image in enumerate(images):
         if (problem := _image_problem(image, channels)) is not None:
             raise _error(f"Image {index} of the batch is {_shown(image)}.", problem)
@@ -87,13 +88,13 @@ def check_format(detector: Any, images: Sequence[Any], targets: Sequence[Any] | 
             raise _error(f"The target of {image_name(target, index)} has {problem}")
 
 
-def _image_problem(image: Any, channels: int) -> str | None:
+def _image_problem(image: Any, channels: int | None) -> str | None:
     """What is wrong with an image, or how to mend it; None if nothing is."""
     if not isinstance(image, Tensor):
         return "Make tensors with torchvision.transforms.v2.functional.to_image."
     if image.dim() != 3:
         return f"It has {image.dim()} dimensions rather than 3."
-    if image.shape[0] not in (1, channels):  # one channel is repeated
+    if channels is not None and image.shape[0] not in (1, channels):  # one channel is repeated
         if image.shape[2] in (1, channels):
             return "Its channels come last: use image.permute(2, 0, 1)."
         return f"It has {image.shape[0]} channels rather than {channels}."

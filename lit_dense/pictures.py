@@ -108,8 +108,12 @@ def with_weight_legend(sheet: Image.Image) -> Image.Image:
 
 
 def _enlarged(image: Tensor, side: int) -> tuple[Image.Image, float]:
-    """A picture whose shorter side has at least so many pixels, and what it was multiplied by."""
-    picture: Image.Image = F.to_pil_image(image.detach().cpu())
+    """A picture whose shorter side has at least so many pixels, and what it was multiplied by.
+
+    Of images with other than three channels, as satellites take them, the first three are shown, or the first.
+    """
+    shown = image[:3] if len(image) >= 3 else image[:1]
+    picture: Image.Image = F.to_pil_image(shown.detach().cpu()).convert("RGB")
     factor = max(1.0, side / min(picture.size))
     return picture.resize((round(picture.width * factor), round(picture.height * factor))), factor
 

@@ -117,6 +117,15 @@ def test_images_that_are_accepted():
     check_format(wide, [IMAGE], None)
 
 
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_one_mean_serves_any_number_of_channels(channels):
+    detector = small_retinanet()
+    detector.transform.image_mean, detector.transform.image_std = [0.0], [1.0]  # as in torchgeo
+    check_format(detector, [torch.rand(channels, 64, 64)], [TARGET])
+    with pytest.raises(UsageError, match="It has 2 dimensions rather than 3"):
+        check_format(detector, [torch.rand(64, 64)], [TARGET])
+
+
 @pytest.mark.parametrize(
     ("target", "said"),
     [

@@ -18,6 +18,14 @@ def test_boxes_are_drawn_where_they_are():
     assert 40 < top < 80  # the caption lies above the box
 
 
+@pytest.mark.parametrize(("channels", "shown"), [(1, [0, 0, 0]), (2, [0, 0, 0]), (3, [0, 1, 2]), (5, [0, 1, 2])])
+def test_images_of_any_number_of_channels_are_drawn(channels, shown):
+    image = torch.arange(channels).mul(50).to(torch.uint8)[:, None, None].expand(channels, 16, 16)
+    picture = draw_boxes(image, torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), [], side=16)
+    assert picture.mode == "RGB"
+    assert picture.getpixel((3, 3)) == tuple(50 * channel for channel in shown)
+
+
 def test_the_best_of_equal_boxes_lies_on_top():
     image, boxes = torch.zeros(3, 200, 200, dtype=torch.uint8), torch.tensor([[50.0, 50, 150, 150]]).repeat(2, 1)
     drawn = draw_boxes(image, boxes, torch.tensor([0, 1]), ["best", "second"], torch.tensor([0.9, 0.4]), side=200)

@@ -92,7 +92,7 @@ def train(folder: Path, epochs: int, weights: str | None) -> None:
     m, swap = make(TREES, trees, epochs, weights), SwapLoss("ghm")
     watch = StateIsKept(swap)
     fit_and_evaluate(m, 'SwapLoss("ghm")', [swap, watch])
-    assert is_stock(m.model), "the model has its own head back"
+    assert is_stock(m.model), "the model has its own loss back"
     assert watch.validations >= 2
     print(f"validations that left the histogram alone: {watch.validations}; steps: {int(swap.criterion.loss.steps)}")
     m.save_model(folder / "trees.ckpt")
