@@ -15,7 +15,6 @@ pytest.importorskip("transformers")
 from transformers.loss import loss_utils
 
 from lit_dense import SwapLoss, patch, unpatch
-from lit_dense.callbacks import WeightPictures
 from lit_dense.detectors import attached, find_detector
 from lit_dense.detectors.transformers_detr import FAMILIES, TransformersAdapter
 from lit_dense.errors import UsageError
