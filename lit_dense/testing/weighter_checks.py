@@ -246,7 +246,7 @@ def inputs_untouched(subject: WeighterSubject) -> Iterator[Finding]:
         part, (samples, leaves) = tried.part_of(tried.criterion()), with_leaves(tried.batch())
         samples, values = tried.asked(part, samples)
         given = {f"samples.{name}": tensor for name, tensor in tensors_of(samples).items()}
-        given |= {f"values.{name}": tensor for name, tensor in values._asdict().items()}
+        given |= {f"values.{n}": value for n, value in values._asdict().items() if isinstance(value, torch.Tensor)}
         before = {name: tensor.detach().clone() for name, tensor in given.items()}
         answer: Weights = part(samples, values)
         said = [a for a in (answer.classification, answer.box, *answer.extra.values()) if a is not None]
