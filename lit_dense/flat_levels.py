@@ -23,7 +23,7 @@ def tower_outputs(tower: Any, features: Sequence[Tensor]) -> Tensor:
         tower: The classification or the regression head.
         features: Of each level [N, channels, H, W].
     """
-    if not _is_stock(tower) or records_graph():
+    if records_graph() or not _is_stock(tower):  # in this order: torch 2.4 compiles no vars(tower)
         return torch.as_tensor(tower(features))
     classifies = isinstance(tower, RetinaNetClassificationHead)
     last, columns = (tower.cls_logits, tower.num_classes) if classifies else (tower.bbox_reg, 4)

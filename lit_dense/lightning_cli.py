@@ -137,6 +137,15 @@ class LitDenseCLI(LightningCLI):
             error = caught.error
         raise error
 
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer; a number of batches that was read as a float is an integer again."""
+        options = self.config_init[self.subcommand]["trainer"]
+        interval = options.get("val_check_interval")
+        # the types of this option are int and float, and the first one in the cache of typing reads all numbers
+        if isinstance(interval, float) and interval > 1 and interval.is_integer():
+            options["val_check_interval"] = int(interval)
+        return super().instantiate_trainer(**kwargs)
+
     def _settle(self, model: Any, name: str) -> None:
         """What is asked for wins over the checkpoint, but for the parts that the checkpoint's state belongs to."""
         if name not in PARTS:

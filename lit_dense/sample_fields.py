@@ -92,7 +92,7 @@ def _check_rows(number: int, per_row: dict[str, Tensor | None]) -> None:
 def _check_logits(logits: Tensor) -> None:
     if logits.numel() == 0:
         return
-    low, high = torch.stack(logits.detach().aminmax()).tolist()
+    low, high = torch.stack(list(logits.detach().aminmax())).tolist()  # a list: torch 2.4 compiles no stack of a pair
     if low >= 0 and high <= 1 and high > 0:
         raise UsageError(
             f"All logits lie in [{low:.3g}, {high:.3g}]: they seem to be probabilities. Give the scores before the "

@@ -58,6 +58,7 @@ def test_a_checkpoint_is_accepted(tmp_path, new):
         (STATE, "weights alone, a state_dict of 3 items. Load them in Python with model.load_state_dict"),
         (small_retinanet().state_dict(), "Load them in Python with model.model.load_state_dict"),
         ({"model": STATE, "epoch": 3}, "another library wrote it. It holds model, epoch."),
+        (dict.fromkeys("abcdefghij", 1), "another library wrote it. It holds a, b, c, d, e, f, g, h."),
         ({"meta": {}, "state_dict": STATE}, "another library wrote it. It holds meta, state_dict."),
         ({}, "another library wrote it. It holds nothing."),
         (without("lit_dense"), "that of another LightningModule, with the arguments num_classes."),

@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 from jsonargparse import Namespace
+from lightning.pytorch.cli import LightningCLI
 
 from lit_dense import lightning_cli
 from lit_dense.cli import main
@@ -40,7 +41,7 @@ NETWORK = ["--model.backbone=tiny", "--model.fpn_channels=16", "--trainer.accele
     [
         ("--trainer.accumulate_grad_batches=0", "trainer: accumulate_grad_batches must be at least 1, not 0."),
         ("--trainer.check_val_every_n_epoch=0", "trainer: check_val_every_n_epoch must be at least 1, not 0."),
-        ("--trainer.gradient_clip_val=-1", "trainer: gradient_clip_val must be at least 0, not -1.0."),
+        ("--trainer.gradient_clip_val=-1", "trainer: gradient_clip_val must be at least 0, not -1"),
         ("--trainer.devices=0", "`Trainer(devices='0')` value is not a valid input using cpu accelerator."),
         ("--trainer.strategy=fsdp", "The strategy `fsdp` requires a GPU accelerator"),
         ("--model.loss=focal --model.loss.gamma=-1", "focal: gamma must be at least 0, not -1.0."),
@@ -257,3 +258,13 @@ def test_a_damaged_checkpoint_is_one_line_in_every_verb(capsys, tmp_path):
     config = tmp_path / "c.json"
     config.write_text(json.dumps({"ckpt_path": str(path)}))
     assert "it holds weights alone" in line_of(capsys, "fit", f"--config={config}")
+
+
+@pytest.mark.parametrize(("read", "given"), [(2.0, 2), (2, 2), (1.0, 1.0), (0.5, 0.5), (1.5, 1.5), (None, None)])
+def test_a_number_of_batches_that_was_read_as_a_float_is_an_integer(monkeypatch, read, given):
+    cli, options = LitDenseCLI.__new__(LitDenseCLI), Namespace(val_check_interval=read)
+    cli.subcommand, cli.config_init = "fit", Namespace(fit=Namespace(trainer=options))
+    monkeypatch.setattr(LightningCLI, "instantiate_trainer", lambda self, **kwargs: kwargs)
+    assert cli.instantiate_trainer(devices=1) == {"devices": 1}
+    assert options.val_check_interval == given
+    assert type(options.val_check_interval) is type(given)

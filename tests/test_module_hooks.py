@@ -175,6 +175,16 @@ def test_an_ended_schedule_is_told_of_on_resume(monkeypatch):
         assert any("schedule has ended" in str(w.message) for w in caught) is told
 
 
+@pytest.mark.parametrize("ended", [False, True])
+def test_rates_are_settled_where_training_goes_on(monkeypatch, ended):
+    module, settled = attached(SmallRetinaNet(4)), []
+    monkeypatch.setattr("lit_dense.module.warn_of_ended_schedule", lambda module: ended)
+    module.on_train_start()  # of an optimiser that is a subclass's own
+    module._rates = SimpleNamespace(start=settled.append)
+    module.on_train_start()
+    assert settled == ([] if ended else [module])
+
+
 @pytest.mark.parametrize("hook", ["on_train_end", "on_save_checkpoint"])
 def test_the_last_steps_loss_is_looked_at(hook):
     module, looked = SmallRetinaNet(4), []

@@ -49,3 +49,12 @@ def test_one_process_is_the_identity():
     assert reduce.sum_with_grad(x) is x
     torch.testing.assert_close(reduce.gather(x), x.detach())
     assert reduce.gather_objects("a") == ["a"]
+
+
+def test_the_group_is_the_one_that_was_given(monkeypatch):
+    group, asked = object(), []
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda group: asked.append(group) or 2)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda group: asked.append(group) or 1)
+    assert (Reduce(group).world_size, Reduce(group).rank, Reduce(group, enabled=False).world_size) == (2, 1, 1)
+    assert asked == [group] * 3

@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgba
 
 from lit_dense.compare import results
 from lit_dense.compare.files import FAILURE
@@ -198,3 +199,17 @@ def test_resamples_count_as_many_detections_as_the_evaluation(tmp_path, monkeypa
     monkeypatch.setattr(results, "resampled_ap", lambda *args: asked.append(args[3]) or (np.zeros(1), np.zeros(1)))
     results.read(tmp_path).results["focal"][0].resampled()
     assert asked == [limit]
+
+
+def test_rows_of_the_charts_are_named_and_means_leave_out_what_is_not_known():
+    from lit_dense.compare import figures, report
+    from lit_dense.compare.statistics import Difference
+
+    found = {name: Difference(0.1, 0.0, 0.2, (0.1, 0.1), "better") for name in ("ghm", "bce")}
+    (axes,) = figures.differences_figure(found, "focal").axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["ghm", "bce"]
+    (left, right) = figures.costs_figure({"ghm": 0.1, "bce": 0.2}, {"ghm": 2**30, "bce": None}, "memory").axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["ghm", "bce"]
+    assert {bar.get_facecolor() for axes in (left, right) for bar in axes.patches} == {to_rgba(figures.LINES[0])}
+    assert report._mean([1.0, None, 3.0]) == 2
+    assert report._mean([None]) is None

@@ -168,3 +168,10 @@ def test_the_error_of_a_file_says_itself_what_is_wrong():
     _, problems = check([(0.1, 0.1, 0.2, 0.3)])
     with pytest.raises(ValueError, match=r"^The data cannot be used: boxes between 0 and 1, .* \(! marks"):
         problems.settle(strict=False)
+
+
+def test_only_boxes_that_fit_the_stated_size_are_told_of():
+    """The file says 900 x 800 of pictures of 640 x 480; the second box fits neither, in one direction."""
+    _, problems = check([(600, 400, 200, 200), (600, 100, 400, 200)], stated=(900, 800))
+    (found,) = [p for p in problems.found if p.what.startswith("boxes that fit the size in the COCO file")]
+    assert found.count == 1

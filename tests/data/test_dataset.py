@@ -1,5 +1,6 @@
 import random
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -257,3 +258,10 @@ def test_an_error_in_a_worker_is_the_error_itself(data):
     assert str(error.value).startswith(f"{path}: cannot be read: ")
     assert "\n" not in str(error.value)
     assert "Replace the file, or take the image out of the data." in str(error.value)
+
+
+def test_what_is_known_of_classes_in_a_federated_set_travels_with_the_image(data):
+    lists = [SimpleNamespace(row=lambda index, ids=ids: np.array(ids[index])) for ids in ([[3], []], [[7], [3, 7]])]
+    samples = CocoDataset(replace(data, federated=tuple(lists)), IDS)
+    found = [[target[name].tolist() for name in ("neg_labels", "not_exhaustive_labels")] for _, target in samples]
+    assert found == [[[0], [1]], [[], [0, 1]]]

@@ -36,6 +36,7 @@ def test_one_bright_picture_is_enough(tmp_path):
 def test_floats_with_different_ranges(tmp_path):
     (problem,) = told(tmp_path, RAMP.astype(np.float32), (RAMP * 3).astype(np.float32))
     assert problem.what.startswith("pictures of 32 bits that are not scaled alike")
+    assert (problem.path, problem.cure) == ("a.json", "save them as 8 bits by one range")
     assert problem.examples == (f"{tmp_path}/0.tif: 1 becomes 255", f"{tmp_path}/1.tif: 255 becomes 255")
     assert not told(tmp_path, RAMP.astype(np.float32), (RAMP * 0.3).astype(np.float32))
 

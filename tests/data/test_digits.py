@@ -1,5 +1,6 @@
 import builtins
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -155,3 +156,14 @@ def test_a_missing_scikit_learn_is_named(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"pip install \"lit-dense\[demo\]\""):
         write_digits(tmp_path / "digits")
     assert not any(tmp_path.iterdir())
+
+
+def test_lines_of_clutter_are_darker_than_the_paper(monkeypatch):
+    monkeypatch.setattr(digits, "_draw", lambda *args: None)
+    monkeypatch.setattr(digits, "_glyph", lambda digit, rng: digit)
+    source = SimpleNamespace(images=np.ones((1, 8, 8)) * 16)
+    for seed in range(8):
+        canvas = np.ones((digits.SIZE, digits.SIZE), np.float32)
+        digits._draw_clutter(canvas, source, np.random.default_rng(seed))
+        assert canvas.max() <= 1
+    assert canvas.min() < 0.95

@@ -84,6 +84,7 @@ def test_pictures_that_pil_warns_of_are_named(check, monkeypatch):
     (hint,) = problems.hints
     assert hint.what == "pictures of more than 1,000 pixels"
     assert hint.examples == ("image 1 (1.png): 40 x 30",)
+    assert hint.path.name == "a.json"
 
 
 def test_pictures_that_pil_refuses_are_named_with_the_cure(check, monkeypatch):

@@ -220,3 +220,10 @@ def test_a_warning_of_pil_that_is_an_error_is_told_as_one(tmp_path, monkeypatch)
     Image.fromarray(RAMP).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
     assert "exceeds limit" in read_header(tmp_path / "a.png")
+
+
+def test_what_is_no_image_is_named_without_more(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"GIF87b, or so it says")
+    assert read_header(tmp_path / "a.png") == "not an image that PIL can open"
+    with pytest.raises(DataError, match=r"a\.png: not an image that PIL can open$"):
+        white_level(tmp_path / "a.png")
