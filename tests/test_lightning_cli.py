@@ -1,6 +1,7 @@
 """What the command line decides before a trainer starts."""
 
 import json
+from itertools import count
 from types import SimpleNamespace
 
 import pytest
@@ -97,9 +98,16 @@ def test_what_the_command_itself_says():
     ]
 
 
-def test_what_the_files_say():
+def write_yaml(path, content):
+    path.write_text(yaml.safe_dump(content) if content is not None else "")
+    return path
+
+
+def test_what_the_files_say(tmp_path):
+    names = count()
+
     def file(content):
-        return SimpleNamespace(get_content=lambda: yaml.safe_dump(content) if content is not None else "")
+        return write_yaml(tmp_path / f"{next(names)}.yaml", content)
 
     first = {"model": {"lr": 0.1, "num_classes": None}}
     second = {"fit": {"model": {"loss": "bce"}}, "model": {"prior": 0.1}}
@@ -151,17 +159,19 @@ def decided(words, files=(), verb="fit", checkpoint="x.ckpt", **trainer):
     section = Namespace(model=Namespace(dict.fromkeys(names, 1)), trainer=Namespace(trainer), ckpt_path=checkpoint)
     cli = SimpleNamespace(subcommand=verb, _words=words, _asked=Namespace(dict.fromkeys(names, 2)))
     cli.config = Namespace({verb: section})
-    section.config = [SimpleNamespace(get_content=lambda f=file: yaml.safe_dump({"model": f})) for file in files]
+    section.config = list(files)
     cli._settle = lambda model, name: LitDenseCLI._settle(cli, model, name)
     LitDenseCLI.before_instantiate_classes(cli)
     return section.model.as_dict()
 
 
-def test_command_and_files_win_over_a_checkpoint_and_nothing_else_does():
+def test_command_and_files_win_over_a_checkpoint_and_nothing_else_does(tmp_path):
+    prior = write_yaml(tmp_path / "prior.yaml", {"model": {"prior": 2, "num_classes": None}})
+    lr = write_yaml(tmp_path / "lr.yaml", {"model": {"lr": 2}})
     assert decided(["fit"]) == {"lr": 1, "prior": 1, "num_classes": 1}
     assert decided(["fit", "--model.lr=2"]) == {"lr": 2, "prior": 1, "num_classes": 1}
-    assert decided(["fit"], [{"prior": 2, "num_classes": None}]) == {"lr": 1, "prior": 2, "num_classes": 1}
-    assert decided(["fit", "--model.lr=2"], [{"lr": 2}], checkpoint=None) == {"lr": 1, "prior": 1, "num_classes": 1}
+    assert decided(["fit"], [prior]) == {"lr": 1, "prior": 2, "num_classes": 1}
+    assert decided(["fit", "--model.lr=2"], [lr], checkpoint=None) == {"lr": 1, "prior": 1, "num_classes": 1}
     assert decided(["check", "--model.lr=2"], verb="check") == {"lr": 1, "prior": 1, "num_classes": None}
 
 

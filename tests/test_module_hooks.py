@@ -178,7 +178,7 @@ def test_an_ended_schedule_is_told_of_on_resume(monkeypatch):
 @pytest.mark.parametrize("ended", [False, True])
 def test_rates_are_settled_where_training_goes_on(monkeypatch, ended):
     module, settled = attached(SmallRetinaNet(4)), []
-    monkeypatch.setattr("lit_dense.module.warn_of_ended_schedule", lambda module: ended)
+    monkeypatch.setattr("lit_dense.training.lit_detector.warn_of_ended_schedule", lambda module: ended)
     module.on_train_start()  # of an optimiser that is a subclass's own
     module._rates = SimpleNamespace(start=settled.append)
     module.on_train_start()

@@ -78,7 +78,7 @@ def test_lightnings_own_exception_is_known_by_its_name():
     [
         ("torch.nn.modules.conv", "raise ValueError('x')"),
         ("lit_dense.criterion", "raise ValueError('x')"),
-        ("lit_dense.module", "raise RuntimeError('x')"),
+        ("lit_dense.training.lit_detector", "raise RuntimeError('x')"),
         ("some_plugin", "raise ValueError('x')"),
         ("lightnings", "raise ValueError('x')"),
         ("lightning.pytorch.core.module", "raise ValueError('x')"),  # self.log of a module that calls it wrongly
