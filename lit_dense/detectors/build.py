@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS, FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.fcos import FCOSHead
 from torchvision.models.detection.ssd import SSD, SSDHead
 from torchvision.models.detection.ssdlite import SSDLiteHead
@@ -156,8 +157,14 @@ def _build_faster_rcnn(num_columns: int, **options: Any) -> nn.Module:
     generator = AnchorGenerator(tuple(tuple(s) for s in sizes), (tuple(options["aspect_ratios"]),) * levels)
     pooled = [name for name in features if name not in ("pool", "p6", "p7")]  # RoIs of the levels of a backbone's own
     pool = MultiScaleRoIAlign(pooled, output_size=7, sampling_ratio=2)
+    width = 4 * backbone.out_channels  # torchvision's 1,024 for its 256 channels
     model: nn.Module = FasterRCNN(
-        backbone, num_columns, rpn_anchor_generator=generator, box_roi_pool=pool, **_sizes(options)
+        backbone,
+        rpn_anchor_generator=generator,
+        box_roi_pool=pool,
+        box_head=TwoMLPHead(backbone.out_channels * 7**2, width),
+        box_predictor=FastRCNNPredictor(width, num_columns),
+        **_sizes(options),
     )
     return model
 

@@ -214,7 +214,7 @@ def test_predictions_survive_pictures_that_fail(tmp_path, said, monkeypatch):
 def test_predictions_survive_images_that_are_no_pictures(tmp_path, said):
     writer, trainer = PredictionWriter(pictures=True), trainer_in(tmp_path)
     writer.on_predict_start(trainer, None)
-    writer.write_on_batch_end(trainer, None, [{**FOUND, "image_id": 1}], None, ([torch.zeros(8, 8)], None), 0, 0)
+    writer.write_on_batch_end(trainer, None, [{**FOUND, "image_id": 1}], None, ([torch.zeros(0, 8, 8)], None), 0, 0)
     writer.on_predict_end(trainer, None)
     assert len(json.loads((tmp_path / "predictions.json").read_text())) == 2
     assert "1 pictures could not be drawn, the first of them image 1" in said[-1]
@@ -316,7 +316,7 @@ def _predict(rank, folder):
     trainer = Trainer(folder=folder, is_global_zero=rank == 0)
     writer = PredictionWriter(pictures=True)
     writer.on_predict_start(trainer, None)
-    image = [torch.zeros(8, 8) if rank else torch.zeros(3, 8, 8)]  # the second process cannot draw its own
+    image = [torch.zeros(0 if rank else 3, 8, 8)]  # the second process cannot draw its own
     for image_id in range(rank, 2 + rank):
         writer.write_on_batch_end(trainer, None, [{**FOUND, "image_id": image_id}], None, (image, None), 0, 0)
     with pytest.MonkeyPatch.context() as patched:
