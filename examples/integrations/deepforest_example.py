@@ -71,6 +71,7 @@ def fit_and_evaluate(m: deepforest, name: str, callbacks: list[Any], **fit: Any)
 
 
 def detections(m: deepforest) -> list[dict[str, torch.Tensor]]:
+    m.model.score_thresh = 0.005  # so that there is something to compare after few steps
     image, _, _ = m.load_dataset(get_data(TREES), str(Path(get_data(TREES)).parent)).dataset[0]
     return m.predict_step([image], 0)
 
