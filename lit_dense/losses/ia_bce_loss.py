@@ -25,6 +25,7 @@ class IoUAwareBCELoss(SigmoidLoss):
     """
 
     accepts_soft_targets = True
+    quality_scores = True
 
     def __init__(self, alpha: float = 0.25, gamma: float = 2.0) -> None:
         super().__init__()
