@@ -11,8 +11,10 @@ from torch import nn
 import lit_dense
 from lit_dense.assigners import Assigner
 from lit_dense.detectors import attached, find_detector, patch, unpatch
+from lit_dense.detectors.attach import build_criterion
 from lit_dense.errors import UsageError
 from lit_dense.functional import matching
+from lit_dense.normalizers import ImageNormalizer
 from lit_dense.testing.host_sync import host_reads
 from tests.collectives import counted_collectives, no_collectives
 from tests.detectors import COUNTS, NUM_CLASSES, gradients, random_batch, small_retinanet
@@ -341,3 +343,8 @@ def test_training_sees_all_columns_and_evaluation_one_for_each_class():
     features = [torch.rand(1, 8, 8, 8), torch.rand(1, 8, 4, 4)]
     assert model.train().head(features)["cls_logits"].shape[-1] == 5
     assert model.eval().head(features)["cls_logits"].shape[-1] == 4
+
+
+def test_an_adapter_that_names_no_normalizer_has_that_of_torchvisions_retinanet():
+    adapter = SimpleNamespace(defaults=lambda stage: {"loss": "focal", "box_loss": "l1"})
+    assert isinstance(build_criterion(adapter, "", {}).normalizer, ImageNormalizer)
