@@ -346,5 +346,4 @@ def test_training_sees_all_columns_and_evaluation_one_for_each_class():
 
 
 def test_an_adapter_that_names_no_normalizer_has_that_of_torchvisions_retinanet():
-    adapter = SimpleNamespace(defaults=lambda stage: {"loss": "focal", "box_loss": "l1"})
-    assert isinstance(build_criterion(adapter, "", {}).normalizer, ImageNormalizer)
+    assert isinstance(build_criterion({"loss": "focal", "box_loss": "l1"}, {}).normalizer, ImageNormalizer)
