@@ -60,6 +60,7 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+    torch.set_flush_denormal(False)  # what torch 2.4 compiles turns it on as it is loaded
 
 
 @pytest.fixture(autouse=True)

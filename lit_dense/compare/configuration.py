@@ -4,10 +4,9 @@ import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
-from jsonargparse import ArgumentError, Namespace, set_dumper
+from jsonargparse import ArgumentError
 
 from .._version import __version__
 from ..command_parser import CommandParser
@@ -16,9 +15,6 @@ from ..detectors.build import NETWORKS
 from ..errors import UsageError
 from ..lightning_cli import CheckingTrainer, LitDenseCLI
 from ..training import LitDetector
-
-# jsonargparse before 4.52 leaves a Namespace where a weighter was added to those of a file
-set_dumper("plain", partial(json.dumps, default=Namespace.as_dict))
 
 
 class _ReadingCLI(LitDenseCLI):
@@ -39,7 +35,7 @@ class _ReadingCLI(LitDenseCLI):
     @property
     def plain(self) -> dict[str, Any]:
         """The configuration of ``fit`` as plain data."""
-        text = self._parser("fit").dump(self.config["fit"], skip_none=False, format="plain")
+        text = self._parser("fit").dump(self.config["fit"], skip_none=False, format="json")
         return dict(json.loads(text))
 
 
