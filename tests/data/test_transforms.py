@@ -25,7 +25,7 @@ data:
     - class_path: torchvision.transforms.v2.RandomIoUCrop
       init_args: {min_scale: 0.5}
     - class_path: torchvision.transforms.v2.RandomAffine
-      init_args: {degrees: [0, 0], scale: [0.8, 1.2], interpolation: 2}
+      init_args: {degrees: [0, 0], scale: [0.8, 1.2], interpolation: BILINEAR}
     - class_path: torchvision.transforms.v2.ScaleJitter
       init_args: {target_size: [64, 64]}
     - class_path: torchvision.transforms.v2.RandomApply
