@@ -2,7 +2,11 @@
 
 import copy
 
+import pytest
 import torch
+
+pytest.importorskip("rfdetr")  # the run for doctests imports this file too
+
 from rfdetr.models.criterion import SetCriterion
 from rfdetr.models.matcher import HungarianMatcher
 from torch import nn
