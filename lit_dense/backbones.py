@@ -1,14 +1,15 @@
 """Builds backbones with a feature pyramid from names."""
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.hub import get_dir
 from torchvision import models
+from torchvision.models import detection
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
@@ -18,7 +19,35 @@ from .tiny import tiny_backbone
 
 STRIDES = (2, 4, 8, 16, 32)
 """A stage of a backbone is what lies between two of these."""
-OTHERS = ("tiny", "retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2")
+
+
+class Whole(NamedTuple):
+    """A whole detector of torchvision, which is named in place of a backbone."""
+
+    detector: str
+    """The word that chooses its kind."""
+    build: Callable[..., nn.Module]
+    body: str
+    """Its backbone, whose weights it takes."""
+    stages: int
+    """Stages of the backbone that can be frozen."""
+
+
+WHOLE: Mapping[str, Whole] = {
+    "retinanet_resnet50_fpn": Whole("retinanet", detection.retinanet_resnet50_fpn, "resnet50", 5),
+    "retinanet_resnet50_fpn_v2": Whole("retinanet", detection.retinanet_resnet50_fpn_v2, "resnet50", 5),
+    "fcos_resnet50_fpn": Whole("fcos", detection.fcos_resnet50_fpn, "resnet50", 5),
+    "ssd300_vgg16": Whole("ssd", detection.ssd300_vgg16, "vgg16", 5),
+    "ssdlite320_mobilenet_v3_large": Whole("ssdlite", detection.ssdlite320_mobilenet_v3_large, "mobilenet_v3_large", 6),
+    "fasterrcnn_resnet50_fpn": Whole("faster_rcnn", detection.fasterrcnn_resnet50_fpn, "resnet50", 5),
+    "fasterrcnn_resnet50_fpn_v2": Whole("faster_rcnn", detection.fasterrcnn_resnet50_fpn_v2, "resnet50", 5),
+    "fasterrcnn_mobilenet_v3_large_fpn": Whole(
+        "faster_rcnn", detection.fasterrcnn_mobilenet_v3_large_fpn, "mobilenet_v3_large", 6
+    ),
+}
+"""Whole detectors by name."""
+OTHERS = ("tiny", *WHOLE)
+"""What is named in place of a classifier of torchvision."""
 
 
 def build_backbone(name: str, weights: str | None, frozen_stages: int | None, fpn_channels: int) -> nn.Module:
@@ -67,16 +96,44 @@ def _torchvision_body(name: str, weights: str | None) -> nn.Module:
             f"Unknown backbone {name!r}.{nearest(name, [*known, *OTHERS])} Accepted: {', '.join([*known, *OTHERS])}, "
             "timm/NAME."
         )
-    enum = models.get_model_weights(name)
-    if weights is not None and weights not in enum.__members__:
-        hint = nearest(weights, enum.__members__)
-        raise UsageError(f"{name} has no weights {weights!r}: take one of {', '.join(enum.__members__)}.{hint}")
+    if weights is not None:
+        weights_of(name, weights)  # which refuses a name that is unknown
     norm: Any = FrozenBatchNorm2d if weights else nn.BatchNorm2d
     with downloads(f"{name}'s weights {weights}"):
         model: nn.Module = models.get_model(name, weights=weights, norm_layer=norm)
     if isinstance(features := getattr(model, "features", None), nn.Module):
         return features
     return nn.Sequential(OrderedDict((n, m) for n, m in model.named_children() if n not in ("avgpool", "fc")))
+
+
+def weights_of(name: str, weights: str) -> Any:
+    """Weights of one of torchvision's models.
+
+    Args:
+        name: The model.
+        weights: Name of the weights, such as ``COCO_V1`` or ``DEFAULT``.
+
+    Raises:
+        UsageError: If there are none of that name.
+    """
+    enum = models.get_model_weights(name)
+    if weights not in enum.__members__:
+        hint = nearest(weights, enum.__members__)
+        raise UsageError(f"{name} has no weights {weights!r}: take one of {', '.join(enum.__members__)}.{hint}")
+    return enum[weights]
+
+
+@torch.no_grad()
+def pyramid_of(body: nn.Module) -> dict[str, Tensor]:
+    """The features of an image of 64 pixels, which tell strides, channels and the number of levels.
+
+    Args:
+        body: A backbone with a feature pyramid.
+    """
+    training = body.training
+    features: dict[str, Tensor] = body.eval()(torch.zeros(1, 3, 64, 64))
+    body.train(training)
+    return features
 
 
 def _stage_ends(body: nn.Module, name: str) -> list[tuple[str, int]]:

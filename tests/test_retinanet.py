@@ -3,10 +3,27 @@ import torch
 from torchvision.models.detection import retinanet_resnet50_fpn
 
 from lit_dense import LitRetinaNet
+from lit_dense.backbones import WHOLE
 from lit_dense.detectors import attached, patch
+from lit_dense.detectors.build import build_detector
 from lit_dense.errors import UsageError
-from lit_dense.retinanet import DETECTORS, build_retinanet
+from lit_dense.retinanet import ASPECT_RATIOS, build_retinanet
 from tests.detectors import random_batch, small_retinanet
+
+OPTIONS = {
+    "weights_backbone": None,
+    "frozen_stages": None,
+    "fpn_channels": 256,
+    "head_convs": 4,
+    "anchor_sizes": None,
+    "aspect_ratios": ASPECT_RATIOS,
+    "min_size": 800,
+    "max_size": 1333,
+}
+
+
+def build(num_classes, backbone, **given):
+    return build_detector("retinanet", num_classes, backbone=backbone, **{**OPTIONS, **given})
 
 
 @pytest.mark.parametrize(
@@ -65,7 +82,7 @@ def test_frozen_stages_get_no_gradient():
 )
 def test_mistakes_are_explained(arguments, message):
     with pytest.raises(UsageError, match=message):
-        build_retinanet(2, **{"fpn_channels": 16, **arguments})
+        build(2, **{"fpn_channels": 16, **arguments})
 
 
 @pytest.mark.parametrize(
@@ -87,12 +104,12 @@ def test_mistakes_are_explained(arguments, message):
 )
 def test_a_whole_detector_ignores_nothing_that_it_is_given(arguments, message):
     with pytest.raises(UsageError, match=message):
-        build_retinanet(2, "retinanet_resnet50_fpn", **arguments)
+        build(2, "retinanet_resnet50_fpn", **arguments)
 
 
 def test_a_whole_detector_takes_defaults_that_are_written_out():
     written = {"fpn_channels": 256, "head_convs": 4, "aspect_ratios": [0.5, 1.0, 2.0], "frozen_stages": 0}
-    model = build_retinanet(2, "retinanet_resnet50_fpn", **written)
+    model = build(2, "retinanet_resnet50_fpn", **written)
     assert all(p.requires_grad for p in model.parameters())
 
 
@@ -123,7 +140,7 @@ def test_coco_weights_keep_their_91_columns(coco_weights, monkeypatch):
 def test_coco_weights_with_other_classes_start_a_new_classifier(coco_weights, monkeypatch):
     folder, model = coco_weights
     monkeypatch.setenv("TORCH_HOME", str(folder))
-    fresh = build_retinanet(3, "retinanet_resnet50_fpn", weights="COCO_V1", min_size=64)
+    fresh = build(3, "retinanet_resnet50_fpn", weights="COCO_V1", min_size=64)
     assert fresh.head.classification_head.cls_logits.out_channels == 9 * 3
     assert fresh.head.classification_head.num_classes == 3
     name = "head.regression_head.bbox_reg.weight"
@@ -192,11 +209,12 @@ def test_losses_and_detections_are_those_of_two_passes():
 def test_a_whole_detector_trains_the_stages_that_are_not_frozen(monkeypatch, given, trained):
     seen = {}
 
-    def build(num_classes=2, **arguments):
+    def noted(num_classes=2, **arguments):
         seen.update(arguments)
         return small_retinanet(num_classes)
 
-    monkeypatch.setitem(DETECTORS, "retinanet_resnet50_fpn", build)
-    build_retinanet(2, "retinanet_resnet50_fpn", **given)
+    name = "retinanet_resnet50_fpn"
+    monkeypatch.setitem(WHOLE, name, WHOLE[name]._replace(build=noted))
+    build(2, "retinanet_resnet50_fpn", **given)
     assert seen["trainable_backbone_layers"] == trained
     assert (seen["weights"] is None) is ("weights" not in given)

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS, FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
@@ -15,18 +14,18 @@ from torchvision.models.detection.ssd import SSD, SSDHead
 from torchvision.models.detection.ssdlite import SSDLiteHead
 from torchvision.ops import MultiScaleRoIAlign
 
-from ..backbones import build_backbone
+from ..backbones import WHOLE, build_backbone, pyramid_of, weights_of
 from ..criterion import Criterion
 from ..errors import UsageError, check_choice, check_range
 from ..losses import DenseLoss, SoftmaxLoss
-from ..retinanet import ASPECT_RATIOS, build_retinanet, weights_categories
+from ..retinanet import build_retinanet, check_levels
 from .attach import build_criterion
 from .base import CriterionArgs, DetectorAdapter
 from .faster_rcnn import FasterRCNNAdapter
 from .fcos import FCOSAdapter
 from .retinanet import RetinaNetAdapter
 from .ssd import SSDAdapter
-from .whole_detectors import WHOLE, build_whole, categories_of
+from .whole_detectors import build_whole
 
 STAGE_WORDS = ("loss", "box_loss", "weighters", "normalizer", "loss_weight", "box_loss_weight")
 """Arguments of the criterion of a stage that matches itself."""
@@ -42,6 +41,8 @@ class Network(NamedTuple):
     """Columns of background, besides those of the object classes."""
     sizes: tuple[int, int] = (800, 1333)
     """``min_size`` and ``max_size`` by default."""
+    squares: bool = False
+    """Whether images are scaled to squares of ``max_size``."""
     unused: tuple[str, ...] = ()
     """Options of the network that it has no use for."""
 
@@ -81,11 +82,6 @@ class Network(NamedTuple):
             check_choice("rpn", "an argument", name, STAGE_WORDS)
         return first, build_criterion(adapter.stock[stages[1]], named)
 
-    @property
-    def makes_squares(self) -> bool:
-        """Whether images are scaled to squares."""
-        return "min_size" in self.unused
-
     def keeps_classifier(self, loss: DenseLoss) -> bool:
         """Whether a classifier that comes with weights means to the loss what it means to the detector's own.
 
@@ -95,15 +91,11 @@ class Network(NamedTuple):
         return isinstance(loss, SoftmaxLoss) if self.background else not loss.extra_logits
 
 
-def _pyramid(options: Mapping[str, Any]) -> tuple[Any, dict[str, Tensor]]:
+def _backbone(options: Mapping[str, Any]) -> tuple[Any, dict[str, Tensor]]:
     """The backbone, and its features of an image of 64 pixels."""
-    backbone = build_backbone(
-        options["backbone"], options["weights_backbone"], options["frozen_stages"], options["fpn_channels"]
-    )
-    training = backbone.training
-    with torch.no_grad():
-        features: dict[str, Tensor] = backbone.eval()(torch.zeros(1, 3, 64, 64))
-    return backbone.train(training), features
+    names = ("backbone", "weights_backbone", "frozen_stages", "fpn_channels")
+    backbone = build_backbone(*(options[name] for name in names))
+    return backbone, pyramid_of(backbone)
 
 
 def _sizes(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,7 +111,7 @@ def _build_fcos(num_columns: int, **options: Any) -> nn.Module:
             "FCOS normalises 32 groups of channels: fpn_channels must be a multiple of 32, not "
             f"{options['fpn_channels']}."
         )
-    backbone, features = _pyramid(options)
+    backbone, features = _backbone(options)
     strides = [64 // level.shape[-1] for level in features.values()]
     generator = AnchorGenerator(tuple((stride,) for stride in strides), ((1.0,),) * len(strides))
     convs = int(check_range("LitDetector", "head_convs", options["head_convs"], 1, 4))
@@ -129,7 +121,7 @@ def _build_fcos(num_columns: int, **options: Any) -> nn.Module:
 
 
 def _build_ssd(num_columns: int, lite: bool = False, **options: Any) -> nn.Module:
-    backbone, features = _pyramid(options)
+    backbone, features = _backbone(options)
     channels, side = [level.shape[1] for level in features.values()], int(options["max_size"])
     generator = DefaultBoxGenerator([[2, 3] for _ in channels], scales=_scales(options, len(channels), side))
     numbers = generator.num_anchors_per_location()
@@ -145,15 +137,15 @@ def _scales(options: Mapping[str, Any], levels: int, side: int) -> list[float]:
     sizes = options["anchor_sizes"]
     if sizes is None:
         return [0.1 + 0.8 * level / max(1, levels - 1) for level in range(levels)] + [1.0]
-    _check_levels(options, sizes, levels)
+    check_levels(options["backbone"], sizes, levels)
     return [min(own) / side for own in sizes] + [max(sizes[-1]) / side]
 
 
 def _build_faster_rcnn(num_columns: int, **options: Any) -> nn.Module:
-    backbone, features = _pyramid(options)
+    backbone, features = _backbone(options)
     levels = len(features)
     sizes: Sequence[Sequence[int]] = options["anchor_sizes"] or [(32 * 2**level,) for level in range(levels)]
-    _check_levels(options, sizes, levels)
+    check_levels(options["backbone"], sizes, levels)
     generator = AnchorGenerator(tuple(tuple(s) for s in sizes), (tuple(options["aspect_ratios"]),) * levels)
     pooled = [name for name in features if name not in ("pool", "p6", "p7")]  # RoIs of the levels of a backbone's own
     pool = MultiScaleRoIAlign(pooled, output_size=7, sampling_ratio=2)
@@ -169,56 +161,53 @@ def _build_faster_rcnn(num_columns: int, **options: Any) -> nn.Module:
     return model
 
 
-def _check_levels(options: Mapping[str, Any], sizes: Sequence[Sequence[int]], levels: int) -> None:
-    if len(sizes) != levels:
-        raise UsageError(
-            f"anchor_sizes has {len(sizes)} levels, but the backbone {options['backbone']!r} gives {levels}."
-        )
-
-
 NETWORKS: Mapping[str, Network] = {
     "retinanet": Network(build_retinanet, RetinaNetAdapter),
     "fcos": Network(_build_fcos, FCOSAdapter, unused=("anchor_sizes", "aspect_ratios")),
-    "ssd": Network(_build_ssd, SSDAdapter, 1, (300, 300), ("min_size", "aspect_ratios", "head_convs")),
+    "ssd": Network(_build_ssd, SSDAdapter, 1, (300, 300), True, ("aspect_ratios", "head_convs")),
     "ssdlite": Network(
-        partial(_build_ssd, lite=True), SSDAdapter, 1, (320, 320), ("min_size", "aspect_ratios", "head_convs")
+        partial(_build_ssd, lite=True), SSDAdapter, 1, (320, 320), True, ("aspect_ratios", "head_convs")
     ),
     "faster_rcnn": Network(_build_faster_rcnn, FasterRCNNAdapter, 1, unused=("head_convs",)),
 }
 """The detectors that :class:`~lit_dense.LitDetector` builds, by the word that chooses one."""
-NEUTRAL: Mapping[str, Any] = {"anchor_sizes": None, "aspect_ratios": ASPECT_RATIOS, "head_convs": 4}
-"""Options as they are where nobody chose them."""
 
 
-def build_detector(word: str, num_columns: int, **options: Any) -> nn.Module:
+def build_detector(
+    word: str, num_columns: int, weights: str | None = None, keep_classifier: bool = True, **options: Any
+) -> nn.Module:
     """Build a detector of torchvision.
 
     Args:
         word: ``retinanet``, ``fcos``, ``ssd``, ``ssdlite`` or ``faster_rcnn``.
         num_columns: Columns of its classifier: those of the object classes, of background where the detector has
             it, and what a loss has besides.
-        options: The network's options, as :class:`~lit_dense.LitDetector` has them.
+        weights: Weights of a whole detector.
+        keep_classifier: Whether weights with as many columns keep their classifier; a loss that gives columns another
+            meaning needs a new one.
+        options: The network's other options, as :class:`~lit_dense.LitDetector` has them.
 
     Raises:
         UsageError: If a name is unknown or an argument does not fit.
     """
-    backbone, weights = options["backbone"], options["weights"]
-    others = {name: other for other, names in WHOLE.items() for name in names}
-    if others.get(backbone, word) != word:
-        raise UsageError(f"The backbone {backbone} is a whole detector: take detector={others[backbone]}.")
-    if word != "retinanet" and backbone in WHOLE[word]:
-        return build_whole(word, num_columns, options, [n for n, v in NEUTRAL.items() if options[n] != v])
-    if word != "retinanet" and weights is not None:
+    network, backbone = NETWORKS[word], options["backbone"]
+    whole = WHOLE.get(backbone)
+    if whole is not None and whole.detector != word:
+        raise UsageError(f"The backbone {backbone} is a whole detector: take detector={whole.detector}.")
+    if whole is not None:
+        side = network.sizes[1] if network.squares else None
+        return build_whole(backbone, num_columns, weights, keep_classifier, side, options)
+    if weights is not None:
+        names = " or ".join(name for name, known in WHOLE.items() if known.detector == word)
         raise UsageError(
-            f"weights={weights!r} are those of a whole detector: take backbone={' or '.join(WHOLE[word])}, or give "
-            "weights_backbone for the backbone alone."
+            f"weights={weights!r} are those of a whole detector: take backbone={names}, or give weights_backbone for "
+            "the backbone alone."
         )
-    network = NETWORKS[word]
     return network.build(num_columns, **options)
 
 
 def known_categories(word: str, backbone: str, weights: str | None) -> list[str] | None:
     """Names of the object classes that detector weights come with, in the order of columns; None without weights."""
-    if word == "retinanet":
-        return weights_categories(backbone, weights)
-    return categories_of(word, backbone, weights)
+    if weights is None or backbone not in WHOLE:
+        return None
+    return list(weights_of(backbone, weights).meta["categories"])[NETWORKS[word].background :]

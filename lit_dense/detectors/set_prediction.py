@@ -10,10 +10,9 @@ from torch import Tensor
 from ..criterion import Criterion
 from ..errors import UsageError
 from ..missing import Missing
-from ..sample_fields import on_device
 from ..samples import NEGATIVE, DenseSamples, NativeDivisor
 from .base import DetectorAdapter, own_scores
-from .torchvision_batch import check_labels, fields_of_targets
+from .torchvision_batch import check_labels, fields_of_targets, image_of_rows
 
 NOMINAL_SIZE = 1024.0
 """Width and height that images are taken to have, in pixels: these detectors give boxes as fractions."""
@@ -106,8 +105,7 @@ class SetPredictionAdapter(DetectorAdapter):
         count, least = native
         why = f"{type(self.detector).__name__} predicts boxes of queries, not deltas of anchors"
         missing: Any = {what: Missing(what.replace("_", " "), why) for what in ("deltas", "anchors", "box_coder")}
-        image_of_object = torch.arange(images, device=device)
-        image_of_object = image_of_object.repeat_interleave(on_device(counts, device), output_size=sum(counts))
+        image_of_object = image_of_rows(counts, device)
         return DenseSamples(
             logits=torch.cat([output.logits.flatten(0, 1) for output in outputs]),
             boxes=torch.cat([corners(output.boxes) for output in outputs]),

@@ -54,16 +54,21 @@ def collect_samples(
         matched_idxs=torch.cat(unique),
         gt_boxes=torch.cat([t["boxes"].reshape(-1, 4) for t in targets]).to(device, torch.float32),
         gt_labels=gt_labels,
-        gt_image_idxs=_repeated(counts, device),
+        gt_image_idxs=image_of_rows(counts, device),
         num_images=len(targets),
-        image_idxs=_repeated([len(own) for own in anchors], device),
+        image_idxs=image_of_rows([len(own) for own in anchors], device),
         target_fields=fields_of_targets(targets, counts),
         **fields,
     )
 
 
-def _repeated(counts: Sequence[int], device: torch.device) -> Tensor:
-    """Image of each row, where image b has counts[b] of them."""
+def image_of_rows(counts: Sequence[int], device: torch.device) -> Tensor:
+    """Image of each row, where image b has counts[b] of them.
+
+    Args:
+        counts: Rows of each image.
+        device: Where they are.
+    """
     images = torch.arange(len(counts), device=device)
     # without the size the device would be asked for it
     return images.repeat_interleave(on_device(counts, device), output_size=sum(counts))

@@ -1,108 +1,93 @@
-"""torchvision's FCOS, SSD, SSDlite and Faster R-CNN as they come, with weights for the whole detector."""
+"""torchvision's detectors as they come, with weights for the whole detector."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-import torch
 from torch import nn
-from torchvision import models
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.ssd import SSDClassificationHead
 from torchvision.models.detection.ssdlite import SSDLiteClassificationHead
 
-from ..backbones import downloads
-from ..errors import UsageError, check_range, nearest
+from ..backbones import WHOLE, downloads, weights_of
+from ..errors import UsageError, check_range
+from ..retinanet import ASPECT_RATIOS
 
-WHOLE: Mapping[str, Mapping[str, tuple[str, int]]] = {
-    "retinanet": {"retinanet_resnet50_fpn": ("resnet50", 5), "retinanet_resnet50_fpn_v2": ("resnet50", 5)},
-    "fcos": {"fcos_resnet50_fpn": ("resnet50", 5)},
-    "ssd": {"ssd300_vgg16": ("vgg16", 5)},
-    "ssdlite": {"ssdlite320_mobilenet_v3_large": ("mobilenet_v3_large", 6)},
-    "faster_rcnn": {
-        "fasterrcnn_resnet50_fpn": ("resnet50", 5),
-        "fasterrcnn_resnet50_fpn_v2": ("resnet50", 5),
-        "fasterrcnn_mobilenet_v3_large_fpn": ("mobilenet_v3_large", 6),
-    },
+NEUTRAL: Mapping[str, Any] = {
+    "fpn_channels": 256,
+    "head_convs": 4,
+    "anchor_sizes": None,
+    "aspect_ratios": ASPECT_RATIOS,
 }
-"""Of each detector torchvision's builders, with the backbone's name and the number of its stages."""
+"""What a whole detector has of its own, as its options are where nobody chose them."""
 
 
-def build_whole(word: str, num_columns: int, options: Mapping[str, Any], given: Sequence[str]) -> nn.Module:
+def build_whole(
+    name: str,
+    num_columns: int,
+    weights: str | None,
+    keep_classifier: bool,
+    side: int | None,
+    options: Mapping[str, Any],
+) -> nn.Module:
     """One of torchvision's detectors; where its weights have other classes, the classifier starts anew.
 
     Args:
-        word: The detector.
+        name: The detector.
         num_columns: Columns of its classifier.
-        options: The network's options; ``keep_classifier`` says whether a classifier of as many columns is kept.
-        given: Options that were chosen though such a detector has its own.
+        weights: Weights of the whole detector.
+        keep_classifier: Whether weights with as many columns keep their classifier.
+        side: Side of the squares that it scales images to, None where it has no such size.
+        options: The network's other options.
 
     Raises:
         UsageError: If a name is unknown or an option is chosen that such a detector has itself.
     """
-    name, weights, of_backbone = options["backbone"], options["weights"], options["weights_backbone"]
-    body, stages = WHOLE[word][name]
-    given = [*given, *(["fpn_channels"] if options["fpn_channels"] != 256 else [])]
-    if given:
-        raise UsageError(
-            f"The backbone {name} is a whole detector and has its own {' and '.join(given)}: leave it out."
-        )
-    if weights and of_backbone:
-        raise UsageError(f"weights={weights!r} are those of the backbone of {name} too: leave weights_backbone out.")
-    frozen = options["frozen_stages"]
-    trainable = None if frozen is None else stages - int(check_range("LitDetector", "frozen_stages", frozen, 0, stages))
-    arguments: dict[str, Any] = {"weights": None, "weights_backbone": None, **_sizes(name, options)}
-    if weights or of_backbone:
-        arguments["trainable_backbone_layers"] = trainable
-    elif frozen:
-        raise UsageError(f"{name} without weights is trained as a whole: leave frozen_stages out.")
-    build: Any = models.get_model_builder(name)
-    with downloads(f"{name}'s weights {weights or of_backbone}"):
+    whole, of_backbone, frozen = WHOLE[name], options["weights_backbone"], options["frozen_stages"]
+    _check(name, weights, options)
+    if side is not None and options["max_size"] != side:
+        raise UsageError(f"{name} takes images of {side} x {side} pixels: leave min_size and max_size out.")
+    sizes = {} if side is not None else {size: options[size] for size in ("min_size", "max_size")}
+    trainable = whole.stages - frozen if frozen is not None and (weights or of_backbone) else None
+    with downloads(f"{name}'s weights {weights}" if weights else f"{whole.body}'s weights {of_backbone}"):
         if weights is None:
-            chosen = of_backbone and _weights(body, of_backbone)
-            model: nn.Module = build(**{**arguments, "weights_backbone": chosen, "num_classes": num_columns})
-            return model
-        chosen = _weights(name, weights)
-        model = build(**{**arguments, "weights": chosen})
-    if len(chosen.meta["categories"]) != num_columns or not options["keep_classifier"]:
-        REPLACE[word](model, num_columns)
+            chosen = of_backbone and weights_of(whole.body, of_backbone)
+            columns = {"weights": None, "weights_backbone": chosen, "num_classes": num_columns}
+            return whole.build(**columns, trainable_backbone_layers=trainable, **sizes)
+        chosen = weights_of(name, weights)
+        model = whole.build(weights=chosen, trainable_backbone_layers=trainable, **sizes)
+    if len(chosen.meta["categories"]) != num_columns or not keep_classifier:
+        REPLACE[whole.detector](model, num_columns)
     return model
 
 
-def categories_of(word: str, backbone: str, weights: str | None) -> list[str] | None:
-    """Names of the object classes that weights come with, background left out where the detector has it."""
-    if weights is None or backbone not in WHOLE[word]:
-        return None
-    names = list(_weights(backbone, weights).meta["categories"])
-    return names if word == "fcos" else names[1:]
+def _check(name: str, weights: str | None, options: Mapping[str, Any]) -> None:
+    """Refuse what a whole detector would ignore."""
+    chosen = {**options, "aspect_ratios": tuple(options["aspect_ratios"])}
+    parts = [part for part, neutral in NEUTRAL.items() if chosen[part] != neutral]
+    problems = []
+    if parts:
+        problems.append(
+            f"it has anchors, a pyramid and a head of its own: leave {' and '.join(parts)} out, or take "
+            "backbone=resnet50"
+        )
+    if weights and options["weights_backbone"]:
+        problems.append(f"weights={weights!r} are those of the backbone too: leave weights_backbone out")
+    if options["frozen_stages"]:
+        check_range("LitDetector", "frozen_stages", options["frozen_stages"], 0, WHOLE[name].stages)
+        if not weights and not options["weights_backbone"]:
+            problems.append(
+                "without weights it is trained as a whole: leave frozen_stages out, or give weights_backbone=DEFAULT"
+            )
+    if problems:
+        raise UsageError(f"The backbone {name} does not take all of these arguments: {'; '.join(problems)}.")
 
 
-def _sizes(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    if not name.startswith("ssd"):
-        return {"min_size": options["min_size"], "max_size": options["max_size"]}
-    own = 320 if name.startswith("ssdlite") else 300
-    if options["max_size"] != own:
-        raise UsageError(f"{name} takes images of {own} x {own} pixels: leave min_size and max_size out.")
-    return {}
-
-
-def _weights(name: str, weights: str) -> Any:
-    enum = models.get_model_weights(name)
-    if weights not in enum.__members__:
-        hint = nearest(weights, enum.__members__)
-        raise UsageError(f"{name} has no weights {weights!r}: take one of {', '.join(enum.__members__)}.{hint}")
-    return enum[weights]
-
-
-def _replace_fcos(model: Any, num_columns: int) -> None:
+def _replace_in_tower(model: Any, num_columns: int) -> None:
+    """Of RetinaNet and FCOS the last layer starts anew, and its tower stays."""
     head = model.head.classification_head
-    old = head.cls_logits
-    head.cls_logits = nn.Conv2d(
-        old.in_channels, head.num_anchors * num_columns, old.kernel_size, old.stride, old.padding
-    )
-    nn.init.normal_(head.cls_logits.weight, std=0.01)
-    nn.init.constant_(head.cls_logits.bias, -torch.logit(torch.tensor(0.99)).item())
-    head.num_classes = num_columns
+    fresh = type(head)(head.cls_logits.in_channels, head.num_anchors, num_columns)
+    head.cls_logits, head.num_classes = fresh.cls_logits, num_columns
 
 
 def _replace_ssd(model: Any, num_columns: int, head: Any = SSDClassificationHead) -> None:
@@ -116,8 +101,9 @@ def _replace_faster_rcnn(model: Any, num_columns: int) -> None:
     model.roi_heads.box_predictor = FastRCNNPredictor(old.in_features, num_columns)
 
 
-REPLACE: Mapping[str, Any] = {
-    "fcos": _replace_fcos,
+REPLACE: Mapping[str, Callable[[nn.Module, int], None]] = {
+    "retinanet": _replace_in_tower,
+    "fcos": _replace_in_tower,
     "ssd": _replace_ssd,
     "ssdlite": partial(
         _replace_ssd,

@@ -34,6 +34,7 @@ class DetectorSteps(KnownClasses):
     def __init__(self) -> None:
         super().__init__()
         self._told_of_limits = self._range_checked = False
+        self._first_label = 0  # the detector's own label of the first column
         self.more_val_maps, self.more_test_maps = ModuleList(), ModuleList()
 
     @property
@@ -159,11 +160,6 @@ class DetectorSteps(KnownClasses):
 
     def _new_metric(self) -> DetectionMAP:
         return self.evaluation.metric(self.class_names(), self.label_images()).to(self.device)
-
-    @property
-    def _first_label(self) -> int:
-        """The detector's own label of the first column."""
-        return self._adapter.columns(self._adapter.stages[0]).first_label
 
     def _of_network(self, targets: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Targets with the detector's own labels."""

@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.nn import ModuleList
 from torch.optim.lr_scheduler import LambdaLR
 
 from .. import callbacks as callbacks  # a class name then works after --trainer.callbacks+=
@@ -204,9 +203,8 @@ class LitDetector(DetectorSteps):
         self.lr = lr  # which callbacks look for and change
         self.score_thresh, self.detections_per_img = score_thresh, detections_per_img
         self.nms_thresh, self.topk_candidates = nms_thresh, int(topk_candidates)
-        self._told_of_limits = self._untrained_backbone = self._range_checked = self._from_scratch = False
+        self._untrained_backbone = self._from_scratch = False
         self._first_bias: Tensor | None = None
-        self.more_val_maps, self.more_test_maps = ModuleList(), ModuleList()
         self._rates: Rates | None = None
         names = known_categories(detector, backbone, weights)
         if names is not None and num_classes == len(names) and self.network_options["keep_classifier"]:
@@ -235,6 +233,7 @@ class LitDetector(DetectorSteps):
         )
         stage = adapter.stages[0]
         columns, bias = adapter.columns(stage), adapter.class_bias(stage)
+        self._first_label = columns.first_label
         # torchvision starts with equal biases, or with small random ones; trained ones differ
         if bool((bias == bias[0, 0]).all()) or self._from_scratch:
             if self.prior is not None or columns.background is None or not own_scores(columns, loss):
@@ -254,7 +253,7 @@ class LitDetector(DetectorSteps):
         """Largest length of an image's longer side in pixels, None where images are scaled to squares."""
         if "model" in self._modules:
             return super().longest_side
-        return None if NETWORKS[self.detector_name].makes_squares else int(self.network_options["max_size"])
+        return None if NETWORKS[self.detector_name].squares else int(self.network_options["max_size"])
 
     def build_model(self, num_classes: int) -> nn.Module:
         """The network; override it for a backbone of your own.
