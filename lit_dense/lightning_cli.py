@@ -36,6 +36,7 @@ PARTS: dict[str, Registry[Any]] = {
 
 
 DEFAULT_DETECTOR, DEFAULT_LOSS = "retinanet", "focal"
+DEFAULT_SPEC = LOSSES.build(DEFAULT_LOSS).spec
 
 LEAST = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "gradient_clip_val": 0}
 """Smallest values of the trainer's options that Lightning takes as they are: it would divide by 0, or climb."""
@@ -96,9 +97,9 @@ class LitDenseCLI(LightningCLI):
             return
         given = _in_files(self.config, str(self.config["subcommand"]))
         adapter = NETWORKS[model["detector"]].adapter
-        if "loss" not in given and not _said(self._words, "loss"):
-            own = adapter.stock[adapter.stages[0]]["loss"]
-            model["loss"] = DEFAULT_LOSS if own == DEFAULT_LOSS else None
+        asked = "loss" in given or _said(self._words, "loss") or _spec(LOSSES, model["loss"]) != DEFAULT_SPEC
+        if not asked and adapter.stock[adapter.stages[0]]["loss"] != DEFAULT_LOSS:
+            model["loss"] = None
         changed = model["detector"] != DEFAULT_DETECTOR and "detector" not in given
         if changed and "assigner" in given and not _said(self._words, "assigner"):
             rank_zero_info(
@@ -148,6 +149,11 @@ class LitDenseCLI(LightningCLI):
 
     def _settle(self, model: Any, name: str) -> None:
         """What is asked for wins over the checkpoint, but for the parts that the checkpoint's state belongs to."""
+        if name == "detector" and self._asked[name] != model[name]:
+            raise UsageError(
+                f"The checkpoint's detector is {model[name]}, whose weights {self._asked[name]} cannot take over: "
+                "leave model.detector out, or start without the checkpoint."
+            )
         if name not in PARTS:
             if name == "optimizer" and self.subcommand == "fit" and self._asked[name] != model[name]:
                 raise UsageError(

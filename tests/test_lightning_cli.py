@@ -146,6 +146,49 @@ def test_what_is_asked_for_wins_but_for_parts(recwarn):
     assert "LitDetector.load_from_checkpoint(path, loss=..., strict=False)" in str(warning.message)
 
 
+@pytest.mark.parametrize("verb", ["fit", "validate"])
+def test_a_detector_cannot_take_over_the_weights_of_another(verb):
+    assert settled("fcos", "fcos", "detector", verb) == "fcos"
+    with pytest.raises(UsageError, match="The checkpoint's detector is ssd, whose weights fcos cannot take over"):
+        settled("fcos", "ssd", "detector", verb)
+
+
+def fitted(tmp_path, words, in_file, **model):
+    """The model's options as the command fits them to the detector, and what it says."""
+    said = []
+    file = write_yaml(tmp_path / "config.yaml", {"model": in_file})
+    whole = {"detector": "retinanet", "loss": Namespace(FocalLoss().spec), "assigner": None, **in_file, **model}
+    cli = SimpleNamespace(_words=words, config={"subcommand": "fit", "config": [file], "fit": {"config": None}})
+    options = Namespace(whole)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(lightning_cli, "rank_zero_info", said.append)
+        LitDenseCLI._fit_to_detector(cli, options)
+    return options.as_dict(), said
+
+
+@pytest.mark.parametrize(("word", "own"), [("faster_rcnn", None), ("ssd", None), ("ssdlite", None), ("fcos", "focal")])
+def test_the_loss_by_default_is_the_detectors_own(tmp_path, word, own):
+    options, _ = fitted(tmp_path, [], {}, detector=word)
+    assert (options["loss"] and options["loss"]["class_path"]) == own
+    for words, in_file in ((["--model.loss=focal"], {}), ([], {"loss": "focal"}), (["--model.loss.gamma=2.0"], {})):
+        assert fitted(tmp_path, words, in_file, detector=word)[0]["loss"] is not None
+    assert fitted(tmp_path, [], {}, detector=word, loss="bce")[0]["loss"] == "bce"  # of an environment variable
+
+
+def test_an_assigner_of_a_file_goes_where_the_command_names_another_detector(tmp_path):
+    options, said = fitted(tmp_path, ["--model.detector=fcos"], {"assigner": "atss"}, detector="fcos")
+    assert options["assigner"] is None
+    assert "assigner was chosen for another detector than fcos" in said[0]
+    command = {"detector": "fcos"}
+    for words, in_file, more in (
+        (["--model.detector=fcos", "--model.assigner=atss"], {"assigner": "atss"}, command),
+        ([], {"assigner": "atss", "detector": "fcos"}, {}),
+        ([], {"assigner": "atss"}, {}),
+    ):
+        options, said = fitted(tmp_path, words, in_file, **more)
+        assert (options["assigner"], said) == ("atss", [])
+
+
 def test_an_optimizer_cannot_take_over_the_state_of_another():
     assert settled("sgd", "sgd", "optimizer") == "sgd"
     assert settled("sgd", "adamw", "optimizer", "validate") == "sgd"

@@ -25,7 +25,7 @@ from .faster_rcnn import FasterRCNNAdapter
 from .fcos import FCOSAdapter
 from .retinanet import RetinaNetAdapter
 from .ssd import SSDAdapter
-from .whole_detectors import build_whole
+from .whole_detectors import NEUTRAL, build_whole
 
 STAGE_WORDS = ("loss", "box_loss", "weighters", "normalizer", "loss_weight", "box_loss_weight")
 """Arguments of the criterion of a stage that matches itself."""
@@ -34,6 +34,7 @@ STAGE_WORDS = ("loss", "box_loss", "weighters", "normalizer", "loss_weight", "bo
 class Network(NamedTuple):
     """How a detector is built from a word, and what must be known of it before."""
 
+    word: str
     build: Callable[..., nn.Module]
     """Takes the number of the head's columns, and the network's options."""
     adapter: type[DetectorAdapter]
@@ -44,7 +45,7 @@ class Network(NamedTuple):
     squares: bool = False
     """Whether images are scaled to squares of ``max_size``."""
     unused: tuple[str, ...] = ()
-    """Options of the network that it has no use for."""
+    """Options of the network that it has no use for, of which it warns where one was chosen."""
 
     def criteria(
         self, backbone: str, chosen: Mapping[str, Any], second: Mapping[str, Any] | None
@@ -66,8 +67,7 @@ class Network(NamedTuple):
             own["box_loss"] = "giou"
         if chosen["assigner"] is not None and "assignment" not in adapter.offers:
             warnings.warn(
-                f"{adapter.detectors[0].rpartition('.')[2]} matches and draws its proposals itself: the assigner "
-                f"{chosen['assigner']} is left out.",
+                f"{self.word} matches and draws its proposals itself: the assigner {chosen['assigner']} is left out.",
                 stacklevel=2,
             )
             chosen = {**chosen, "assigner": None}
@@ -75,7 +75,7 @@ class Network(NamedTuple):
         first = build_criterion(own, {**given, "weighters": given["weighters"] or None})
         if len(stages) == 1:
             if second:
-                raise UsageError(f"There is one loss in this detector: leave rpn={dict(second)} out.")
+                raise UsageError(f"{self.word} has no region proposal network: leave rpn={dict(second)} out.")
             return first, None
         named = {name: value for name, value in (second or {}).items() if value is not None}
         for name in named:
@@ -161,15 +161,15 @@ def _build_faster_rcnn(num_columns: int, **options: Any) -> nn.Module:
     return model
 
 
-NETWORKS: Mapping[str, Network] = {
-    "retinanet": Network(build_retinanet, RetinaNetAdapter),
-    "fcos": Network(_build_fcos, FCOSAdapter, unused=("anchor_sizes", "aspect_ratios")),
-    "ssd": Network(_build_ssd, SSDAdapter, 1, (300, 300), True, ("aspect_ratios", "head_convs")),
-    "ssdlite": Network(
-        partial(_build_ssd, lite=True), SSDAdapter, 1, (320, 320), True, ("aspect_ratios", "head_convs")
-    ),
-    "faster_rcnn": Network(_build_faster_rcnn, FasterRCNNAdapter, 1, unused=("head_convs",)),
-}
+_UNUSED_IN_SSD = ("aspect_ratios", "head_convs")
+_ALL = (
+    Network("retinanet", build_retinanet, RetinaNetAdapter),
+    Network("fcos", _build_fcos, FCOSAdapter, unused=("anchor_sizes", "aspect_ratios")),
+    Network("ssd", _build_ssd, SSDAdapter, 1, (300, 300), True, _UNUSED_IN_SSD),
+    Network("ssdlite", partial(_build_ssd, lite=True), SSDAdapter, 1, (320, 320), True, _UNUSED_IN_SSD),
+    Network("faster_rcnn", _build_faster_rcnn, FasterRCNNAdapter, 1, unused=("head_convs",)),
+)
+NETWORKS: Mapping[str, Network] = {network.word: network for network in _ALL}
 """The detectors that :class:`~lit_dense.LitDetector` builds, by the word that chooses one."""
 
 
@@ -203,6 +203,8 @@ def build_detector(
             f"weights={weights!r} are those of a whole detector: take backbone={names}, or give weights_backbone for "
             "the backbone alone."
         )
+    if unused := [name for name in network.unused if options[name] != NEUTRAL[name]]:
+        warnings.warn(f"{word} has no use for {' and '.join(unused)}, which it ignores.", stacklevel=2)
     return network.build(num_columns, **options)
 
 

@@ -41,7 +41,7 @@ class DetectorSteps(KnownClasses):
     def longest_side(self) -> int | None:
         """Largest length of an image's longer side in pixels, None where images are scaled to squares."""
         transform: Any = self.model.transform
-        return None if transform.fixed_size is not None else int(transform.max_size)
+        return None if getattr(transform, "fixed_size", None) is not None else int(transform.max_size)
 
     def match_classes(self, stage: str) -> None:
         """Match the data's labels with the columns, and make the metrics of these labels.

@@ -12,16 +12,7 @@ from .optimization import OWNER
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Which detections are evaluated, and by which rules.
-
-    Args:
-        score_thresh: Smallest score that counts; low, for it must not decide a comparison.
-        detections_per_img: Most detections of an image, of all classes together.
-        max_detections: Most that mAP counts of each image and class; by default COCO's 100. With ``lvis`` of each
-            image, by default 300.
-        protocol: Whose rules mAP follows: ``coco``, or ``lvis`` for LVIS's partly annotated images.
-        backend: The evaluator of mAP: ``hotcoco`` or ``pycocotools``; by default the first that can be used.
-        frequency_bounds: Most training images of a rare and of a common class, for mAP of such classes.
+    """Which detections are evaluated, and by which rules: the arguments of :class:`LitDetector` that begin with eval.
 
     Raises:
         UsageError: If a number is out of range.

@@ -18,16 +18,7 @@ OWNER = "LitDetector"
 
 @dataclass(frozen=True)
 class Optimization:
-    """How a detector is trained: optimiser, learning rates and schedule.
-
-    Args:
-        optimizer: ``adamw``, or ``sgd`` with momentum 0.9. Norms and biases have no weight decay.
-        lr: Learning rate.
-        backbone_lr_factor: Learning rate of the backbone over that of the rest.
-        weight_decay: Weight decay of matrices and convolutions.
-        schedule: ``cosine``, ``multistep`` (a tenth at each milestone) or ``constant``, per optimiser step.
-        warmup_steps: Steps over which the learning rate rises; at most a tenth of the run.
-        milestones: Shares of the run at which ``multistep`` falls.
+    """How a detector is trained: optimiser, learning rates and schedule, the arguments of :class:`LitDetector`.
 
     Raises:
         UsageError: If a name is unknown or a number is out of range.

@@ -127,14 +127,20 @@ def test_the_second_stage_has_words_of_its_own():
     assert module.hparams.rpn["loss"]["class_path"] == "focal"
     with pytest.raises(UsageError, match=r"rpn: an argument must be one of loss, .*, not 'los'. Did you mean 'loss'"):
         small("faster_rcnn", rpn={"los": "focal"})
-    with pytest.raises(UsageError, match=r"leave rpn=.* out"):
+    with pytest.raises(UsageError, match=r"fcos has no region proposal network: leave rpn=.* out"):
         small("fcos", rpn={"loss": "focal"})
 
 
 def test_what_a_detector_cannot_use_is_said():
-    with pytest.warns(UserWarning, match="GeneralizedRCNN matches .* itself: the assigner atss is left out"):
+    with pytest.warns(UserWarning, match="faster_rcnn matches .* itself: the assigner atss is left out"):
         module = small("faster_rcnn", assigner="atss")
     assert module.criterion.assigner is None
+    with pytest.warns(UserWarning, match="fcos has no use for anchor_sizes and aspect_ratios, which it ignores"):
+        small("fcos", anchor_sizes=[[8], [16], [32]], aspect_ratios=[1.0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        small("fcos")
+        small("retinanet", anchor_sizes=[[8], [16], [32]], head_convs=2)
     with pytest.raises(UsageError, match="FCOS takes one min_size"):
         small("fcos", min_size=[64, 80])
     with pytest.raises(UsageError, match="multiple of 32, not 16"):
