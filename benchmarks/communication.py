@@ -16,11 +16,11 @@ import torch.multiprocessing as mp
 from weighters import Batch
 
 from lit_dense.box_losses import BOX_LOSSES
-from lit_dense.class_counts import ClassCounts
+from lit_dense.core.class_counts import ClassCounts
+from lit_dense.core.distributed import Reduce
 from lit_dense.criterion import Criterion
 from lit_dense.losses import LOSSES
 from lit_dense.normalizers import NORMALIZERS
-from lit_dense.reduce import Reduce
 from lit_dense.weighters import WEIGHTERS
 
 ARGUMENTS = {"federated": {"num_classes": 20}, "cleanliness": {"candidates": 0}}

@@ -26,7 +26,7 @@ from torchvision.io import write_jpeg
 from torchvision.transforms import v2
 
 from lit_dense import CocoDataModule
-from lit_dense.data.coco_json import read_coco
+from lit_dense.data.formats.coco import read_coco
 from lit_dense.data.problems import Problems
 from lit_dense.data.transforms import default_train_transforms
 

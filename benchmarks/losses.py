@@ -23,10 +23,10 @@ from torch import Tensor
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.retinanet import RetinaNetClassificationHead
 
-from lit_dense.class_counts import ClassCounts
-from lit_dense.functional.piecewise import compiled_formulas
+from lit_dense.core.class_counts import ClassCounts
+from lit_dense.core.samples import DenseSamples
+from lit_dense.functional.fused.chunking import compiled_formulas
 from lit_dense.losses import LOSSES, DenseLoss
-from lit_dense.samples import DenseSamples
 
 Step = Callable[[], Tensor]
 OBJECTS, POSITIVES_OF_EACH, IGNORED = 10, 30, 200

@@ -19,7 +19,7 @@ from measuring import CLEAR, extra_memory_of, machine, report, spread
 from torch import Tensor, nn
 from torchvision.models.detection import RetinaNet
 
-from lit_dense.stand_ins import Detections
+from lit_dense.detectors.retinanet.fast_methods import Detections
 
 ANCHORS_OF_AN_OBJECT = 12
 Outputs = tuple[dict[str, list[Tensor]], list[list[Tensor]], list[tuple[int, int]]]

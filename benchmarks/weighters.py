@@ -14,10 +14,10 @@ import torch
 from measuring import as_in_training, machine, report, spread
 from torchvision.models.detection._utils import BoxCoder
 
-from lit_dense.class_counts import ClassCounts
+from lit_dense.core.class_counts import ClassCounts
+from lit_dense.core.distributed import Reduce
+from lit_dense.core.samples import DenseSamples, StepContext
 from lit_dense.criterion import Criterion
-from lit_dense.reduce import Reduce
-from lit_dense.samples import DenseSamples, StepContext
 
 WEIGHTERS = {
     "none": [],

@@ -8,14 +8,15 @@ from torch import Tensor, nn
 
 from .assigners import ASSIGNERS, Assigner, AssignerLike
 from .box_losses import BOX_LOSSES, BoxLossLike
-from .class_counts import ClassCounts, as_class_counts
-from .errors import UsageError, check_range
+from .core.class_counts import ClassCounts, as_class_counts
+from .core.component import Component
+from .core.distributed import Reduce
+from .core.errors import UsageError, check_range
+from .core.registry import Registry
+from .core.samples import DenseSamples
+from .core.step_context import StepContext
 from .losses import LOSSES, LossLike
 from .normalizers import NORMALIZERS, NormalizerLike
-from .part import Part
-from .reduce import Reduce
-from .registry import Registry
-from .samples import DenseSamples, StepContext
 from .weighters import WEIGHTERS, LossValues, Weighter, WeightersLike, Weights
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
@@ -96,9 +97,9 @@ class Criterion(nn.Module):
             self.normalizer = NORMALIZERS.build(normalizer)
 
     @property
-    def parts(self) -> Iterable[Part]:
+    def parts(self) -> Iterable[Component]:
         """Every part, nested ones included."""
-        return (m for m in self.modules() if isinstance(m, Part))
+        return (m for m in self.modules() if isinstance(m, Component))
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -225,9 +226,11 @@ class Criterion(nn.Module):
             divisor = self.normalizer(samples)
             values = self._values(samples, divisor)
             weights = [weighter.scheduled(samples, values) for weighter in self._weighters]
-            of_anchors, of_boxes = [w.classification for w in weights], [w.box for w in weights]
+            scatter_to_anchors, of_boxes = [w.classification for w in weights], [w.box for w in weights]
             terms = {
-                "classification": _total(values.classification, of_anchors, values.image_scales, samples.image_idxs)
+                "classification": _total(
+                    values.classification, scatter_to_anchors, values.image_scales, samples.image_idxs
+                )
             }
             if self.box_loss is not None:
                 terms["bbox_regression"] = _total(values.box, of_boxes, values.box_scales, samples.pos_image_idxs)
@@ -264,7 +267,10 @@ class Criterion(nn.Module):
 
     def _with_soft_targets(self, samples: DenseSamples) -> DenseSamples:
         for weighter in self._weighters:
-            if "soft_targets" in weighter.owns and (targets := weighter.scheduled_soft_targets(samples)) is not None:
+            if (
+                "soft_targets" in weighter.exclusive
+                and (targets := weighter.scheduled_soft_targets(samples)) is not None
+            ):
                 return samples.with_soft_targets(targets)
         return samples
 
@@ -277,12 +283,12 @@ class Criterion(nn.Module):
         else:
             box = self.box_loss(samples.pos_boxes, samples.pos_gt_boxes, samples)
         whole = torch.full_like(divisor, float(samples.reduce.world_size))
-        owns_box = self.box_loss is not None and "box_normalizer" in self.box_loss.owns
+        owns_box = self.box_loss is not None and "box_normalizer" in self.box_loss.exclusive
         return LossValues(
             classification=classification.masked_fill(~samples.valid, 0.0),
             box=box.sum(1) if box.dim() == 2 else box,
             box_coordinates=box,
-            image_scales=self.loss_weight * (whole if "normalizer" in self.loss.owns else 1 / divisor),
+            image_scales=self.loss_weight * (whole if "normalizer" in self.loss.exclusive else 1 / divisor),
             box_scales=self.box_loss_weight * (whole if owns_box else 1 / divisor),
             has_box=self.box_loss is not None,
         )
@@ -307,12 +313,12 @@ class Criterion(nn.Module):
             part.commit() if training else part.discard()
         self.step += training
 
-    def _check_owners(self, normalizer: Part | None) -> None:
+    def _check_owners(self, normalizer: Component | None) -> None:
         """Two parts may not decide the same thing."""
         owners: dict[str, str] = {}
-        parts: list[Part | None] = [self.loss, self.box_loss, *self._weighters, self.assigner]
+        parts: list[Component | None] = [self.loss, self.box_loss, *self._weighters, self.assigner]
         for part in filter(None, parts):
-            for thing in sorted(part.owns):
+            for thing in sorted(part.exclusive):
                 if thing in owners:
                     both = f"{owners[thing]} and {type(part).__name__}"
                     raise UsageError(f"{both} both decide the {thing.replace('_', ' ')}: take one of them.")
@@ -328,7 +334,7 @@ class Criterion(nn.Module):
             raise UsageError(
                 f"{type(classes[0]).__name__} weighs classes, which the loss {type(self.loss).__name__} does not heed."
             )
-        soft = [w for w in self._weighters if "soft_targets" in w.owns]
+        soft = [w for w in self._weighters if "soft_targets" in w.exclusive]
         if soft and not self.loss.accepts_soft_targets:
             raise UsageError(
                 f"{type(soft[0]).__name__} gives soft targets, which the loss {type(self.loss).__name__} does not heed."

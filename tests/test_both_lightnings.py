@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from lit_dense import CocoDataModule, DetectionMAP, LitRetinaNet, SwapLoss
-from lit_dense.callbacks import DetectionPictures, EvaluationPictures, LossPictures, WeightPictures
-from tests.coco_files import data_arguments, write_coco
-from tests.detectors import small_retinanet
+from lit_dense.callbacks import DetectionPlots, EvaluationPlots, LossPlots, WeightPlots
+from tests.builders.coco_files import data_arguments, write_coco
+from tests.builders.detectors import small_retinanet
 
 pytorch_lightning = pytest.importorskip("pytorch_lightning")
 BOTH = {"lightning.pytorch": lightning.pytorch, "pytorch_lightning": pytorch_lightning}
@@ -50,7 +50,7 @@ def fit(name, folder, positional=False, epochs=1, checkpoint=None):
     base = BOTH[name]
     base.seed_everything(0, verbose=False)
     swap = SwapLoss("ghm", weighters="ohem")
-    pictures = [LossPictures(1), WeightPictures(1), DetectionPictures(), EvaluationPictures()]
+    pictures = [LossPlots(1), WeightPlots(1), DetectionPlots(), EvaluationPlots()]
     trainer = base.Trainer(
         max_epochs=epochs, callbacks=[swap, *pictures], default_root_dir=folder, num_sanity_val_steps=0, **QUIET
     )

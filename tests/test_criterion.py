@@ -4,14 +4,15 @@ import pytest
 import torch
 
 from lit_dense.box_losses import BOX_LOSSES, GIoULoss, L1Loss
+from lit_dense.core.errors import UsageError
+from lit_dense.core.samples import IGNORED
 from lit_dense.criterion import Criterion
 from lit_dense.detectors import patch
-from lit_dense.errors import UsageError
 from lit_dense.losses import LOSSES, DenseLoss, FocalLoss
 from lit_dense.normalizers import NORMALIZERS
-from lit_dense.samples import IGNORED
 from lit_dense.weighters import Weighter, Weights
-from tests.detectors import COUNTS, NUM_CLASSES, gradients, random_batch, small_retinanet
+from tests.builders.detectors import COUNTS, NUM_CLASSES, gradients, random_batch, small_retinanet
+from tests.builders.samples import samples_of
 
 
 class Halve(Weighter):
@@ -29,7 +30,7 @@ class AddTerm(Weighter):
 
 
 class SoftTargets(Weighter):
-    owns = frozenset({"soft_targets"})
+    exclusive = frozenset({"soft_targets"})
 
     def soft_targets(self, samples):
         return samples.pos_ious
@@ -47,7 +48,7 @@ class ScaledBySoftTarget(FocalLoss):
 
 
 class OwnNormalizer(FocalLoss):
-    owns = frozenset({"normalizer"})
+    exclusive = frozenset({"normalizer"})
 
 
 class Counter(DenseLoss):
@@ -61,16 +62,6 @@ class Counter(DenseLoss):
         count = self.count + 1
         self.stage(count=count)
         return logits.sum(1) * count
-
-
-def samples_of(counts=(2, 0, 5), seed=1, **parts):
-    """The samples that a small detector makes of a random batch."""
-    model = small_retinanet(NUM_CLASSES + Criterion(**parts).loss.extra_logits)
-    criterion = patch(model, class_counts=COUNTS, **{"loss": "focal", **parts})
-    seen = []
-    criterion.register_forward_pre_hook(lambda module, args: seen.append(module.in_this_step(args[0])))
-    model(*random_batch(counts, seed=seed))
-    return seen[0]
 
 
 def test_weights_multiply():
@@ -144,7 +135,7 @@ def test_a_loss_with_its_own_normalizer_is_summed():
     samples = samples_of()
     own = Criterion(OwnNormalizer())(samples)["classification"]
     torch.testing.assert_close(own, Criterion(normalizer="none")(samples)["classification"])
-    assert Criterion(**Criterion(OwnNormalizer()).spec).loss.owns == {"normalizer"}
+    assert Criterion(**Criterion(OwnNormalizer()).spec).loss.exclusive == {"normalizer"}
 
 
 def test_state_is_committed_once_per_training_step_and_never_in_evaluation():

@@ -10,7 +10,7 @@ from lit_dense.detectors import patch
 from lit_dense.losses import LOSSES
 from lit_dense.normalizers import NORMALIZERS
 from lit_dense.weighters import WEIGHTERS
-from tests.detectors import COUNTS, NUM_CLASSES, gradients, random_batch, small_retinanet
+from tests.builders.detectors import COUNTS, NUM_CLASSES, gradients, random_batch, small_retinanet
 
 PISA_OF_ALL = {"class_path": "pisa", "init_args": {"negatives": True, "score_thresh": 0.01}}
 SWN_OF_EACH = {"class_path": "swn", "init_args": {"classification": "anchor", "detach_features": False}}

@@ -8,8 +8,8 @@ from importlib.metadata import requires
 import pytest
 
 import lit_dense
-from lit_dense.cli import main
-from lit_dense.errors import IMPORT_NAMES
+from lit_dense.__main__ import main
+from lit_dense.core.errors import IMPORT_NAMES
 
 CORE = {"torch", "torchvision", "numpy", "pillow"}  # the last two come with torchvision
 PATCH = """
@@ -19,7 +19,7 @@ for name in {blocked!r}:
 import lit_dense
 assert "torch" not in sys.modules, "import lit_dense imports torch"
 import torch
-from tests.detectors import random_batch, small_retinanet
+from tests.builders.detectors import random_batch, small_retinanet
 model = small_retinanet()
 lit_dense.patch(model, loss="bce", box_loss="giou", normalizer="batch", weighters=["pisa"], assigner="atss")
 sum(model(*random_batch()).values()).backward()
@@ -56,11 +56,11 @@ def test_name__that_is_unknown_is_an_attribute_error():
 
 @pytest.mark.parametrize("package", ["jsonargparse", "lightning", "matplotlib"])
 def test_command_line__says_what_installs_a_missing_package(package, monkeypatch, capsys):
-    class Missing:
+    class MissingField:
         def __getattr__(self, name):
             raise ModuleNotFoundError(f"No module named {package!r}", name=package)
 
-    monkeypatch.setitem(sys.modules, "lit_dense.lightning_cli", Missing())
+    monkeypatch.setitem(sys.modules, "lit_dense.cli.lightning_cli", MissingField())
     with pytest.raises(SystemExit, match="1"):
         main(["fit"])
     assert capsys.readouterr().err == (

@@ -20,12 +20,12 @@ import torch
 from lightning.pytorch import Trainer
 
 from lit_dense import LitRetinaNet
-from lit_dense.checkpoint_file import check_checkpoint
+from lit_dense.cli.checkpoint_file import check_checkpoint
 from lit_dense.data import CocoDataModule
 from lit_dense.losses import EqualizationLossV2
 from lit_dense.normalizers import EMANormalizer
 from lit_dense.weighters import SWNWeighter
-from tests.coco_files import data_arguments, write_coco
+from tests.builders.coco_files import data_arguments, write_coco
 
 NUMBERS = {
     "val_classification": 2.57383466,

@@ -10,16 +10,16 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from lit_dense.assigners import ASSIGNERS, AssignInput
 from lit_dense.box_losses import BOX_LOSSES
+from lit_dense.core.geometry import Geometry
 from lit_dense.criterion import Criterion
-from lit_dense.flat_levels import tower_outputs
+from lit_dense.detectors.retinanet.fused_towers import tower_outputs
 from lit_dense.functional.matching import match_by_iou
 from lit_dense.losses import LOSSES
 from lit_dense.metrics import DetectionMAP
 from lit_dense.normalizers import NORMALIZERS
-from lit_dense.samples import Geometry
 from lit_dense.weighters import WEIGHTERS
-from tests.detectors import COUNTS, small_retinanet
-from tests.test_criterion import samples_of
+from tests.builders.detectors import COUNTS, small_retinanet
+from tests.builders.samples import samples_of
 
 DEVICE = torch.device("lazy", 0)  # the one besides the processor whose backward passes need no hardware
 PARTS = [

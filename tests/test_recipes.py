@@ -8,9 +8,9 @@ import yaml
 
 from lit_dense.compare.configuration import read_configuration
 from lit_dense.criterion import Criterion
+from lit_dense.detectors.retinanet.network import build_retinanet
 from lit_dense.normalizers import NORMALIZERS
-from lit_dense.retinanet import build_retinanet
-from tests.test_normalizers import images_with
+from tests.builders.samples import images_with
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 RECIPES = sorted((CONFIGS / "recipes").glob("*.yaml"))

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from lit_dense import DenseSamples, Elements, SigmoidLoss
+from lit_dense import DenseSamples, SigmoidLoss, SigmoidTerms
 
 
 class HingeLoss(SigmoidLoss):
@@ -21,7 +21,7 @@ class HingeLoss(SigmoidLoss):
             raise ValueError(f"hinge: margin must be over 0, not {margin}.")
         self.margin = margin
 
-    def elements(self, samples: DenseSamples) -> Elements:
+    def elements(self, samples: DenseSamples) -> SigmoidTerms:
         """A no and a yes of a single logit, each as value and derivative."""
 
         def negative(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -32,4 +32,4 @@ class HingeLoss(SigmoidLoss):
             lack = (self.margin - x).clamp(min=0)
             return lack.square(), -2 * lack
 
-        return Elements(negative, positive)
+        return SigmoidTerms(negative, positive)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..errors import UsageError, check_range
+from ..core.errors import UsageError, check_range
 from ..functional.iou import paired_iou
 from ..functional.matching import gt_pieces
 from .base import Assigner, AssignInput

@@ -7,9 +7,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..errors import UsageError
-from ..part import Part
-from ..samples import BoxCoder, Geometry
+from ..core.component import Component
+from ..core.errors import UsageError
+from ..core.geometry import Geometry
+from ..core.samples import BoxCoder
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,10 +56,10 @@ class AssignInput:
         return self.box_coder.decode_single(self.deltas.detach().float(), self.anchors)
 
 
-class Assigner(Part):
+class Assigner(Component):
     """Matches the anchors of an image with its ground truths."""
 
-    owns = frozenset({"assignment"})
+    exclusive = frozenset({"assignment"})
 
     def forward(self, image: AssignInput) -> Tensor:
         """Index of the matched ground truth of each anchor; -1 background, -2 ignored [K].

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from ..errors import check_range
+from ..core.errors import check_range
 from ..functional.matching import match_by_iou
 from .base import Assigner, AssignInput
 

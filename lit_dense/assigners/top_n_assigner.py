@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from ..errors import check_range
+from ..core.errors import check_range
 from ..functional.matching import gt_pieces, match_by_iou
 from .base import Assigner, AssignInput
 

@@ -4,9 +4,9 @@ from typing import get_args
 
 from torch import Tensor
 
-from ..errors import check_choice, check_range
+from ..core.errors import check_choice, check_range
+from ..core.samples import DenseSamples
 from ..functional.balanced_l1 import BalancedL1Curve, balanced_l1_loss
-from ..samples import DenseSamples
 from .base import BoxLoss
 
 

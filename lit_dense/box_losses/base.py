@@ -5,12 +5,13 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..part import Part
-from ..reduce import Reduce
-from ..samples import DenseSamples, StepContext
+from ..core.component import Component
+from ..core.distributed import Reduce
+from ..core.samples import DenseSamples
+from ..core.step_context import StepContext
 
 
-class BoxLoss(Part):
+class BoxLoss(Component):
     """A box loss: what the positives predict and should predict in, one value per positive out.
 
     Attributes:

@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
-from ..errors import check_range
+from ..core.errors import check_range
+from ..core.samples import DenseSamples
 from ..functional.eiou import eiou_loss
-from ..samples import DenseSamples
 from .base import BoxLoss
 
 

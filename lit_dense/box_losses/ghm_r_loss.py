@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from ..errors import check_range
+from ..core.errors import check_range
+from ..core.samples import DenseSamples
 from ..functional.gradient_harmonized import HistogramUpdate
 from ..functional.gradient_histogram import norm_bins, norm_histogram
 from ..losses.gradient_harmonizing import GradientHarmonizing, HistogramLevels
-from ..samples import DenseSamples
 from .base import BoxLoss
 
 
@@ -32,7 +32,7 @@ class GHMRLoss(GradientHarmonizing, BoxLoss):
             the detector does not tell the sizes of its levels.
     """
 
-    owns = frozenset({"box_normalizer"})
+    exclusive = frozenset({"box_normalizer"})
 
     def __init__(
         self,

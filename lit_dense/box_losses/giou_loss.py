@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import generalized_box_iou_loss
 
+from ..core.samples import DenseSamples
 from ..functional.iou import enlarged
-from ..samples import DenseSamples
 from .base import BoxLoss
 
 

@@ -4,9 +4,9 @@ from typing import get_args
 
 from torch import Tensor
 
-from ..errors import check_choice
+from ..core.errors import check_choice
+from ..core.samples import DenseSamples
 from ..functional.iou import IoUForm, iou_loss
-from ..samples import DenseSamples
 from .base import BoxLoss
 
 

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..samples import DenseSamples
+from ..core.samples import DenseSamples
 from .base import BoxLoss
 
 

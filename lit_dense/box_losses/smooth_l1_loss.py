@@ -3,8 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import check_range
-from ..samples import DenseSamples
+from ..core.errors import check_range
+from ..core.samples import DenseSamples
 from .base import BoxLoss
 
 

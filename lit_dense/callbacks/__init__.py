@@ -1,8 +1,12 @@
 """Callbacks for any Lightning trainer."""
 
-from .detection_pictures import DetectionPictures as DetectionPictures
-from .evaluation_pictures import EvaluationPictures as EvaluationPictures
-from .loss_pictures import LossPictures as LossPictures
+from .detection_plots import DetectionPlots as DetectionPlots
+from .evaluation_plots import EvaluationPlots as EvaluationPlots
+from .loss_plots import LossPlots as LossPlots
 from .prediction_writer import PredictionWriter as PredictionWriter
+from .renamed import DetectionPictures as DetectionPictures
+from .renamed import EvaluationPictures as EvaluationPictures
+from .renamed import LossPictures as LossPictures
+from .renamed import WeightPictures as WeightPictures
 from .swap_loss import SwapLoss as SwapLoss
-from .weight_pictures import WeightPictures as WeightPictures
+from .weight_plots import WeightPlots as WeightPlots

@@ -12,10 +12,11 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from ..errors import UsageError, check_range
-from ..label_map import label_categories
-from ..pictures import draw_boxes, hidden_note, keep_scores, lower_threshold
-from ..reduce import Reduce
+from ..core.distributed import Reduce
+from ..core.errors import UsageError, check_range
+from ..core.score_threshold import hidden_note, keep_scores, lower_threshold
+from ..data.label_map import label_categories
+from ..visualization.draw import draw_boxes
 
 Results = dict[tuple[int, int], list[dict[str, Any]]]
 """The detections of each image, by the index of its loader and its id."""

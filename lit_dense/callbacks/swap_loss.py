@@ -8,14 +8,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ..assigners import AssignerLike
 from ..box_losses import BoxLossLike
-from ..class_counts import ClassCounts
+from ..core.class_counts import ClassCounts
+from ..core.distributed import Reduce
+from ..core.errors import UsageError
 from ..criterion import Criterion, named_spec
 from ..detectors import DetectorAdapter, attach, attached, find_detector, unpatch
 from ..detectors.attach import build_criterion, check_stage, detectors_inside, set_prior
-from ..errors import UsageError
 from ..losses import LossLike
 from ..normalizers import NormalizerLike
-from ..reduce import Reduce
 from ..weighters import WeightersLike
 
 
@@ -212,7 +212,7 @@ class SwapLoss(Callback):
 
     def _look_at_last_step(self, pl_module: LightningModule) -> None:
         if (adapter := attached(pl_module, self.module)) is not None:
-            adapter.finite_check.flush()
+            adapter.nan_guard.flush()
 
     def _ready(self) -> Criterion:
         if self.criterion is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from ..errors import UsageError, nearest
+from ..core.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from .plan import Run

@@ -9,11 +9,11 @@ from typing import Any
 from jsonargparse import ArgumentError
 
 from .._version import __version__
-from ..command_parser import CommandParser
+from ..cli.command_parser import CommandParser
+from ..cli.lightning_cli import CheckingTrainer, LitDenseCLI
+from ..core.errors import UsageError
 from ..data import CocoDataModule
 from ..detectors.build import NETWORKS
-from ..errors import UsageError
-from ..lightning_cli import CheckingTrainer, LitDenseCLI
 from ..training import LitDetector
 
 

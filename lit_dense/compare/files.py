@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..metrics.detection_rows import Array
+from ..metrics.detection_table import Array
 from ..metrics.evaluation import Evaluation
 
 RECORD = "compare.json"

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..errors import UsageError
+from ..core.errors import UsageError
 from .files import CHECKPOINT, FAILURE, RESULT, STDERR, STDOUT, last_lines, write_text
 from .plan import Run
 from .worker import WATCH

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
+from ..core.errors import UsageError
 from ..losses import LOSSES
 from ..weighters import WEIGHTERS
 from .configuration import differences, read_configuration
@@ -113,7 +113,7 @@ def _weighter_words(option: str, weighters: Sequence[str]) -> list[str]:
     except (ImportError, TypeError, UsageError) as error:
         raise UsageError(f"--runs: {error}") from error
     words = [f"{option}[{','.join(weighters)}]"]
-    if any("assignment" in weighter.owns for weighter in found):
+    if any("assignment" in weighter.exclusive for weighter in found):
         words.append("--model.assigner=null")  # the weighter brings its own
     return words
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
+from ..core.errors import UsageError
 from . import worker
 from .files import FAILURE, RESULT, STDERR, STDOUT
 from .local import failure_of, say_end

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
-from .. import charts
+from ..visualization import figures as evaluation_figures
 from . import figures, sections
 from .files import write_text
 from .results import Comparison, Result
@@ -135,10 +135,12 @@ def _side_by_side(comparison: Comparison) -> dict[str, Any]:
         chosen[name] = finished[common[0]] if common else next(iter(finished.values()))
     tables = {name: result.tables for name, result in chosen.items()}
     precision = {
-        name: charts.precision_recall_figure(t.precision_50, t.ap_50, t.class_names) for name, t in tables.items()
+        name: evaluation_figures.precision_recall_figure(t.precision_50, t.ap_50, t.class_names)
+        for name, t in tables.items()
     }
     confusion = {
-        name: charts.confusion_figure(t.confusion, t.class_names, t.confusion_score) for name, t in tables.items()
+        name: evaluation_figures.confusion_figure(t.confusion, t.class_names, t.confusion_score)
+        for name, t in tables.items()
     }
     return {
         "seed_shown": f"seed {common[0]}" if common else "the first seed of each run",
@@ -177,4 +179,4 @@ def _image(path: Path, words: str) -> Markup:
 
 def _svg(figure: Figure) -> Markup:
     """A chart inside the page; matplotlib escapes the words in it."""
-    return Markup(charts.to_svg(figure))
+    return Markup(evaluation_figures.to_svg(figure))

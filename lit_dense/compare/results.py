@@ -11,7 +11,7 @@ import numpy as np
 
 from ..metrics.arguments import MAX_DETECTIONS
 from ..metrics.bootstrap import resampled_ap
-from ..metrics.detection_rows import DetectionRows
+from ..metrics.detection_table import DetectionTable
 from ..metrics.evaluation import Evaluation
 from .files import CHECKPOINT, FAILURE, RECORD, RESAMPLED, RESULT, ROWS, RUN, TABLES, load_tables, write_arrays
 from .plan import Run, check_baseline
@@ -66,7 +66,7 @@ class Result:
             with np.load(path) as kept:
                 if kept["evaluated"] == evaluated and len(kept["map"]) == RESAMPLES:
                     return {"map": kept["map"], "map_50": kept["map_50"]}
-        rows = DetectionRows.load(self.folder / ROWS)
+        rows = DetectionTable.load(self.folder / ROWS)
         counts = align_counts(draw_counts(len(rows.image_ids)), rows.image_ids, np.sort(rows.image_ids))
         limit = self.run.config["model"].get("eval_max_detections") or MAX_DETECTIONS["coco"]
         ap, ap_50 = resampled_ap(rows, counts, len(self.tables.class_names), limit)

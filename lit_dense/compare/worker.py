@@ -14,13 +14,13 @@ from jsonargparse import Namespace
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from .._version import __version__
-from ..callbacks import DetectionPictures, LossPictures
-from ..callbacks.shown_steps import ShownSteps
-from ..checkpoint_file import check_checkpoint
+from ..callbacks import DetectionPlots, LossPlots
+from ..callbacks.every_n_steps import EveryNSteps
+from ..cli.checkpoint_file import check_checkpoint
+from ..cli.lightning_cli import CheckingTrainer, LitDenseCLI
+from ..cli.refusals import message_of
+from ..core.errors import UsageError
 from ..data import CocoDataModule
-from ..errors import UsageError
-from ..lightning_cli import CheckingTrainer, LitDenseCLI
-from ..refusals import message_of
 from ..training import LitDetector
 from .configuration import without_warning_of_words
 from .files import CHECKPOINT, CONFIG, RESULT, ROWS, TABLES, save_tables, write_json
@@ -69,12 +69,12 @@ class RunCLI(LitDenseCLI):
         given = trainer["callbacks"] or []
         given = given if isinstance(given, list) else [given]
         callbacks = [callback for callback in given if not issubclass(_class(callback), Checkpoint)]
-        drawn: list[tuple[type, dict[str, Any]]] = [(DetectionPictures, {})]
+        drawn: list[tuple[type, dict[str, Any]]] = [(DetectionPlots, {})]
         if trainer["check_val_every_n_epoch"] is None:  # validated every so many batches: drawn as often
             every = int(trainer["val_check_interval"]) // trainer["accumulate_grad_batches"]
-            drawn.append((LossPictures, {"every_n_steps": every}))
+            drawn.append((LossPlots, {"every_n_steps": every}))
             for callback in callbacks:
-                if issubclass(_class(callback), ShownSteps):
+                if issubclass(_class(callback), EveryNSteps):
                     callback["init_args"]["every_n_steps"] = min(every, callback["init_args"]["every_n_steps"])
         for cls, arguments in drawn:
             if not any(issubclass(_class(c), cls) for c in callbacks):

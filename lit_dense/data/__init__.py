@@ -4,10 +4,10 @@ from .coco import Category as Category
 from .coco import CocoData as CocoData
 from .dataset import CocoDataset as CocoDataset
 from .module import CocoDataModule as CocoDataModule
+from .ordering import Draw as Draw
+from .ordering import EpochSampler as EpochSampler
 from .problems import DataError as DataError
 from .resumable_loader import ResumableLoader as ResumableLoader
-from .samplers import Draw as Draw
-from .samplers import EpochSampler as EpochSampler
 from .split import stratified_split as stratified_split
 from .summary import CheckReport as CheckReport
 from .summary import check as check

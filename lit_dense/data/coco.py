@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..class_counts import ClassCounts
+from ..core.class_counts import ClassCounts
 from .federated import Federated
 
 Ints = npt.NDArray[np.int64]

@@ -14,8 +14,8 @@ from torchvision.transforms import v2
 
 from .coco import CocoData, Ints
 from .images import read_image
+from .ordering import Draw
 from .problems import DataError
-from .samplers import Draw
 
 Sample = tuple[tv_tensors.Image, dict[str, Any]]
 

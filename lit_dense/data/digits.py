@@ -17,7 +17,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from ..errors import UsageError
+from ..core.errors import UsageError
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SIZE = 96  # of a picture, pixels

@@ -10,19 +10,19 @@ import torch
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from ..class_counts import ClassCounts
-from ..errors import UsageError, check_choice, check_range
+from ..core.class_counts import ClassCounts
+from ..core.errors import UsageError, check_choice, check_range
 from ..samplers import SAMPLERS, SamplerLike
 from .both_lightnings import DataModule
+from .checks.split_overlap import picture_groups
+from .checks.splits import check_splits
 from .coco import Category, CocoData, Ints
 from .dataset import CocoDataset, collate, collate_images
-from .overlap import picture_groups
+from .ordering import EpochSampler
 from .problems import Problems
 from .resumable_loader import ResumableLoader
-from .samplers import EpochSampler
 from .sources import Source, SourceReader, check_known, demo_sources, find_sources, label_categories, read_images
 from .split import stratified_split
-from .split_checks import check_splits
 from .transforms import compose, default_train_transforms
 
 Labels = Literal["contiguous", "category_id"]

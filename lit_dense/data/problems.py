@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_warn
 
-from ..errors import UsageError
+from ..core.errors import UsageError
 
 SHOWN = 5  # examples of each kind in a report
 KEPT = "left as they are"

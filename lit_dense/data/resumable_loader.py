@@ -7,7 +7,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.utils.data import BatchSampler, DataLoader
 
-from .samplers import EpochSampler
+from .ordering import EpochSampler
 
 
 class ResumableLoader(DataLoader[Any]):

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import UsageError
-from .checks import check_split
+from ..core.errors import UsageError
+from .checks.annotations import check_split
+from .checks.bit_depth import note_depths
 from .coco import Category, CocoData
-from .coco_json import CocoJson, read_coco
-from .depth import note_depths
+from .formats.coco import CocoJson, read_coco
 from .images import Header, find_images, read_headers
 from .problems import Problems
 

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..batch import vanishes
-from ..errors import UsageError
+from ..core.errors import UsageError
+from .checks.duplicate_images import check_contents
 from .coco import CocoData, Floats, Ints
-from .contents import check_contents
 from .problems import KEPT, Problems
+from .thin_images import vanishes
 
 if TYPE_CHECKING:
     from .module import CocoDataModule

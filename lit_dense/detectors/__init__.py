@@ -3,6 +3,8 @@
 The names are entry points of the group ``lit_dense.detectors``, and attributes of this module.
 """
 
+from typing import Any
+
 from .attach import DETECTORS as DETECTORS
 from .attach import attach as attach
 from .attach import attached as attached
@@ -13,4 +15,6 @@ from .base import Columns as Columns
 from .base import CriterionArgs as CriterionArgs
 from .base import DetectorAdapter as DetectorAdapter
 
-__getattr__ = DETECTORS.attribute
+
+def __getattr__(name: str) -> Any:
+    return DETECTORS.attribute(name)

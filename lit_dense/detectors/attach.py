@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import nn
 
-from ..class_counts import ClassCounts
+from ..core.class_counts import ClassCounts
+from ..core.errors import UsageError, check_choice, check_range
+from ..core.registry import Registry
 from ..criterion import Criterion
-from ..errors import UsageError, check_choice, check_range
-from ..registry import Registry
 from ..weighters import WeightersLike
 from .base import ATTRIBUTE, CriterionArgs, DetectorAdapter, own_scores
 

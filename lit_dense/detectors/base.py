@@ -9,11 +9,11 @@ from typing import Any, ClassVar, Literal, TypedDict
 import torch
 from torch import Tensor, nn
 
+from ..core.errors import UsageError
+from ..core.nan_guard import NaNGuard
+from ..core.samples import DenseSamples
 from ..criterion import Criterion
-from ..errors import UsageError
-from ..finite import FiniteCheck
 from ..losses import DenseLoss
-from ..samples import DenseSamples
 
 Terms = dict[str, Tensor]
 Detections = list[dict[str, Tensor]]
@@ -104,7 +104,7 @@ class DetectorAdapter(ABC):
     def __init__(self, detector: nn.Module) -> None:
         self._detector = weakref.ref(detector)
         self.criteria: dict[str, Criterion] = {}
-        self.finite_check = FiniteCheck()
+        self.nan_guard = NaNGuard()
         self._overrides: list[tuple[weakref.ref[Any], str]] = []
         self._hooks: list[Any] = []
 
@@ -185,7 +185,7 @@ class DetectorAdapter(ABC):
         """
         criterion = self.criteria[stage].to(samples.device)
         terms: Terms = {self.term_name(stage, name): value for name, value in criterion(samples).items()}
-        self.finite_check(terms, targets, criterion, stage)
+        self.nan_guard(terms, targets, criterion, stage)
         return terms
 
     def term_name(self, stage: str, name: str) -> str:

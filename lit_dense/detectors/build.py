@@ -14,18 +14,18 @@ from torchvision.models.detection.ssd import SSD, SSDHead
 from torchvision.models.detection.ssdlite import SSDLiteHead
 from torchvision.ops import MultiScaleRoIAlign
 
-from ..backbones import WHOLE, build_backbone, pyramid_of, weights_of
+from ..core.errors import UsageError, check_choice, check_range
 from ..criterion import Criterion
-from ..errors import UsageError, check_choice, check_range
 from ..losses import DenseLoss, SoftmaxLoss
-from ..retinanet import build_retinanet, check_levels
 from .attach import build_criterion
+from .backbones import WHOLE, build_backbone, pyramid_of, weights_of
 from .base import CriterionArgs, DetectorAdapter
 from .faster_rcnn import FasterRCNNAdapter
 from .fcos import FCOSAdapter
-from .retinanet import RetinaNetAdapter
+from .retinanet.adapter import RetinaNetAdapter
+from .retinanet.network import build_retinanet, check_levels
 from .ssd import SSDAdapter
-from .whole_detectors import NEUTRAL, build_whole
+from .torchvision_models import NEUTRAL, build_whole
 
 STAGE_WORDS = ("loss", "box_loss", "weighters", "normalizer", "loss_weight", "box_loss_weight")
 """Arguments of the criterion of a stage that matches itself."""

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torchvision.models.detection.roi_heads import RoIHeads
 
+from ..core.errors import UsageError
 from ..criterion import Criterion
-from ..errors import UsageError
 from .base import Columns, CriterionArgs, Detections, Terms, loss_columns, own_scores
 from .roi_heads import TERMS as ROI_TERMS
 from .roi_heads import RoIStage

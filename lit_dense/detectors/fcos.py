@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..core.samples import BoxCoder, DenseSamples
 from ..criterion import Criterion
-from ..samples import BoxCoder, DenseSamples
 from ..weighters import Weighter
 from .base import CriterionArgs, Terms
-from .head_loss import HeadLossAdapter
+from .one_stage import OneStageAdapter
 
 
-class FCOSAdapter(HeadLossAdapter):
+class FCOSAdapter(OneStageAdapter):
     """torchvision's FCOS: focal loss over all locations, ``giou`` and the centre-ness of positives.
 
     Scores stay the square root of class score times centre-ness. The term ``bbox_ctrness`` is summed with the weights
@@ -34,7 +34,7 @@ class FCOSAdapter(HeadLossAdapter):
         """Let criteria compute the detector's loss; warns of scores that hold the quality of boxes already."""
         super().attach(criteria)
         for criterion in criteria.values():
-            soft = [w for w in criterion.weighters if isinstance(w, Weighter) and "soft_targets" in w.owns]
+            soft = [w for w in criterion.weighters if isinstance(w, Weighter) and "soft_targets" in w.exclusive]
             if soft or criterion.loss.quality_scores:
                 name = type(soft[0] if soft else criterion.loss).__name__
                 warnings.warn(

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core.errors import UsageError
 from ..criterion import Criterion
-from ..errors import UsageError
-from ..normalizers import NativeNormalizer
+from ..normalizers.native_normalizer import NativeNormalizer
 from .base import Columns, CriterionArgs, Terms
 from .set_prediction import Output, SetPredictionAdapter
 

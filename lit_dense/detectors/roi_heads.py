@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
-from ..errors import UsageError
-from ..samples import DenseSamples
+from ..core.errors import UsageError
+from ..core.samples import DenseSamples
 from .base import DetectorAdapter, Terms, loss_columns, own_scores
 from .torchvision_batch import check_labels, collect_samples
 

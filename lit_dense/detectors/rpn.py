@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import UsageError
+from ..core.errors import UsageError
 from .base import DetectorAdapter, Terms
 from .torchvision_batch import collect_samples
 

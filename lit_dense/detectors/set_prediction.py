@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core.errors import UsageError
+from ..core.missing_field import MissingField
+from ..core.samples import NEGATIVE, DenseSamples, NativeDivisor
 from ..criterion import Criterion
-from ..errors import UsageError
-from ..missing import Missing
-from ..samples import NEGATIVE, DenseSamples, NativeDivisor
 from .base import DetectorAdapter, own_scores
 from .torchvision_batch import check_labels, fields_of_targets, image_of_rows
 
@@ -104,7 +104,7 @@ class SetPredictionAdapter(DetectorAdapter):
         fields = fields_of_targets(targets, counts, ("boxes", labels, "masks"))
         count, least = native
         why = f"{type(self.detector).__name__} predicts boxes of queries, not deltas of anchors"
-        missing: Any = {what: Missing(what.replace("_", " "), why) for what in ("deltas", "anchors", "box_coder")}
+        missing: Any = {what: MissingField(what.replace("_", " "), why) for what in ("deltas", "anchors", "box_coder")}
         image_of_object = image_of_rows(counts, device)
         return DenseSamples(
             logits=torch.cat([output.logits.flatten(0, 1) for output in outputs]),

@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image
 
+from ..core.errors import UsageError
 from ..criterion import Criterion
-from ..errors import UsageError
 from .base import Columns, CriterionArgs, Detections, DetectorAdapter, Terms, loss_columns, own_scores
-from .head_loss import HeadLossAdapter
+from .one_stage import OneStageAdapter
 
 
-class SSDAdapter(HeadLossAdapter):
+class SSDAdapter(OneStageAdapter):
     """torchvision's SSD300 and SSDlite: softmax with background, and the hardest negatives of each image.
 
     A loss of single logits leaves the background column unread, and the scores in evaluation are then the sigmoids that

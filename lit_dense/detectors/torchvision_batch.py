@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..batch_format import check_format
-from ..errors import UsageError
-from ..flat_levels import records_graph
-from ..sample_fields import on_device
-from ..samples import DenseSamples
+from ..core.batch_format import check_format
+from ..core.errors import UsageError
+from ..core.sample_fields import on_device
+from ..core.samples import DenseSamples
+from .tracing import records_graph
 
 
 def collect_samples(

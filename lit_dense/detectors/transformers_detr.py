@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..core.errors import UsageError
 from ..criterion import Criterion
-from ..errors import UsageError
-from ..normalizers import NativeNormalizer
+from ..normalizers.native_normalizer import NativeNormalizer
 from .base import Columns, CriterionArgs
 from .set_prediction import Matches, Output, SetPredictionAdapter
 

@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .elements import Elements, ValueAndSlope, sum_over_classes
+from .fused.sigmoid_terms import SigmoidTerms, ValueAndSlope, sum_over_classes
 
 
-def asymmetric_elements(
+def asymmetric_terms(
     gamma_pos: float = 1.0, gamma_neg: float = 4.0, margin: float = 0.05, detach_weight: bool = False
-) -> Elements:
+) -> SigmoidTerms:
     """The two branches of asymmetric loss: a focal factor each, and probabilities of negatives shifted down."""
 
     def negative(x: Tensor, labels: Tensor) -> ValueAndSlope:
@@ -36,7 +36,7 @@ def asymmetric_elements(
             slope = slope - gamma_pos * weight * p * cost
         return (weight.detach() if detach_weight else weight) * cost, slope
 
-    return Elements(negative, positive)
+    return SigmoidTerms(negative, positive)
 
 
 def asymmetric_loss(
@@ -64,4 +64,4 @@ def asymmetric_loss(
         >>> asymmetric_loss(torch.tensor([[0.0, -3.0]]), torch.tensor([0]))
         tensor([0.3466])
     """
-    return sum_over_classes(logits, labels, asymmetric_elements(gamma_pos, gamma_neg, margin, detach_weight))
+    return sum_over_classes(logits, labels, asymmetric_terms(gamma_pos, gamma_neg, margin, detach_weight))

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .elements import Elements, ValueAndSlope, sum_over_classes
+from .fused.sigmoid_terms import SigmoidTerms, ValueAndSlope, sum_over_classes
 
 
-def bce_elements(alpha: float = 0.5, pos_weight: float = 1.0) -> Elements:
+def bce_terms(alpha: float = 0.5, pos_weight: float = 1.0) -> SigmoidTerms:
     """The two branches of cross-entropy; a soft target y mixes them, ``y * positive + (1 - y) * negative``."""
     yes, no = alpha * pos_weight, 1 - alpha
 
@@ -23,7 +23,7 @@ def bce_elements(alpha: float = 0.5, pos_weight: float = 1.0) -> Elements:
         as_no, no_slope = negative(x, labels)
         return targets * value + (1 - targets) * as_no, targets * slope + (1 - targets) * no_slope
 
-    return Elements(negative, positive)
+    return SigmoidTerms(negative, positive)
 
 
 def bce_loss(
@@ -49,4 +49,4 @@ def bce_loss(
         >>> bce_loss(torch.tensor([[0.0, 0.0], [4.0, -4.0]]), torch.tensor([1, -1]))
         tensor([0.6931, 2.0181])
     """
-    return sum_over_classes(logits, labels, bce_elements(alpha, pos_weight), soft_targets)
+    return sum_over_classes(logits, labels, bce_terms(alpha, pos_weight), soft_targets)

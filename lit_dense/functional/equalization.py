@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .elements import Elements, ValueAndSlope, sum_over_classes
+from .fused.sigmoid_terms import SigmoidTerms, ValueAndSlope, sum_over_classes
 
 
-def equalization_elements(rare: Tensor) -> Elements:
+def equalization_terms(rare: Tensor) -> SigmoidTerms:
     """The two branches of equalization loss: objects of other classes do not push a rare class down."""
 
     def negative(x: Tensor, labels: Tensor) -> ValueAndSlope:
@@ -19,7 +19,7 @@ def equalization_elements(rare: Tensor) -> Elements:
     def positive(x: Tensor, labels: Tensor, targets: Tensor | None) -> ValueAndSlope:
         return F.softplus(-x), -torch.sigmoid(-x)
 
-    return Elements(negative, positive)
+    return SigmoidTerms(negative, positive)
 
 
 def equalization_loss(logits: Tensor, labels: Tensor, rare: Tensor) -> Tensor:
@@ -37,4 +37,4 @@ def equalization_loss(logits: Tensor, labels: Tensor, rare: Tensor) -> Tensor:
         >>> equalization_loss(torch.zeros(2, 2), torch.tensor([0, -1]), torch.tensor([False, True]))
         tensor([0.6931, 1.3863])
     """
-    return sum_over_classes(logits, labels, equalization_elements(rare))
+    return sum_over_classes(logits, labels, equalization_terms(rare))

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .elements import Elements, ValueAndSlope, sum_over_classes
+from .fused.sigmoid_terms import SigmoidTerms, ValueAndSlope, sum_over_classes
 
 
 def gradient_ratio(positive: Tensor, negative: Tensor, initial: float) -> Tensor:
@@ -27,7 +27,7 @@ def equalization_v2_weights(
     return 1 + alpha * (1 - negative), negative
 
 
-def equalization_v2_elements(pos_weights: Tensor, neg_weights: Tensor) -> Elements:
+def equalization_v2_terms(pos_weights: Tensor, neg_weights: Tensor) -> SigmoidTerms:
     """Cross-entropy with a weight for the yes and the no of each class."""
 
     def negative(x: Tensor, labels: Tensor) -> ValueAndSlope:
@@ -37,7 +37,7 @@ def equalization_v2_elements(pos_weights: Tensor, neg_weights: Tensor) -> Elemen
         weight = pos_weights[labels.clamp(min=0)]
         return weight * F.softplus(-x), -weight * torch.sigmoid(-x)
 
-    return Elements(negative, positive)
+    return SigmoidTerms(negative, positive)
 
 
 def equalization_v2_loss(logits: Tensor, labels: Tensor, pos_weights: Tensor, neg_weights: Tensor) -> Tensor:
@@ -52,4 +52,4 @@ def equalization_v2_loss(logits: Tensor, labels: Tensor, pos_weights: Tensor, ne
     Returns:
         One value per anchor, 0 where it is ignored [A].
     """
-    return sum_over_classes(logits, labels, equalization_v2_elements(pos_weights, neg_weights))
+    return sum_over_classes(logits, labels, equalization_v2_terms(pos_weights, neg_weights))

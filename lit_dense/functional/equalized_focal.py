@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .elements import Elements, ValueAndSlope, sum_over_classes
+from .fused.sigmoid_terms import SigmoidTerms, ValueAndSlope, sum_over_classes
 
 
-def equalized_focal_elements(ratio: Tensor, alpha: float = 0.25, gamma: float = 2.0, scale: float = 8.0) -> Elements:
+def equalized_focal_terms(ratio: Tensor, alpha: float = 0.25, gamma: float = 2.0, scale: float = 8.0) -> SigmoidTerms:
     """Focal loss with an exponent for each class: the less its positives pull, the less its easy negatives count."""
     gammas = gamma + scale * (1 - ratio)
     factors = gammas / gamma
@@ -28,7 +28,7 @@ def equalized_focal_elements(ratio: Tensor, alpha: float = 0.25, gamma: float = 
         value, slope = cost(-x, gammas[column], alpha * factors[column])
         return value, -slope
 
-    return Elements(negative, positive)
+    return SigmoidTerms(negative, positive)
 
 
 def equalized_focal_loss(
@@ -51,4 +51,4 @@ def equalized_focal_loss(
         >>> equalized_focal_loss(torch.zeros(1, 1), torch.tensor([0]), torch.tensor([0.5]))
         tensor([0.0081])
     """
-    return sum_over_classes(logits, labels, equalized_focal_elements(ratio, alpha, gamma, scale))
+    return sum_over_classes(logits, labels, equalized_focal_terms(ratio, alpha, gamma, scale))

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .elements import Elements, ValueAndSlope, sum_over_classes
+from .fused.sigmoid_terms import SigmoidTerms, ValueAndSlope, sum_over_classes
 
 
 def focused_cost(x: Tensor, gamma: float, weight: float) -> ValueAndSlope:
@@ -23,7 +23,7 @@ def focused_cost(x: Tensor, gamma: float, weight: float) -> ValueAndSlope:
     return factor * cost, factor * torch.addcmul(p, 1 - p, cost, value=gamma)
 
 
-def focal_elements(alpha: float = 0.25, gamma: float = 2.0) -> Elements:
+def focal_terms(alpha: float = 0.25, gamma: float = 2.0) -> SigmoidTerms:
     """The two branches of focal loss; a soft target y mixes them, ``y * positive + (1 - y) * negative``.
 
     The mixture is the soft focal loss of https://arxiv.org/abs/1912.05086.
@@ -39,7 +39,7 @@ def focal_elements(alpha: float = 0.25, gamma: float = 2.0) -> Elements:
         as_no, no_slope = focused_cost(x, gamma, 1 - alpha)
         return targets * value + (1 - targets) * as_no, (1 - targets) * no_slope - targets * slope
 
-    return Elements(negative, positive)
+    return SigmoidTerms(negative, positive)
 
 
 def focal_loss(
@@ -64,4 +64,4 @@ def focal_loss(
         >>> focal_loss(torch.tensor([[0.0, 2.0], [0.0, -2.0]]), torch.tensor([0, -2]))
         tensor([1.2809, 0.0000])
     """
-    return sum_over_classes(logits, labels, focal_elements(alpha, gamma), soft_targets)
+    return sum_over_classes(logits, labels, focal_terms(alpha, gamma), soft_targets)

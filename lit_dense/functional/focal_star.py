@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .elements import Elements, ValueAndSlope, sum_over_classes
+from .fused.sigmoid_terms import SigmoidTerms, ValueAndSlope, sum_over_classes
 
 
-def focal_star_elements(gamma: float = 2.0, beta: float = 1.0, alpha: float = 0.5) -> Elements:
+def focal_star_terms(gamma: float = 2.0, beta: float = 1.0, alpha: float = 0.5) -> SigmoidTerms:
     """The two branches of FL*, times ``2 * alpha`` and ``2 * (1 - alpha)``."""
 
     def cost(x: Tensor, weight: float) -> ValueAndSlope:
@@ -24,7 +24,7 @@ def focal_star_elements(gamma: float = 2.0, beta: float = 1.0, alpha: float = 0.
         value, slope = cost(-x, 2 * alpha)
         return value, -slope
 
-    return Elements(negative, positive)
+    return SigmoidTerms(negative, positive)
 
 
 def focal_star_loss(
@@ -46,4 +46,4 @@ def focal_star_loss(
         >>> focal_star_loss(torch.tensor([[0.0]]), torch.tensor([0]))
         tensor([0.1566])
     """
-    return sum_over_classes(logits, labels, focal_star_elements(gamma, beta, alpha))
+    return sum_over_classes(logits, labels, focal_star_terms(gamma, beta, alpha))

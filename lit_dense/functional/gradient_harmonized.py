@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .elements import Elements, ValueAndSlope, rows_formula
+from .fused.anchor_loss import Rows, per_anchor
+from .fused.sigmoid_terms import SigmoidTerms, ValueAndSlope, rows_formula
 from .gradient_histogram import norm_bins
-from .one_pass import Rows, per_anchor
 
 HistogramUpdate = Literal["corrected", "paper", "reference"]
 
@@ -21,7 +21,7 @@ def harmonize(
     """Weight of the elements of each bin, and the moving average of counts.
 
     Args:
-        counts: Elements of the batch in each bin [bins].
+        counts: SigmoidTerms of the batch in each bin [bins].
         history: The moving average before this batch [bins].
         steps: Number of histograms that it has seen, [].
         momentum: Share of the past in the average.
@@ -58,7 +58,7 @@ def harmonize_levels(
     This is how the authors' code is called: once for each level, the finest first.
 
     Args:
-        counts: Elements of the batch in each bin of each level [num_levels, bins].
+        counts: SigmoidTerms of the batch in each bin of each level [num_levels, bins].
         history: The moving average before this batch [bins].
         steps: Number of histograms that it has seen, one for each level of each batch, [].
         momentum: Share of the past in the average, at each level.
@@ -93,12 +93,12 @@ def harmonized_cross_entropy(
     """
 
     def rows(x: Tensor, labels: Tensor, levels: Tensor | None) -> Rows:
-        return rows_formula(harmonized_elements(bin_weights, levels), class_weights)(x, labels, None)
+        return rows_formula(harmonized_terms(bin_weights, levels), class_weights)(x, labels, None)
 
     return per_anchor(logits, labels, rows, levels)[0]
 
 
-def harmonized_elements(bin_weights: Tensor, levels: Tensor | None = None) -> Elements:
+def harmonized_terms(bin_weights: Tensor, levels: Tensor | None = None) -> SigmoidTerms:
     """Cross-entropy, each element multiplied by the weight of its bin.
 
     Args:
@@ -123,4 +123,4 @@ def harmonized_elements(bin_weights: Tensor, levels: Tensor | None = None) -> El
         factor = weight(1 - torch.sigmoid(x))
         return factor * F.softplus(-x), -factor * torch.sigmoid(-x)
 
-    return Elements(negative, positive)
+    return SigmoidTerms(negative, positive)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .elements import with_own
-from .one_pass import IGNORED, readable
-from .piecewise import Piecewise
+from .fused.anchor_loss import IGNORED, readable
+from .fused.chunking import Chunked
+from .fused.sigmoid_terms import with_own
 
 FUSED_BINS = 64
 """Sums that a compiler makes at once."""
@@ -30,7 +30,7 @@ def classification_histogram(
         logits: Scores before the sigmoid [A, C].
         labels: Class of each anchor, 0 to C - 1; -1 background, -2 ignored [A].
         bins: Equal parts of [0, 1].
-        class_weights: Elements of a class with weight 0 are not counted [C]; apart for targets of 0 and 1 [2, C].
+        class_weights: SigmoidTerms of a class with weight 0 are not counted [C]; apart for targets of 0 and 1 [2, C].
         levels: Pyramid level of each anchor, for a histogram of each level [A].
         num_levels: Number of levels.
 
@@ -50,7 +50,7 @@ def classification_histogram(
     return torch.stack(list(_piece_histogram.over(logits, of_piece, _piece_histogram.compiles(logits)))).sum(0)
 
 
-@Piecewise
+@Chunked
 def _piece_histogram(
     logits: Tensor, labels: Tensor, bins: int, class_weights: Tensor | None, levels: Tensor | None, num_levels: int
 ) -> Tensor:

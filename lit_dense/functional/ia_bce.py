@@ -4,13 +4,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .elements import Elements, ValueAndSlope, sum_over_classes
 from .focal import focused_cost
+from .fused.sigmoid_terms import SigmoidTerms, ValueAndSlope, sum_over_classes
 
 LEAST_TARGET = 0.01
 
 
-def ia_bce_elements(gamma: float = 2.0) -> Elements:
+def ia_bce_terms(gamma: float = 2.0) -> SigmoidTerms:
     """The two branches of IoU-aware BCE: cross-entropy with a soft target, negatives turned down where right."""
 
     def negative(x: Tensor, labels: Tensor) -> ValueAndSlope:
@@ -20,7 +20,7 @@ def ia_bce_elements(gamma: float = 2.0) -> Elements:
         t = torch.ones_like(x) if targets is None else targets
         return t * F.softplus(-x) + (1 - t) * F.softplus(x), torch.sigmoid(x) - t
 
-    return Elements(negative, positive)
+    return SigmoidTerms(negative, positive)
 
 
 def ia_bce_targets(scores: Tensor, ious: Tensor, alpha: float = 0.25) -> Tensor:
@@ -56,4 +56,4 @@ def ia_bce_loss(
     own = logits.detach().gather(1, labels.clamp(min=0).unsqueeze(1)).squeeze(1)
     scores = own.to(torch.promote_types(own.dtype, torch.float32)).sigmoid()
     targets = ia_bce_targets(scores, torch.ones_like(scores) if ious is None else ious, alpha)
-    return sum_over_classes(logits, labels, ia_bce_elements(gamma), targets)
+    return sum_over_classes(logits, labels, ia_bce_terms(gamma), targets)

@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .elements import Elements, ValueAndSlope, sum_over_classes
+from .fused.sigmoid_terms import SigmoidTerms, ValueAndSlope, sum_over_classes
 
 
-def poly_focal_elements(
+def poly_focal_terms(
     alpha: float = 0.25, gamma: float = 2.0, epsilon: float = -1.0, balanced: bool = True
-) -> Elements:
+) -> SigmoidTerms:
     """The two branches of poly-1 focal loss."""
 
     def cost(x: Tensor, weight: float) -> ValueAndSlope:
@@ -32,7 +32,7 @@ def poly_focal_elements(
         value, slope = cost(-x, alpha)
         return value, -slope
 
-    return Elements(negative, positive)
+    return SigmoidTerms(negative, positive)
 
 
 def poly_focal_loss(
@@ -63,4 +63,4 @@ def poly_focal_loss(
         >>> poly_focal_loss(torch.tensor([[2.1972]]), torch.tensor([0]), epsilon=1.0, balanced=False)
         tensor([0.0013])
     """
-    return sum_over_classes(logits, labels, poly_focal_elements(alpha, gamma, epsilon, balanced))
+    return sum_over_classes(logits, labels, poly_focal_terms(alpha, gamma, epsilon, balanced))

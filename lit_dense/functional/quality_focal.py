@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .elements import Elements, ValueAndSlope, sum_over_classes
 from .focal import focused_cost
+from .fused.sigmoid_terms import SigmoidTerms, ValueAndSlope, sum_over_classes
 
 
-def quality_focal_elements(beta: float = 2.0) -> Elements:
+def quality_focal_terms(beta: float = 2.0) -> SigmoidTerms:
     """The two branches of quality focal loss: cross-entropy with a soft target, times the distance to it."""
 
     def negative(x: Tensor, labels: Tensor) -> ValueAndSlope:
@@ -24,7 +24,7 @@ def quality_focal_elements(beta: float = 2.0) -> Elements:
         steepness = beta * distance ** (beta - 1) * away.sign() if beta > 0 else torch.zeros_like(p)
         return distance**beta * entropy, distance**beta * away + steepness * p * torch.sigmoid(-x) * entropy
 
-    return Elements(negative, positive)
+    return SigmoidTerms(negative, positive)
 
 
 def quality_focal_loss(logits: Tensor, labels: Tensor, beta: float = 2.0, soft_targets: Tensor | None = None) -> Tensor:
@@ -43,4 +43,4 @@ def quality_focal_loss(logits: Tensor, labels: Tensor, beta: float = 2.0, soft_t
         >>> quality_focal_loss(torch.tensor([[0.4055]]), torch.tensor([0]), soft_targets=torch.tensor([0.8]))
         tensor([0.0237])
     """
-    return sum_over_classes(logits, labels, quality_focal_elements(beta), soft_targets)
+    return sum_over_classes(logits, labels, quality_focal_terms(beta), soft_targets)

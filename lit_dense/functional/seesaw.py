@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .one_pass import Rows, per_anchor, readable
+from .fused.anchor_loss import Rows, per_anchor, readable
 from .softmax import LARGEST_PROBABILITY
 
 

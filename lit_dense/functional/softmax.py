@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .elements import with_own
-from .one_pass import Rows, per_anchor
+from .fused.anchor_loss import Rows, per_anchor
+from .fused.sigmoid_terms import with_own
 
 LARGEST_PROBABILITY = 1 - 1e-6
 

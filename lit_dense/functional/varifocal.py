@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .elements import Elements, ValueAndSlope, sum_over_classes
 from .focal import focused_cost
+from .fused.sigmoid_terms import SigmoidTerms, ValueAndSlope, sum_over_classes
 
 
-def varifocal_elements(alpha: float = 0.75, gamma: float = 2.0, detach_weight: bool = False) -> Elements:
+def varifocal_terms(alpha: float = 0.75, gamma: float = 2.0, detach_weight: bool = False) -> SigmoidTerms:
     """The two branches of varifocal loss: positives weighed by their target, negatives turned down where right."""
 
     def negative(x: Tensor, labels: Tensor) -> ValueAndSlope:
@@ -25,7 +25,7 @@ def varifocal_elements(alpha: float = 0.75, gamma: float = 2.0, detach_weight: b
         y = torch.ones_like(x) if targets is None else targets.clamp(min=1e-6)
         return y * (y * F.softplus(-x) + (1 - y) * F.softplus(x)), y * (torch.sigmoid(x) - y)
 
-    return Elements(negative, positive)
+    return SigmoidTerms(negative, positive)
 
 
 def varifocal_loss(
@@ -53,4 +53,4 @@ def varifocal_loss(
         >>> varifocal_loss(torch.tensor([[0.4055]]), torch.tensor([0]), soft_targets=torch.tensor([0.8]))
         tensor([0.4735])
     """
-    return sum_over_classes(logits, labels, varifocal_elements(alpha, gamma, detach_weight), soft_targets)
+    return sum_over_classes(logits, labels, varifocal_terms(alpha, gamma, detach_weight), soft_targets)

@@ -1,9 +1,9 @@
 """Asymmetric loss as a part of a criterion."""
 
-from ..errors import UsageError, check_range
-from ..functional.asymmetric import asymmetric_elements
-from ..functional.elements import Elements
-from ..samples import DenseSamples
+from ..core.errors import UsageError, check_range
+from ..core.samples import DenseSamples
+from ..functional.asymmetric import asymmetric_terms
+from ..functional.fused.sigmoid_terms import SigmoidTerms
 from .base import SigmoidLoss
 
 
@@ -34,6 +34,6 @@ class AsymmetricLoss(SigmoidLoss):
         self.margin = check_range("asl", "margin", margin, 0, 0.9)
         self.detach_weight = detach_weight
 
-    def elements(self, samples: DenseSamples) -> Elements:
+    def elements(self, samples: DenseSamples) -> SigmoidTerms:
         """Asymmetric loss of single logits."""
-        return asymmetric_elements(self.gamma_pos, self.gamma_neg, self.margin, self.detach_weight)
+        return asymmetric_terms(self.gamma_pos, self.gamma_neg, self.margin, self.detach_weight)

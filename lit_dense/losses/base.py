@@ -6,13 +6,14 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from ..functional.elements import Elements, sum_over_classes
-from ..part import Part
-from ..reduce import Reduce
-from ..samples import DenseSamples, StepContext
+from ..core.component import Component
+from ..core.distributed import Reduce
+from ..core.samples import DenseSamples
+from ..core.step_context import StepContext
+from ..functional.fused.sigmoid_terms import SigmoidTerms, sum_over_classes
 
 
-class DenseLoss(Part):
+class DenseLoss(Component):
     """A classification loss: logits and labels in, one value per anchor out.
 
     Subclass it, give ``forward``, and register the class in the entry-point group ``lit_dense.losses``. A loss of
@@ -70,7 +71,7 @@ class DenseLoss(Part):
         if self._prepared_for == num_classes:
             return
         self._prepared_for = num_classes
-        for part in (m for m in self.modules() if isinstance(m, Part)):
+        for part in (m for m in self.modules() if isinstance(m, Component)):
             part.prepare(num_classes)
             part.check_ready()
 
@@ -114,13 +115,13 @@ class SigmoidLoss(DenseLoss, ABC):
         ...         def positive(x, labels, targets):
         ...             value, slope = negative(-x, labels)
         ...             return value, -slope
-        ...         return Elements(negative, positive)
+        ...         return SigmoidTerms(negative, positive)
     """
 
     accepts_class_weights = True
 
     @abstractmethod
-    def elements(self, samples: DenseSamples) -> Elements:
+    def elements(self, samples: DenseSamples) -> SigmoidTerms:
         """Both branches of the loss.
 
         Args:
@@ -133,5 +134,5 @@ class SigmoidLoss(DenseLoss, ABC):
 
     def forward(self, logits: Tensor, labels: Tensor, samples: DenseSamples) -> Tensor:
         """The loss of each anchor, summed over its classes [A]."""
-        targets = samples.of_anchors(self.pos_targets(samples))
+        targets = samples.scatter_to_anchors(self.pos_targets(samples))
         return sum_over_classes(logits, labels, self.elements(samples), targets, samples.class_weights)

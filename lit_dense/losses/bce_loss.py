@@ -1,9 +1,9 @@
 """Weighted cross-entropy as a part of a criterion."""
 
-from ..errors import check_range
-from ..functional.bce import bce_elements
-from ..functional.elements import Elements
-from ..samples import DenseSamples
+from ..core.errors import check_range
+from ..core.samples import DenseSamples
+from ..functional.bce import bce_terms
+from ..functional.fused.sigmoid_terms import SigmoidTerms
 from .base import SigmoidLoss
 
 
@@ -27,6 +27,6 @@ class BCELoss(SigmoidLoss):
         self.alpha = check_range("bce", "alpha", alpha, 0, 1)
         self.pos_weight = check_range("bce", "pos_weight", pos_weight, 0)
 
-    def elements(self, samples: DenseSamples) -> Elements:
+    def elements(self, samples: DenseSamples) -> SigmoidTerms:
         """Cross-entropy of single logits."""
-        return bce_elements(self.alpha, self.pos_weight)
+        return bce_terms(self.alpha, self.pos_weight)

@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
-from ..errors import check_range
-from ..functional.elements import Elements
-from ..functional.equalized_focal import equalized_focal_elements
-from ..samples import DenseSamples
+from ..core.errors import check_range
+from ..core.samples import DenseSamples
+from ..functional.equalized_focal import equalized_focal_terms
+from ..functional.fused.sigmoid_terms import SigmoidTerms
 from .gradient_balance import GradientBalancedLoss
 
 
@@ -36,6 +36,6 @@ class EqualizedFocalLoss(GradientBalancedLoss):
         """Gradient ratio of each class, in [0, 1], 1 at first [C]."""
         return self.gradient_ratio(initial=1.0).clamp(max=1.0)
 
-    def elements(self, samples: DenseSamples) -> Elements:
+    def elements(self, samples: DenseSamples) -> SigmoidTerms:
         """Equalized focal loss of single logits."""
-        return equalized_focal_elements(self.ratio(), self.alpha, self.gamma, self.scale)
+        return equalized_focal_terms(self.ratio(), self.alpha, self.gamma, self.scale)

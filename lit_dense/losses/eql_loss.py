@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from ..class_counts import ClassTable
-from ..errors import check_range
-from ..functional.elements import Elements
-from ..functional.equalization import equalization_elements
-from ..samples import DenseSamples
+from ..core.errors import check_range
+from ..core.per_class_table import PerClassTable
+from ..core.samples import DenseSamples
+from ..functional.equalization import equalization_terms
+from ..functional.fused.sigmoid_terms import SigmoidTerms
 from .base import SigmoidLoss
 
 
@@ -30,9 +30,9 @@ class EqualizationLoss(SigmoidLoss):
     def __init__(self, threshold: float = 0.00177, frequencies: Sequence[float] | None = None) -> None:
         super().__init__()
         self.threshold = check_range("eql", "threshold", threshold, 0, 1)
-        self.frequencies = ClassTable("eql", "frequencies", "frequencies", frequencies)
+        self.frequencies = PerClassTable("eql", "frequencies", "frequencies", frequencies)
 
-    def elements(self, samples: DenseSamples) -> Elements:
+    def elements(self, samples: DenseSamples) -> SigmoidTerms:
         """Equalization loss of single logits."""
         frequencies = self.frequencies.values
-        return equalization_elements((frequencies > 0) & (frequencies < self.threshold))
+        return equalization_terms((frequencies > 0) & (frequencies < self.threshold))

@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
-from ..errors import check_range
-from ..functional.elements import Elements
-from ..functional.equalization_v2 import equalization_v2_elements, equalization_v2_weights
-from ..samples import DenseSamples
+from ..core.errors import check_range
+from ..core.samples import DenseSamples
+from ..functional.equalization_v2 import equalization_v2_terms, equalization_v2_weights
+from ..functional.fused.sigmoid_terms import SigmoidTerms
 from .gradient_balance import GradientBalancedLoss
 
 
@@ -36,6 +36,6 @@ class EqualizationLossV2(GradientBalancedLoss):
         """Gradient ratio of each class, 100 at first [C]."""
         return self.gradient_ratio(initial=100.0)
 
-    def elements(self, samples: DenseSamples) -> Elements:
+    def elements(self, samples: DenseSamples) -> SigmoidTerms:
         """Weighted cross-entropy of single logits."""
-        return equalization_v2_elements(*equalization_v2_weights(self.ratio(), self.gamma, self.mu, self.alpha))
+        return equalization_v2_terms(*equalization_v2_weights(self.ratio(), self.gamma, self.mu, self.alpha))

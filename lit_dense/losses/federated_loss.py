@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..class_counts import ClassTable
-from ..errors import UsageError, check_range
+from ..core.errors import UsageError, check_range
+from ..core.per_class_table import PerClassTable
+from ..core.samples import DenseSamples
+from ..core.seeds import generator_of
 from ..functional.federated import federated_classes
-from ..samples import DenseSamples
-from ..seeds import generator_of
 from .base import DenseLoss
-from .names import LOSSES, LossLike
+from .registry import LOSSES, LossLike
 
 
 class FederatedLoss(DenseLoss):
@@ -50,11 +50,11 @@ class FederatedLoss(DenseLoss):
                 f"{type(inner).__name__} heeds no class weights."
             )
         self.loss = inner
-        self.owns, self.accepts_soft_targets, self.prior = inner.owns, inner.accepts_soft_targets, inner.prior
+        self.exclusive, self.accepts_soft_targets, self.prior = inner.exclusive, inner.accepts_soft_targets, inner.prior
         self.quality_scores = inner.quality_scores
         self.num_classes = int(check_range("federated", "num_classes", num_classes, 1))
         self.power = check_range("federated", "power", power, 0)
-        self.image_counts = ClassTable("federated", "image_counts", "images", image_counts)
+        self.image_counts = PerClassTable("federated", "image_counts", "images", image_counts)
         self.seed = seed
 
     @property

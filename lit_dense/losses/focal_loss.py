@@ -1,9 +1,9 @@
 """Focal loss as a part of a criterion."""
 
-from ..errors import check_range
-from ..functional.elements import Elements
-from ..functional.focal import focal_elements
-from ..samples import DenseSamples
+from ..core.errors import check_range
+from ..core.samples import DenseSamples
+from ..functional.focal import focal_terms
+from ..functional.fused.sigmoid_terms import SigmoidTerms
 from .base import SigmoidLoss
 
 
@@ -27,6 +27,6 @@ class FocalLoss(SigmoidLoss):
         self.alpha = check_range("focal", "alpha", alpha, 0, 1)
         self.gamma = check_range("focal", "gamma", gamma, 0)
 
-    def elements(self, samples: DenseSamples) -> Elements:
+    def elements(self, samples: DenseSamples) -> SigmoidTerms:
         """Focal loss of single logits."""
-        return focal_elements(self.alpha, self.gamma)
+        return focal_terms(self.alpha, self.gamma)

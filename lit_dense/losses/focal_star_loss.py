@@ -1,9 +1,9 @@
 """FL* as a part of a criterion."""
 
-from ..errors import check_range
-from ..functional.elements import Elements
-from ..functional.focal_star import focal_star_elements
-from ..samples import DenseSamples
+from ..core.errors import check_range
+from ..core.samples import DenseSamples
+from ..functional.focal_star import focal_star_terms
+from ..functional.fused.sigmoid_terms import SigmoidTerms
 from .base import SigmoidLoss
 
 
@@ -27,6 +27,6 @@ class FocalStarLoss(SigmoidLoss):
         self.beta = check_range("focal_star", "beta", beta, float("-inf"))
         self.alpha = check_range("focal_star", "alpha", alpha, 0, 1)
 
-    def elements(self, samples: DenseSamples) -> Elements:
+    def elements(self, samples: DenseSamples) -> SigmoidTerms:
         """FL* of single logits."""
-        return focal_star_elements(self.gamma, self.beta, self.alpha)
+        return focal_star_terms(self.gamma, self.beta, self.alpha)

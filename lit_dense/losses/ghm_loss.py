@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
+from ..core.samples import DenseSamples
 from ..functional.gradient_harmonized import HistogramUpdate, harmonized_cross_entropy
 from ..functional.gradient_histogram import classification_histogram
-from ..samples import DenseSamples
 from .base import DenseLoss
 from .gradient_harmonizing import GradientHarmonizing, HistogramLevels
 
@@ -36,7 +36,7 @@ class GHMLoss(GradientHarmonizing, DenseLoss):
             the detector does not tell the sizes of its levels.
     """
 
-    owns = frozenset({"normalizer"})
+    exclusive = frozenset({"normalizer"})
     accepts_class_weights = True
 
     def __init__(

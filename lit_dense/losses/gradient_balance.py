@@ -5,9 +5,9 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from ..functional.elements import sum_over_classes_and_gradients
+from ..core.samples import DenseSamples
 from ..functional.equalization_v2 import gradient_ratio
-from ..samples import DenseSamples
+from ..functional.fused.sigmoid_terms import sum_over_classes_and_gradients
 from .base import SigmoidLoss
 
 
@@ -41,7 +41,7 @@ class GradientBalancedLoss(SigmoidLoss):
 
     def forward(self, logits: Tensor, labels: Tensor, samples: DenseSamples) -> Tensor:
         """The loss of each anchor, summed over its classes [A]."""
-        targets = samples.of_anchors(self.pos_targets(samples))
+        targets = samples.scatter_to_anchors(self.pos_targets(samples))
         values, gradients = sum_over_classes_and_gradients(
             logits, labels, self.elements(samples), targets, samples.class_weights
         )

@@ -5,15 +5,15 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from ..errors import check_choice, check_range
+from ..core.component import Component
+from ..core.errors import check_choice, check_range
+from ..core.samples import DenseSamples
 from ..functional.gradient_harmonized import HistogramUpdate, harmonize, harmonize_levels
-from ..part import Part
-from ..samples import DenseSamples
 
 HistogramLevels = Literal["joint", "separate"]
 
 
-class GradientHarmonizing(Part):
+class GradientHarmonizing(Component):
     """A loss whose elements are weighted by how many have about the same gradient norm.
 
     State: the moving average of the histogram and the number of histograms that it has seen, summed over processes.
@@ -47,7 +47,7 @@ class GradientHarmonizing(Part):
         """Weight of each bin, of the shape of the counts; stages the next state. One collective.
 
         Args:
-            counts: Elements of this process in each bin [bins], or in each bin of each level [num_levels, bins].
+            counts: SigmoidTerms of this process in each bin [bins], or in each bin of each level [num_levels, bins].
             samples: The batch.
         """
         counts = samples.reduce.sum(counts)

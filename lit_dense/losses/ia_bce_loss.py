@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
-from ..errors import check_range
-from ..functional.elements import Elements
-from ..functional.ia_bce import ia_bce_elements, ia_bce_targets
-from ..samples import DenseSamples
+from ..core.errors import check_range
+from ..core.samples import DenseSamples
+from ..functional.fused.sigmoid_terms import SigmoidTerms
+from ..functional.ia_bce import ia_bce_targets, ia_bce_terms
 from .base import SigmoidLoss
 
 
@@ -37,6 +37,6 @@ class IoUAwareBCELoss(SigmoidLoss):
         ious = samples.pos_ious if samples.soft_targets is None else samples.soft_targets
         return ia_bce_targets(samples.pos_scores, ious, self.alpha)
 
-    def elements(self, samples: DenseSamples) -> Elements:
+    def elements(self, samples: DenseSamples) -> SigmoidTerms:
         """IoU-aware BCE of single logits."""
-        return ia_bce_elements(self.gamma)
+        return ia_bce_terms(self.gamma)

@@ -1,9 +1,9 @@
 """Poly-1 focal loss as a part of a criterion."""
 
-from ..errors import check_range
-from ..functional.elements import Elements
-from ..functional.poly_focal import poly_focal_elements
-from ..samples import DenseSamples
+from ..core.errors import check_range
+from ..core.samples import DenseSamples
+from ..functional.fused.sigmoid_terms import SigmoidTerms
+from ..functional.poly_focal import poly_focal_terms
 from .base import SigmoidLoss
 
 
@@ -30,6 +30,6 @@ class PolyFocalLoss(SigmoidLoss):
         self.epsilon = check_range("poly_focal", "epsilon", epsilon, -1)
         self.balanced = balanced
 
-    def elements(self, samples: DenseSamples) -> Elements:
+    def elements(self, samples: DenseSamples) -> SigmoidTerms:
         """Poly-1 focal loss of single logits."""
-        return poly_focal_elements(self.alpha, self.gamma, self.epsilon, self.balanced)
+        return poly_focal_terms(self.alpha, self.gamma, self.epsilon, self.balanced)

@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
-from ..errors import UsageError, check_range
-from ..functional.elements import Elements
-from ..functional.quality_focal import quality_focal_elements
-from ..samples import DenseSamples
+from ..core.errors import UsageError, check_range
+from ..core.samples import DenseSamples
+from ..functional.fused.sigmoid_terms import SigmoidTerms
+from ..functional.quality_focal import quality_focal_terms
 from .base import SigmoidLoss
 
 
@@ -35,6 +35,6 @@ class QualityFocalLoss(SigmoidLoss):
         """IoU of each positive's box [P]."""
         return samples.pos_ious if samples.soft_targets is None else samples.soft_targets
 
-    def elements(self, samples: DenseSamples) -> Elements:
+    def elements(self, samples: DenseSamples) -> SigmoidTerms:
         """Quality focal loss of single logits."""
-        return quality_focal_elements(self.beta)
+        return quality_focal_terms(self.beta)

@@ -5,9 +5,9 @@ import math
 import torch
 from torch import Tensor
 
-from ..errors import check_range
+from ..core.errors import check_range
+from ..core.samples import DenseSamples
 from ..functional.softmax import softmax_loss, softmax_score_logits
-from ..samples import DenseSamples
 from .base import DenseLoss
 
 

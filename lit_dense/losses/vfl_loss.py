@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
-from ..errors import check_range
-from ..functional.elements import Elements
-from ..functional.varifocal import varifocal_elements
-from ..samples import DenseSamples
+from ..core.errors import check_range
+from ..core.samples import DenseSamples
+from ..functional.fused.sigmoid_terms import SigmoidTerms
+from ..functional.varifocal import varifocal_terms
 from .base import SigmoidLoss
 
 
@@ -38,6 +38,6 @@ class VarifocalLoss(SigmoidLoss):
         """IoU of each positive's box [P]."""
         return samples.pos_ious if samples.soft_targets is None else samples.soft_targets
 
-    def elements(self, samples: DenseSamples) -> Elements:
+    def elements(self, samples: DenseSamples) -> SigmoidTerms:
         """Varifocal loss of single logits."""
-        return varifocal_elements(self.alpha, self.gamma, self.detach_weight)
+        return varifocal_terms(self.alpha, self.gamma, self.detach_weight)

@@ -1,8 +1,15 @@
 """Metrics of dense detection that are right on any number of processes."""
 
+from typing import Any
+
+from .._moved import former
 from .bootstrap import Resampled as Resampled
 from .bootstrap import resampled_ap as resampled_ap
-from .detection_rows import DetectionRows as DetectionRows
+from .detection_table import DetectionTable as DetectionTable
 from .evaluation import Evaluation as Evaluation
 from .frequency import frequency_groups as frequency_groups
 from .mean_ap import DetectionMAP as DetectionMAP
+
+
+def __getattr__(name: str) -> Any:
+    return former(__name__, name)

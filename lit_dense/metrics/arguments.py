@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UsageError
+from ..core.errors import UsageError
 from .backends import Protocol
 
 MAX_DETECTIONS: dict[Protocol, int] = {"coco": 100, "lvis": 300}

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .backends import ClassMatches, with_backend
-from .detection_rows import Array, DetectionRows
+from .detection_table import Array, DetectionTable
 from .evaluation import IOU_50, RECALLS
 
 _ELEMENTS = 4_000_000  # of a temporary array
@@ -18,7 +18,7 @@ class Resampled(NamedTuple):
     ap_50: Array
 
 
-def resampled_ap(rows: DetectionRows, counts: Array, num_classes: int, max_detections: int = 100) -> Resampled:
+def resampled_ap(rows: DetectionTable, counts: Array, num_classes: int, max_detections: int = 100) -> Resampled:
     """COCO's AP of samples of the images, an image drawn twice counting as two.
 
     Detections are matched once; every sample then costs a sum over them. With each image once it is COCO's AP.

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..errors import UsageError
+from ..core.errors import UsageError
 from .backends import Protocol
-from .detection_rows import ABSENT, CROWD, DETECTION, NOT_EXHAUSTIVE, OBJECT, Array, DetectionRows
+from .detection_table import ABSENT, CROWD, DETECTION, NOT_EXHAUSTIVE, OBJECT, Array, DetectionTable
 
 _SIDES = {
     DETECTION: "preds",
@@ -18,7 +18,7 @@ _SIDES = {
 _ROUNDING = 1e-4  # by which a score may be over 1
 
 
-def check_rows(rows: DetectionRows, class_names: Sequence[str] | None) -> None:
+def check_rows(rows: DetectionTable, class_names: Sequence[str] | None) -> None:
     """Looks for numbers that cannot be right; AP would be computed from them without a sign.
 
     Args:
@@ -41,7 +41,7 @@ def check_rows(rows: DetectionRows, class_names: Sequence[str] | None) -> None:
     _check_labels(rows, class_names)
 
 
-def _check_boxes(rows: DetectionRows, has_box: Array) -> None:
+def _check_boxes(rows: DetectionTable, has_box: Array) -> None:
     boxes = rows.boxes
     is_right = (boxes[:, 2:] >= boxes[:, :2]).all(1) & np.isfinite(boxes).all(1)
     is_wrong = has_box & ~is_right
@@ -66,7 +66,7 @@ def _check_boxes(rows: DetectionRows, has_box: Array) -> None:
     )
 
 
-def _check_scores(rows: DetectionRows, is_detection: Array) -> None:
+def _check_scores(rows: DetectionTable, is_detection: Array) -> None:
     total = is_detection.sum()
     wrong = np.flatnonzero(is_detection & np.isnan(rows.scores))
     if len(wrong):
@@ -82,7 +82,7 @@ def _check_scores(rows: DetectionRows, is_detection: Array) -> None:
         )
 
 
-def _check_labels(rows: DetectionRows, class_names: Sequence[str] | None) -> None:
+def _check_labels(rows: DetectionTable, class_names: Sequence[str] | None) -> None:
     number = np.iinfo(np.int32).max if class_names is None else len(class_names)
     wrong = np.flatnonzero((rows.labels < 0) | (rows.labels >= number))
     if not len(wrong):
@@ -99,7 +99,7 @@ def _check_labels(rows: DetectionRows, class_names: Sequence[str] | None) -> Non
     )
 
 
-def cut_detections(rows: DetectionRows, protocol: Protocol, limit: int) -> str:
+def cut_detections(rows: DetectionTable, protocol: Protocol, limit: int) -> str:
     """What to say of detections that a limit leaves out; empty if it leaves out none.
 
     Args:
@@ -127,12 +127,12 @@ def cut_detections(rows: DetectionRows, protocol: Protocol, limit: int) -> str:
     )
 
 
-def _side(rows: DetectionRows, row: int) -> str:
+def _side(rows: DetectionTable, row: int) -> str:
     """What the user calls that of which a row came."""
     return _SIDES[rows.kinds[row]]
 
 
-def _place(rows: DetectionRows, row: int) -> str:
+def _place(rows: DetectionTable, row: int) -> str:
     """The place of a row in what was given for its image, and the image."""
     before = rows.kinds[:row][rows.images[:row] == rows.images[row]].tolist()
     number = [_SIDES[kind] for kind in before].count(_side(rows, row))

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .detection_rows import CROWD, DETECTION, OBJECT, Array, DetectionRows
+from .detection_table import CROWD, DETECTION, OBJECT, Array, DetectionTable
 
 CONFUSION_IOU = 0.5
 
 
-def confusion_matrix(rows: DetectionRows, labels: Sequence[int], score: float) -> Array:
+def confusion_matrix(rows: DetectionTable, labels: Sequence[int], score: float) -> Array:
     """Counts of ground truth (rows) and detections (columns), the last of each being background, int64 [K + 1, K + 1].
 
     Detections of any class are matched best first, of equal scores the earlier first. Each takes the object of
@@ -51,7 +51,7 @@ def _order(images: Array, scores: Array) -> Array:
     return np.argsort((images.astype(np.int64) << 31) - bits, kind="stable")  # one key is sorted much faster than two
 
 
-def _match(rows: DetectionRows, detections: Array, objects: Array) -> tuple[Array, Array]:
+def _match(rows: DetectionTable, detections: Array, objects: Array) -> tuple[Array, Array]:
     """The places of matched detections, and those of their objects.
 
     Args:
@@ -75,14 +75,14 @@ def _match(rows: DetectionRows, detections: Array, objects: Array) -> tuple[Arra
     return np.array([*taken.values()], np.int64), np.array([*taken], np.int64)
 
 
-def _inside(rows: DetectionRows, detections: Array, crowds: Array) -> Array:
+def _inside(rows: DetectionTable, detections: Array, crowds: Array) -> Array:
     """The places of detections at least half of which lies in a crowd of their class."""
     inner, crowd, _ = _overlaps(rows, detections, crowds, of_union=False)
     places: Array = inner[rows.labels[detections[inner]] == rows.labels[crowds[crowd]]]
     return places
 
 
-def _overlaps(rows: DetectionRows, detections: Array, others: Array, of_union: bool) -> tuple[Array, Array, Array]:
+def _overlaps(rows: DetectionTable, detections: Array, others: Array, of_union: bool) -> tuple[Array, Array, Array]:
     """Pairs of boxes of one image that overlap by at least ``CONFUSION_IOU``: places of both, and the overlap.
 
     Args:

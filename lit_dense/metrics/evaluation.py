@@ -7,7 +7,7 @@ import numpy as np
 
 from .backends import BackendName, Protocol, with_backend
 from .confusion import confusion_matrix
-from .detection_rows import Array, DetectionRows
+from .detection_table import Array, DetectionTable
 
 RECALLS = np.linspace(0, 1, 101)
 """The recalls at which COCO reads precision."""
@@ -44,7 +44,7 @@ class Evaluation:
     scores_50: Array
     confusion: Array
     confusion_score: float
-    rows: DetectionRows | None = None
+    rows: DetectionTable | None = None
 
 
 def number_names(class_names: Iterable[str], limits: Sequence[int], groups: Iterable[str]) -> list[str]:
@@ -66,7 +66,7 @@ def number_names(class_names: Iterable[str], limits: Sequence[int], groups: Iter
 
 
 def evaluate(
-    rows: DetectionRows,
+    rows: DetectionTable,
     classes: Mapping[int, str],
     protocol: Protocol = "coco",
     limits: Sequence[int] = (1, 10, 100),

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ..errors import UsageError
+from ..core.errors import UsageError
 
 GROUPS = ("rare", "common", "frequent")
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UsageError
-from .detection_rows import ABSENT, CROWD, DETECTION, NOT_EXHAUSTIVE, OBJECT
+from ..core.errors import UsageError
+from .detection_table import ABSENT, CROWD, DETECTION, NOT_EXHAUSTIVE, OBJECT
 
 Items = Sequence[Mapping[str, Tensor]]
 

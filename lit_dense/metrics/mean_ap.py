@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from ..errors import UsageError, check_range
-from ..reduce import Reduce
+from ..core.distributed import Reduce
+from ..core.errors import UsageError, check_range
 from .arguments import MAX_DETECTIONS, read_limits, read_names, take_torchmetrics_arguments
 from .backends import BackendName, Protocol, load_backend
 from .checks import check_rows, cut_detections
-from .detection_rows import Array, DetectionRows
+from .detection_table import Array, DetectionTable
 from .evaluation import RECALLS, Evaluation, evaluate, number_names
 from .frequency import frequency_groups
 from .inputs import batch_rows, check_batch, read_ids
@@ -170,7 +170,7 @@ class DetectionMAP(Metric):
         matrix = (len(names) + 1, len(names) + 1)
         lengths = [len(keys), *(rows * columns for rows, columns in (curves, curves, matrix))]
         packed = torch.zeros(sum(lengths) + 1)  # the last one says that the evaluation failed
-        rows: DetectionRows | None = None
+        rows: DetectionTable | None = None
         error: Exception | None = None
         if reduce.rank == 0:
             try:
@@ -216,7 +216,7 @@ class DetectionMAP(Metric):
         self._reduce = Reduce(group)
         return [self._reduce.gather(rows)]
 
-    def _evaluate(self, rows: DetectionRows, names: Mapping[int, str]) -> Evaluation:
+    def _evaluate(self, rows: DetectionTable, names: Mapping[int, str]) -> Evaluation:
         check_rows(rows, self.class_names)
         if not self._told_of_cut and (cut := cut_detections(rows, self.protocol, self.max_detections)):
             self._told_of_cut = True
@@ -239,7 +239,7 @@ class DetectionMAP(Metric):
         return {label: str(label) for label in np.unique(labels[:, 0].cpu().numpy()).tolist()}
 
 
-def _join_images(images: Array, boxes: Array, labels: Array, world_size: int) -> DetectionRows:
+def _join_images(images: Array, boxes: Array, labels: Array, world_size: int) -> DetectionTable:
     """The rows of the states, sorted by image: by id, then those without one; an id that came before is left out.
 
     Sorting by id makes the result independent of the order in which processes saw the images: where scores are tied,
@@ -260,7 +260,7 @@ def _join_images(images: Array, boxes: Array, labels: Array, world_size: int) ->
     ends = counts.cumsum()
     starts = images[:, 2].cumsum()[kept] - counts
     order = np.repeat(starts - (ends - counts), counts) + np.arange(ends[-1] if len(ends) else 0)
-    return DetectionRows(
+    return DetectionTable(
         image_ids=np.where(given, images[:, 0], np.arange(len(images)))[kept],
         images=np.repeat(np.arange(len(kept)), counts),
         boxes=boxes[order, :4],

@@ -5,17 +5,19 @@ The names are entry points of the group ``lit_dense.samplers``, and attributes o
 
 from typing import TYPE_CHECKING, Any
 
-from ..named_type import named_type
-from ..registry import Registry
+from ..core.cli_types import cli_type
+from ..core.registry import Registry
 from .base import ImageSampler as ImageSampler
-from .class_aware_sampler import ClassAwareSampler as ClassAwareSampler
-from .repeat_factor_sampler import RepeatFactorSampler as RepeatFactorSampler
 from .repeat_factor_sampler import repeat_factors as repeat_factors
 
 SAMPLERS: Registry[ImageSampler] = Registry("lit_dense.samplers", "sampler", ImageSampler)  # type: ignore[type-abstract]
-__getattr__ = SAMPLERS.attribute
+
+
+def __getattr__(name: str) -> Any:
+    return SAMPLERS.attribute(name)
+
 
 if TYPE_CHECKING:
     SamplerLike = ImageSampler | str | dict[str, Any]
 else:
-    SamplerLike = named_type(SAMPLERS, "SamplerLike")
+    SamplerLike = cli_type(SAMPLERS, "SamplerLike")

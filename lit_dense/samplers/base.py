@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..part import Part
+from ..core.component import Component
 
 if TYPE_CHECKING:
     from ..data.coco import CocoData, Ints
 
 
-class ImageSampler(Part, ABC):
+class ImageSampler(Component, ABC):
     """Chooses the training images of an epoch.
 
     It decides for all processes together, and has no state: an epoch follows from the training set and the epoch's

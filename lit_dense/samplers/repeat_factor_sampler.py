@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from ..errors import check_range
+from ..core.errors import check_range
 from .base import ImageSampler
 
 if TYPE_CHECKING:

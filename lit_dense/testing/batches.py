@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from torchvision.models.detection._utils import BoxCoder
 
-from ..class_counts import ClassCounts
-from ..samples import IGNORED, NEGATIVE, DenseSamples, Geometry, StepContext
+from ..core.class_counts import ClassCounts
+from ..core.geometry import Geometry
+from ..core.samples import IGNORED, NEGATIVE, DenseSamples
+from ..core.step_context import StepContext
 
 LEVELS = ((5, 6), (2, 5))
 SIZE = 128

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from ..box_losses import BOX_LOSSES, BoxLoss, BoxLossLike
-from ..class_counts import ClassCounts
+from ..core.class_counts import ClassCounts
+from ..core.component import Component
+from ..core.samples import DenseSamples
 from ..criterion import Criterion
-from ..part import Part
-from ..samples import DenseSamples
 from . import state, values
 from .compare import slope_difference
 from .processes import TwoProcesses, two_processes_agree
@@ -88,15 +88,15 @@ class BoxSubject(LossSubject):
         super().__init__(part, class_counts)
         self.of_boxes = part.space == "boxes"
 
-    def build(self, spec: dict[str, Any]) -> Part:
+    def build(self, spec: dict[str, Any]) -> Component:
         """A box loss from its spec."""
         return BOX_LOSSES.build(spec)
 
-    def criterion_with(self, part: Part) -> Criterion:
+    def criterion_with(self, part: Component) -> Criterion:
         """A criterion around the box loss."""
         return Criterion(box_loss=part)  # type: ignore[arg-type]  # the subject was made of a box loss
 
-    def part_of(self, criterion: Criterion) -> Part:
+    def part_of(self, criterion: Criterion) -> Component:
         """The box loss inside."""
         assert criterion.box_loss is not None  # for the type checker: it was given
         return criterion.box_loss
@@ -105,7 +105,7 @@ class BoxSubject(LossSubject):
         """What the positives should predict [P, 4]."""
         return samples.pos_gt_boxes if self.of_boxes else samples.pos_target_deltas
 
-    def values(self, part: Part, samples: DenseSamples) -> Tensor:
+    def values(self, part: Component, samples: DenseSamples) -> Tensor:
         """One value per positive, or one per coordinate."""
         predicted = samples.pos_boxes if self.of_boxes else samples.pos_deltas
         answer: Tensor = part(predicted, self.target(samples), samples)
@@ -136,7 +136,7 @@ def gradient(subject: BoxSubject) -> Iterator[Finding]:
             yield Fault("float64 values of float64 predictions, for derivatives are compared there", f"{found}", WIDEN)
             return
 
-        def total(x: Tensor, part: Part = part) -> Tensor:
+        def total(x: Tensor, part: Component = part) -> Tensor:
             answer: Tensor = part(x, target, samples)
             return (answer.flatten() * torch.linspace(0.5, 1.5, answer.numel(), dtype=torch.float64)).sum()
 

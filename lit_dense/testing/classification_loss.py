@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..class_counts import ClassCounts
+from ..core.class_counts import ClassCounts
+from ..core.component import Component
+from ..core.samples import IGNORED, DenseSamples
 from ..criterion import Criterion
 from ..losses import LOSSES, DenseLoss, LossLike
-from ..part import Part
-from ..samples import IGNORED, DenseSamples
 from . import batches, state, values
 from .batches import with_leaves, with_logits
 from .compare import difference, slope_difference
@@ -81,19 +81,19 @@ class ClassificationSubject(LossSubject):
         super().__init__(part, class_counts)
         self.extra_logits = part.extra_logits
 
-    def build(self, spec: dict[str, Any]) -> Part:
+    def build(self, spec: dict[str, Any]) -> Component:
         """A loss from its spec."""
         return LOSSES.build(spec)
 
-    def criterion_with(self, part: Part) -> Criterion:
+    def criterion_with(self, part: Component) -> Criterion:
         """A criterion around the loss."""
         return Criterion(part)  # type: ignore[arg-type]  # the subject was made of a loss
 
-    def part_of(self, criterion: Criterion) -> Part:
+    def part_of(self, criterion: Criterion) -> Component:
         """The loss inside."""
         return criterion.loss
 
-    def values(self, part: Part, samples: DenseSamples) -> Tensor:
+    def values(self, part: Component, samples: DenseSamples) -> Tensor:
         """One value per anchor."""
         answer: Tensor = part(samples.logits, samples.labels, samples)
         return answer
@@ -121,7 +121,7 @@ def gradient(subject: LossSubject) -> Iterator[Finding]:
             yield Fault("float64 values of float64 logits, for derivatives are compared there", f"{found}", WIDEN)
             return
 
-        def total(x: Tensor, part: Part = part) -> Tensor:
+        def total(x: Tensor, part: Component = part) -> Tensor:
             answer = subject.by_anchor(subject.values(part, with_logits(samples, x)), samples)
             return (answer * torch.linspace(0.5, 1.5, len(answer), dtype=torch.float64)).sum()
 
@@ -129,7 +129,7 @@ def gradient(subject: LossSubject) -> Iterator[Finding]:
             yield Fault(
                 f"the gradient that finite differences of the values give ({when})",
                 seen,
-                "correct the slopes of Elements or Rows; a loss that detaches a factor on purpose skips this: "
+                "correct the slopes of SigmoidTerms or Rows; a loss that detaches a factor on purpose skips this: "
                 'skip=["gradient"]',
             )
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..core.errors import UsageError
 from ..detectors.attach import attached, detectors_inside, find_detector, unpatch
-from ..errors import UsageError
 from .compare import copied_state, state_difference
 from .detector_subject import COUNTS, DetectorSubject, not_finite, unlike
 from .report import Fault, Finding, NotRun

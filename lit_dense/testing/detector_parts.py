@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from ..assigners import ASSIGNERS
 from ..box_losses import BOX_LOSSES
+from ..core.errors import UsageError
+from ..core.registry import Registry
+from ..core.samples import DenseSamples
 from ..detectors.attach import attach, find_detector
 from ..detectors.base import DetectorAdapter
-from ..errors import UsageError
 from ..losses import LOSSES
 from ..normalizers import NORMALIZERS
-from ..registry import Registry
-from ..samples import DenseSamples
 from ..weighters import WEIGHTERS
 from .detector_subject import DetectorSubject, not_finite
 from .report import Fault, Finding, NotRun
@@ -261,7 +261,7 @@ def _offered(
         yield Fault(
             f"a UsageError where samples.{name} is read, for offers does not name it",
             f"a tensor {shapes[0]}",
-            "give a lit_dense.missing.Missing that names the detector, or offer it",
+            "give a lit_dense.core.missing_field.MissingField that names the detector, or offer it",
         )
         return
     for samples, seen in zip(batches, shapes, strict=True):

@@ -9,9 +9,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from ..core.distributed import Reduce
+from ..core.errors import UsageError
 from ..detectors import attach, find_detector
-from ..errors import UsageError
-from ..reduce import Reduce
 from .detector_subject import DetectorSubject, Result, unlike
 from .processes import TwoProcesses, start_two_processes
 from .report import Fault, Finding, NotRun

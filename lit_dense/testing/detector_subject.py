@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..class_counts import ClassCounts
+from ..core.class_counts import ClassCounts
+from ..core.samples import DenseSamples
 from ..criterion import Criterion
 from ..detectors.attach import attach, build_criterion, find_detector
 from ..detectors.base import Columns, Detections, DetectorAdapter
-from ..samples import DenseSamples
 
 Targets = list[dict[str, Any]]
 Make = Callable[[], nn.Module]

@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from ..reduce import Reduce
-from ..samples import StepContext
+from ..core.distributed import Reduce
+from ..core.step_context import StepContext
 from .batches import images_of, with_derived, with_leaves
 from .compare import copied_state, difference, state_difference
 from .report import Fault, Finding, NotRun

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 
 import torch
 
-from ..errors import UsageError
+from ..core.errors import UsageError
 
 NO_PLACE = (str(Path(torch.__file__).parent) + os.sep, str(Path(__file__).with_name("host_sync.py")))
 """Files of which no line is a place: torch's, and the one that watches torch."""

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..class_counts import ClassCounts
+from ..core.class_counts import ClassCounts
+from ..core.component import Component
+from ..core.samples import DenseSamples
+from ..core.step_context import StepContext
 from ..criterion import Criterion
-from ..part import Part
-from ..samples import DenseSamples, StepContext
 from .batches import INVENTED_COUNTS, make_batch, with_leaves
 
 
@@ -31,7 +32,7 @@ class Subject(ABC):
     kind: str
     extra_logits: int = 0
 
-    def __init__(self, part: Part, class_counts: ClassCounts | None = None) -> None:
+    def __init__(self, part: Component, class_counts: ClassCounts | None = None) -> None:
         self.part = copy.deepcopy(part)
         self.counts = INVENTED_COUNTS if class_counts is None else class_counts
         self.num_classes = len(self.counts.images)
@@ -43,19 +44,19 @@ class Subject(ABC):
         return f"The {self.kind} {type(self.part).__name__}({arguments})"
 
     @abstractmethod
-    def build(self, spec: dict[str, Any]) -> Part:
+    def build(self, spec: dict[str, Any]) -> Component:
         """A part from its spec, as a checkpoint makes it."""
 
     @abstractmethod
-    def criterion_with(self, part: Part) -> Criterion:
+    def criterion_with(self, part: Component) -> Criterion:
         """A criterion around a part; it knows no class counts."""
 
     @abstractmethod
-    def part_of(self, criterion: Criterion) -> Part:
+    def part_of(self, criterion: Criterion) -> Component:
         """The part inside a criterion."""
 
     @abstractmethod
-    def values(self, part: Part, samples: DenseSamples) -> Tensor:
+    def values(self, part: Component, samples: DenseSamples) -> Tensor:
         """What the part says of samples."""
 
     @abstractmethod
@@ -96,7 +97,7 @@ class Subject(ABC):
         """A batch with this part's columns; see :func:`~lit_dense.testing.batches.make_batch`."""
         return make_batch(self.num_classes, self.extra_logits, objects, seed, class_counts=self.counts, **how)
 
-    def values_and_gradients(self, part: Part, samples: DenseSamples) -> tuple[Tensor, Tensor]:
+    def values_and_gradients(self, part: Component, samples: DenseSamples) -> tuple[Tensor, Tensor]:
         """Values of samples, and the gradient of their sum at the leaf, 0 where it does not reach it."""
         samples, leaves = with_leaves(samples)
         values = self.values(part, samples)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
-from ..samples import DenseSamples
+from ..core.samples import DenseSamples
 from .batches import all_ignored, shuffled, tensors_of, with_leaves
 from .compare import difference
 from .host_sync import host_reads

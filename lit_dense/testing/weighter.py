@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from functools import partial
 
-from ..class_counts import ClassCounts
+from ..core.class_counts import ClassCounts
 from ..weighters import WEIGHTERS, WeighterLike
 from . import state, values
 from . import weighter_checks as own

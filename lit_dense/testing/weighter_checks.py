@@ -7,9 +7,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ..core.component import Component
+from ..core.samples import IGNORED, DenseSamples
+from ..core.step_context import StepContext
 from ..criterion import Criterion
-from ..part import Part
-from ..samples import IGNORED, DenseSamples, StepContext
 from ..weighters import WEIGHTERS, Weighter, Weights
 from . import batches
 from .batches import in_order, shuffled, tensors_of, with_derived, with_leaves
@@ -37,11 +38,11 @@ def shape(subject: WeighterSubject) -> Iterator[Finding]:
             if tensor.dtype != torch.float32:
                 yield Fault(f"{name} in float32", f"{tensor.dtype}", WIDEN)
     assigner = subject.part.assigner if isinstance(subject.part, Weighter) else None
-    if (assigner is not None) != ("assignment" in subject.part.owns):
+    if (assigner is not None) != ("assignment" in subject.part.exclusive):
         yield Fault(
-            "a weighter that owns the assignment if it has an assigner, and else does not",
-            f"the assigner {assigner} and owns = {sorted(subject.part.owns)}",
-            'set self.owns |= {"assignment"} where self.assigner is set',
+            "a weighter whose exclusive has the assignment if it has an assigner, and else has not",
+            f"the assigner {assigner} and exclusive = {sorted(subject.part.exclusive)}",
+            'set self.exclusive |= {"assignment"} where self.assigner is set',
         )
 
 
@@ -73,7 +74,7 @@ def _out_of_range(answers: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def _terms_and_slopes(
-    criterion: Criterion, part: Part, batch: DenseSamples
+    criterion: Criterion, part: Component, batch: DenseSamples
 ) -> tuple[dict[str, Tensor], dict[str, Tensor | None]]:
     """Terms of a batch, and the gradient of their sum at leaves and parameters; None where it does not reach."""
     samples, leaves = with_leaves(batch)
@@ -167,7 +168,7 @@ _PARAMETERS = (
 )
 
 
-def _without_gradient(criterion: Criterion, part: Part, batch: DenseSamples) -> str | None:
+def _without_gradient(criterion: Criterion, part: Component, batch: DenseSamples) -> str | None:
     """Which parameters get no gradient or one that is not finite, None if none."""
     _, slopes = _terms_and_slopes(criterion, part, batch)
     needed = [(name, slopes[name]) for name, p in part.named_parameters() if p.requires_grad]
@@ -234,7 +235,7 @@ def _by_anchor(answers: Mapping[str, Tensor], samples: DenseSamples) -> dict[str
     """What is said of positives at their anchors [A]."""
     found = dict(answers)
     for name in (OF_BOXES, SOFT_TARGETS):
-        if (at_anchors := samples.of_anchors(found.get(name))) is not None:
+        if (at_anchors := samples.scatter_to_anchors(found.get(name))) is not None:
             found[name] = at_anchors
     return found
 

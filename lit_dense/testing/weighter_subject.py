@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from ..box_losses import BoxLossLike
-from ..class_counts import ClassCounts
+from ..core.class_counts import ClassCounts
+from ..core.component import Component
+from ..core.samples import DenseSamples
 from ..criterion import Criterion
 from ..losses import LOSSES, LossLike
-from ..part import Part
-from ..samples import DenseSamples
 from ..weighters import WEIGHTERS, LossValues, Weighter, Weights
 from .subject import Subject
 
@@ -48,20 +48,20 @@ class WeighterSubject(Subject):
         found: dict[str, Subject] = {}
         for name in LOSSES_IN_PROCESSES:
             loss = LOSSES.build(name)
-            accepted = loss.accepts_soft_targets or "soft_targets" not in self.part.owns
-            if accepted and not loss.owns & self.part.owns:
+            accepted = loss.accepts_soft_targets or "soft_targets" not in self.part.exclusive
+            if accepted and not loss.exclusive & self.part.exclusive:
                 found |= {f"{name} and {box}": self.with_losses(name, box) for box in BOX_LOSSES}
         return found
 
-    def build(self, spec: dict[str, Any]) -> Part:
+    def build(self, spec: dict[str, Any]) -> Component:
         """A weighter from its spec."""
         return WEIGHTERS.build(spec)
 
-    def criterion_with(self, part: Part) -> Criterion:
+    def criterion_with(self, part: Component) -> Criterion:
         """A criterion with the weighter alone."""
         return Criterion(self.loss, self.box_loss, [part])  # type: ignore[list-item]  # made of a weighter
 
-    def part_of(self, criterion: Criterion) -> Part:
+    def part_of(self, criterion: Criterion) -> Component:
         """The weighter inside."""
         return criterion.weighters[0]  # type: ignore[return-value]  # as above
 
@@ -84,15 +84,15 @@ class WeighterSubject(Subject):
         criterion.prepare(self.num_classes)
         return criterion
 
-    def asked(self, part: Part, samples: DenseSamples) -> tuple[DenseSamples, LossValues]:
+    def asked(self, part: Component, samples: DenseSamples) -> tuple[DenseSamples, LossValues]:
         """What a criterion gives the weighter: samples, with soft targets if these are its own, and values."""
-        if isinstance(part, Weighter) and "soft_targets" in part.owns:
+        if isinstance(part, Weighter) and "soft_targets" in part.exclusive:
             samples = samples.with_soft_targets(part.soft_targets(samples))
         witness = _Witness()
         Criterion(self.loss, self.box_loss, [witness])(samples)
         return samples, witness.seen
 
-    def answers(self, part: Part, samples: DenseSamples) -> dict[str, Tensor]:
+    def answers(self, part: Component, samples: DenseSamples) -> dict[str, Tensor]:
         """All that the weighter says of a batch, by name."""
         samples, values = self.asked(part, samples)
         answer: Weights = part(samples, values)
@@ -100,7 +100,7 @@ class WeighterSubject(Subject):
         extra = {f"extra term {name!r}": term for name, term in sorted(answer.extra.items())}
         return {name: tensor for name, tensor in given.items() if tensor is not None} | extra
 
-    def values(self, part: Part, samples: DenseSamples) -> Tensor:
+    def values(self, part: Component, samples: DenseSamples) -> Tensor:
         """The numbers of all that the weighter says."""
         return torch.cat([samples.anchors.new_zeros(0), *(a.flatten() for a in self.answers(part, samples).values())])
 

@@ -7,17 +7,18 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn import ModuleList
 
-from ..batch import check_sizes, check_targets, float_images, metric_targets, warn_of_range, without_crowd
-from ..batch_format import Batch, check_format, unpack
+from ..core.batch_format import Batch, check_format, unpack
+from ..core.errors import UsageError
+from ..core.score_threshold import keep_scores
+from ..data.thin_images import check_sizes
 from ..detectors.attach import attached
 from ..detectors.base import DetectorAdapter
-from ..errors import UsageError
-from ..known_classes import KnownClasses
 from ..metrics import DetectionMAP
 from ..metrics.limits import too_many_objects
 from ..metrics.loaders import log_maps
-from ..pictures import keep_scores
 from .evaluation import Evaluation
+from .known_classes import KnownClasses
+from .targets import check_targets, float_images, metric_targets, warn_of_range, without_crowd
 
 
 class DetectorSteps(KnownClasses):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..errors import UsageError, check_range
+from ..core.errors import UsageError, check_range
 from ..metrics import DetectionMAP
 from ..metrics.backends import BackendName, Protocol
 from ..metrics.frequency import frequency_groups

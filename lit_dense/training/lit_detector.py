@@ -10,25 +10,23 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from .. import callbacks as callbacks  # a class name then works after --trainer.callbacks+=
 from ..assigners import AssignerLike
-from ..batch import (
-    check_all_sizes,
-)
 from ..box_losses import BoxLossLike
+from ..core.component import agrees
+from ..core.errors import check_choice
 from ..criterion import Criterion, named_spec
+from ..data.thin_images import check_all_sizes
 from ..detectors.attach import attach, find_detector, set_prior
 from ..detectors.base import own_scores
 from ..detectors.build import NETWORKS, build_detector, known_categories
-from ..errors import check_choice
-from ..known_classes import check_same_number
 from ..losses import LossLike
 from ..metrics.backends import BackendName, Protocol
 from ..normalizers import NormalizerLike
-from ..part import agrees
 from ..weighters import WeightersLike
 from .detector_steps import DetectorSteps
 from .evaluation import Evaluation, check_outputs, check_precision
+from .known_classes import check_same_number
+from .learning_rates import LearningRates, refuse_finders, warn_of_ended_schedule
 from .optimization import Optimization, OptimizerName, ScheduleName, build_optimizer
-from .rates import Rates, refuse_finders, warn_of_ended_schedule
 
 
 class LitDetector(DetectorSteps):
@@ -205,7 +203,7 @@ class LitDetector(DetectorSteps):
         self.nms_thresh, self.topk_candidates = nms_thresh, int(topk_candidates)
         self._untrained_backbone = self._from_scratch = False
         self._first_bias: Tensor | None = None
-        self._rates: Rates | None = None
+        self._rates: LearningRates | None = None
         names = known_categories(detector, backbone, weights)
         if names is not None and num_classes == len(names) and self.network_options["keep_classifier"]:
             self.categories = [{"id": label, "name": name} for label, name in enumerate(names, network.background)]
@@ -329,7 +327,7 @@ class LitDetector(DetectorSteps):
         backbone: Any = self.model.backbone
         own = [group for criterion in self._named_criteria().values() for group in criterion.param_groups()]
         groups, factors = self.optimization.groups(self, getattr(backbone, "body", None), self.lr, own)
-        self._rates = Rates(self.lr, factors)
+        self._rates = LearningRates(self.lr, factors)
         optimizer = build_optimizer(self.optimization.optimizer, groups, self.lr)
         schedule = self.optimization.schedule_of(self.trainer.estimated_stepping_batches)
         return {
@@ -339,7 +337,7 @@ class LitDetector(DetectorSteps):
 
     def on_train_end(self) -> None:
         """Look at the last step's loss."""
-        self._adapter.finite_check.flush()
+        self._adapter.nan_guard.flush()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what rebuilds this module as plain data: its parts, also where a subclass saved objects, and classes.
@@ -347,7 +345,7 @@ class LitDetector(DetectorSteps):
         Raises:
             NonFiniteLossError: If the last step's loss, which a GPU has told of only now, is no number.
         """
-        self._adapter.finite_check.flush()
+        self._adapter.nan_guard.flush()
         specs = {name: criterion.spec for name, criterion in self._named_criteria().items()}
         checkpoint["lit_dense"] = {**specs, "lr": self.lr, **self.classes_to_save()}
         saved = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})

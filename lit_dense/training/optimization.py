@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
-from ..errors import UsageError, check_choice, check_range
+from ..core.errors import UsageError, check_choice, check_range
 
 OptimizerName = Literal["adamw", "sgd"]
 ScheduleName = Literal["cosine", "multistep", "constant"]

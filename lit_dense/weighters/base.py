@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from ..assigners import Assigner
-from ..errors import check_range
-from ..part import Part
-from ..samples import DenseSamples
+from ..core.component import Component
+from ..core.errors import check_range
+from ..core.samples import DenseSamples
 
 
 class LossValues(NamedTuple):
@@ -46,7 +46,7 @@ class Weights(NamedTuple):
     extra: Mapping[str, Tensor] = {}
 
 
-class Weighter(Part):
+class Weighter(Component):
     """Decides how much every anchor counts; several weighters multiply.
 
     A weighter is asked in training alone: the losses of an evaluation are not weighted. One whose weights are no
@@ -60,7 +60,7 @@ class Weighter(Part):
     Attributes:
         weighs_classes: Whether the weighter answers :meth:`class_weights`.
         assigner: Matches anchors and ground truths in place of the detector's matcher, from the first step on; such a
-            weighter owns ``assignment``. None for most.
+            weighter has ``assignment`` in ``exclusive``. None for most.
 
     Raises:
         UsageError: If a number of steps is negative.
@@ -76,7 +76,7 @@ class Weighter(Part):
         self.fade_steps = check_range(name, "fade_steps", fade_steps, 0)
 
     def soft_targets(self, samples: DenseSamples) -> Tensor:
-        """Target of each positive's own class in [0, 1] [P]; asked only of a weighter that owns ``soft_targets``."""
+        """Target of each positive's own class in [0, 1] [P]; asked of a weighter with this in ``exclusive``."""
         raise NotImplementedError
 
     def class_weights(self, samples: DenseSamples) -> Tensor:

@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 
-from ..class_counts import ClassTable
-from ..errors import check_range
+from ..core.errors import check_range
+from ..core.per_class_table import PerClassTable
+from ..core.samples import DenseSamples
 from ..functional.effective_number import effective_number_weights
-from ..samples import DenseSamples
 from .base import LossValues, Weighter, Weights
 
 
@@ -38,7 +38,7 @@ class ClassBalancedWeighter(Weighter):
         super().__init__(**schedule)
         self.beta = check_range("class_balanced", "beta", beta, 0, 1 - 1e-9)
         self.background_weight = check_range("class_balanced", "background_weight", background_weight, 0)
-        self.instance_counts = ClassTable("class_balanced", "instance_counts", "instances", instance_counts)
+        self.instance_counts = PerClassTable("class_balanced", "instance_counts", "instances", instance_counts)
 
     def forward(self, samples: DenseSamples, values: LossValues) -> Weights:
         """The weight of each anchor's class."""

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from ..assigners import TopNAssigner
-from ..errors import check_choice, check_range
+from ..core.errors import check_choice, check_range
+from ..core.samples import DenseSamples
 from ..functional.cleanliness import CleanlinessForm, cleanliness_targets, cleanliness_weights
-from ..samples import DenseSamples
 from .base import LossValues, Weighter, Weights
 
 
@@ -43,10 +43,10 @@ class CleanlinessWeighter(Weighter):
         self.alpha = check_range("cleanliness", "alpha", alpha, 0, 1)
         self.gamma = check_range("cleanliness", "gamma", gamma, 0)
         self.form: CleanlinessForm = check_choice("cleanliness", "form", form, get_args(CleanlinessForm))
-        self.owns = frozenset({"soft_targets"})
+        self.exclusive = frozenset({"soft_targets"})
         if check_range("cleanliness", "candidates", candidates, 0):
             self.assigner = TopNAssigner(candidates)
-            self.owns |= {"assignment"}
+            self.exclusive |= {"assignment"}
 
     def soft_targets(self, samples: DenseSamples) -> Tensor:
         """Cleanliness of each candidate [P]."""

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from ..errors import check_range
+from ..core.errors import check_range
+from ..core.samples import DenseSamples
 from ..functional.hard_negatives import hard_negatives
-from ..samples import DenseSamples
 from .base import LossValues, Weighter, Weights
 
 

@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import check_range
+from ..core.errors import check_range
+from ..core.samples import NEGATIVE, DenseSamples
 from ..functional.prime_samples import (
     carl_values,
     carl_weights,
@@ -13,7 +14,6 @@ from ..functional.prime_samples import (
     match_by_nms,
     rank_weights,
 )
-from ..samples import NEGATIVE, DenseSamples
 from .base import LossValues, Weighter, Weights
 
 

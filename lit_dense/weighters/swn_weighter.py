@@ -5,9 +5,9 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ..errors import check_choice, check_range
+from ..core.errors import check_choice, check_range
+from ..core.samples import DenseSamples
 from ..functional.sample_weighting import interpolate, loss_grid
-from ..samples import DenseSamples
 from .base import LossValues, Weighter, Weights
 
 WIDTHS = (1, 1, 1, 4)
@@ -94,7 +94,7 @@ class SWNWeighter(Weighter):
 
     def _features(self, samples: DenseSamples, values: LossValues) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """IoU, score and losses of the positives, each [P, width]."""
-        ious = samples.pos_ious if self.detach_features else samples.pos_live_ious
+        ious = samples.pos_ious if self.detach_features else samples.pos_ious_with_grad
         scores = samples.pos_score_logits.sigmoid()
         box = values.box_coordinates.detach().float()
         return (

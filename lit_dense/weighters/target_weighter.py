@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from ..errors import UsageError
-from ..samples import DenseSamples
+from ..core.errors import UsageError
+from ..core.samples import DenseSamples
 from .base import LossValues, Weighter, Weights
 
 

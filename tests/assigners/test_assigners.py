@@ -4,8 +4,8 @@ from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import box_iou
 
 from lit_dense.assigners import ASSIGNERS, AssignInput, ATSSAssigner, TopNAssigner
-from lit_dense.errors import UsageError
-from lit_dense.samples import Geometry
+from lit_dense.core.errors import UsageError
+from lit_dense.core.geometry import Geometry
 
 GEOMETRY = Geometry([(8, 8), (4, 4)], [(64, 64)])
 

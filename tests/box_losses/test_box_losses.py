@@ -14,9 +14,9 @@ from lit_dense.box_losses import (
     MSELoss,
     SmoothL1Loss,
 )
-from lit_dense.errors import UsageError
-from tests.functional.test_iou import boxes
-from tests.test_criterion import samples_of
+from lit_dense.core.errors import UsageError
+from tests.builders.boxes import boxes
+from tests.builders.samples import samples_of
 
 OF_BOXES = [IoULoss(), IoULoss("log"), IoULoss("square"), GIoULoss(), DIoULoss(), CIoULoss(), EIoULoss(), EIoULoss(0.5)]
 BALANCED = [BalancedL1Loss(), BalancedL1Loss(beta=0.11), BalancedL1Loss(beta=0.11, curve="published")]

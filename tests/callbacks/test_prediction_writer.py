@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from lit_dense.callbacks import PredictionWriter, prediction_writer
-from lit_dense.errors import UsageError
-from lit_dense.reduce import Reduce
+from lit_dense.core.distributed import Reduce
+from lit_dense.core.errors import UsageError
 
 CATEGORIES = [{"id": 3, "name": "a"}, {"id": 7, "name": "b"}]
 FOUND = {

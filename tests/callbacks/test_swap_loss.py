@@ -7,11 +7,11 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from lit_dense import LitRetinaNet, SwapLoss
+from lit_dense.core.errors import UsageError
 from lit_dense.detectors import attached
-from lit_dense.errors import UsageError
 from lit_dense.losses import BCELoss, GHMLoss
 from lit_dense.weighters import SWNWeighter
-from tests.detectors import COUNTS, random_batch, small_faster_rcnn, small_retinanet
+from tests.builders.detectors import COUNTS, random_batch, small_faster_rcnn, small_retinanet
 
 
 class Foreign(LightningModule):
@@ -293,7 +293,7 @@ def test_the_epoch_reaches_the_loss():
 def test_the_last_steps_loss_is_looked_at(hook):
     swap, trainer, module, _ = swap_with_gradients(1.0)
     looked = []
-    attached(module).finite_check.flush = lambda: looked.append(1)
+    attached(module).nan_guard.flush = lambda: looked.append(1)
     getattr(swap, hook)(trainer, module, *([{}] if hook == "on_save_checkpoint" else []))
     assert looked == [1]
     swap.teardown(trainer, module, "fit")

@@ -9,7 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lit_dense import SwapLoss
 from lit_dense.detectors import attached
-from tests.detectors import gradients, random_batch, small_faster_rcnn
+from tests.builders.detectors import gradients, random_batch, small_faster_rcnn
 
 STAGES = {
     "state in roi": [{"loss": "eql_v2"}, {"stage": "rpn"}],  # torchvision's own divides by what a process drew

@@ -6,7 +6,7 @@ import numpy as np
 
 from lit_dense.compare.files import RECORD, RESULT, ROWS, TABLES, save_tables, write_json
 from lit_dense.compare.plan import Run
-from lit_dense.metrics.detection_rows import DETECTION, OBJECT, DetectionRows
+from lit_dense.metrics.detection_table import DETECTION, OBJECT, DetectionTable
 from lit_dense.metrics.evaluation import evaluate
 
 NUM_IMAGES, OBJECTS_PER_IMAGE = 60, 3
@@ -48,7 +48,7 @@ def write_run(out, name, seed, rows, classes, training_boxes):
     write_json(folder / RESULT, result)
 
 
-def detections(generator: np.random.Generator, share: float, num_classes: int) -> DetectionRows:
+def detections(generator: np.random.Generator, share: float, num_classes: int) -> DetectionTable:
     """Objects that are the same for every generator, and detections of a share of them, each among false ones."""
     places = np.random.default_rng(99)
     rows: dict[str, list] = {"images": [], "boxes": [], "labels": [], "kinds": [], "scores": []}
@@ -68,4 +68,4 @@ def detections(generator: np.random.Generator, share: float, num_classes: int) -
                 add(image, (left + 40, top, left + 70, top + 30), label, DETECTION, generator.uniform(0.2, 0.9))
     types = {"images": np.int64, "boxes": np.float32, "labels": np.int32, "kinds": np.int32, "scores": np.float32}
     columns = {name: np.array(values, types[name]) for name, values in rows.items()}
-    return DetectionRows(np.arange(NUM_IMAGES) * 7 + 1, **columns)
+    return DetectionTable(np.arange(NUM_IMAGES) * 7 + 1, **columns)

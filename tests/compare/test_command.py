@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lit_dense.cli import main as lit_dense
+from lit_dense.__main__ import main as lit_dense
 from lit_dense.compare.command import main, read_words
-from lit_dense.errors import UsageError
+from lit_dense.core.errors import UsageError
 from tests.compare.folders import write_folder
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "demo.yaml")

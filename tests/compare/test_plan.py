@@ -8,7 +8,7 @@ import yaml
 
 from lit_dense.compare.configuration import differences, read_configuration
 from lit_dense.compare.plan import Run, choose, plan, record
-from lit_dense.errors import UsageError
+from lit_dense.core.errors import UsageError
 
 DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
 QFL = Path(__file__).parents[2] / "configs" / "recipes" / "qfl.yaml"

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from lit_dense.compare.command import main
+from lit_dense.core.errors import UsageError
 from lit_dense.data.digits import write_digits
-from lit_dense.errors import UsageError
 
 NETWORK = {
     "backbone": "tiny",

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lit_dense.compare import worker
-from lit_dense.errors import NonFiniteLossError, UsageError
+from lit_dense.core.errors import NonFiniteLossError, UsageError
 
 
 @pytest.mark.parametrize("error", [UsageError("give num_classes"), NonFiniteLossError("classification = nan")])

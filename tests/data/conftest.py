@@ -2,7 +2,7 @@
 
 import pytest
 
-from .coco_files import write_coco
+from tests.builders.coco_entries import write_coco
 
 
 @pytest.fixture

@@ -10,13 +10,12 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from lit_dense.data import CocoDataset, DataError, Draw, box_rows, default_train_transforms
-from lit_dense.data.checks import check_split
-from lit_dense.data.coco_json import read_coco
+from lit_dense.data.checks.annotations import check_split
 from lit_dense.data.dataset import collate, collate_images
+from lit_dense.data.formats.coco import read_coco
 from lit_dense.data.problems import Problems
 from lit_dense.data.transforms import compose
-
-from .coco_files import box_entry, image_entry, write_image, write_json
+from tests.builders.coco_entries import box_entry, image_entry, write_image, write_json
 
 IDS = np.array([3, 7])
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lit_dense.core.errors import UsageError
 from lit_dense.data import digits
 from lit_dense.data.digits import SIZE, write_digits
-from lit_dense.errors import UsageError
 
 
 def read(folder, part):

@@ -7,10 +7,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from PIL import Image
 from torchvision.transforms import v2
 
+from lit_dense.core.errors import UsageError
 from lit_dense.data import CocoDataModule, DataError, EpochSampler
-from lit_dense.errors import UsageError
-
-from .coco_files import CATEGORIES, box_entry, image_entry, write_coco, write_json
+from tests.builders.coco_entries import CATEGORIES, box_entry, image_entry, write_coco, write_json
 
 
 def make(folder, *splits, **options):

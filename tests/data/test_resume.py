@@ -8,8 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_dense.data import CocoDataModule
-
-from .coco_files import write_coco
+from tests.builders.coco_entries import write_coco
 
 EPOCHS, BATCHES = 3, 4  # 9 images in batches of 2: four batches, one image left out
 

@@ -5,15 +5,14 @@ import pytest
 from PIL import Image
 
 from lit_dense import LitRetinaNet
+from lit_dense.cli.lightning_cli import CheckingTrainer
+from lit_dense.core.errors import UsageError
 from lit_dense.data import CocoDataModule, check
-from lit_dense.data.checks import check_split
-from lit_dense.data.coco_json import read_coco
+from lit_dense.data.checks.annotations import check_split
+from lit_dense.data.formats.coco import read_coco
 from lit_dense.data.problems import Problems
 from lit_dense.data.summary import MAX_ROWS, summarize
-from lit_dense.errors import UsageError
-from lit_dense.lightning_cli import CheckingTrainer
-
-from .coco_files import box_entry, image_entry, write_coco, write_image, write_json
+from tests.builders.coco_entries import box_entry, image_entry, write_coco, write_image, write_json
 
 
 @pytest.fixture

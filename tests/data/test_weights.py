@@ -8,9 +8,9 @@ from lightning.pytorch import Trainer
 
 from lit_dense import CocoDataModule, LitRetinaNet
 from lit_dense.data import DataError
-from tests.coco_files import data_arguments, write_coco
+from tests.builders.coco_files import data_arguments, write_coco
+from tests.builders.detectors import small_retinanet
 from tests.data.test_module import make
-from tests.detectors import small_retinanet
 
 
 class SmallRetinaNet(LitRetinaNet):

@@ -21,7 +21,7 @@ SWAP = """
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lit_dense import SwapLoss
-from lit_dense.callbacks import LossPictures, WeightPictures
+from lit_dense.callbacks import LossPlots, WeightPlots
 from grid_detector import GridDetector
 
 class Foreign(LightningModule):
@@ -39,7 +39,7 @@ target = {"boxes": torch.tensor([[8.0, 8, 40, 40]]), "labels": torch.tensor([2])
 data = torch.utils.data.DataLoader([(list(torch.rand(2, 3, 64, 64)), [target, target])], batch_size=None)
 swap = SwapLoss("ghm", weighters="ohem")
 quiet = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
-Trainer(max_steps=1, callbacks=[swap, LossPictures(1), WeightPictures(1)], **quiet).fit(Foreign(), data)
+Trainer(max_steps=1, callbacks=[swap, LossPlots(1), WeightPlots(1)], **quiet).fit(Foreign(), data)
 print(swap.criterion.step, type(swap.criterion.loss).__name__)
 """
 

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from tests.coco_files import data_arguments, write_coco
+from tests.builders.coco_files import data_arguments, write_coco
 from tests.examples.packages import install, ran
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 import yaml
 
-from lit_dense.errors import UsageError
-from tests.coco_files import data_arguments, write_coco
+from lit_dense.core.errors import UsageError
+from tests.builders.coco_files import data_arguments, write_coco
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False}

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lit_dense.functional.eiou import eiou_loss
-from tests.functional.test_iou import boxes
+from tests.builders.boxes import boxes
 
 PREDICTED = [[0.0, 0, 2, 2], [3, 4, 50, 60], [0, 0, 1, 1]]
 TARGET = [[1.0, 1, 3, 3], [10, 1, 45, 75], [2, 2, 3, 3]]

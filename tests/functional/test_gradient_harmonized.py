@@ -7,15 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lit_dense.box_losses import GHMRLoss
-from lit_dense.functional.elements import sum_over_classes
+from lit_dense.functional.fused.anchor_loss import plain_path
+from lit_dense.functional.fused.sigmoid_terms import sum_over_classes
 from lit_dense.functional.gradient_harmonized import (
     harmonize,
     harmonize_levels,
     harmonized_cross_entropy,
-    harmonized_elements,
+    harmonized_terms,
 )
 from lit_dense.functional.gradient_histogram import classification_histogram, norm_histogram
-from lit_dense.functional.one_pass import plain_path
 from tests.functional.numpy_losses import cross_entropy, one_hot, random_anchors, sigmoid
 
 NORMS = np.array([0.05, 0.05, 0.05, 0.15, 0.95])
@@ -29,7 +29,7 @@ def steps(update, number, momentum=0.75):
     for step in range(number):
         counts = classification_histogram(LOGITS, LABELS, bins=10)
         weights, history = harmonize(counts, history, torch.tensor(float(step)), momentum, update)
-        losses.append(sum_over_classes(LOGITS, LABELS, harmonized_elements(weights)).sum().item())
+        losses.append(sum_over_classes(LOGITS, LABELS, harmonized_terms(weights)).sum().item())
     return losses
 
 
@@ -61,11 +61,11 @@ def test_without_momentum_it_is_the_mean_over_bins_of_mean_cross_entropy(seed, b
     counts = classification_histogram(logits, labels, bins)
     assert counts.tolist() == np.bincount(index, minlength=bins).tolist()
     weights, _ = harmonize(counts, torch.zeros(bins), torch.zeros(()), 0.0, "corrected")
-    loss = sum_over_classes(logits, labels, harmonized_elements(weights)).sum().item()
+    loss = sum_over_classes(logits, labels, harmonized_terms(weights)).sum().item()
     assert loss == pytest.approx(expected, rel=1e-6)
     twice = classification_histogram(logits.repeat(2, 1), labels.repeat(2), bins)
     weights, _ = harmonize(twice, torch.zeros(bins), torch.zeros(()), 0.0, "corrected")
-    doubled = sum_over_classes(logits.repeat(2, 1), labels.repeat(2), harmonized_elements(weights)).sum().item()
+    doubled = sum_over_classes(logits.repeat(2, 1), labels.repeat(2), harmonized_terms(weights)).sum().item()
     assert doubled == pytest.approx(expected, rel=1e-6)
 
 

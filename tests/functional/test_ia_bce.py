@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from lit_dense.errors import UsageError
+from lit_dense.core.errors import UsageError
 from lit_dense.functional import ia_bce_loss
 from lit_dense.losses import LOSSES, IoUAwareBCELoss
+from tests.builders.samples import samples_of
 from tests.functional.numpy_losses import random_anchors
-from tests.test_criterion import samples_of
 
 
 def of_lw_detr(logits, labels, ious, alpha=0.25, gamma=2):
@@ -46,7 +46,7 @@ def test_without_ious_they_are_1():
 
 def test_the_part_reads_scores_and_ious_of_the_samples():
     samples = samples_of((3,), loss="ia_bce")
-    ious = samples.of_anchors(samples.pos_ious)
+    ious = samples.scatter_to_anchors(samples.pos_ious)
     expected = of_lw_detr(samples.logits, samples.labels, ious)
     torch.testing.assert_close(IoUAwareBCELoss()(samples.logits, samples.labels, samples), expected)
 
@@ -54,7 +54,7 @@ def test_the_part_reads_scores_and_ious_of_the_samples():
 def test_soft_targets_take_the_ious_place():
     samples = samples_of((3,), loss="ia_bce")
     given = torch.full_like(samples.pos_ious, 0.3)
-    expected = of_lw_detr(samples.logits, samples.labels, samples.of_anchors(given))
+    expected = of_lw_detr(samples.logits, samples.labels, samples.scatter_to_anchors(given))
     own = IoUAwareBCELoss()(samples.logits, samples.labels, samples.with_soft_targets(given))
     torch.testing.assert_close(own, expected)
 

@@ -6,14 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lit_dense.functional.iou import enlarged, iou_loss, paired_iou
+from tests.builders.boxes import boxes
 
 FORMS = ["linear", "log", "square"]
-
-
-@st.composite
-def boxes(draw):
-    x, y = (draw(st.integers(-50, 50)) for _ in range(2))
-    return x, y, x + draw(st.integers(1, 40)), y + draw(st.integers(1, 40))
 
 
 def pixels(box):

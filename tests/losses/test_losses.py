@@ -6,22 +6,14 @@ import pytest
 import torch
 
 from lit_dense.box_losses import BOX_LOSSES
-from lit_dense.errors import UsageError
+from lit_dense.core.errors import UsageError
+from lit_dense.core.step_context import StepContext
 from lit_dense.losses import LOSSES, BCELoss, FocalLoss
-from lit_dense.samples import StepContext
-from tests.detectors import COUNTS, NUM_CLASSES
-from tests.test_criterion import samples_of
+from tests.builders.detectors import NUM_CLASSES
+from tests.builders.losses import ready
+from tests.builders.samples import samples_of
 
 PLAIN_BCE = {"class_path": "focal_star", "init_args": {"gamma": 1.0, "beta": 0.0}}  # without a weight of one half
-
-
-def ready(name):
-    """A loss that knows the classes and their counts."""
-    loss = LOSSES.build(name)
-    for part in (m for m in loss.modules() if hasattr(m, "prepare")):
-        part.prepare(NUM_CLASSES)
-        part.receive_class_counts(COUNTS)
-    return loss
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES.points))
@@ -38,7 +30,7 @@ def test_a_right_answer_costs_less_than_a_wrong_one(name):
     cheap, dear = loss(right, samples.labels, samples), loss(wrong, samples.labels, samples)
     counted = samples.valid
     assert (dear[counted] > 0).all()
-    if "normalizer" in loss.owns:  # a rare kind of element may weigh more than a wrong one
+    if "normalizer" in loss.exclusive:  # a rare kind of element may weigh more than a wrong one
         cheap, dear = cheap[counted].sum(), dear[counted].sum()
     assert (cheap <= dear).all()
 

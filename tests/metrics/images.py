@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from lit_dense.metrics import DetectionMAP
-from lit_dense.metrics.detection_rows import ABSENT, CROWD, DETECTION, NOT_EXHAUSTIVE, OBJECT, DetectionRows
+from lit_dense.metrics.detection_table import ABSENT, CROWD, DETECTION, NOT_EXHAUSTIVE, OBJECT, DetectionTable
 
 NAMES = ["cat", "dog", "bird", "fish"]
 STATS = ["map", "map_50", "map_75", "map_small", "map_medium", "map_large", "mar_1", "mar_10", "mar_100"]
@@ -137,7 +137,7 @@ def random_rows(seed, lvis=False, crowds=True):
             for _ in range(rng.integers(0, 3)):
                 add(image, kind, (0, 0, 0, 0), np.nan)
     images, labels, kinds, boxes, scores = zip(*rows, strict=True) if rows else [()] * 5
-    return DetectionRows(
+    return DetectionTable(
         image_ids=np.arange(num_images) + 100,
         images=np.array(images, np.int64),
         boxes=np.array(boxes, np.float32).reshape(-1, 4),

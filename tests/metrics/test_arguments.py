@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lit_dense.errors import UsageError
+from lit_dense.core.errors import UsageError
 from lit_dense.metrics import DetectionMAP
 
 from .images import NAMES, compute, make_images, pycocotools_evaluation

@@ -10,7 +10,7 @@ import numpy as np
 import pycocotools.cocoeval
 import pytest
 
-from lit_dense.errors import UsageError
+from lit_dense.core.errors import UsageError
 from lit_dense.metrics import DetectionMAP, backends, resampled_ap
 from lit_dense.metrics.backends import load_backend, self_check, with_backend
 from lit_dense.metrics.backends.base import Tables

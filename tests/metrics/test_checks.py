@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision import tv_tensors
 
-from lit_dense.errors import UsageError
+from lit_dense.core.errors import UsageError
 from lit_dense.metrics import DetectionMAP
 
 from .images import NAMES, PRED, TARGET

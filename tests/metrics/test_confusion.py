@@ -7,7 +7,7 @@ import pytest
 from hotcoco import COCO, COCOeval
 
 from lit_dense.metrics.confusion import confusion_matrix
-from lit_dense.metrics.detection_rows import CROWD, DETECTION, OBJECT, DetectionRows
+from lit_dense.metrics.detection_table import CROWD, DETECTION, OBJECT, DetectionTable
 
 from .images import random_rows
 
@@ -17,7 +17,7 @@ A, FAR = (0, 0, 10, 10), (200, 200, 220, 220)
 def rows_of(*rows):
     """Rows of image, kind, box, label and score."""
     images, kinds, boxes, labels, scores = zip(*rows, strict=True)
-    return DetectionRows(
+    return DetectionTable(
         image_ids=np.arange(max(images) + 1),
         images=np.array(images),
         boxes=np.array(boxes, np.float32),

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lit_dense.metrics import DetectionMAP, DetectionRows, bootstrap, frequency_groups, resampled_ap
+from lit_dense.metrics import DetectionMAP, DetectionTable, bootstrap, frequency_groups, resampled_ap
 from lit_dense.metrics.evaluation import RECALLS, evaluate
 
 from .images import NAMES, as_json, make_images, pycocotools_evaluation, random_rows, update
@@ -112,7 +112,7 @@ def test_rows_hold_what_was_given_and_survive_a_file(tmp_path):
     images = make_images(5)
     rows = evaluation_of(images).rows
     rows.save(tmp_path / "rows.npz")
-    read = DetectionRows.load(tmp_path / "rows.npz")
+    read = DetectionTable.load(tmp_path / "rows.npz")
     assert read.image_ids.tolist() == sorted(i for _, _, i in images)
     for number, image_id in enumerate(read.image_ids):
         ((pred, target),) = [(p, t) for p, t, i in images if i == image_id]

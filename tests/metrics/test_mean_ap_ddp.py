@@ -9,7 +9,7 @@ from torch.utils.data import DistributedSampler
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from lit_dense.metrics import DetectionMAP
-from tests.collectives import counted_collectives
+from tests.builders.collectives import counted_collectives
 
 from .images import NAMES, ONE, PRED, TARGET, compute, make_images, update
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lit_dense.errors import UsageError
+from lit_dense.core.errors import UsageError
 from lit_dense.samplers import RepeatFactorSampler, repeat_factors
 
 from .images import CATEGORY_IDS, drawn, images_showing

@@ -3,14 +3,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from lit_dense.core.errors import UsageError
 from lit_dense.criterion import Criterion
 from lit_dense.detectors.base import DetectorAdapter
 from lit_dense.detectors.fcos import FCOSAdapter
 from lit_dense.detectors.ssd import SSDAdapter
-from lit_dense.errors import UsageError
 from lit_dense.testing import CheckFailure, check_detector
 from lit_dense.testing.detector import losses_of
-from tests.detectors import small_faster_rcnn, small_fcos, small_retinanet, small_ssd, small_ssdlite
+from tests.builders.detectors import small_faster_rcnn, small_fcos, small_retinanet, small_ssd, small_ssdlite
 
 
 def faster_rcnn():

@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("transformers")
 
 from lit_dense.testing import check_detector
-from tests import set_predictors as models
+from tests.builders import set_predictors as models
 from tests.testing.test_check_detector import CHECKS
 
 ATTACHING = {"found", "own_loss", "own_detections", "random_stream", "copies", "removal", "steps_counted", "offers"}

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from lit_dense.class_counts import ClassCounts
-from lit_dense.errors import UsageError
-from lit_dense.samples import IGNORED
+from lit_dense.core.class_counts import ClassCounts
+from lit_dense.core.errors import UsageError
+from lit_dense.core.samples import IGNORED
 from lit_dense.testing import CheckFailure, check_weighter
 from lit_dense.testing.batches import in_order, make_batch, tensors_of
 from lit_dense.weighters import WEIGHTERS, Weighter, Weights
@@ -101,7 +101,7 @@ class BlowsUp(Of):
 
 class CountsIgnored(Of):
     def weights(self, samples, values):
-        return 1 + samples.of_anchors(samples.pos_scores) * samples.reduce.sum(samples.best_scores.sum())
+        return 1 + samples.scatter_to_anchors(samples.pos_scores) * samples.reduce.sum(samples.best_scores.sum())
 
 
 class LooksAtPositions(Of):
@@ -153,7 +153,7 @@ class ChangesStateInForward(Of):
 
 
 class TargetsOver1(Weighter):
-    owns = frozenset({"soft_targets"})
+    exclusive = frozenset({"soft_targets"})
 
     def soft_targets(self, samples):
         return 1.5 * samples.pos_scores + 0.5
@@ -276,7 +276,7 @@ def test_images_in_another_order_are_the_same_images():
     assert other.pos_per_image.tolist() == samples.pos_per_image[order].tolist()
     for name in ("labels", "logits", "anchors"):
         assert torch.equal(getattr(other, name), getattr(samples, name)[rows])
-    weights = (s.of_anchors(s.target_fields["weight"][s.pos_matched_idxs]) for s in (samples, other))
+    weights = (s.scatter_to_anchors(s.target_fields["weight"][s.pos_matched_idxs]) for s in (samples, other))
     assert torch.equal(next(weights)[rows], next(weights))
     again, _ = in_order(other, [order.index(image) for image in range(4)])
     for name, tensor in tensors_of(samples).items():

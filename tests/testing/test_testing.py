@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from lit_dense.box_losses import BOX_LOSSES, BoxLoss
-from lit_dense.class_counts import ClassCounts
-from lit_dense.errors import UsageError
-from lit_dense.functional import Elements
+from lit_dense.core.class_counts import ClassCounts
+from lit_dense.core.errors import UsageError
+from lit_dense.functional import SigmoidTerms
 from lit_dense.losses import LOSSES, DenseLoss, SigmoidLoss
 from lit_dense.testing import CheckFailure, check_box_loss, check_classification_loss
 
@@ -69,7 +69,7 @@ class WrongSlope(SigmoidLoss):
         def positive(x, labels, targets):
             return torch.nn.functional.softplus(-x), -(-x).sigmoid()
 
-        return Elements(negative, positive)
+        return SigmoidTerms(negative, positive)
 
 
 class NaNAtInfinity(Hinge):
@@ -257,7 +257,7 @@ def test_the_report_says_what_was_expected_and_seen_and_what_to_do():
     assert "FAILED gradient" in lines
     assert any(line.startswith("  expected: the gradient that finite differences") for line in lines)
     assert any("backward gives" in line and line.startswith("  seen") for line in lines)
-    assert any("slopes of Elements" in line and line.startswith("  to do") for line in lines)
+    assert any("slopes of SigmoidTerms" in line and line.startswith("  to do") for line in lines)
     (passed,) = (line for line in lines if line.startswith("passed: "))
     assert "extreme_logits" in passed
     assert "gradient" not in passed

@@ -1,7 +1,7 @@
 import pytest
 
 from lit_dense import LitDetector
-from lit_dense.errors import UsageError
+from lit_dense.core.errors import UsageError
 from lit_dense.training.evaluation import check_precision
 
 GOOD = {

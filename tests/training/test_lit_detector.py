@@ -9,10 +9,10 @@ from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
 from lit_dense import LitDetector, LitRetinaNet
+from lit_dense.core.errors import UsageError
 from lit_dense.criterion import Criterion
 from lit_dense.detectors import attached, patch
 from lit_dense.detectors.build import NETWORKS
-from lit_dense.errors import UsageError
 
 WORDS = tuple(NETWORKS)
 SMALL = {"backbone": "tiny", "fpn_channels": 32, "min_size": 64, "max_size": 64, "warmup_steps": 0}

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lit_dense.errors import UsageError
+from lit_dense.core.errors import UsageError
 from lit_dense.training.optimization import Optimization, WarmupSchedule, build_optimizer, parameter_groups
 
 

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from lit_dense.core.distributed import Reduce
+from lit_dense.core.errors import UsageError
+from lit_dense.core.step_context import StepContext
 from lit_dense.criterion import Criterion
 from lit_dense.detectors import patch
-from lit_dense.errors import UsageError
 from lit_dense.losses import FocalLoss
-from lit_dense.reduce import Reduce
-from lit_dense.samples import StepContext
 from lit_dense.weighters import (
     WEIGHTERS,
     CleanlinessWeighter,
@@ -22,8 +22,8 @@ from lit_dense.weighters import (
     Weighter,
     Weights,
 )
-from tests.detectors import COUNTS, random_batch, small_retinanet
-from tests.test_criterion import samples_of
+from tests.builders.detectors import COUNTS, random_batch, small_retinanet
+from tests.builders.samples import samples_of
 
 SUM_PRESERVING = [PISAWeighter(), PISAWeighter(negatives=True), CleanlinessWeighter(candidates=0)]
 
@@ -38,7 +38,7 @@ def terms(*weighters, samples=None, **parts):
 def test_sums_are_kept_in_the_units_of_the_normalizer(weighter, normalizer):
     samples = samples_of((2, 3, 0, 6))
     weighted = terms(weighter, samples=samples, normalizer=normalizer)
-    if "soft_targets" in weighter.owns:
+    if "soft_targets" in weighter.exclusive:
         samples = samples.with_soft_targets(weighter.soft_targets(samples))
     plain = terms(samples=samples, normalizer=normalizer)
     for name in ("classification", "bbox_regression"):
@@ -147,7 +147,7 @@ def test_cleanliness_decides_assignment_and_targets():
 
 
 class Halve(Weighter):
-    owns = frozenset({"soft_targets"})
+    exclusive = frozenset({"soft_targets"})
 
     def soft_targets(self, samples):
         return torch.full_like(samples.pos_scores, 0.5)

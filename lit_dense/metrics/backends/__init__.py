@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Literal, TypeVar, get_args
 
-from ...errors import UsageError, check_choice
+from ...core.errors import UsageError, check_choice
 from .base import Backend as Backend
 from .base import ClassMatches as ClassMatches
 from .base import Protocol as Protocol

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from ..detection_rows import ABSENT, CROWD, NOT_EXHAUSTIVE, OBJECT, Array, DetectionRows
+from ..detection_table import ABSENT, CROWD, NOT_EXHAUSTIVE, OBJECT, Array, DetectionTable
 
 Protocol = Literal["coco", "lvis"]
 
@@ -60,7 +60,7 @@ class Backend(ABC):
 
     @abstractmethod
     def tables(
-        self, rows: DetectionRows, classes: Mapping[int, str], protocol: Protocol, limits: Sequence[int]
+        self, rows: DetectionTable, classes: Mapping[int, str], protocol: Protocol, limits: Sequence[int]
     ) -> Tables:
         """Evaluates detections.
 
@@ -73,7 +73,7 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def matches(self, rows: DetectionRows, classes: Mapping[int, str], limit: int) -> list[ClassMatches]:
+    def matches(self, rows: DetectionTable, classes: Mapping[int, str], limit: int) -> list[ClassMatches]:
         """Matches detections and ground truth by COCO's rules, without evaluating them.
 
         Args:
@@ -86,7 +86,7 @@ class Backend(ABC):
         """
 
 
-def object_columns(rows: DetectionRows) -> dict[str, Array]:
+def object_columns(rows: DetectionTable) -> dict[str, Array]:
     """The ground truth as COCO's evaluator takes it.
 
     Returns:
@@ -103,7 +103,7 @@ def object_columns(rows: DetectionRows) -> dict[str, Array]:
     }
 
 
-def image_entries(rows: DetectionRows, protocol: Protocol) -> list[dict[str, Any]]:
+def image_entries(rows: DetectionTable, protocol: Protocol) -> list[dict[str, Any]]:
     """The images as COCO's evaluator takes them, numbered from 0; with ``lvis`` with LVIS's lists of classes."""
     entries: list[dict[str, Any]] = [{"id": number} for number in range(len(rows.image_ids))]
     if protocol == "lvis":

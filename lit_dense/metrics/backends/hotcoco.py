@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..detection_rows import DETECTION, DetectionRows
+from ..detection_table import DETECTION, DetectionTable
 from .base import (
     NUM_AREAS,
     NUM_RECALLS,
@@ -34,7 +34,7 @@ class HotcocoBackend(Backend):
         self._coco, self._coco_eval = coco, coco_eval
 
     def tables(
-        self, rows: DetectionRows, classes: Mapping[int, str], protocol: Protocol, limits: Sequence[int]
+        self, rows: DetectionTable, classes: Mapping[int, str], protocol: Protocol, limits: Sequence[int]
     ) -> Tables:
         """See :meth:`Backend.tables`."""
         with _panics_as_errors():
@@ -49,7 +49,7 @@ class HotcocoBackend(Backend):
             recall=found["recall"].reshape(NUM_THRESHOLDS, *shape[2:]),
         )
 
-    def matches(self, rows: DetectionRows, classes: Mapping[int, str], limit: int) -> list[ClassMatches]:
+    def matches(self, rows: DetectionTable, classes: Mapping[int, str], limit: int) -> list[ClassMatches]:
         """See :meth:`Backend.matches`."""
         with _panics_as_errors():
             evaluator = self._evaluator(rows, classes, "coco", [limit])
@@ -70,7 +70,7 @@ class HotcocoBackend(Backend):
         ]
 
     def _evaluator(
-        self, rows: DetectionRows, classes: Mapping[int, str], protocol: Protocol, limits: Sequence[int]
+        self, rows: DetectionTable, classes: Mapping[int, str], protocol: Protocol, limits: Sequence[int]
     ) -> Any:
         objects, detections = object_columns(rows), rows.of(DETECTION)
         truth = self._coco.from_arrays(

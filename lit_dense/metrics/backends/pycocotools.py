@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..detection_rows import DETECTION, NOT_EXHAUSTIVE, DetectionRows
+from ..detection_table import DETECTION, NOT_EXHAUSTIVE, DetectionTable
 from .base import Backend, ClassMatches, Protocol, Tables, image_entries, object_columns
 
 
@@ -25,7 +25,7 @@ class PycocotoolsBackend(Backend):
         self._coco, self._coco_eval = coco, coco_eval
 
     def tables(
-        self, rows: DetectionRows, classes: Mapping[int, str], protocol: Protocol, limits: Sequence[int]
+        self, rows: DetectionTable, classes: Mapping[int, str], protocol: Protocol, limits: Sequence[int]
     ) -> Tables:
         """See :meth:`Backend.tables`."""
         with _quiet():
@@ -37,7 +37,7 @@ class PycocotoolsBackend(Backend):
         found = evaluator.eval
         return Tables(found["precision"][..., -1], found["scores"][..., -1], found["recall"])
 
-    def matches(self, rows: DetectionRows, classes: Mapping[int, str], limit: int) -> list[ClassMatches]:
+    def matches(self, rows: DetectionTable, classes: Mapping[int, str], limit: int) -> list[ClassMatches]:
         """See :meth:`Backend.matches`."""
         with _quiet():
             evaluator = self._evaluator(rows, classes, [limit])
@@ -56,7 +56,7 @@ class PycocotoolsBackend(Backend):
             if one is not None
         ]
 
-    def _evaluator(self, rows: DetectionRows, classes: Mapping[int, str], limits: Sequence[int]) -> Any:
+    def _evaluator(self, rows: DetectionTable, classes: Mapping[int, str], limits: Sequence[int]) -> Any:
         header: dict[str, Any] = {
             "info": {},
             "images": image_entries(rows, "coco"),
@@ -91,14 +91,14 @@ def _annotations(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"id": number, **dict(zip(names, row, strict=True))} for number, row in enumerate(rows, start=1)]
 
 
-def _looked_for(rows: DetectionRows) -> DetectionRows:
+def _looked_for(rows: DetectionTable) -> DetectionTable:
     """The rows without detections of classes that are neither annotated in their image nor known to be absent."""
     pairs = rows.images * (int(rows.labels.max(initial=0)) + 1) + rows.labels
     found = rows.kinds == DETECTION
     return rows.where(~found | np.isin(pairs, pairs[~found & (rows.kinds != NOT_EXHAUSTIVE)]))
 
 
-def _ignore_unmatched(evaluator: Any, rows: DetectionRows) -> None:
+def _ignore_unmatched(evaluator: Any, rows: DetectionTable) -> None:
     """Ignores unmatched detections of classes that are not annotated exhaustively in their image."""
     listed = rows.of(NOT_EXHAUSTIVE)
     partly = set(zip(listed.images.tolist(), listed.labels.tolist(), strict=True))

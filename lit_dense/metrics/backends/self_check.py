@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..detection_rows import ABSENT, CROWD, DETECTION, NOT_EXHAUSTIVE, OBJECT, Array, DetectionRows
+from ..detection_table import ABSENT, CROWD, DETECTION, NOT_EXHAUSTIVE, OBJECT, Array, DetectionTable
 from .base import NUM_AREAS, NUM_RECALLS, NUM_THRESHOLDS, Backend, Protocol, Tables
 
 CLASSES = {0: "found", 1: "once", 2: "absent"}
@@ -34,10 +34,10 @@ _ROWS: tuple[tuple[int, int, int, tuple[int, ...], float], ...] = (
 )
 
 
-def scene() -> DetectionRows:
+def scene() -> DetectionTable:
     """Three images, one of them without the class that the others have."""
     images, labels, kinds, boxes, scores = zip(*_ROWS, strict=True)
-    return DetectionRows(
+    return DetectionTable(
         image_ids=np.arange(3),
         images=np.array(images),
         boxes=np.array(boxes, np.float32),

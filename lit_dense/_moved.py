@@ -1,0 +1,108 @@
+"""Import paths of version 0.1.0: they still work, with a DeprecationWarning that says the new one.
+
+Add to the tables when a module moves or a name changes, and take an entry out two minor versions later.
+"""
+
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_loader
+from types import ModuleType
+from typing import Any
+
+MODULES = {
+    "backbones": "detectors.backbones",
+    "batch": "training.targets",
+    "callbacks.detection_pictures": "callbacks.detection_plots",
+    "callbacks.evaluation_pictures": "callbacks.evaluation_plots",
+    "callbacks.loss_pictures": "callbacks.loss_plots",
+    "callbacks.shown_steps": "callbacks.every_n_steps",
+    "callbacks.weight_pictures": "callbacks.weight_plots",
+    "charts": "visualization.figures",
+    "class_counts": "core.class_counts",
+    "data.coco_json": "data.formats.coco",
+    "data.coco_schema": "data.formats.coco_schema",
+    "data.lvis_json": "data.formats.lvis",
+    "data.samplers": "data.ordering",
+    "errors": "core.errors",
+    "finite": "core.nan_guard",
+    "flat_levels": "detectors.retinanet.fused_towers",
+    "functional.elements": "functional.fused.sigmoid_terms",
+    "functional.loss_spread": "functional.loss_distribution",
+    "functional.one_pass": "functional.fused.anchor_loss",
+    "functional.piecewise": "functional.fused.chunking",
+    "lightning_cli": "cli.lightning_cli",
+    "losses.names": "losses.registry",
+    "metrics.detection_rows": "metrics.detection_table",
+    "module": "training",
+    "named_type": "core.cli_types",
+    "optim": "training.optimization",
+    "part": "core.component",
+    "pictures": "visualization.draw",
+    "reduce": "core.distributed",
+    "registry": "core.registry",
+    "retinanet": "detectors.retinanet.network",
+    "samples": "core.samples",
+    "stand_ins": "detectors.retinanet.fast_methods",
+    "tiny": "detectors.tiny_backbone",
+}
+"""New paths of modules, below ``lit_dense``."""
+NAMES = {
+    "ClassTable": "PerClassTable",
+    "DetectionPictures": "DetectionPlots",
+    "DetectionRows": "DetectionTable",
+    "Elements": "SigmoidTerms",
+    "EvaluationPictures": "EvaluationPlots",
+    "FiniteCheck": "NaNGuard",
+    "LossPictures": "LossPlots",
+    "Part": "Component",
+    "WeightPictures": "WeightPlots",
+    "named_type": "cli_type",
+}
+"""New names of what was renamed."""
+
+_PACKAGE = __name__.rpartition(".")[0]
+
+
+class _MovedModules(MetaPathFinder, Loader):
+    """Finds modules at their former paths; comes after all other finders, so it is asked of absent modules only."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        package, _, name = fullname.partition(".")
+        return spec_from_loader(fullname, self) if package == _PACKAGE and name in MODULES else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        new = f"{_PACKAGE}.{MODULES[module.__name__.partition('.')[2]]}"
+        warnings.warn(f"{module.__name__} is now {new}.", DeprecationWarning, stacklevel=2)
+
+        def attribute(name: str) -> Any:
+            return getattr(import_module(new), NAMES.get(name, name))
+
+        module.__getattr__ = attribute  # type: ignore[method-assign]
+
+
+def former(module: str, name: str) -> Any:
+    """The object behind a former name, for the ``__getattr__`` of a module.
+
+    Args:
+        module: Name of the module.
+        name: The name that it does not have.
+
+    Raises:
+        AttributeError: If it had none of this name either.
+    """
+    if name not in NAMES:
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+    warnings.warn(f"{module}.{name} is now called {NAMES[name]}.", DeprecationWarning, stacklevel=3)
+    return getattr(import_module(module), NAMES[name])
+
+
+def install() -> None:
+    """Let imports find the modules that have moved."""
+    if not any(isinstance(finder, _MovedModules) for finder in sys.meta_path):
+        sys.meta_path.append(_MovedModules())

@@ -1,0 +1,85 @@
+"""The parser of ``lit-dense``: what is wrong with a command is said in one line, without a hundred lines of usage."""
+
+import re
+import sys
+from collections.abc import Iterator
+from typing import NoReturn
+
+from lightning.pytorch import Callback
+from lightning.pytorch.cli import LightningArgumentParser
+
+from ..core.cli_types import refused
+from ..core.errors import nearest
+from .refusals import tracebacks_wanted
+from .verbs import VERBS
+
+KEY = re.compile(r'^Parser key "([^"]+)":\s*')
+# what jsonargparse says of each type that an argument may have, besides what is wrong
+NOISE = re.compile(
+    r"Does not validate against any|Subtypes:|Errors:|Given value|Expected a (config )?path but|Neither a name nor|"
+    r"Expected a <class 'NoneType'>|Expected a <class 'collections.abc.Sequence'>$|Subclass types expect one of|"
+    r"a class path \(str\)|a dict with"
+)
+
+
+class CommandParser(LightningArgumentParser):
+    """LightningCLI's parser with errors of one line; with ``JSONARGPARSE_DEBUG=true`` they are jsonargparse's own."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Say what is wrong with a command, and end the process with status 2."""
+        if tracebacks_wanted():
+            super().error(message, ex)
+        line = self._one_line(message)
+        if not self.exit_on_error:
+            super().error(line, ex)
+        print(f"lit-dense: {line}", file=sys.stderr)
+        self.exit(2)
+
+    def _one_line(self, message: str) -> str:
+        key = KEY.match(message)
+        option, rest = (f"--{key[1]}: ", message[key.end() :]) if key else ("", message)
+        if problem := next((p for p in reversed(refused) if p in message), None):
+            return option + problem
+        lines = [line.strip().removeprefix("- ") for line in rest.splitlines()]
+        said = list(dict.fromkeys(_plainly(line) for line in lines if line and not NOISE.match(line)))
+        text = "; ".join(said).replace(":; ", ": ") or " ".join(rest.split())
+        given = re.search(r"^ *Given value: (.*)", message, re.MULTILINE)
+        got = given[1] if given and "Expected" in text and "Got value" not in text else None
+        text = text if got is None or got in text else f"{text}, not {got}"
+        return f"{option}{text}".removesuffix(".") + "." + self._hint(message)
+
+    def _hint(self, message: str) -> str:
+        """The nearest option, verb, callback or choice, where the message is about one that does not exist."""
+        if "Did you mean" in message:
+            return ""
+        if found := re.search(r"unrecognized arguments: (--[\w.]+)", message, re.IGNORECASE):
+            return nearest(found[1], self._options())
+        if found := re.search(r"(?:option|key) '([\w.]+)'", message, re.IGNORECASE):
+            return nearest(f"--{found[1]}", self._options()).replace("'--", "'")
+        if found := re.search(r"invalid choice: '(\w+)'", message):
+            return nearest(found[1], VERBS)
+        if "trainer.callbacks" in message and (found := re.search(r"import path string: (\w+)\s", f"{message} ")):
+            return nearest(found[1], [cls.__name__ for cls in _subclasses(Callback)])
+        choices, found = re.findall(r"Literal\[(.*?)\]", message), re.search(r"value: (\S+)$", message)
+        return nearest(found[1], re.findall(r"[\w-]+", " ".join(choices))) if choices and found else ""
+
+    def _options(self) -> Iterator[str]:
+        for action in self._actions:
+            yield from action.option_strings
+            if isinstance(action.choices, dict):  # verbs and their parsers
+                for parser in action.choices.values():
+                    yield from (name for inner in parser._actions for name in inner.option_strings)
+
+
+def _plainly(line: str) -> str:
+    """A line of jsonargparse's without Python's way to write types."""
+    line = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", line)
+    line = re.sub(r"Expected an? typing\.Literal\[(.*?)\]", r"Expected one of \1", line)
+    return line.replace("Expected a int", "Expected an int").replace("Expected a Sequence", "Expected a list, [a, b]")
+
+
+def _subclasses(cls: type) -> Iterator[type]:
+    subs: list[type] = cls.__subclasses__()
+    for sub in subs:
+        yield sub
+        yield from _subclasses(sub)

@@ -1,0 +1,3 @@
+"""The verbs of ``lit-dense``."""
+
+VERBS = ("fit", "validate", "test", "predict", "check", "compare", "list")

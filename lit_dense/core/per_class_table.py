@@ -1,0 +1,78 @@
+"""One number for each class, given by the user or taken from the training set."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .class_counts import ClassCounts
+from .component import Component
+from .errors import UsageError
+
+
+class PerClassTable(Component):
+    """One number for each class, given as an argument or taken from the counts of the training set.
+
+    A loss that needs class frequencies keeps one as a submodule. The numbers are a buffer: a checkpoint holds them, so
+    evaluation of it needs no training set. Nothing is summed over processes: all have the same training set.
+
+    Args:
+        owner: Name of the part whose table this is, for messages.
+        argument: Its argument that gives the numbers.
+        kind: Which numbers are taken from the training set's counts.
+        given: The numbers that the user gave [C], None to take them from the training set.
+
+    Raises:
+        UsageError: If a given number is negative or no number.
+    """
+
+    values: Tensor
+
+    def __init__(
+        self,
+        owner: str,
+        argument: str,
+        kind: Literal["frequencies", "images", "instances"],
+        given: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.owner, self.argument, self.kind = owner, argument, kind
+        self.given = None if given is None else [float(number) for number in given]
+        for label, number in enumerate(self.given or ()):
+            if not number >= 0:
+                raise UsageError(f"{owner}: {argument} must be numbers of at least 0, not {number} (class {label}).")
+        self.register_buffer("values", torch.empty(0))
+
+    def prepare(self, num_classes: int) -> None:
+        """Make room for as many classes as the head has.
+
+        Raises:
+            UsageError: If the argument has another number of classes.
+        """
+        if self.given is not None and len(self.given) != num_classes:
+            raise UsageError(
+                f"{self.owner}: {self.argument} has {len(self.given)} numbers, but the head has {num_classes} classes."
+            )
+        unknown = torch.full((num_classes,), float("nan"))
+        self.values = (unknown if self.given is None else torch.tensor(self.given)).to(self.values.device)
+
+    def receive_class_counts(self, counts: ClassCounts) -> None:
+        """Take the numbers of the training set, unless the user gave others; columns beyond its classes have 0."""
+        if self.given is None:
+            numbers = getattr(counts, self.kind)
+            self.values.zero_()
+            self.values[: len(numbers)] = numbers.to(self.values)
+
+    def check_ready(self) -> None:
+        """Raise an error if the numbers are not known.
+
+        Raises:
+            UsageError: If they are not; it says how to give them.
+        """
+        if self.values.isnan().any():
+            raise UsageError(
+                f"{self.owner!r} needs to know how often each class occurs. Train with a data module that has "
+                f"class_counts (CocoDataModule does), give class_counts to SwapLoss, lit_dense.patch or Criterion, or "
+                f"give the argument {self.argument}, a number for each class."
+            )

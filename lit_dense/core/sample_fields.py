@@ -1,0 +1,111 @@
+"""Fields of samples from what a head of one's own has."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import UsageError
+from .missing_field import MissingField
+
+
+def fields_of_rows(
+    logits: Tensor,
+    labels: Tensor,
+    boxes: Tensor | None,
+    gt_boxes: Tensor | None,
+    matched_idxs: Tensor | None,
+    deltas: Tensor | None,
+    anchors: Tensor | None,
+    box_coder: Any,
+    images: Tensor | int | None,
+) -> dict[str, Any]:
+    """The fields of ``DenseSamples`` from labels that are assigned already; arguments as ``DenseSamples.of``.
+
+    Raises:
+        UsageError: If shapes do not fit together, or the logits seem to be probabilities already.
+    """
+    rows, number = _rows(logits), labels.numel()
+    per_row = {"labels": labels, "boxes": boxes, "deltas": deltas, "anchors": anchors, "matched_idxs": matched_idxs}
+    per_row["images"] = images if isinstance(images, Tensor) else None
+    per_row["gt_boxes"] = gt_boxes if matched_idxs is None else None
+    _check_rows(len(rows), per_row)
+    _check_logits(rows)
+    labels = labels.reshape(-1).long()
+    image_idxs, num_images = _images(logits, images, number)
+    positives = (labels >= 0).nonzero().squeeze(1)
+    if matched_idxs is None:
+        matched = labels.clamp(max=-1).index_put((positives,), torch.arange(len(positives), device=labels.device))
+        gt_labels, gt_images = labels[positives], image_idxs[positives]
+        objects = None if gt_boxes is None else _rows(gt_boxes)[positives].float()
+    else:
+        matched = torch.where(labels >= 0, matched_idxs.reshape(-1), labels)
+        objects = None if gt_boxes is None else _rows(gt_boxes).float()
+        count = int(matched.clamp(min=-1).max()) + 1 if objects is None else len(objects)
+        gt_labels = labels.new_zeros(count).index_put((matched[positives],), labels[positives])
+        gt_images = labels.new_zeros(count).index_put((matched[positives],), image_idxs[positives])
+    lacking = "boxes=[A, 4] and gt_boxes=[A, 4], or deltas, anchors and box_coder"
+    return {
+        "logits": rows,
+        "deltas": MissingField("predicted boxes or deltas", f"give {lacking}") if deltas is None else _rows(deltas),
+        "anchors": MissingField("anchors", "give anchors=[A, 4]") if anchors is None else _rows(anchors),
+        "box_coder": MissingField("box coder", "give box_coder") if box_coder is None else box_coder,
+        "boxes": None if boxes is None else _rows(boxes),
+        "matched_idxs": matched,
+        "gt_boxes": MissingField("ground-truth boxes", "give gt_boxes=[A, 4]") if objects is None else objects,
+        "gt_labels": gt_labels,
+        "gt_image_idxs": gt_images,
+        "num_images": num_images,
+        "image_idxs": image_idxs,
+    }
+
+
+def repeated_images(num_images: int, number: int, device: torch.device) -> Tensor:
+    """Image of each anchor where all images have equally many, one image after another [num_images * number]."""
+    return torch.arange(num_images, device=device).repeat_interleave(number)
+
+
+def on_device(numbers: Sequence[int], device: torch.device) -> Tensor:
+    """Integers as a tensor that the device writes: a copy from the host would need a device synchronisation."""
+    if not numbers:
+        return torch.zeros(0, dtype=torch.int64, device=device)
+    return torch.stack([torch.full((), number, device=device) for number in numbers])
+
+
+def _rows(tensor: Tensor) -> Tensor:
+    """[B, K, n] as [A, n]."""
+    return tensor.reshape(-1, tensor.shape[-1])
+
+
+def _check_rows(number: int, per_row: dict[str, Tensor | None]) -> None:
+    for name, value in per_row.items():
+        wide = name in ("boxes", "gt_boxes", "deltas", "anchors")
+        if value is None:
+            continue
+        if wide and value.shape[-1:] != (4,):
+            raise UsageError(f"{name} must be [A, 4], not {list(value.shape)}.")
+        if (found := value.numel() // (4 if wide else 1)) != number:
+            raise UsageError(f"{name} has {found} rows, but the logits have {number}.")
+
+
+def _check_logits(logits: Tensor) -> None:
+    if logits.numel() == 0:
+        return
+    low, high = torch.stack(list(logits.detach().aminmax())).tolist()  # a list: torch 2.4 compiles no stack of a pair
+    if low >= 0 and high <= 1 and high > 0:
+        raise UsageError(
+            f"All logits lie in [{low:.3g}, {high:.3g}]: they seem to be probabilities. Give the scores before the "
+            "sigmoid or softmax, or torch.logit(probabilities)."
+        )
+
+
+def _images(logits: Tensor, images: Tensor | int | None, number: int) -> tuple[Tensor, int]:
+    """Image of each row [A], and the number of images."""
+    if isinstance(images, Tensor):
+        image_idxs = images.reshape(-1).long()
+        return image_idxs, int(image_idxs.max()) + 1 if number else 1
+    num_images = images if images is not None else len(logits) if logits.dim() == 3 else 1
+    if num_images < 1 or number % num_images:
+        raise UsageError(f"{number} rows cannot be shared equally by {num_images} images: give images=[A].")
+    return repeated_images(num_images, number // num_images, logits.device), num_images

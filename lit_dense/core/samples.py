@@ -1,0 +1,379 @@
+"""What travels from a detector to losses and weighters: the anchors of a batch and what was decided for them."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import chain
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from ..functional.fused.anchor_loss import IGNORED as IGNORED
+from ..functional.iou import paired_iou
+from .class_counts import ClassCounts
+from .distributed import Reduce
+from .errors import UsageError
+from .geometry import Geometry
+from .sample_fields import fields_of_rows, on_device, repeated_images
+from .step_context import StepContext
+
+NEGATIVE = -1
+
+
+class BoxCoder(Protocol):
+    """Turns boxes into deltas of anchors and back, as torchvision's ``BoxCoder`` does."""
+
+    def encode_single(self, reference_boxes: Tensor, proposals: Tensor) -> Tensor:
+        """Deltas [N, 4] that lead from the proposals to the boxes."""
+
+    def decode_single(self, rel_codes: Tensor, boxes: Tensor) -> Tensor:
+        """Boxes [N, 4] that the deltas lead to."""
+
+
+def _as_they_are(logits: Tensor) -> Tensor:
+    return logits
+
+
+@dataclass(frozen=True, eq=False)
+class NativeDivisor:
+    """What a detector's own classification loss is divided by, which the normalizer of its adapter reads.
+
+    Args:
+        count: What this process counts, such as objects; summed over processes [].
+        factors: What the sum is multiplied by for each image [B].
+        least: Smallest sum over processes to divide by.
+    """
+
+    count: Tensor
+    factors: Tensor
+    least: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class DenseSamples:
+    """A batch as its anchors: A anchors of all images and levels, G ground-truth boxes, P positive anchors, C classes.
+
+    Images may have different numbers of anchors, in any order. What a detector does not have (anchors and deltas of a
+    set predictor, boxes of a classifier) is a :class:`~lit_dense.core.missing_field.MissingField`, which raises a
+    ``UsageError`` when it is used. :meth:`of` builds samples of a head of one's own.
+
+    Args:
+        logits: Class scores, with their graph [A, C], or wider where the loss has columns of its own.
+        deltas: Predicted box deltas [A, 4], with their graph.
+        anchors: Anchor boxes in pixels of the resized image, x1 y1 x2 y2 [A, 4].
+        matched_idxs: Index of the matched ground truth, unique in the batch; -1 background, -2 ignored [A].
+        gt_boxes: Ground-truth boxes in pixels of the resized image [G, 4].
+        gt_labels: Their classes, 0 to C - 1 [G].
+        gt_image_idxs: Their images, 0 to B - 1 [G].
+        num_images: B, images on this process.
+        image_idxs: Image of each anchor, 0 to B - 1 [A].
+        box_coder: What encodes and decodes deltas.
+        boxes: Predicted boxes in pixels, with their graph, where the detector predicts these and no deltas [A, 4].
+        geometry: Sizes of levels and images; None where the detector does not tell them.
+        context: Step, epoch, class frequencies and sums over processes; by default the criterion's.
+        soft_targets: Target of each positive's own class in [0, 1], None for 1 [P].
+        class_weights: Factor of the elements of each class in losses of single logits, None for 1 [C]; or apart for
+            elements whose target is 0 and 1 [2, C].
+        extra_logits: Columns of the logits beyond one per class.
+        score_logits: Turns logits into those whose sigmoid is the score, as the loss says.
+        auxiliary: Further losses of the positives by name, such as FCOS's centre-ness, with their graph [P].
+        target_fields: What else the targets hold for each box, by name, such as weights [G].
+        native: What the detector's own loss is divided by, where that is no number of positives or anchors.
+    """
+
+    logits: Tensor
+    deltas: Tensor
+    anchors: Tensor
+    matched_idxs: Tensor
+    gt_boxes: Tensor
+    gt_labels: Tensor
+    gt_image_idxs: Tensor
+    num_images: int
+    image_idxs: Tensor
+    box_coder: BoxCoder
+    boxes: Tensor | None = None
+    geometry: Geometry | None = None
+    context: StepContext | None = None
+    soft_targets: Tensor | None = None
+    class_weights: Tensor | None = None
+    extra_logits: int = 0
+    score_logits: Callable[[Tensor], Tensor] = _as_they_are
+    auxiliary: Mapping[str, Tensor] = field(default_factory=dict)
+    target_fields: Mapping[str, Tensor] = field(default_factory=dict)
+    native: NativeDivisor | None = None
+
+    @classmethod
+    def of(
+        cls,
+        logits: Tensor,
+        labels: Tensor,
+        *,
+        boxes: Tensor | None = None,
+        gt_boxes: Tensor | None = None,
+        matched_idxs: Tensor | None = None,
+        deltas: Tensor | None = None,
+        anchors: Tensor | None = None,
+        box_coder: BoxCoder | None = None,
+        images: Tensor | int | None = None,
+        **more: Any,
+    ) -> "DenseSamples":
+        """Samples of a head whose labels are assigned already, from what there is.
+
+        Args:
+            logits: Class scores, with their graph [A, C]; [B, K, C] says the images too.
+            labels: Class of each row, 0 to C - 1; -1 background, -2 ignored [A] or [B, K].
+            boxes: Predicted boxes, x1 y1 x2 y2 in pixels [A, 4]; or give ``deltas``, ``anchors`` and ``box_coder``.
+            gt_boxes: Target box of each row, of which only those of positives are read [A, 4]; with ``matched_idxs``
+                the ground-truth boxes [G, 4].
+            matched_idxs: Ground truth of each row, unique in the batch; by default each positive has one of its own
+                [A].
+            deltas: Predicted box deltas [A, 4].
+            anchors: Anchor boxes in pixels [A, 4].
+            box_coder: What encodes and decodes deltas, as torchvision's ``BoxCoder``.
+            images: Image of each row [A], or the number of images with equally many rows each; by default the first
+                dimension of [B, K, C], else 1.
+            more: Other fields, such as ``geometry`` and ``target_fields``.
+
+        Raises:
+            UsageError: If shapes do not fit together, or the logits seem to be probabilities already.
+
+        Example:
+            >>> samples = DenseSamples.of(torch.randn(2, 5, 3), torch.tensor([[0, -1, -1, -2, 2]] * 2))
+            >>> samples.num_images, len(samples.positives)
+            (2, 4)
+        """
+        return cls(
+            **fields_of_rows(logits, labels, boxes, gt_boxes, matched_idxs, deltas, anchors, box_coder, images), **more
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.logits.device
+
+    @property
+    def reduce(self) -> Reduce:
+        """Sums over the processes of the run."""
+        return self._context.reduce
+
+    @property
+    def step(self) -> int:
+        """Training steps so far."""
+        return self._context.step
+
+    @property
+    def epoch(self) -> int:
+        """Epochs so far."""
+        return self._context.epoch
+
+    @property
+    def class_counts(self) -> ClassCounts | None:
+        """Class frequencies of the training set, None if unknown."""
+        return self._context.class_counts
+
+    @property
+    def _context(self) -> StepContext:
+        return self.context or StepContext()
+
+    @property
+    def num_classes(self) -> int:
+        """C, the head's classes."""
+        return self.logits.shape[1] - self.extra_logits
+
+    def rows_of(self, image: int) -> Tensor:
+        """Indices of one image's anchors, in ascending order."""
+        return (self.image_idxs == image).nonzero().squeeze(1)
+
+    @property
+    def anchors_per_image(self) -> int:
+        """Anchors of one image, where all images have equally many, one image after another.
+
+        Raises:
+            UsageError: If they do not: use ``image_idxs``.
+        """
+        number = len(self.image_idxs) // max(1, self.num_images)
+        if not torch.equal(self.image_idxs, repeated_images(self.num_images, number, self.device)):
+            raise UsageError("The images of these samples have different numbers of anchors: use image_idxs.")
+        return number
+
+    @cached_property
+    def level_idxs(self) -> Tensor:
+        """Pyramid level of each anchor, 0 the finest [A].
+
+        Raises:
+            UsageError: If the detector does not tell the sizes of its levels.
+        """
+        numbers = self._known_geometry.anchors_of_levels(len(self.matched_idxs) // max(1, self.num_images))
+        levels = torch.arange(len(numbers), device=self.device)
+        counts = on_device(numbers, self.device)
+        return levels.repeat_interleave(counts, output_size=sum(numbers)).repeat(self.num_images)
+
+    @property
+    def num_levels(self) -> int:
+        """Number of pyramid levels.
+
+        Raises:
+            UsageError: If the detector does not tell the sizes of its levels.
+        """
+        return len(self._known_geometry.level_sizes)
+
+    @cached_property
+    def in_padding(self) -> Tensor:
+        """Whether the centre of an anchor lies outside its image, in the padding of the batch [A].
+
+        Raises:
+            UsageError: If the detector does not tell the sizes of its images.
+        """
+        sizes = on_device(list(chain(*self._known_geometry.image_sizes)), self.device).view(-1, 2)
+        height, width = sizes[self.image_idxs].unbind(1)
+        centre_x, centre_y = (self.anchors[:, :2] + self.anchors[:, 2:]).div(2).unbind(1)
+        return (centre_x >= width) | (centre_y >= height)
+
+    @property
+    def _known_geometry(self) -> Geometry:
+        if self.geometry is None:
+            raise UsageError("This detector does not tell the sizes of its levels and images.")
+        return self.geometry
+
+    @cached_property
+    def positives(self) -> Tensor:
+        """Indices of the positive anchors [P]."""
+        return (self.matched_idxs >= 0).nonzero().squeeze(1)
+
+    @cached_property
+    def valid(self) -> Tensor:
+        """Whether an anchor counts: positive or negative, not ignored [A]."""
+        return self.matched_idxs != IGNORED
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """Class of each anchor: 0 to C - 1 of the matched ground truth, -1 background, -2 ignored [A]."""
+        labels = self.matched_idxs.clamp(max=NEGATIVE)
+        return labels.index_put((self.positives,), self.gt_labels[self.pos_matched_idxs])
+
+    def with_soft_targets(self, soft_targets: Tensor) -> "DenseSamples":
+        """The same batch with targets of the positives [P]."""
+        return self._twin(soft_targets=soft_targets)
+
+    def with_auxiliary(self, auxiliary: Mapping[str, Tensor]) -> "DenseSamples":
+        """The same batch with further losses of the positives by name [P]."""
+        return self._twin(auxiliary=auxiliary)
+
+    def of_step(
+        self, context: StepContext, extra_logits: int, score_logits: Callable[[Tensor], Tensor]
+    ) -> "DenseSamples":
+        """The same batch in a training step, with what the criterion's loss says of its columns."""
+        return self._twin(context=context, extra_logits=extra_logits, score_logits=score_logits)
+
+    def with_class_weights(self, class_weights: Tensor) -> "DenseSamples":
+        """The same batch with weights of the classes [C] or [2, C]."""
+        return self._twin(class_weights=class_weights)
+
+    def _twin(self, **changes: Any) -> "DenseSamples":
+        """A copy that keeps what was derived already: some of it made the host wait for the device."""
+        twin = replace(self, **changes)
+        twin.__dict__.update({name: value for name, value in self.__dict__.items() if name not in twin.__dict__})
+        return twin
+
+    def scatter_to_anchors(self, values: Tensor | None) -> Tensor | None:
+        """Values of the positives [P] as values of all anchors, 0 elsewhere [A]; None stays None."""
+        if values is None:
+            return None
+        return values.new_zeros(len(self.matched_idxs)).index_put((self.positives,), values)
+
+    def of_anchors(self, values: Tensor | None) -> Tensor | None:
+        """The name of :meth:`scatter_to_anchors` in version 0.1.0."""
+        warnings.warn("of_anchors is now called scatter_to_anchors.", DeprecationWarning, stacklevel=2)
+        return self.scatter_to_anchors(values)
+
+    @property
+    def pos_live_ious(self) -> Tensor:
+        """The name of :attr:`pos_ious_with_grad` in version 0.1.0."""
+        warnings.warn("pos_live_ious is now called pos_ious_with_grad.", DeprecationWarning, stacklevel=2)
+        return self.pos_ious_with_grad
+
+    @cached_property
+    def pos_matched_idxs(self) -> Tensor:
+        """Matched ground truth of each positive [P]."""
+        return self.matched_idxs[self.positives]
+
+    @cached_property
+    def pos_labels(self) -> Tensor:
+        """Class of each positive [P]."""
+        return self.gt_labels[self.pos_matched_idxs]
+
+    @cached_property
+    def pos_image_idxs(self) -> Tensor:
+        """Image of each positive [P]."""
+        return self.gt_image_idxs[self.pos_matched_idxs]
+
+    @cached_property
+    def pos_per_image(self) -> Tensor:
+        """Number of positives of each image [B]."""
+        counts = torch.zeros(self.num_images, dtype=torch.int64, device=self.device)
+        return counts.scatter_add_(0, self.pos_image_idxs, torch.ones_like(self.pos_image_idxs))
+
+    @cached_property
+    def pos_gt_boxes(self) -> Tensor:
+        """Matched ground-truth box of each positive [P, 4]."""
+        return self.gt_boxes[self.pos_matched_idxs]
+
+    @cached_property
+    def pos_deltas(self) -> Tensor:
+        """Predicted deltas of the positives in float32, with their graph [P, 4]."""
+        return self.deltas[self.positives].float()
+
+    @cached_property
+    def pos_target_deltas(self) -> Tensor:
+        """Deltas that lead from each positive anchor to its ground truth [P, 4]."""
+        return self.box_coder.encode_single(self.pos_gt_boxes, self.anchors[self.positives])
+
+    @cached_property
+    def pos_boxes(self) -> Tensor:
+        """Predicted boxes of the positives, in pixels, with their graph [P, 4]."""
+        return self.decoded(self.positives)
+
+    @cached_property
+    def pos_ious(self) -> Tensor:
+        """IoU of each positive's predicted box with its ground truth, detached [P]."""
+        return self.pos_ious_with_grad.detach()
+
+    @cached_property
+    def pos_ious_with_grad(self) -> Tensor:
+        """IoU of each positive's predicted box with its ground truth, with its graph [P]."""
+        return paired_iou(self.pos_boxes, self.pos_gt_boxes)
+
+    @cached_property
+    def pos_score_logits(self) -> Tensor:
+        """Logit of the score that each positive gives its own class, with its graph [P]."""
+        logits = self.score_logits(self.logits[self.positives].float())
+        return logits.gather(1, self.pos_labels.unsqueeze(1)).squeeze(1)
+
+    @cached_property
+    def pos_scores(self) -> Tensor:
+        """Score that each positive gives its own class, detached [P]."""
+        return self.pos_score_logits.detach().sigmoid()
+
+    @cached_property
+    def best_scores(self) -> Tensor:
+        """Largest score of each anchor, detached [A]."""
+        return self.score_logits(self.logits.detach()).amax(1).float().sigmoid()
+
+    def anchor_gt_iou(self, image: int) -> Tensor:
+        """IoU of one image's ground truths with its anchors, both in the order of the batch [G_image, A_image]."""
+        gt_boxes = self.gt_boxes[self.gt_image_idxs == image]
+        return torch.as_tensor(box_iou(gt_boxes, self.anchors[self.rows_of(image)]))
+
+    def decoded(self, rows: Tensor) -> Tensor:
+        """Predicted boxes of some anchors, in pixels, with their graph [N, 4].
+
+        Args:
+            rows: Indices of the anchors [N].
+        """
+        if self.boxes is not None:
+            return self.boxes[rows].float()
+        deltas, anchors = self.deltas[rows].float(), self.anchors[rows]
+        return self.box_coder.decode_single(deltas, anchors)

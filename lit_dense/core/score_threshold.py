@@ -1,0 +1,44 @@
+"""Score thresholds: the detections that reach one, and what to say where none does."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def keep_scores(detection: dict[str, Tensor], threshold: float, most: int | None = None) -> dict[str, Tensor]:
+    """The detections whose score reaches a threshold.
+
+    Args:
+        detection: ``boxes`` [N, 4], ``labels`` [N] and ``scores`` [N], best first.
+        threshold: Smallest score.
+        most: Most detections; by default all.
+    """
+    keep = detection["scores"] >= threshold
+    return {name: torch.as_tensor(rows)[keep][:most] for name, rows in detection.items()}
+
+
+def hidden_note(scores: Sequence[float], threshold: float) -> str:
+    """What to say where a threshold hides every detection; empty where it does not, or where there is none.
+
+    Args:
+        scores: Scores of all detections.
+        threshold: Smallest score shown.
+    """
+    if not len(scores) or max(scores) >= threshold:
+        return ""
+    return f"0 of {len(scores)} detections score {threshold:g} or more; the best is {max(scores):.2g}"
+
+
+def lower_threshold(scores: Sequence[float]) -> float:
+    """A round threshold somewhat below the best score.
+
+    Args:
+        scores: Scores of at least one detection.
+    """
+    wanted = 0.8 * max(scores)
+    if wanted <= 0:
+        return 0.0
+    digits = -math.floor(math.log10(wanted))
+    return float(math.floor(wanted * 10.0**digits) / 10.0**digits)

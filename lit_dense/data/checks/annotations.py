@@ -1,0 +1,179 @@
+"""Checks of one COCO file and its images: what can be repaired is, and every problem is noted."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ..coco import Bools, CocoData, Floats, Ints
+from ..formats.coco import NO_ID, CocoJson
+from ..formats.lvis import read_federated
+from ..problems import KEPT, Problems
+from .annotation_filter import AnnotationFilter
+from .box_formats import PIXELS, note_other_units, note_small, note_stated_sizes
+from .duplicate_annotations import note_repeated_annotations
+from .images import CheckedImage, check_images
+
+ROUNDING = 0.02  # pixels: COCO's boxes have two decimals, so x + width may pass the border by a hundredth
+
+
+def check_split(content: CocoJson, folder: Path, problems: Problems) -> CocoData | None:
+    """Checks and repairs the content of one COCO file, reading the header of every image file.
+
+    Args:
+        content: What the file says.
+        folder: The folder with its images.
+        problems: Where problems are noted, repaired or not.
+
+    Returns:
+        The images and boxes that are left; None where there is no image.
+    """
+    if not folder.is_dir():
+        problems.add(folder, "the image folder is a file" if folder.exists() else "no such image folder")
+        return None
+    if not content.images:
+        problems.add(content.path, "no images")
+        return None
+    images, dropped = check_images(content, folder, problems)
+    if not images:
+        problems.add(content.path, "no image that can be used")
+        return None
+    return _check_boxes(content, folder, images, dropped, problems)
+
+
+def _check_boxes(
+    content: CocoJson, folder: Path, images: list[CheckedImage], dropped: set[int], problems: Problems
+) -> CocoData:
+    table, annotations = content.annotations, AnnotationFilter(content, images, problems)
+    image_ids = np.array([image.id for image in images])
+    sizes = np.array([(image.height, image.width) for image in images])
+    annotations.keep &= ~np.isin(table["image_id"], list(dropped))  # told with their images
+    image_index = _index(image_ids, table["image_id"])
+    annotations.drop(image_index < 0, "annotations of images that are not listed", lambda row: "no such image")
+    if content.categories:
+        unknown = _index(np.array([c["id"] for c in content.categories]), table["category_id"]) < 0
+        annotations.drop(
+            unknown, "annotations of unknown categories", lambda row: f"category {table['category_id'][row]}"
+        )
+    stated = np.array([image.stated or (0, 0) for image in images])[:, ::-1]
+    boxes, clipped = _check_coordinates(annotations, sizes[image_index], stated[image_index])
+    ids = _check_ids(annotations)
+    note_repeated_annotations(annotations)
+    _note_areas(annotations)
+    weight = None if content.weight_key is None else _check_weights(annotations, content.weight_key)
+
+    rows = np.flatnonzero(annotations.keep)
+    rows = rows[np.argsort(image_index[rows], kind="stable")]
+    boxes, clipped = boxes[rows], clipped[rows]
+    box_area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    with np.errstate(over="ignore", under="ignore"):
+        area = table["area"][rows].astype(np.float32)
+    area = np.where((area > 0) & (area < 1e30), area, box_area)  # NaN where the file has none
+    counts = np.bincount(image_index[rows], minlength=len(images))
+    return CocoData(
+        path=content.path,
+        folder=folder,
+        categories=content.categories,
+        image_ids=image_ids,
+        file_names=[image.file_name for image in images],
+        sizes=sizes,
+        upright=np.array([image.upright for image in images]),
+        offsets=np.concatenate([[0], counts.cumsum()]),
+        annotation_ids=ids[rows],
+        category_ids=table["category_id"][rows],
+        boxes=boxes,
+        area=np.where(clipped, np.minimum(area, box_area), area),
+        iscrowd=table["iscrowd"][rows] != 0,
+        weight=None if weight is None else weight[rows],
+        federated=read_federated(content, image_ids.tolist(), problems),
+    )
+
+
+def _check_coordinates(annotations: AnnotationFilter, sizes: Ints, stated: Ints) -> tuple[Floats, Bools]:
+    """Boxes as corners inside their images, [N, 4], and which of them were clipped, [N].
+
+    Args:
+        annotations: N annotations.
+        sizes: Height and width of the image of each, [N, 2].
+        stated: Height and width in the COCO file where they are others than the picture's, else 0, [N, 2].
+    """
+    bbox = annotations.table["bbox"]
+    annotations.drop(_any(~np.isfinite(bbox)), "boxes that are not finite", annotations.box)
+    annotations.drop(_any(~(bbox[:, 2:] > 0)), "boxes of zero or negative size", lambda row: _flaw(annotations, row))
+    fractions = note_other_units(annotations, sizes)
+
+    def with_size(row: int) -> str:
+        return f"{annotations.box(row)}, the image is {sizes[row, 1]} x {sizes[row, 0]}"
+
+    with np.errstate(invalid="ignore", over="ignore"):  # of boxes that are dropped already
+        corners = np.concatenate([bbox[:, :2], bbox[:, :2] + bbox[:, 2:]], axis=1)
+        limits = sizes[:, [1, 0, 1, 0]]
+        outside = _any((corners[:, 2:] <= 0) | (corners[:, :2] >= limits[:, :2]))
+        inside = corners.clip(0, limits)
+        boxes = inside.astype(np.float32)
+        lost = _any(~(boxes[:, 2:] > boxes[:, :2]) | (inside[:, 2:] - inside[:, :2] < ROUNDING / 2))
+        clipped = _any(np.abs(inside - corners) > ROUNDING)
+        note_stated_sizes(annotations, sizes, stated)
+    cure = f"{PIXELS} of the picture that file_name names, from its upper left corner"
+    annotations.drop(outside, "boxes wholly outside their image", with_size, cure)
+    annotations.drop(lost, "boxes without size after clipping", with_size)
+    annotations.note(clipped, "boxes partly outside their image", "clipped", with_size)
+    note_small(annotations, inside[:, 2:] - inside[:, :2], fractions, 1 - ROUNDING)
+    return boxes, clipped
+
+
+def _any(rows: Bools) -> Bools:
+    return np.asarray(rows.any(axis=1))
+
+
+def _flaw(annotations: AnnotationFilter, row: int) -> str:
+    sides = zip(("width", "height"), annotations.table["bbox"][row][2:], strict=True)
+    flaws = [f"{'zero' if length == 0 else 'negative'} {side}" for side, length in sides if not length > 0]
+    return f"{annotations.box(row)} has {' and '.join(flaws)}"
+
+
+def _check_ids(annotations: AnnotationFilter) -> Ints:
+    """The ids of the annotations, each once."""
+    ids: Ints = annotations.table["id"].copy()
+    rows = np.flatnonzero(annotations.keep)
+    first = np.unique(ids[rows], return_index=True)[1]
+    bad = np.zeros(len(ids), bool)
+    bad[rows] = True
+    bad[rows[first]] = False
+    bad |= (ids == NO_ID) & annotations.keep
+    annotations.note(bad, "annotation ids that are missing or used before", "given new ids", annotations.box)
+    ids[bad] = max(ids.max(initial=0), 0) + 1 + np.arange(bad.sum())
+    return ids
+
+
+def _note_areas(annotations: AnnotationFilter) -> None:
+    """Notes areas that no mask in its box can have: evaluation tells small objects from large ones by them."""
+    given = annotations.table["area"]
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN where the file has none; boxes that are dropped already
+        box = annotations.table["bbox"][:, 2:].prod(1)
+        bad = ((given > 1.5 * box + 2) & (given < 1e30)) | ((given > 0) & (given <= 1) & (box > 100))
+    cure = "area must be that of the mask, or of the box, in square pixels; without the key that of the box is taken"
+    annotations.note(
+        bad, "areas that do not fit their boxes", KEPT, lambda row: f"area {given[row]:g}, {annotations.box(row)}", cure
+    )
+
+
+def _check_weights(annotations: AnnotationFilter, key: str) -> Floats:
+    """The weights of the annotations, finite and not negative, [N]."""
+    given = annotations.table["weight"]
+    with np.errstate(over="ignore"):  # what 32 bits cannot hold is not finite
+        weights = given.astype(np.float32)
+    bad = ~(np.isfinite(weights) & (weights >= 0))
+
+    def describe(row: int) -> str:
+        return f"{key} is {'no number' if np.isnan(given[row]) else f'{given[row]:g}'}"
+
+    annotations.note(bad, "weights that are no numbers, negative or not finite", "1 is taken", describe)
+    weights[bad] = 1
+    return weights
+
+
+def _index(known: Ints, wanted: Ints) -> Ints:
+    """Where each wanted number is among the known ones (at least one), -1 where it is not."""
+    order = np.argsort(known)
+    place = np.searchsorted(known, wanted, sorter=order).clip(max=len(known) - 1)
+    return np.where(known[order[place]] == wanted, order[place], -1)

@@ -1,0 +1,167 @@
+"""Boxes whose numbers are no x, y, width and height in pixels: other units, corners, centres."""
+
+import numpy as np
+import numpy.typing as npt
+
+from ..coco import Bools, Ints
+from ..problems import KEPT
+from .annotation_filter import AnnotationFilter
+
+Doubles = npt.NDArray[np.float64]
+
+FAR = 0.05  # of the image's side: who annotates carelessly passes the border by less
+SLACK = 1.0  # pixels of rounding, or of counting from 1
+SCALES = {100: "percent", 1000: "thousandths"}
+PIXELS = "bbox must be x, y, width and height in pixels"
+
+
+def note_other_units(annotations: AnnotationFilter, sizes: Ints) -> Bools:
+    """Notes boxes that are written in another way than COCO's. Which of them lie between 0 and 1, [N].
+
+    Each test asks what a whole file looks like, for a single box may always be meant as it is.
+
+    Args:
+        annotations: N annotations; those of them that are still good have finite boxes of positive size.
+        sizes: Height and width of the image of each, [N, 2].
+    """
+    good = np.flatnonzero(annotations.keep)
+    fractions = np.zeros(len(sizes), bool)
+    if not len(good):
+        return fractions
+    bbox, limits = annotations.table["bbox"][good], sizes[good][:, ::-1].astype(np.float64)
+    with np.errstate(over="ignore"):
+        unit = ((bbox >= -0.01) & (bbox <= 1.01)).all(1) & (limits.max(1) > 2)
+        fractions[good] = unit
+        rest = ~unit
+        found = _other_way(bbox[rest], limits[rest]) if rest.any() else None
+    if unit.any():
+        _note_fractions(annotations, fractions, bbox[unit], most=2 * unit.sum() > len(good))
+    if found is not None:
+        what, which, cure = found
+        bad = np.zeros(len(sizes), bool)
+        bad[good[rest][which]] = True
+        annotations.note(bad, f"boxes that look like {what}", KEPT, annotations.box, cure)
+    return fractions
+
+
+def _note_fractions(annotations: AnnotationFilter, fractions: Bools, bbox: Doubles, most: bool) -> None:
+    what = "boxes between 0 and 1, which are smaller than a pixel"
+    cure = f"{PIXELS}: multiply x and width by the image's width, y and height by its height"
+    point, side = bbox[:, :2], bbox[:, 2:]
+    if (point + side > 1.01).any():  # not both within the image: the four numbers are others
+        if (side > point).all():
+            cure += "; the last two look like x2 and y2: subtract x and y from them first"
+        elif ((point >= side / 2 - 0.01) & (point + side / 2 <= 1.01)).all():
+            cure += "; x and y look like the middle of the box, as in YOLO's files: subtract half of the sides first"
+    annotations.note(fractions, what, "" if most else KEPT, annotations.box, cure)
+
+
+def note_small(annotations: AnnotationFilter, sides: Doubles, fractions: Bools, limit: float) -> None:
+    """Notes boxes with a side below a pixel.
+
+    Args:
+        annotations: N annotations.
+        sides: Width and height of each box inside its image, [N, 2].
+        fractions: Those that are noted already, [N].
+        limit: The smallest length that counts as a pixel.
+    """
+    small = annotations.keep & ~(sides >= limit).all(1)
+    all_small = bool(small.any()) and bool((small | fractions)[annotations.keep].all())
+    what = "boxes smaller than a pixel" + (", and there are no others" if all_small else "")
+    annotations.note(
+        small & ~fractions,
+        what,
+        "" if all_small else KEPT,
+        annotations.box,
+        f"{PIXELS}; if they are, remove these boxes",
+    )
+
+
+def _other_way(bbox: Doubles, limits: Doubles) -> tuple[str, Bools, str] | None:
+    """How else the boxes of a file can be meant: in words, which of them show it, [N], and the cure."""
+    return _as_scaled(bbox, limits) or _as_corners(bbox, limits) or _as_centres(bbox, limits)
+
+
+def _as_scaled(bbox: Doubles, limits: Doubles) -> tuple[str, Bools, str] | None:
+    corner, side = bbox[:, :2], bbox[:, 2:]
+    far = _far_outside(bbox, limits)
+    for scale, name in SCALES.items():
+        for ends, meant in ((corner + side, "x, y, width and height"), (side, "x1, y1, x2 and y2")):
+            if (ends is not side or (side > corner).all()) and _reaches(ends, limits, far, scale):
+                cure = f"{PIXELS}: these seem to be {meant} in {name} of the image's width and height"
+                return f"{name} of the image", np.ones(len(bbox), bool), cure
+    return None
+
+
+def _reaches(ends: Doubles, limits: Doubles, far: Bools, scale: float) -> bool:
+    """Whether boxes reach up to a round number, whatever the size of their image."""
+    reach = ends.max(0) / scale
+    if len(ends) < 5 or not ((reach <= 1.005) & (reach >= 0.5)).all():
+        return False
+    within_large = len(ends) >= 10 and bool((reach >= 0.7).all()) and bool((limits >= 1.5 * scale).all())
+    beyond_small = bool(far.mean() >= 0.3) and bool((np.abs(limits / scale - 1) > 0.1).all())
+    return within_large or beyond_small
+
+
+def _as_corners(bbox: Doubles, limits: Doubles) -> tuple[str, Bools, str] | None:
+    """Whether the boxes that pass the border would fit as corners, and no other speaks against it."""
+    corner, side = bbox[:, :2], bbox[:, 2:]
+    far = _far_outside(bbox, limits)
+    possible = _all((side <= limits + SLACK) & (corner >= -SLACK))
+    fits = _all(side > corner) & possible
+    if not far.any() or fits[far].mean() < 0.9 or possible.mean() < 0.98 or (far.sum() < 5 and not fits.all()):
+        return None
+    cure = f"{PIXELS}: if these are x1, y1, x2 and y2, write x2 - x1 and y2 - y1 for the last two"
+    return "x1, y1, x2, y2", fits if fits.all() else far & fits, cure
+
+
+def _as_centres(bbox: Doubles, limits: Doubles) -> tuple[str, Bools, str] | None:
+    """Whether the boxes that pass the border would fit as centres, and none is too near to the other borders.
+
+    Chance would put some nearer to the left or the upper border than half their side.
+    """
+    corner, side = bbox[:, :2], bbox[:, 2:]
+    past_end = _any(corner + side > limits + SLACK)
+    near = side / 2 - SLACK
+    chance = (near / (limits - side).clip(min=1)).clip(0, 1)
+    expected = (1 - (1 - chance).prod(1)).sum()
+    avoided = expected >= 4 and _any(corner < near).sum() <= 0.02 * expected
+    if past_end.sum() < 3 or not avoided or _all(corner + side / 2 <= limits + SLACK).mean() < 0.98:
+        return None
+    cure = f"{PIXELS}: if x and y are the middle of the box, subtract half the width and height"
+    return "middle x, middle y, width, height", past_end, cure
+
+
+def _far_outside(bbox: Doubles, limits: Doubles) -> Bools:
+    return _any(bbox[:, :2] + bbox[:, 2:] > limits * (1 + FAR))
+
+
+def _any(rows: Bools) -> Bools:
+    return np.asarray(rows.any(axis=1))
+
+
+def _all(rows: Bools) -> Bools:
+    return np.asarray(rows.all(axis=1))
+
+
+def note_stated_sizes(annotations: AnnotationFilter, sizes: Ints, stated: Ints) -> None:
+    """Notes boxes that fit the size of the image in the COCO file, and not that of the picture.
+
+    Args:
+        annotations: N annotations.
+        sizes: Height and width of the picture of each, [N, 2].
+        stated: Height and width in the COCO file where they are others, else 0, [N, 2].
+    """
+    end = (annotations.table["bbox"][:, :2] + annotations.table["bbox"][:, 2:])[:, ::-1]
+    misplaced = (end > sizes + SLACK).any(1) & (end <= stated + SLACK).all(1)
+    annotations.note(
+        misplaced,
+        "boxes that fit the size in the COCO file, not that of the picture",
+        KEPT,
+        lambda row: f"{annotations.box(row)}, the JSON says {_size(stated[row])}, the file is {_size(sizes[row])}",
+        "scale or turn the boxes as the pictures were, or use the pictures that were annotated",
+    )
+
+
+def _size(height_and_width: Ints) -> str:
+    return f"{height_and_width[1]} x {height_and_width[0]}"

@@ -1,0 +1,119 @@
+"""Classes and splits with too few boxes to train or to evaluate, and categories that look like one."""
+
+import re
+import unicodedata
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from ..coco import Category, CocoData
+from ..problems import KEPT, Problems
+
+_CROWD_CURE = (
+    "iscrowd 1 is for a box around a crowd of objects, which is neither trained on nor counted; exports of masks set "
+    "it for every object: set it to 0 then"
+)
+
+
+def check_boxes(splits: Mapping[str, CocoData], problems: Problems) -> None:
+    """Notes splits without a box, and those whose boxes are crowds.
+
+    Args:
+        splits: Training, validation and test, those that there are.
+        problems: Where they are noted; what leaves nothing to train on has no repair.
+    """
+    for split, data in splits.items():
+        crowds, number = int(data.iscrowd.sum()), len(data.boxes)
+        for_nothing = ", so there is nothing to train on" if split == "train" else ": its mAP is -1"
+        repair = "" if split == "train" else KEPT
+        if not number and split == "train":
+            problems.add(data.path, f"no boxes{for_nothing}")
+        elif not number:
+            problems.add(data.path, f"no boxes in {split}{for_nothing}", repair=repair)
+        elif crowds == number:
+            what = f"all boxes of {split} are crowds (iscrowd 1){for_nothing}"
+            problems.add(data.path, what, _crowds(data), count=crowds, repair=repair, cure=_CROWD_CURE)
+        elif 2 * crowds > number:
+            what = f"more than half of the {number:,} boxes of {split} are crowds (iscrowd 1)"
+            problems.add(data.path, what, _crowds(data), count=crowds, repair=KEPT, cure=_CROWD_CURE)
+
+
+def _crowds(data: CocoData) -> Iterator[str]:
+    for row in np.flatnonzero(data.iscrowd):
+        image = int(np.searchsorted(data.offsets, row, side="right")) - 1
+        yield f"annotation {data.annotation_ids[row]} of image {data.image_ids[image]} ({data.file_names[image]})"
+
+
+def check_classes(splits: Mapping[str, CocoData], new: Collection[str], problems: Problems) -> None:
+    """Notes classes without boxes, classes that are evaluated and never trained, and names that look like one.
+
+    Args:
+        splits: Training, validation and test, those that there are.
+        new: Those of them to check, with each other and with the rest.
+        problems: Where they are noted.
+    """
+    boxes = {split: _names_with_boxes(data) for split, data in splits.items()}
+    categories = {c["id"]: c for data in splits.values() for c in data.categories}
+    root = _group_of_roboflow(list(categories.values()), set().union(*boxes.values()))
+    for split, data in splits.items():
+        if split not in new or not boxes[split]:  # the latter is told for the split as a whole
+            continue
+        empty = [_named(c) for c in data.categories if c["name"] not in boxes[split] and c != root]
+        if empty:
+            effect = "never learnt" if split == "train" else "left out of mAP"
+            problems.add(data.path, f"classes without a box in {split}, which are {effect}", empty, hint=True)
+        if split != "train" and boxes.get("train"):
+            unseen = [_named(c) for c in data.categories if c["name"] in boxes[split] - boxes["train"]]
+            if unseen:
+                what = f"classes with boxes in {split} and none in train, whose AP will be 0"
+                problems.add(data.path, what, unseen, repair=KEPT, cure="split the pictures so that training has them")
+    where = ", ".join(dict.fromkeys(str(data.path) for data in splits.values()))
+    if root:
+        problems.add(
+            where,
+            "a first category without boxes, as Roboflow writes one for the whole project",
+            [_named(root)],
+            cure="it takes a column of the head and is no class: remove it from the categories of all files",
+            hint=True,
+        )
+    told = {c["id"] for split, data in splits.items() if split not in new for c in data.categories}
+    _note_names(list(categories.values()), told, where, problems)
+
+
+def _names_with_boxes(data: CocoData) -> set[str]:
+    """Names of categories with a box that is no crowd."""
+    used = set(np.unique(data.category_ids[~data.iscrowd]).tolist())
+    return {c["name"] for c in data.categories if c["id"] in used}
+
+
+def _named(category: Category) -> str:
+    return f"category {category['id']}: {category['name']}"
+
+
+def _group_of_roboflow(categories: Sequence[Category], used: set[str]) -> Category | None:
+    first = min(categories, key=lambda c: c["id"], default=None)
+    if first is None or first["id"] != 0 or first["name"] in used or not used:
+        return None
+    return first
+
+
+def _note_names(categories: Sequence[Category], told: Collection[int], where: str, problems: Problems) -> None:
+    alike: dict[str, list[Category]] = {}
+    for category in categories:
+        alike.setdefault(_bare(category["name"]), []).append(category)
+    found = [same for same in alike.values() if len(same) > 1 and not all(c["id"] in told for c in same)]
+    details = [", ".join(f"{c['id']} {c['name']!r}" for c in same) for same in found]
+    if details:
+        problems.add(
+            where,
+            "categories with one name, or with names that differ in case, spaces or hyphens alone",
+            details,
+            repair=KEPT,
+            cure="if they are one class, give its annotations one category id",
+        )
+
+
+def _bare(name: str) -> str:
+    """A name without what people write in different ways; what keeps two numbers apart stays."""
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    return re.sub(r"(?<!\d)[\s_-]+|[\s_-]+(?!\d|[\s_-])", "", folded) or name

@@ -1,0 +1,49 @@
+"""Annotations that are in one file twice."""
+
+import numpy as np
+import numpy.typing as npt
+
+from ..coco import Bools, Ints
+from ..problems import KEPT
+from .annotation_filter import AnnotationFilter
+
+
+def note_repeated_annotations(annotations: AnnotationFilter) -> None:
+    """Notes annotations with the image, the category and the box of one before them.
+
+    Boxes are equal that are so to two decimals, as COCO's have. They are left, for a benchmark's own file must be
+    evaluated as it is.
+
+    Args:
+        annotations: N annotations.
+    """
+    rows = np.flatnonzero(annotations.keep)
+    first = np.arange(len(annotations.keep))
+    first[rows] = rows[_first_of_equals(annotations.table, rows)]
+    ids, categories = annotations.table["id"], annotations.table["category_id"]
+    annotations.note(
+        first != np.arange(len(first)),
+        "annotations given more than once (same image, category and box)",
+        KEPT,
+        lambda row: f"{annotations.box(row)} of category {categories[row]}, as annotation {ids[first[row]]}",
+        "remove the copies: each counts as one more object, which is missed whenever the first is found",
+    )
+
+
+def _first_of_equals(table: npt.NDArray[np.void], rows: Ints) -> Ints:
+    """For each of some rows, the place among them of the first that is equal to it."""
+    places = np.arange(len(rows))
+    part = table[rows]
+    boxes = (part["bbox"].round(2) + 0.0).view(np.int64)  # + 0.0 for -0.0, which is equal and has other bits
+    columns = np.column_stack([part["image_id"], part["category_id"], boxes])
+    hashes = np.zeros(len(rows), np.uint64)
+    for column in columns.T.astype(np.uint64):
+        hashes = (hashes ^ column) * np.uint64(0x9E3779B97F4A7C15)
+        hashes ^= hashes >> np.uint64(29)
+    order = np.argsort(hashes, kind="stable")
+    same: Bools = hashes[order][1:] == hashes[order][:-1]
+    suspects = np.sort(order[np.append(same, False) | np.insert(same, 0, False)]) if len(rows) else order
+    # sorting all columns is slow: only the few rows whose hash is another's are compared as a whole
+    _, start, group = np.unique(columns[suspects], axis=0, return_index=True, return_inverse=True)
+    places[suspects] = suspects[start][group.ravel()]
+    return places

@@ -1,0 +1,188 @@
+"""Checks of the images of one COCO file: names, files and sizes."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from ..file_names import cure_of_leaving, cure_of_missing, inside, relocated, similar
+from ..formats.coco import CocoJson, integer, short
+from ..images import Header, read_headers
+from ..problems import KEPT, SHOWN, Problems
+from .bit_depth import note_depths
+
+
+class CheckedImage(NamedTuple):
+    """An image that can be used.
+
+    Args:
+        id: Its id.
+        file_name: Relative to the image folder.
+        height: Of the picture that its boxes refer to, in pixels.
+        width: The same.
+        upright: Whether the picture is to be turned as its EXIF data says.
+        stated: Width and height in the COCO file where they are others than the picture's.
+    """
+
+    id: int
+    file_name: str
+    height: int
+    width: int
+    upright: bool
+    stated: tuple[int, int] | None = None
+
+
+class _ImageNotes:
+    """What is wrong with images, kind by kind, until all have been looked at."""
+
+    def __init__(self, content: CocoJson) -> None:
+        ids, counts = np.unique(content.annotations["image_id"], return_counts=True)
+        self.num_boxes = dict(zip(ids.tolist(), counts.tolist(), strict=True))
+        self.details: dict[tuple[str, str], list[str]] = {}
+        self.cures: dict[str, str] = {}
+        self.dropped: set[int] = set()
+
+    def note(self, what: str, repair: str, detail: str) -> None:
+        self.details.setdefault((what, repair), []).append(detail)
+
+    def drop(self, what: str, image_id: int | None, detail: str, more: str = "") -> None:
+        if image_id is not None:
+            self.dropped.add(image_id)
+            if number := self.num_boxes.get(image_id):
+                detail += f"; annotations that go with it: {number}"
+        self.note(what, "dropped", detail + more)
+
+    def report(self, path: Path, problems: Problems) -> None:
+        for (what, repair), details in self.details.items():
+            problems.add(path, what, details, repair=repair, cure=self.cures.get(what, ""))
+
+
+def check_images(content: CocoJson, folder: Path, problems: Problems) -> tuple[list[CheckedImage], set[int]]:
+    """The images that can be used, and the ids of those that cannot.
+
+    Args:
+        content: What the file says.
+        folder: The folder with its images.
+        problems: Where problems are noted, repaired or not.
+    """
+    notes = _ImageNotes(content)
+    entries, names = _named(content, folder, notes)
+    headers = dict(zip(names, read_headers([f"{folder}/{name}" for name in names.values()]), strict=True))
+    _find_again(names, headers, folder, notes)
+    images, missing = [], []
+    for image_id, file_name in names.items():
+        header = headers[image_id]
+        name = f"image {image_id} ({file_name})"
+        if header == "no such file":
+            missing.append(file_name)
+            nearest = similar(file_name, folder) if len(missing) <= SHOWN else ""
+            notes.drop("missing image files", image_id, name, f"; looked for {folder / file_name}{nearest}")
+        elif isinstance(header, str):
+            notes.drop("unreadable image files", image_id, f"{name}: {header}")
+        else:
+            images.append(_sized(image_id, file_name, entries[image_id], header, notes))
+    if missing:
+        notes.cures["missing image files"] = cure_of_missing(missing, folder)
+    notes.report(content.path, problems)
+    _note_shared_files(images, content.path, problems)
+    _note_huge(images, content.path, problems)
+    deep = [image.file_name for image in images if _is_deep(headers[image.id])]
+    note_depths([folder / name for name in deep], content.path, problems)
+    return images, notes.dropped - {image.id for image in images}
+
+
+def _named(content: CocoJson, folder: Path, notes: _ImageNotes) -> tuple[dict[int, dict[str, Any]], dict[int, str]]:
+    """The entries with an id and a name inside the folder, and these names, by id."""
+    entries: dict[int, dict[str, Any]] = {}
+    names: dict[int, str] = {}
+    leaving = []
+    for entry in content.images:
+        fields = entry if isinstance(entry, dict) else {}
+        image_id, file_name = integer(fields.get("id")), fields.get("file_name")
+        if image_id is None or not isinstance(file_name, str) or not file_name:
+            notes.drop("images without an integer id or a file name", image_id, f"image {short(entry)}")
+        elif image_id in entries:
+            detail = f"image {image_id}: {entries[image_id]['file_name']}, {file_name}"
+            notes.note("image ids used more than once", "", detail)
+        elif (name := inside(file_name, folder)) is None:
+            leaving.append(file_name)
+            nearest = similar(file_name, folder) if len(leaving) <= SHOWN else ""
+            notes.drop("file names that leave the image folder", image_id, f"image {image_id} ({file_name})", nearest)
+        else:
+            entries[image_id], names[image_id] = entry, name
+    if leaving:
+        notes.cures["file names that leave the image folder"] = cure_of_leaving(leaving, folder)
+    return entries, names
+
+
+def _find_again(names: dict[int, str], headers: dict[int, Header | str], folder: Path, notes: _ImageNotes) -> None:
+    """Gives missing files the name that they have in the folder, where only the way of writing it differs."""
+    found = {
+        image_id: name
+        for image_id, header in headers.items()
+        if header == "no such file" and (name := relocated(names[image_id], folder))
+    }
+    what = "file names with backslashes or with the image folder in them"
+    for image_id, name in found.items():
+        notes.note(what, "read as names in the image folder", f"image {image_id} ({names[image_id]}): read as {name}")
+        notes.cures[what] = f"write file_name with slashes and relative to the image folder, {folder}"
+    names |= found
+    headers |= zip(found, read_headers([f"{folder}/{name}" for name in found.values()]), strict=True)
+
+
+def _sized(image_id: int, file_name: str, entry: Mapping[str, Any], header: Header, notes: _ImageNotes) -> CheckedImage:
+    """The image with the size that its boxes refer to."""
+    name = f"image {image_id} ({file_name})"
+    width, height = integer(entry.get("width")), integer(entry.get("height"))
+    size = header.width, header.height
+    if (width, height) == size:
+        return CheckedImage(image_id, file_name, header.height, header.width, True)
+    if header.swapped and (height, width) == size:
+        # Whoever drew the boxes saw the picture as the file has it: turning it would put them elsewhere.
+        notes.note("sizes of images before their EXIF turn", "read without the turn", name)
+        return CheckedImage(image_id, file_name, header.width, header.height, False)
+    if width is None or height is None or min(width, height) < 1:
+        notes.note("images without width and height", "read from the image file", name)
+        return CheckedImage(image_id, file_name, header.height, header.width, True)
+    swapped = (height, width) == size
+    what = "sizes with width and height swapped" if swapped else "sizes that differ from the image file"
+    if swapped:
+        notes.cures[what] = (
+            "swap them in the file; where the boxes lie wrongly, the pictures were turned: turn the boxes"
+        )
+    sizes = f"{width} x {height}, the file {header.width} x {header.height}"
+    notes.note(what, "the file's are taken", f"{name}: the JSON says {sizes}")
+    return CheckedImage(image_id, file_name, header.height, header.width, True, (width, height))
+
+
+def _note_shared_files(images: list[CheckedImage], path: Path, problems: Problems) -> None:
+    """Notes pictures that several entries stand for."""
+    entries: dict[str, list[int]] = {}
+    for image in images:
+        entries.setdefault(os.path.normpath(image.file_name), []).append(image.id)
+    details = [f"{name}: images {', '.join(map(str, ids))}" for name, ids in entries.items() if len(ids) > 1]
+    if details:
+        cure = (
+            "give each picture one entry that all of its annotations refer to: else each entry trains and is evaluated"
+        )
+        problems.add(
+            path, "pictures with several entries", details, repair=KEPT, cure=f"{cure} without the others' boxes"
+        )
+
+
+def _note_huge(images: list[CheckedImage], path: Path, problems: Problems) -> None:
+    limit = Image.MAX_IMAGE_PIXELS or 0  # PIL warns of more, without a name, and refuses more than twice as many
+    huge = [image for image in images if 0 < limit < image.height * image.width]
+    if huge:
+        details = [f"image {image.id} ({image.file_name}): {image.width} x {image.height}" for image in huge]
+        cure = (
+            "they are loaded whole and scaled down to model.max_size, where small objects vanish: cut them into tiles"
+        )
+        problems.add(path, f"pictures of more than {limit:,} pixels", details, cure=cure, hint=True)
+
+
+def _is_deep(header: Header | str) -> bool:
+    return isinstance(header, Header) and header.deep

@@ -1,0 +1,39 @@
+"""Checks of splits beside each other: whether they can be trained on, evaluated and told apart."""
+
+import itertools
+import os
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
+
+from ..coco import CocoData
+from ..problems import KEPT, Problems
+from .classes import check_boxes, check_classes
+from .split_overlap import CURE, check_overlap
+
+if TYPE_CHECKING:
+    from ..sources import Source
+
+SPLITS = ("train", "val", "test")
+
+
+def check_splits(
+    splits: Mapping[str, CocoData], new: Collection[str], sources: Mapping[str, "Source"], problems: Problems
+) -> None:
+    """Notes what is wrong with splits as a whole and between two of them.
+
+    Args:
+        splits: All that are known.
+        new: Those of them that were read just now: what the others have among themselves was told before.
+        sources: Where all splits come from, those that are not read included.
+        problems: Where problems are noted.
+    """
+    ordered = {split: splits[split] for split in SPLITS if split in splits}
+    check_boxes({split: data for split, data in ordered.items() if split in new}, problems)
+    check_classes(ordered, new, problems)
+    check_overlap(ordered, new, problems)
+    for first, second in itertools.combinations([split for split in SPLITS if split in sources], 2):
+        if (first in new) != (second in new) and not (first in splits and second in splits):
+            one, other = sources[first].annotations, sources[second].annotations
+            if os.path.realpath(one) == os.path.realpath(other):
+                what = f"the annotations of {second} are those of {first}"
+                problems.add(other, what, repair=KEPT, cure=CURE, hint=first == "val")

@@ -1,0 +1,274 @@
+"""Reading a COCO JSON file: its form is checked here, what it says in :mod:`lit_dense.data.checks.annotations`."""
+
+import json
+import struct
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from lightning.pytorch.utilities import rank_zero_info
+
+from ..coco import Category
+from ..problems import Problems
+from .coco_schema import IMAGE_KEYS, decode_coco, file_of
+
+LARGE = 50_000_000  # bytes of a file that takes seconds to read
+NO_ID = -(2**63)  # stands for an annotation id that is missing or no integer
+
+_ROW = struct.Struct("<3q5dq")
+_TABLE = np.dtype(
+    [
+        ("id", "<i8"),
+        ("image_id", "<i8"),
+        ("category_id", "<i8"),
+        ("bbox", "<f8", 4),
+        ("area", "<f8"),
+        ("iscrowd", "<i8"),
+    ]
+)
+_CROWD_WORDS = {"0": 0, "0.0": 0, "false": 0, "no": 0, "1": 1, "1.0": 1, "true": 1, "yes": 1}
+_WEIGHT = struct.Struct("<d")
+_WEIGHTED_TABLE = np.dtype([*((name, _TABLE[name]) for name in _TABLE.names or ()), ("weight", "<f8")])
+
+
+@dataclass(frozen=True)
+class CocoJson:
+    """The content of a COCO file as it was written: nothing but its form is checked.
+
+    Args:
+        path: The file.
+        images: The entries of ``images``, each a dict with those of ``id``, ``file_name``, ``width``, ``height``,
+            ``neg_category_ids`` and ``not_exhaustive_category_ids`` that it had, or whatever else the file has in its
+            place.
+        annotations: A structured array with the fields ``id``, ``image_id``, ``category_id``, ``bbox`` (x, y, width,
+            height), ``area`` (NaN: not given) and ``iscrowd``; with a ``weight_key`` also ``weight`` (NaN: no number).
+        categories: By ascending id.
+        weight_key: The key of annotations that ``weight`` was read from, if any.
+    """
+
+    path: Path
+    images: list[Any]
+    annotations: npt.NDArray[np.void]
+    categories: list[Category]
+    weight_key: str | None = None
+
+
+def read_coco(path: Path, problems: Problems, weight_key: str | None = None) -> CocoJson | None:
+    """Reads a COCO file.
+
+    A file that is as it should be is decoded by its schema. Any other is parsed entry by entry, to say all that is
+    unusual: annotations go into a flat buffer meanwhile, so that their masks and other contents are never held for more
+    than one at a time.
+
+    Args:
+        path: The file.
+        problems: Where what is wrong with the file's form is noted.
+        weight_key: The key of annotations that holds a weight; 1 for those without it. Default: none is read.
+
+    Returns:
+        The content; None where the file cannot be read.
+    """
+    dtype = _TABLE if weight_key is None else _WEIGHTED_TABLE
+    if (content := decode_coco(path, dtype, weight_key)) is not None:
+        return CocoJson(path, *content, weight_key)
+    table = _Table(dtype)
+    keep = table.keep if weight_key is None else partial(table.keep_with_weight, weight_key)
+    try:
+        if (size := path.stat().st_size) > LARGE:
+            rank_zero_info(f"Reading {path} ({size / 1e6:.0f} MB) ...")
+        document = json.loads(path.read_text(encoding="utf-8-sig"), object_hook=keep)
+    except FileNotFoundError:
+        problems.add(path, "no such file")
+    except json.JSONDecodeError as error:
+        problems.add(path, f"not JSON: {error.msg} in line {error.lineno}, column {error.colno}")
+    except UnicodeDecodeError as error:
+        problems.add(path, f"not UTF-8 text: {error.reason} at byte {error.start}")
+    except (OSError, ValueError, RecursionError) as error:
+        problems.add(path, f"cannot be read: {error}")
+    else:
+        if isinstance(document, dict):
+            return CocoJson(
+                path,
+                _entries(document, "images", path, problems),
+                table.select(_entries(document, "annotations", path, problems), path, problems),
+                _categories(_entries(document, "categories", path, problems), path, problems),
+                weight_key,
+            )
+        problems.add(path, f"no COCO file: its JSON is {short(document)}, not an object with images and annotations")
+    return None
+
+
+def integer(value: Any) -> int | None:
+    """The value as an integer of 64 bits, None where it is no whole number of that size."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and -(2**63) < value < 2**63 else None
+
+
+def short(value: Any) -> str:
+    """A value as it stands in a message."""
+    text = json.dumps(value, default=repr)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+class _Row(int):
+    """Takes an annotation's place in the parsed JSON: the number of its row in the table."""
+
+
+class _Table:
+    """Packs annotations into rows of numbers while the JSON is parsed."""
+
+    def __init__(self, dtype: np.dtype[np.void]) -> None:
+        self.dtype = dtype
+        self.row_size = dtype.itemsize
+        self.buffer = bytearray()
+        self.broken: dict[int, str] = {}
+        self.odd_crowds: dict[int, Any] = {}
+
+    def keep(self, entry: dict[str, Any]) -> Any:
+        """Called by the parser with every object: only what is needed of it goes on."""
+        if "file_name" in entry or "coco_url" in entry:
+            return _image(entry)
+        if "image_id" not in entry and "bbox" not in entry:
+            return entry
+        row = _Row(len(self.buffer) // self.row_size)
+        iscrowd = entry.get("iscrowd", 0)
+        if type(iscrowd) is not int or iscrowd not in (0, 1):
+            if iscrowd is not None:
+                self.odd_crowds[row] = iscrowd
+            iscrowd = _crowd(iscrowd) or 0
+        try:
+            self.buffer += _ROW.pack(
+                entry["id"],
+                entry["image_id"],
+                entry["category_id"],
+                *entry["bbox"],
+                entry.get("area", np.nan),
+                iscrowd,
+            )
+        except (KeyError, TypeError, OverflowError, struct.error):
+            self._keep_unusual(row, entry, iscrowd)
+        return row
+
+    def keep_with_weight(self, weight_key: str, entry: dict[str, Any]) -> Any:
+        """The same, with the weight of an annotation."""
+        kept = self.keep(entry)
+        if type(kept) is _Row:
+            weight = entry.get(weight_key, 1)
+            # not isinstance: true and false are no numbers here, for false would take an object out of the loss
+            number = type(weight) in (int, float) and _is_number(weight)
+            self.buffer += _WEIGHT.pack(weight if number else np.nan)
+        return kept
+
+    def _keep_unusual(self, row: int, entry: dict[str, Any], iscrowd: int) -> None:
+        wrong = []
+        ids = {}
+        for key in ("image_id", "category_id"):
+            ids[key] = integer(entry.get(key))
+            if ids[key] is None:
+                wrong.append(f"{key} is {short(entry[key])}, no integer" if key in entry else f"no {key}")
+        bbox = entry.get("bbox")
+        if not isinstance(bbox, list) or len(bbox) != 4 or not all(_is_number(value) for value in bbox):
+            wrong.append(f"bbox is {short(bbox)}, not four numbers" if "bbox" in entry else "no bbox")
+            bbox = [0.0] * 4
+        if wrong:
+            name = f"annotation {short(entry.get('id'))} of image {short(entry.get('image_id'))}"
+            self.broken[row] = f"{name}: {', '.join(wrong)}"
+        number = integer(entry.get("id"))
+        area = entry.get("area")
+        self.buffer += _ROW.pack(
+            NO_ID if number is None else number,
+            ids["image_id"] or 0,
+            ids["category_id"] or 0,
+            *bbox,
+            area if _is_number(area) else np.nan,
+            iscrowd,
+        )
+
+    def select(self, rows: list[Any], path: Path, problems: Problems) -> npt.NDArray[np.void]:
+        """The rows of the list of annotations; those that are none are noted."""
+        strange = [row for row in rows if type(row) is not _Row]
+        broken = [self.broken[row] for row in rows if type(row) is _Row and row in self.broken]
+        details = broken + [f"{short(entry)}: no image_id, no bbox" for entry in strange]
+        if details:
+            problems.add(path, "annotations with missing or ill-typed keys", details, repair="dropped")
+        kept = [row for row in rows if type(row) is _Row and row not in self.broken]
+        table: npt.NDArray[np.void] = np.frombuffer(self.buffer, self.dtype)[np.array(kept, np.int64)]
+        _note_odd_crowds(
+            [(table[place], self.odd_crowds[row]) for place, row in enumerate(kept) if row in self.odd_crowds],
+            path,
+            problems,
+        )
+        return table
+
+
+def _crowd(value: Any) -> int | None:
+    """The 0 or 1 that a value of ``iscrowd`` stands for, None where that is not plain."""
+    if value is None:
+        return 0
+    if isinstance(value, str):
+        return _CROWD_WORDS.get(value.strip().lower())
+    return int(value) if isinstance(value, int | float) and value in (0, 1) else None
+
+
+def _note_odd_crowds(given: list[tuple[Any, Any]], path: Path, problems: Problems) -> None:
+    """Notes values of ``iscrowd`` that are neither 0 nor 1, each with its row of the table."""
+    unclear: list[str] = []
+    words: list[str] = []
+    others: list[str] = []
+    for row, value in given:
+        number = "without id" if row["id"] == NO_ID else row["id"]
+        name = f"annotation {number} of image {row['image_id']}: iscrowd is {short(value)}"
+        meaning = _crowd(value)
+        if meaning is None:
+            unclear.append(name)
+        else:
+            (words if isinstance(value, str) else others).append(f"{name}, read as {meaning}")
+    cure = "write iscrowd as the number 1 for a box around a crowd of objects, and as 0 for every other box"
+    if unclear:
+        problems.add(path, "values of iscrowd that are neither 0 nor 1", unclear, cure=cure)
+    if words:
+        problems.add(path, "values of iscrowd that are text", words, repair="read as numbers", cure=cure)
+    if others:
+        problems.add(path, "values of iscrowd that are true, false or decimal numbers", others, cure=cure, hint=True)
+
+
+def _image(entry: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: entry[key] for key in IMAGE_KEYS if key in entry}
+    if "file_name" not in kept:
+        kept["file_name"] = file_of(entry["coco_url"])
+    return kept
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 1e300)
+
+
+def _entries(document: dict[str, Any], key: str, path: Path, problems: Problems) -> list[Any]:
+    entries = document.get(key)
+    if isinstance(entries, list):
+        return entries
+    found = f"it is {short(entries)}" if key in document else f"the keys are {', '.join(document) or 'none'}"
+    problems.add(path, f"no list {key!r}: {found}")
+    return []
+
+
+def _categories(entries: list[Any], path: Path, problems: Problems) -> list[Category]:
+    categories: dict[int, str] = {}
+    nameless, repeated = [], []
+    for entry in entries:
+        number = integer(entry.get("id")) if isinstance(entry, dict) else None
+        if number is None or entry.get("name") is None:
+            nameless.append(f"category {short(entry)}")
+        elif number in categories:
+            repeated.append(f"category id {number}: {categories[number]}, {entry['name']}")
+        else:
+            categories[number] = str(entry["name"])
+    if nameless:
+        problems.add(path, "categories without an integer id or a name", nameless)
+    if repeated:
+        problems.add(path, "category ids used more than once", repeated)
+    return [Category(id=number, name=categories[number]) for number in sorted(categories)]

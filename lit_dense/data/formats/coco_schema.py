@@ -1,0 +1,91 @@
+"""Decoding COCO files that are as they should be into typed records: several times faster than entry by entry."""
+
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from msgspec import UNSET, UnsetType
+
+from ..coco import Category
+
+IMAGE_KEYS = ("id", "file_name", "width", "height", "neg_category_ids", "not_exhaustive_category_ids")
+
+
+class _Image(msgspec.Struct, gc=False):
+    id: int
+    file_name: str | UnsetType = UNSET
+    coco_url: str | UnsetType = UNSET
+    width: int | UnsetType = UNSET
+    height: int | UnsetType = UNSET
+    neg_category_ids: list[int] | UnsetType = UNSET
+    not_exhaustive_category_ids: list[int] | UnsetType = UNSET
+
+
+class _Annotation(msgspec.Struct, gc=False):
+    id: int
+    image_id: int
+    category_id: int
+    bbox: tuple[float, float, float, float]
+    area: float = float("nan")
+    iscrowd: int = 0
+
+
+class _Category(msgspec.Struct):
+    id: int
+    name: str
+
+
+Content = tuple[list[dict[str, Any]], npt.NDArray[np.void], list[Category]]
+"""Images, a table of annotations, and categories by ascending id, as :class:`~lit_dense.data.formats.coco.CocoJson`."""
+
+
+def decode_coco(path: Path, table: np.dtype[np.void], weight_key: str | None) -> Content | None:
+    """The content of a COCO file whose every entry has the keys and types that it should have.
+
+    Masks and other contents are passed over without becoming objects.
+
+    Args:
+        path: The file.
+        table: The type of the annotations' rows.
+        weight_key: The key of annotations that holds a weight; 1 for those without it. Default: none is read.
+
+    Returns:
+        The content; None where anything is unusual, from a missing file to a key that is not there, for whoever can
+        say what.
+    """
+    annotation: Any = _Annotation
+    if weight_key is not None:
+        fields = [("weight", float, msgspec.field(default=1.0, name=weight_key))]
+        annotation = msgspec.defstruct("_Weighted", fields, bases=(_Annotation,), gc=False)
+    schema = msgspec.defstruct(
+        "_Coco", [("images", list[_Image]), ("annotations", list[annotation]), ("categories", list[_Category])]
+    )
+    try:
+        with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+            document: Any = msgspec.json.decode(content, type=schema)
+        rows = np.empty(len(document.annotations), table)
+        for name in table.names or ():
+            values = np.array([getattr(row, name) for row in document.annotations])
+            rows[name] = values.reshape(rows[name].shape)
+    except (OSError, msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
+        return None
+    images = [_as_dict(image) for image in document.images]
+    names = {category.id: category.name for category in document.categories}
+    if len(names) < len(document.categories) or (rows["iscrowd"] | 1 != 1).any():
+        return None
+    return images, rows, [Category(id=number, name=names[number]) for number in sorted(names)]
+
+
+def _as_dict(image: _Image) -> dict[str, Any]:
+    kept = {key: value for key in IMAGE_KEYS if (value := getattr(image, key)) is not UNSET}
+    if image.coco_url is not UNSET:
+        kept.setdefault("file_name", file_of(image.coco_url))
+    return kept
+
+
+def file_of(coco_url: object) -> str:
+    """Folder and file of an image's address, by which alone LVIS names its images."""
+    return "/".join(str(coco_url).split("/")[-2:])

@@ -1,0 +1,38 @@
+"""Reading what LVIS says of an image besides its boxes."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from ..federated import Federated, Ragged
+from ..problems import Problems
+from .coco import CocoJson, integer, short
+
+FEDERATED_KEYS = ("neg_category_ids", "not_exhaustive_category_ids")
+
+
+def read_federated(content: CocoJson, image_ids: Iterable[int], problems: Problems) -> Federated | None:
+    """The lists of some images; None where no image has any, as in a file that is not LVIS's.
+
+    Args:
+        content: What the file says.
+        image_ids: The images.
+        problems: Where lists that are none and unknown categories are noted; they are left out.
+    """
+    entries: dict[int, dict[str, Any]] = {e["id"]: e for e in content.images if isinstance(e, dict) and "id" in e}
+    if not any(key in entry for entry in entries.values() for key in FEDERATED_KEYS):
+        return None
+    known = {category["id"] for category in content.categories}
+    wrong: list[str] = []
+    lists: dict[str, list[list[int]]] = {key: [] for key in FEDERATED_KEYS}
+    for image_id in image_ids:
+        for key in FEDERATED_KEYS:
+            given = entries[image_id].get(key, [])
+            numbers = [integer(value) for value in given] if isinstance(given, list) else [None]
+            lists[key].append([number for number in numbers if number in known and number is not None])
+            if len(lists[key][-1]) < len(numbers):
+                wrong.append(f"image {image_id}: {key} is {short(given)}")
+    if wrong:
+        problems.add(content.path, "lists of categories with unknown ones", wrong, repair="unknown ones left out")
+    return Federated(*(Ragged.of(np.array(row, np.int64) for row in rows) for rows in lists.values()))

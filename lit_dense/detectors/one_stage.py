@@ -1,0 +1,206 @@
+"""What torchvision's one-stage detectors share: one method computes the loss of all outputs of the head."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.image_list import ImageList
+
+from ..assigners import AssignInput
+from ..core.geometry import Geometry
+from ..core.samples import BoxCoder, DenseSamples
+from .base import Columns, Detections, DetectorAdapter, Terms
+from .torchvision_batch import check_inputs, collect_samples
+
+
+class OneStageAdapter(DetectorAdapter):
+    """An adapter of a detector whose head has ``compute_loss(targets, head_outputs, anchors, matched_idxs)``.
+
+    Outputs of the head are ``cls_logits`` [B, K, L], ``bbox_regression`` [B, K, 4] and what a subclass knows of.
+    """
+
+    offers = frozenset({"boxes", "deltas", "anchors", "geometry", "assignment", "box_loss"})
+
+    def __init__(self, detector: nn.Module) -> None:
+        super().__init__(detector)
+        self._geometry: Geometry | None = None
+
+    def columns(self, stage: str) -> Columns:
+        """One column for each class."""
+        return Columns(self.detector.head.classification_head.num_classes)
+
+    @property
+    def box_coder(self) -> BoxCoder:
+        """The detector's box coder."""
+        coder: BoxCoder = self.detector.box_coder
+        return coder
+
+    def install(self) -> None:
+        """Take the head's loss over; in evaluation its scores are those that the loss trains."""
+        self.override(self.detector.head, "compute_loss", "compute_loss")
+        self.hook(self.detector, check_inputs, pre=True, with_kwargs=True)
+        self.hook(self.detector.head, self._give_scores)
+        self.hook(self.detector.anchor_generator, self._note_geometry, pre=True)
+
+    def compute_loss(
+        self,
+        targets: list[dict[str, Tensor]],
+        head_outputs: dict[str, Tensor],
+        anchors: list[Tensor],
+        matched_idxs: list[Tensor],
+    ) -> Terms:
+        """The criterion's loss terms, in place of the detector's.
+
+        Raises:
+            UsageError: If a label has no column.
+            NonFiniteLossError: If a term is NaN or infinite.
+        """
+        matched = self.matched(targets, head_outputs, anchors, matched_idxs)
+        return self.terms("", self.samples(targets, head_outputs, anchors, matched), targets)
+
+    def loss_logits(self, head_outputs: dict[str, Tensor]) -> Tensor:
+        """Class logits in the order of the loss's columns [B, K, L]."""
+        return head_outputs["cls_logits"]
+
+    def matched(
+        self,
+        targets: Sequence[dict[str, Tensor]],
+        head_outputs: dict[str, Tensor],
+        anchors: Sequence[Tensor],
+        matched_idxs: Sequence[Tensor],
+    ) -> Sequence[Tensor]:
+        """Per image the ground truth of each anchor: the criterion's assignment, or else the detector's [K]."""
+        criterion = self.criteria[""]
+        if criterion.matcher is None:
+            return matched_idxs
+        assigner, score_logits = criterion.matcher, criterion.loss.score_logits
+        first, coder = self.columns("").first_label, self.box_coder
+        outputs = zip(self.loss_logits(head_outputs), head_outputs["bbox_regression"], strict=True)
+        return [
+            assigner(AssignInput(a, t["boxes"], t["labels"] - first, x, d, coder, score_logits, self._geometry))
+            if len(t["boxes"])
+            else torch.full_like(m, -1)
+            for a, t, m, (x, d) in zip(anchors, targets, matched_idxs, outputs, strict=True)
+        ]
+
+    def samples(
+        self,
+        targets: Sequence[dict[str, Tensor]],
+        head_outputs: dict[str, Tensor],
+        anchors: Sequence[Tensor],
+        matched_idxs: Sequence[Tensor],
+    ) -> DenseSamples:
+        """The batch."""
+        logits, deltas = self.loss_logits(head_outputs), head_outputs["bbox_regression"]
+        return collect_samples(
+            targets,
+            logits.flatten(0, 1),
+            deltas.flatten(0, 1),
+            anchors,
+            matched_idxs,
+            num_classes=logits.shape[-1] - self.criteria[""].loss.extra_logits,
+            first_label=self.columns("").first_label,
+            taken=self.criteria[""].loss.extra_logits if self.columns("").background is None else 0,
+            box_coder=self.box_coder,
+            geometry=self._geometry,
+        )
+
+    def set_class_bias(self, bias: Tensor, stage: str) -> None:
+        """Set the classifier's bias, whose channels are anchors times columns."""
+        tower = self.detector.head.classification_head
+        if tower.cls_logits.bias is None:
+            super().set_class_bias(bias, stage)
+        with torch.no_grad():
+            tower.cls_logits.bias.copy_(bias.repeat(tower.num_anchors))
+
+    def class_bias(self, stage: str) -> Tensor:
+        """The classifier's bias, a row for each anchor of a cell [N, C + extra_logits]."""
+        tower = self.detector.head.classification_head
+        bias: Tensor = tower.cls_logits.bias.detach().view(tower.num_anchors, -1)
+        return bias
+
+    def limit_outputs(
+        self, score_thresh: float, nms_thresh: float, topk_candidates: int, detections_per_img: int
+    ) -> None:
+        """Set the detector's attributes of these names."""
+        detector = self.detector
+        detector.score_thresh, detector.nms_thresh = score_thresh, nms_thresh
+        detector.topk_candidates, detector.detections_per_img = topk_candidates, detections_per_img
+
+    def with_scores(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Outputs with one logit for each class, whose sigmoid is its score, whatever columns the loss needs."""
+        return {**outputs, "cls_logits": self.criteria[""].loss.score_logits(outputs["cls_logits"])}
+
+    def losses_and_detections(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> tuple[Terms, Detections]:
+        """Loss terms and detections of one forward pass; torchvision's own forward gives one or the other.
+
+        Args:
+            images: Images in [0, 1], each [3, H, W].
+            targets: Per image ``boxes`` [G, 4] in pixels and ``labels`` [G].
+        """
+        model = self.detector
+        original_sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+        batch, resized = model.transform(images, targets)
+        of_backbone = model.backbone(batch.tensors)
+        features = [of_backbone] if isinstance(of_backbone, Tensor) else list(of_backbone.values())
+        outputs: dict[str, Tensor] = type(model.head).forward(model.head, features)  # without the hook: as the loss
+        anchors: list[Tensor] = model.anchor_generator(batch, features)
+        per_level = self._geometry_of(features, batch).anchors_of_levels(len(anchors[0]))
+        terms = self.detector_loss(resized, outputs, anchors, per_level)
+        found = self.detections(outputs, anchors, per_level, batch.image_sizes)
+        return terms, model.transform.postprocess(found, batch.image_sizes, original_sizes)
+
+    @abstractmethod
+    def detector_loss(
+        self,
+        targets: list[dict[str, Tensor]],
+        head_outputs: dict[str, Tensor],
+        anchors: list[Tensor],
+        per_level: list[int],
+    ) -> Terms:
+        """What the detector's forward does for its loss terms, matching included.
+
+        Args:
+            targets: Targets of the resized images.
+            head_outputs: Outputs of the head.
+            anchors: Per image [K, 4].
+            per_level: Anchors of each level of an image.
+        """
+
+    def detections(
+        self,
+        head_outputs: dict[str, Tensor],
+        anchors: list[Tensor],
+        per_level: list[int],
+        image_sizes: list[tuple[int, int]],
+    ) -> Detections:
+        """What the detector's forward does for its detections, in pixels of the resized images.
+
+        Args:
+            head_outputs: Outputs of the head, as the loss takes them.
+            anchors: Per image [K, 4].
+            per_level: Anchors of each level of an image.
+            image_sizes: Height and width of each resized image.
+        """
+        outputs = {name: list(o.split(per_level, dim=1)) for name, o in self.with_scores(head_outputs).items()}
+        of_levels = [list(a.split(per_level)) for a in anchors]
+        found: Detections = self.detector.postprocess_detections(outputs, of_levels, image_sizes)
+        return found
+
+    def _give_scores(self, head: nn.Module, args: Any, outputs: dict[str, Tensor]) -> dict[str, Tensor] | None:
+        return None if head.training else self.with_scores(outputs)
+
+    def _note_geometry(self, generator: nn.Module, inputs: tuple[ImageList, Sequence[Tensor]]) -> None:
+        images, features = inputs
+        self._geometry = self._geometry_of(features, images)
+
+    def _geometry_of(self, features: Sequence[Tensor], images: ImageList) -> Geometry:
+        levels = [(f.shape[-2], f.shape[-1]) for f in features]
+        return Geometry(levels, list(images.image_sizes), self.anchors_per_cell)
+
+    @property
+    def anchors_per_cell(self) -> Sequence[int] | None:
+        """Anchors of a cell of each level; None where it is the same number on all levels."""
+        return None

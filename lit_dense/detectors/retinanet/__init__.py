@@ -1,0 +1,3 @@
+"""torchvision's RetinaNet."""
+
+from .adapter import RetinaNetAdapter as RetinaNetAdapter

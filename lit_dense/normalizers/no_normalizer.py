@@ -1,0 +1,15 @@
+"""The sum over the batch."""
+
+import torch
+from torch import Tensor
+
+from ..core.samples import DenseSamples
+from .base import Normalizer, same_for_all_images
+
+
+class NoNormalizer(Normalizer):
+    """The plain sum over the batch of all processes."""
+
+    def forward(self, samples: DenseSamples) -> Tensor:
+        """The divisor of each image [B]."""
+        return same_for_all_images(torch.ones((), device=samples.device), samples)

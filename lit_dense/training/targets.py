@@ -1,0 +1,104 @@
+"""What is done to images and targets before they meet the detector, and checks of their values."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
+
+from ..core.batch_format import image_name
+from ..core.errors import UsageError
+
+
+def warn_of_range(images: Sequence[Tensor]) -> None:
+    """Warn of float images that are not in [0, 1], as the detector takes them to be.
+
+    Args:
+        images: Images [C, H, W].
+    """
+    floats = [i for i in images if i.is_floating_point() and i.numel()]
+    low, high = min((float(i.min()) for i in floats), default=0.0), max((float(i.max()) for i in floats), default=0.0)
+    if high > 2:
+        rank_zero_warn(f"Float images must lie in [0, 1], and this one reaches {high:g}: give uint8, or divide by 255.")
+    elif low < -0.1:
+        rank_zero_warn(f"Float images must lie in [0, 1], and this one has {low:g}: the detector normalises itself.")
+
+
+def float_images(images: Sequence[Tensor]) -> list[Tensor]:
+    """Images as float32 in [0, 1]: bytes travel, for they are a quarter of the size.
+
+    Args:
+        images: Images [C, H, W], uint8 or float.
+    """
+    return [i.float() if i.is_floating_point() else i.float().div_(255) for i in images]
+
+
+def without_crowd(targets: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Targets without their crowd boxes: no anchor is trained on one. Where there are none it costs one transfer.
+
+    Args:
+        targets: Targets, of which ``iscrowd`` [G], where it is given, tells which boxes stand for a crowd.
+    """
+    given = [t["iscrowd"] for t in targets if "iscrowd" in t]
+    if not given or not bool(torch.cat(given).any()):
+        return list(targets)
+    return [_without_crowd(t) if "iscrowd" in t else t for t in targets]
+
+
+def _without_crowd(target: dict[str, Any]) -> dict[str, Any]:
+    keep = target["iscrowd"] == 0
+    return {
+        name: value[keep] if isinstance(value, Tensor) and value.dim() > 0 and len(value) == len(keep) else value
+        for name, value in target.items()
+    }
+
+
+def metric_targets(targets: Sequence[dict[str, Any]]) -> list[dict[str, Tensor]]:
+    """What of the targets the metric takes: boxes, labels, and where they are given areas, crowds and LVIS's lists.
+
+    Args:
+        targets: Targets of whole images, crowd boxes included.
+    """
+    names = ("boxes", "labels", "area", "iscrowd", "neg_labels", "not_exhaustive_labels")
+    return [{name: t[name] for name in names if name in t} for t in targets]
+
+
+def check_targets(targets: Sequence[dict[str, Any]], num_classes: int) -> None:
+    """Check that the boxes and labels of well-formed targets can be trained on; it costs one transfer from the device.
+
+    Args:
+        targets: Per image ``boxes`` [G, 4] and ``labels`` [G].
+        num_classes: Columns of the head.
+
+    Raises:
+        UsageError: If a box is not finite or has no area, a label has no column, or all boxes are normalised.
+    """
+    if not targets:
+        return
+    bad = torch.cat([_bad_boxes(t["boxes"]) | _bad_labels(t["labels"], num_classes) for t in targets])
+    boxes = torch.cat([t["boxes"].float() for t in targets])
+    normalised = (boxes <= 1).all() & (boxes != boxes.round()).any()
+    if not bool(bad.any() | normalised):
+        return
+    for index, target in enumerate(targets):
+        name, own, labels = image_name(target, index), target["boxes"], target["labels"]
+        if len(wrong := own[_bad_boxes(own)]):
+            raise UsageError(f"The target of {name} has a box without area: {wrong[0].tolist()} (x1 y1 x2 y2).")
+        if len(wrong := labels[_bad_labels(labels, num_classes)]):
+            raise UsageError(
+                f"The target of {name} has label {int(wrong[0])}, but the head takes labels 0 to {num_classes - 1}. "
+                "Column 0 is a class, not background: labels that start at 1 must be lowered by 1."
+            )
+    raise UsageError(
+        f"All boxes of the batch lie between 0 and 1, as normalised boxes do; the first is {boxes[0].tolist()}. Boxes "
+        "are in pixels: multiply x by the image's width and y by its height."
+    )
+
+
+def _bad_boxes(boxes: Tensor) -> Tensor:
+    return ~((boxes[:, 2:] > boxes[:, :2]) & boxes.isfinite().all(1, keepdim=True)).all(1)
+
+
+def _bad_labels(labels: Tensor, num_classes: int) -> Tensor:
+    return (labels < 0) | (labels >= num_classes)

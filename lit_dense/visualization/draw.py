@@ -1,0 +1,196 @@
+"""Draws boxes, class names and scores on pictures."""
+
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+# Okabe and Ito's colours, which the colour-blind tell apart, without black
+COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
+LIGHT = {"#E69F00", "#56B4E9", "#F0E442", "#CC79A7"}
+GAP = 8
+POSITIVE, NEGATIVE = "#E69F00", "#56B4E9"
+
+Rectangle = tuple[float, float, float, float]
+
+
+def draw_boxes(
+    image: Tensor,
+    boxes: Tensor,
+    labels: Tensor,
+    names: Sequence[str],
+    scores: Tensor | None = None,
+    side: int = 480,
+    note: str = "",
+) -> Image.Image:
+    """A picture with its boxes, each in the colour of its class and with its name.
+
+    Args:
+        image: The picture, uint8 or float in [0, 1] [3, H, W].
+        boxes: Boxes in its pixels, x1 y1 x2 y2 [N, 4]; none leaves the picture as it is.
+        labels: Their classes [N].
+        names: The name of each class.
+        scores: Scores to print behind the names [N].
+        side: Length in pixels to which the shorter side of a smaller picture is enlarged.
+        note: Text at the lower left.
+    """
+    picture, factor = _enlarged(image, side)
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(size=max(12, min(picture.size) // 36))
+    if note:
+        left, top, right, bottom = draw.textbbox((0, 0), note, font=font)
+        low = picture.height - (bottom - top) - 8
+        draw.rectangle((0, low, right - left + 8, picture.height), fill="white")
+        draw.text((4 - left, low + 4 - top), note, fill="black", font=font)
+    captions: list[tuple[str, Rectangle, str]] = []
+    found = list(zip((boxes.cpu() * factor).tolist(), labels.tolist(), strict=True))
+    for box, label in reversed(found):  # the best come first, and lie on top
+        draw.rectangle(box, outline=COLOURS[label % len(COLOURS)], width=max(2, min(picture.size) // 240))
+    for index, (box, label) in enumerate(found):
+        name = names[label] if label < len(names) else str(label)
+        caption = name if scores is None else f"{name} {scores[index]:.2f}"
+        captions.append((caption, tuple(box), COLOURS[label % len(COLOURS)]))
+    _write_captions(draw, font, captions, picture.size)
+    return picture
+
+
+def draw_weights(
+    image: Tensor, objects: Tensor, anchors: Tensor, weights: Tensor, positive: Tensor, side: int = 480
+) -> Image.Image:
+    """A picture with its objects, and with anchors in the line of their kind and with their weights.
+
+    Args:
+        image: The picture, uint8 or float in [0, 1] [3, H, W].
+        objects: Boxes of the objects in its pixels, x1 y1 x2 y2 [G, 4].
+        anchors: Boxes of the anchors, x1 y1 x2 y2, the most important first; its line lies on top, and where
+            numbers would overlap, its own is written [N, 4].
+        weights: Their weights [N].
+        positive: Whether each is a positive; the others are negatives [N].
+        side: Length in pixels to which the shorter side of a smaller picture is enlarged.
+    """
+    picture, factor = _enlarged(image, side)
+    draw = ImageDraw.Draw(picture)
+    for box in (objects.cpu() * factor).tolist():
+        _draw_object(draw, box)
+    captions: list[tuple[str, Rectangle, str]] = []
+    rows = list(zip((anchors.cpu() * factor).tolist(), weights.tolist(), positive.tolist(), strict=True))
+    for box, _, is_positive in reversed(rows):
+        _draw_anchor(draw, box, is_positive)
+    for box, weight, is_positive in rows:
+        left, top = max(0.0, box[0]), max(0.0, box[1])  # anchors reach over the border
+        right, bottom = min(float(picture.width), box[2]), min(float(picture.height), box[3])
+        captions.append((f"{weight:.2f}", (left, top, right, bottom), POSITIVE if is_positive else NEGATIVE))
+    _write_captions(draw, ImageFont.load_default(size=max(12, min(picture.size) // 36)), captions, picture.size)
+    return picture
+
+
+def with_weight_legend(sheet: Image.Image) -> Image.Image:
+    """A sheet of :func:`draw_weights` above the meaning of its lines."""
+    height, length = 36, 40
+    whole = Image.new("RGB", (sheet.width, sheet.height + height), "white")
+    whole.paste(sheet)
+    draw, font = ImageDraw.Draw(whole), ImageFont.load_default(size=18)
+    x, top, bottom = GAP, sheet.height + 6, sheet.height + height - 8
+    for name in ("positive", "hard negative", "object"):
+        box = (x, top, x + length, bottom)
+        if name == "object":
+            _draw_object(draw, box)
+        else:
+            _draw_anchor(draw, box, name == "positive")
+        x += length + GAP
+        draw.text((x, top - 1), name, fill="black", font=font)
+        x += round(draw.textlength(name, font=font)) + 3 * GAP
+    draw.text((x, top - 1), "number: weight (1 = unweighted)", fill="black", font=font)
+    return whole
+
+
+def _enlarged(image: Tensor, side: int) -> tuple[Image.Image, float]:
+    """A picture whose shorter side has at least so many pixels, and what it was multiplied by.
+
+    Of images with other than three channels, as satellites take them, the first three are shown, or the first.
+    """
+    shown = image[:3] if len(image) >= 3 else image[:1]
+    picture: Image.Image = F.to_pil_image(shown.detach().cpu()).convert("RGB")
+    factor = max(1.0, side / min(picture.size))
+    return picture.resize((round(picture.width * factor), round(picture.height * factor))), factor
+
+
+def _draw_object(draw: ImageDraw.ImageDraw, box: Sequence[float]) -> None:
+    """A thin line, white on black: seen on any picture."""
+    draw.rectangle(tuple(box), outline="black", width=3)
+    x1, y1, x2, y2 = box
+    draw.rectangle((x1 + 1, y1 + 1, x2 - 1, y2 - 1), outline="white")
+
+
+def _draw_anchor(draw: ImageDraw.ImageDraw, box: Sequence[float], positive: bool) -> None:
+    """A full line for a positive, a broken one for a negative."""
+    x1, y1, x2, y2 = box
+    if positive:
+        draw.rectangle((x1, y1, x2, y2), outline=POSITIVE, width=2)
+        return
+    for x in (x1, x2):
+        for low, high in _dashes(y1, y2):
+            draw.line((x, low, x, high), fill=NEGATIVE, width=2)
+    for y in (y1, y2):
+        for low, high in _dashes(x1, x2):
+            draw.line((low, y, high, y), fill=NEGATIVE, width=2)
+
+
+def _dashes(start: float, end: float, dash: int = 7, gap: int = 5) -> list[tuple[float, float]]:
+    """Pieces of a broken line, in steps of the picture: lines that lie on one another have the same gaps."""
+    period = dash + gap
+    lows = range(int(start // period) * period, int(end) + 1, period)
+    pieces = [(max(start, low), min(end, low + dash)) for low in lows]
+    return [(low, high) for low, high in pieces if low < high]
+
+
+def _write_captions(
+    draw: ImageDraw.ImageDraw,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    captions: Sequence[tuple[str, Rectangle, str]],
+    size: tuple[int, int],
+) -> None:
+    """Write each caption where it hides none before it: above the box, below, or inside; else leave it out."""
+    taken: list[Rectangle] = []
+    for text, (x1, y1, _, y2), colour in captions:
+        left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+        width, height = right - left + 4, bottom - top + 4
+        x = max(0.0, min(x1, size[0] - width))
+        for y in (y1 - height, y2, y1):
+            place = (x, y, x + width, y + height)
+            if y >= 0 and y + height <= size[1] and not any(_overlap(place, other) for other in taken):
+                draw.rectangle(place, fill=colour)
+                draw.text((x + 2 - left, y + 2 - top), text, fill="black" if colour in LIGHT else "white", font=font)
+                taken.append(place)
+                break
+
+
+def _overlap(a: Rectangle, b: Rectangle) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def side_by_side(rows: Sequence[Sequence[Image.Image]], titles: Sequence[str]) -> Image.Image:
+    """Pictures in a table, a title above each column.
+
+    Args:
+        rows: Pictures, equally many in each row.
+        titles: One for each column.
+    """
+    widths = [max(row[column].width for row in rows) for column in range(len(titles))]
+    heights = [max(picture.height for picture in row) for row in rows]
+    font = ImageFont.load_default(size=20)
+    top = 36
+    sheet = Image.new(
+        "RGB", (sum(widths) + GAP * (len(titles) + 1), top + sum(heights) + GAP * (len(rows) + 1)), "white"
+    )
+    draw = ImageDraw.Draw(sheet)
+    x = GAP
+    for column, title in enumerate(titles):
+        draw.text((x, GAP), title, fill="black", font=font)
+        y = top
+        for row, height in zip(rows, heights, strict=True):
+            sheet.paste(row[column], (x, y))
+            y += height + GAP
+        x += widths[column] + GAP
+    return sheet

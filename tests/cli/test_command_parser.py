@@ -1,0 +1,135 @@
+"""What is wrong with a command, in one line: a small parser has all kinds of options."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import pytest
+from jsonargparse import ArgumentError, Namespace
+from lightning.pytorch import Callback
+
+from lit_dense.cli.command_parser import CommandParser
+from lit_dense.cli.verbs import VERBS
+from lit_dense.losses import LossLike
+from lit_dense.weighters import WeightersLike
+
+
+class Trainer:
+    """Has an option for callbacks, as Lightning's."""
+
+    def __init__(self, callbacks: list[Callback] | Callback | None = None, devices: int | None = 1):
+        pass
+
+
+class Model:
+    """Has options of all kinds."""
+
+    def __init__(
+        self,
+        loss: LossLike = "focal",
+        weighters: WeightersLike = (),
+        lr: float = 0.1,
+        optimizer: Literal["adamw", "sgd"] = "adamw",
+        milestones: Sequence[float] = (),
+    ):
+        pass
+
+
+def parser(**arguments):
+    whole, fit = (CommandParser(**arguments) for _ in range(2))
+    fit.add_class_arguments(Model, "model")
+    fit.add_class_arguments(Trainer, "trainer")
+    fit.add_argument("--config", action="config")
+    commands = whole.add_subcommands()
+    commands.add_subcommand("fit", fit)
+    return whole
+
+
+def line_of(capsys, *words):
+    with pytest.raises(SystemExit) as stop:
+        parser().parse_args(list(words))
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("--model.lrr=3", "lit-dense: unrecognized arguments: --model.lrr=3. Did you mean '--model.lr'?"),
+        ("--modl.loss=bce", "Did you mean '--model.loss'?"),
+        ("--model.lr=abc", "lit-dense: --model.lr: Expected a float. Got value: abc."),
+        ("--trainer.devices=2.5", "lit-dense: --trainer.devices: Expected an int, not 2.5."),
+        ("--model.optimizer=adam", "lit-dense: --model.optimizer: "),
+        ("--model.milestones=0.7", "--model.milestones: Expected a list, [a, b]. Got value: 0.7."),
+        (
+            "--model.loss=focall",
+            "lit-dense: --model.loss: Unknown loss 'focall'. Did you mean 'focal'? Available: asl (lit-",
+        ),
+        ("--model.loss={class_path: focall}", "lit-dense: --model.loss: Unknown loss 'focall'. Did you mean 'focal'?"),
+        ("--model.loss.gama=1", "lit-dense: --model.loss: Loss 'focal' has no argument 'gama'. Did you mean 'gamma'?"),
+        ("--model.loss.gamma=abc", "--gamma: Expected a float. Got value: abc."),
+        (
+            "--model.loss=torch.nn.Linear",
+            "lit-dense: --model.loss: 'torch.nn.Linear' is no loss: it must be a subclass of",
+        ),
+        ("--model.weighters=[pisa,oem]", "lit-dense: --model.weighters: Unknown weighter 'oem'. Did you mean 'ohem'?"),
+        ("--model.weighters+=oem", "lit-dense: --model.weighters: Unknown weighter 'oem'. Did you mean 'ohem'?"),
+        ("--model.weighters=pisa,ohem", "Several are written as a list, [pisa,ohem], where a list is accepted."),
+        (
+            "--trainer.callbacks+=EarlyStoping",
+            "--trainer.callbacks: Expected a dot import path string: EarlyStoping. Did you",
+        ),
+        ("--trainer.callbacks+=EarlyStoping", "Did you mean 'EarlyStopping'?"),
+        ("--config=nowhere.yaml", "nowhere.yaml"),
+        ("stray", "lit-dense: unrecognized arguments: stray."),
+    ],
+)
+def test_one_line_with_the_nearest(capsys, word, said):
+    line = line_of(capsys, "fit", word).replace("Unrecognized", "unrecognized")
+    assert said in line
+    assert "Union subtypes" not in line
+    assert "class '" not in line
+
+
+def test_choices_have_neighbours():
+    said = "Parser key \"model.optimizer\":\n  Expected a typing.Literal['adamw', 'sgd']. Got value: adam"
+    line = "--model.optimizer: Expected one of 'adamw', 'sgd'. Got value: adam. Did you mean 'adamw'?"
+    assert CommandParser()._one_line(said) == line
+
+
+def test_verbs_have_neighbours(capsys):
+    assert "Did you mean 'fit'?" in line_of(capsys, "fitt")
+    assert VERBS == ("fit", "validate", "test", "predict", "check", "compare", "list")
+
+
+def test_keys_of_a_file_have_neighbours(capsys, tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("model: {lrr: 3}")
+    line = line_of(capsys, "fit", f"--config={path}")
+    assert "'model.lrr'. Did you mean 'model.lr'?" in line
+    path.write_text("model: {loss: focall}")
+    assert "lit-dense: --model.loss: Unknown loss 'focall'. Did you mean 'focal'?" in line_of(
+        capsys, "fit", f"--config={path}"
+    )
+
+
+def test_an_old_mistake_is_not_told_again(capsys):
+    line_of(capsys, "fit", "--model.loss=focall")
+    assert "focall" not in line_of(capsys, "fit", "--model.lr=abc")
+
+
+def test_a_parser_that_does_not_exit_raises_the_line():
+    fit = CommandParser(exit_on_error=False)
+    fit.add_class_arguments(Model, "model")
+    with pytest.raises(ArgumentError, match=r"^--model.lr: Expected a float. Got value: abc\.$"):
+        fit.parse_args(["--model.lr=abc"])
+
+
+def test_debugging_shows_what_jsonargparse_says(monkeypatch):
+    monkeypatch.setenv("JSONARGPARSE_DEBUG", "true")
+    with pytest.raises(ArgumentError, match="Does not validate against any of the Union subtypes"):
+        parser().parse_args(["fit", "--model.loss=focall"])
+
+
+def test_what_is_right_passes():
+    assert isinstance(parser().parse_args(["fit", "--model.lr=0.5"]), Namespace)

@@ -1,0 +1,47 @@
+"""``lit-dense list``: what each name is, from source files alone."""
+
+import subprocess
+import sys
+from importlib.metadata import EntryPoint, entry_points
+
+import pytest
+
+from lit_dense.cli.listing import BUILT, GROUPS, list_names, summary
+from lit_dense.detectors.build import NETWORKS
+
+
+def test_the_detectors_that_are_built_are_those_of_the_module():
+    assert set(BUILT) == set(NETWORKS)
+
+
+def test_every_name_has_a_line_that_says_what_it_is():
+    lines = list_names().splitlines()
+    points = [point for group in GROUPS for point in entry_points(group=f"lit_dense.{group}")]
+    assert len(lines) == len(points)
+    own = [line for line in lines if "  lit-dense " in line]
+    assert own
+    for line in own:
+        assert len(line.partition("lit-dense ")[2].partition("  ")[2]) > 20, line
+    assert any(
+        "--model.loss=focal " in line and "Focal loss (https://arxiv.org/abs/1708.02002)" in line for line in own
+    )
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_the_line_is_the_first_of_the_docstring(group):
+    for point in entry_points(group=f"lit_dense.{group}"):
+        if point.value.startswith("lit_dense."):
+            assert summary(point) == point.load().__doc__.partition("\n")[0]
+
+
+def test_a_name_without_a_source_file_has_an_empty_line():
+    for value in ("no_such_package:Loss", "sys:path", "lit_dense.losses:NoSuchLoss", "lit_dense.no_such_module:Loss"):
+        assert summary(EntryPoint("x", value, "lit_dense.losses")) == ""
+
+
+def test_nothing_heavy_is_imported():
+    code = (
+        "import sys; from lit_dense.cli.listing import list_names; list_names(); "
+        "sys.exit(str({'torch', 'lightning', 'numpy'} & sys.modules.keys() or ''))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr.strip() == ""

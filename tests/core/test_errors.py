@@ -1,0 +1,91 @@
+import re
+
+import pytest
+from torch._utils import ExceptionWrapper
+
+from lit_dense.core.errors import UsageError, check_choice, missing_package
+from lit_dense.data import DataError
+
+
+def test_a_word_that_is_accepted_comes_back():
+    assert check_choice("ghm", "update", "paper", ("corrected", "paper")) == "paper"
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("papr", r"^ghm: update must be one of corrected, paper, not 'papr'\. Did you mean 'paper'\?$"),
+        ("xyz", r"^ghm: update must be one of corrected, paper, not 'xyz'\.$"),
+        (None, r"not None\.$"),
+    ],
+)
+def test_a_word_that_is_not_accepted_is_named_with_the_nearest(value, message):
+    with pytest.raises(UsageError, match=message):
+        check_choice("ghm", "update", value, ("corrected", "paper"))
+
+
+class OwnError(UsageError):
+    pass
+
+
+def from_worker(raised):
+    """What torch makes of an error in a worker of a data loader."""
+    try:
+        try:
+            raise OSError("image file is truncated")
+        except OSError as cause:
+            raise raised from cause
+    except type(raised):
+        wrapped = ExceptionWrapper(where="in DataLoader worker process 0")
+    with pytest.raises(type(raised)) as error:
+        wrapped.reraise()
+    return str(error.value)
+
+
+@pytest.mark.parametrize("kind", [UsageError, OwnError, DataError])
+@pytest.mark.parametrize(
+    "message", ["a.jpg: it is damaged.", "two lines:\n  the second: one", "ends with UsageError: x"]
+)
+def test_an_error_that_crosses_processes_keeps_its_own_message(kind, message):
+    assert from_worker(kind(message)) == message
+
+
+def test_an_error_of_the_main_script_does_too(monkeypatch):
+    monkeypatch.setattr(OwnError, "__module__", "__main__")
+    assert from_worker(OwnError("a.jpg")) == "a.jpg"
+
+
+def test_other_messages_are_left_alone():
+    for message in (
+        "Caught a fish in the sea.\nOriginal and best",
+        "",
+        "Caught UsageError in x.\nOriginal Traceback (most",
+    ):
+        assert str(UsageError(message)) == message
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ModuleNotFoundError("No module", name="hotcoco"), 'hotcoco is not .*: pip install "lit-dense" brings it'),
+        (ModuleNotFoundError("No module", name="yaml"), 'pyyaml is not .*: pip install "lit-dense" brings it'),
+        (ModuleNotFoundError("No module", name="timm"), r'timm is not .*: pip install "lit-dense\[timm\]" brings it'),
+        (ModuleNotFoundError("No module", name="ray"), r'ray is not .*: pip install "lit-dense\[ray\]" brings it'),
+        # what LightningCLI raises
+        (ModuleNotFoundError("Module not found: 'jsonargparse'. HINT: `pip install -U x`"), "jsonargparse is not inst"),
+    ],
+)
+def test_missing_package__line_names_what_installs_it(error, message):
+    assert re.match(message, missing_package(error))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ModuleNotFoundError("No module named 'mylocal'", name="mylocal"),
+        ModuleNotFoundError("No module named 'torchvision.new'", name="torchvision.new"),  # another version of it
+        ImportError("cannot import name 'new' from 'torch'", name="torch"),
+    ],
+)
+def test_missing_package__is_none_for_anything_else(error):
+    assert missing_package(error) is None

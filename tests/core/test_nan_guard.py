@@ -1,0 +1,99 @@
+import copy
+import pickle
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from lit_dense import LitRetinaNet
+from lit_dense.callbacks import SwapLoss
+from lit_dense.core.nan_guard import NaNGuard, NonFiniteLossError, _Step
+from lit_dense.criterion import Criterion
+from lit_dense.detectors import attached, patch
+from tests.builders.detectors import random_batch, small_faster_rcnn, small_retinanet
+
+TARGETS = [{"image_id": 3}, {"image_id": torch.tensor(8)}]
+
+
+def terms(value, device="cpu"):
+    return {"classification": torch.tensor(1.0, device=device), "bbox_regression": torch.tensor(value, device=device)}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_the_message_names_loss_images_and_what_to_try(value):
+    with pytest.raises(NonFiniteLossError) as error:
+        NaNGuard()(terms(value), TARGETS, Criterion("focal", "giou"))
+    said = str(error.value)
+    assert f"bbox_regression = {value}" in said
+    assert "classification" not in said
+    assert "FocalLoss, GIoULoss" in said
+    assert "images 3, 8" in said
+    assert "learning rate" in said
+
+
+def test_images_without_ids_and_finite_terms():
+    check = NaNGuard()
+    check(terms(2.0), TARGETS, Criterion())
+    with pytest.raises(NonFiniteLossError, match="a batch of 2 images whose targets have no image_id"):
+        check(terms(float("nan")), [{}, {}], Criterion())
+    copy.deepcopy(check)
+    pickle.loads(pickle.dumps(check))
+
+
+def leave_a_bad_step(model):
+    """What a GPU's last step leaves, of which nobody has heard yet."""
+    step = _Step(list(terms(0.0)), torch.tensor([1.0, float("nan")]), TARGETS, Criterion())
+    attached(model).nan_guard._pending = {"": (step, SimpleNamespace(synchronize=lambda: None))}
+
+
+@pytest.mark.parametrize(("stage", "name"), [("rpn", "loss_objectness"), ("roi", "loss_classifier")])
+def test_the_message_names_the_stage_and_its_terms(stage, name):
+    model = small_faster_rcnn()
+    for each in ("rpn", "roi"):
+        patch(model, "bce", stage=each)
+    last = model.rpn.head.cls_logits if stage == "rpn" else model.roi_heads.box_predictor.cls_score
+    torch.nn.init.constant_(last.bias, float("nan"))
+    if stage == "rpn":  # torchvision refuses what follows from it in the forward pass
+        model.rpn.filter_proposals = lambda proposals, *rest: ([p[:20].detach() for p in proposals], None)
+    with pytest.raises(
+        NonFiniteLossError, match=f"{name} = nan.* Computed by BCELoss, SmoothL1Loss.* in stage {stage!r}"
+    ):
+        model(*random_batch((2, 1), first_label=1))
+
+
+def test_steps_of_two_stages_wait_apart():
+    check = NaNGuard()
+    waited = []
+
+    def left(stage, value):
+        step = _Step(["loss"], torch.tensor([value]), TARGETS, Criterion(), stage)
+        return step, SimpleNamespace(synchronize=lambda: waited.append(stage))
+
+    check._pending = {"rpn": left("rpn", 1.0), "roi": left("roi", float("nan"))}
+    check._look_at("rpn")
+    assert waited == ["rpn"]  # the other's step is looked at when it has a next one
+    with pytest.raises(NonFiniteLossError, match="in stage 'roi'"):
+        check.flush()
+
+
+@pytest.mark.parametrize("hook", ["on_save_checkpoint", "on_train_end"])
+def test_no_checkpoint_is_written_of_a_bad_last_step(hook):
+    module = LitRetinaNet(backbone="tiny", num_classes=2)
+    module.configure_model()
+    leave_a_bad_step(module.model)
+    model, callback = small_retinanet(), SwapLoss("focal")
+    patch(model)
+    leave_a_bad_step(model)
+    checkpoint = [{}] if hook == "on_save_checkpoint" else []
+    for call in (lambda: getattr(module, hook)(*checkpoint), lambda: getattr(callback, hook)(None, model, *checkpoint)):
+        with pytest.raises(NonFiniteLossError, match="images 3, 8"):
+            call()
+        call()  # said once: a checkpoint of an interrupted run can still be written
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_a_bad_step_is_found_in_the_next():
+    check = NaNGuard()
+    check(terms(float("nan"), "cuda"), TARGETS, Criterion())
+    with pytest.raises(NonFiniteLossError, match="images 3, 8"):
+        check(terms(1.0, "cuda"), [{}], Criterion())

@@ -1,0 +1,181 @@
+"""Losses and samples of heads that no adapter knows."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models.detection._utils import BoxCoder
+
+from lit_dense import Criterion, DenseSamples
+from lit_dense.box_losses import BOX_LOSSES
+from lit_dense.core.errors import UsageError
+from lit_dense.core.missing_field import MissingField
+from lit_dense.losses import LOSSES, BCELoss, FocalLoss, GHMLoss
+from lit_dense.weighters import WEIGHTERS
+
+LABELS = torch.tensor([[0, -1, 2, -2, 1], [-1, -1, 0, 2, -2]])
+LOGITS = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0)) * 2
+BOXES = torch.tensor([[10.0, 10, 40, 50]]).repeat(10, 1) + torch.arange(10)[:, None]
+
+
+def test_loss_of_logits_and_labels_alone_is_that_of_a_criterion():
+    plain = FocalLoss(gamma=1.5)(LOGITS, LABELS)
+    terms = Criterion(FocalLoss(gamma=1.5), box_loss=None, normalizer="none")(DenseSamples.of(LOGITS, LABELS))
+    assert plain.shape == (10,)
+    assert (plain[LABELS.flatten() == -2] == 0).all()
+    torch.testing.assert_close(plain.sum(), terms["classification"])
+    assert list(terms) == ["classification"]
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES.points))
+def test_every_loss_takes_logits_and_labels_or_says_what_it_misses(name):
+    loss = LOSSES.build(name)
+    logits = torch.cat([LOGITS, LOGITS[..., : loss.extra_logits]], -1).requires_grad_()
+    if name in ("ia_bce", "qfl", "vfl"):
+        with pytest.raises(UsageError, match=r"no predicted boxes or deltas: give boxes=\[A, 4\]"):
+            loss(logits, LABELS)
+    elif name in ("eql", "federated"):
+        with pytest.raises(UsageError, match="needs to know how often each class occurs"):
+            loss(logits, LABELS)
+    else:
+        loss(logits, LABELS).sum().backward()
+        assert logits.grad.isfinite().all()
+        assert logits.grad.any()
+
+
+@pytest.mark.parametrize("name", sorted(BOX_LOSSES.points))
+def test_every_box_loss_takes_predictions_and_targets(name):
+    predicted, target = BOXES.clone().requires_grad_(), BOXES + 1
+    values = BOX_LOSSES.build(name)(predicted, target)
+    assert len(values) == 10
+    values.sum().backward()
+    assert predicted.grad.any()
+
+
+def test_state_without_a_criterion_is_committed_by_hand():
+    loss = GHMLoss()
+    loss(LOGITS, LABELS)
+    assert loss.steps == 0
+    loss.commit()
+    assert loss.steps == 1
+
+
+def test_missing_fields_say_how_they_are_given():
+    samples = DenseSamples.of(LOGITS, LABELS)
+    for name, words in (
+        ("anchors", "no anchors: give anchors"),
+        ("gt_boxes", "no ground-truth boxes: give gt_boxes"),
+        ("deltas", "no predicted boxes or deltas"),
+        ("pos_ious", "no predicted boxes or deltas"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            torch.as_tensor(getattr(samples, name) + 1)
+    with pytest.raises(UsageError, match="no anchors"):
+        torch.cat([torch.zeros(1, 4), samples.anchors])
+    with pytest.raises(UsageError, match="does not tell the sizes of its levels"):
+        samples.level_idxs  # noqa: B018  # reading it is what raises
+    missing = MissingField("anchors", "give anchors=[A, 4]")
+    for copied in (copy.deepcopy(missing), pickle.loads(pickle.dumps(missing))):
+        with pytest.raises(UsageError, match="no anchors"):
+            len(copied)
+
+
+def test_boxes_serve_box_losses_soft_targets_and_weighters():
+    samples = DenseSamples.of(LOGITS, LABELS, boxes=BOXES, gt_boxes=BOXES + 2)
+    assert (samples.pos_ious > 0.5).all()
+    terms = Criterion("vfl", "giou", ["pisa"])(samples)
+    assert set(terms) == {"classification", "bbox_regression", "carl"}
+    assert all(term.isfinite() for term in terms.values())
+    with pytest.raises(UsageError, match="no predicted boxes or deltas"):
+        Criterion("focal", "l1")(samples)
+
+
+def test_deltas_anchors_and_a_coder_serve_box_losses_of_deltas():
+    coder = BoxCoder((1.0, 1.0, 1.0, 1.0))
+    deltas = torch.zeros(2, 5, 4, requires_grad=True)
+    samples = DenseSamples.of(LOGITS, LABELS, deltas=deltas, anchors=BOXES, box_coder=coder, gt_boxes=BOXES + 2)
+    expected = coder.encode_single((BOXES + 2)[samples.positives], BOXES[samples.positives]).abs().sum()
+    terms = Criterion("focal", "l1", normalizer="none")(samples)
+    torch.testing.assert_close(terms["bbox_regression"], expected)
+    terms["bbox_regression"].backward()
+    assert deltas.grad.any()
+
+
+def test_rows_that_share_an_object():
+    matched = torch.tensor([0, -1, 1, -1, 1, -1, -1, 2, 2, -1])
+    labels = torch.tensor([2, -1, 0, -1, 0, -1, -1, 1, 1, -1])
+    images = torch.tensor([0] * 6 + [1] * 4)
+    samples = DenseSamples.of(LOGITS.flatten(0, 1), labels, matched_idxs=matched, images=images, gt_boxes=BOXES[:3])
+    assert samples.gt_labels.tolist() == [2, 0, 1]
+    assert samples.gt_image_idxs.tolist() == [0, 0, 1]
+    assert samples.pos_per_image.tolist() == [3, 2]
+    assert torch.equal(samples.labels, labels)
+    with pytest.raises(UsageError, match="different numbers of anchors: use image_idxs"):
+        samples.anchors_per_image  # noqa: B018  # reading it is what raises
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"boxes": torch.zeros(3, 4)}, "boxes has 3 rows, but the logits have 10"),
+        ({"boxes": torch.zeros(10, 5)}, r"boxes must be \[A, 4\], not \[10, 5\]"),
+        ({"images": 3}, "10 rows cannot be shared equally by 3 images"),
+        ({"images": torch.zeros(4)}, "images has 4 rows"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_named(arguments, words):
+    with pytest.raises(UsageError, match=words):
+        DenseSamples.of(LOGITS, LABELS, **arguments)
+
+
+def test_probabilities_are_not_taken_for_logits():
+    with pytest.raises(UsageError, match="seem to be probabilities"):
+        DenseSamples.of(LOGITS.sigmoid(), LABELS)
+
+
+@pytest.mark.parametrize("name", ["ohem", "pisa", "cleanliness", "swn", "class_balanced"])
+def test_weighters_of_images_with_different_numbers_of_rows(name):
+    """Each image alone gives what it gives in the batch, where nothing is compared across images."""
+    counts = [7, 3, 0, 10]
+    images = torch.arange(4).repeat_interleave(torch.tensor(counts))
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(20, 3, generator=generator)
+    labels = torch.randint(-2, 3, (20,), generator=generator)
+    boxes = BOXES.repeat(2, 1)
+    arguments = {"negatives": True, "score_thresh": 0.0} if name == "pisa" else {}
+
+    def terms(rows, images):
+        weighter = WEIGHTERS.build({"class_path": name, "init_args": arguments})
+        criterion = Criterion(BCELoss(), "giou", [weighter], "none", class_counts=[5, 3, 1])
+        samples = DenseSamples.of(
+            logits[rows], labels[rows], boxes=boxes[rows] + 1, gt_boxes=boxes[rows], images=images
+        )
+        return criterion(samples)
+
+    together = terms(torch.arange(20), images)
+    assert all(term.isfinite() for term in together.values())
+    if name in ("ohem", "class_balanced"):
+        alone = [terms((images == i).nonzero().squeeze(1), 1) for i in range(4) if counts[i]]
+        torch.testing.assert_close(sum(t["classification"] for t in alone), together["classification"])
+    shuffled = torch.randperm(20, generator=generator)
+    again = terms(shuffled, images[shuffled])
+    torch.testing.assert_close(again["classification"], together["classification"])
+
+
+def test_a_head_of_ones_own_is_trained():
+    """What examples/own_head shows: a linear head, a criterion, an optimiser."""
+    torch.manual_seed(0)
+    head, features = nn.Linear(4, 3), torch.randn(2, 5, 4)
+    criterion = Criterion("ghm", box_loss=None)
+    optimizer = torch.optim.SGD(head.parameters(), lr=1.0)
+    values = []
+    for _ in range(20):
+        loss = criterion(DenseSamples.of(head(features), LABELS))["classification"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        values.append(loss.item())
+    assert values[-1] < 0.8 * values[0]
+    assert criterion.loss.steps == criterion.step == 20
