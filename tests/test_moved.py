@@ -9,7 +9,7 @@ import torch
 import lit_dense
 from lit_dense import callbacks
 from lit_dense._moved import MODULES, NAMES
-from lit_dense.losses import DenseLoss
+from lit_dense.losses import LOSSES, DenseLoss, SigmoidLoss
 from tests.builders.samples import samples_of
 
 
@@ -73,3 +73,14 @@ def test_owns__of_a_plug_in_is_exclusive():
             owns = frozenset({"normalizer"})
 
     assert Mine().exclusive == {"normalizer"}
+
+
+def test_elements__of_a_plug_in_are_its_sigmoid_terms():
+    with pytest.warns(DeprecationWarning, match="Mine.elements is now called sigmoid_terms"):
+
+        class Mine(SigmoidLoss):
+            def elements(self, samples):
+                return LOSSES.build("bce").sigmoid_terms(samples)
+
+    logits, labels = torch.randn(5, 3), torch.tensor([0, 2, -1, -2, 1])
+    assert Mine()(logits, labels).equal(LOSSES.build("bce")(logits, labels))

@@ -21,7 +21,7 @@ class HingeLoss(SigmoidLoss):
             raise ValueError(f"hinge: margin must be over 0, not {margin}.")
         self.margin = margin
 
-    def elements(self, samples: DenseSamples) -> SigmoidTerms:
+    def sigmoid_terms(self, samples: DenseSamples) -> SigmoidTerms:
         """A no and a yes of a single logit, each as value and derivative."""
 
         def negative(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,7 @@ from .image_log import log_picture
 Sums = dict[str, npt.NDArray[np.float64]]
 
 EASY, HARD = NORM_BINS // 10, NORM_BINS - NORM_BINS // 10
-"""SigmoidTerms whose gradient norm is below a tenth are easy, from nine tenths on hard."""
+"""Logits whose gradient norm is below a tenth are easy, from nine tenths on hard."""
 
 
 class LossPlots(EveryNSteps):

@@ -21,7 +21,7 @@ def harmonize(
     """Weight of the elements of each bin, and the moving average of counts.
 
     Args:
-        counts: SigmoidTerms of the batch in each bin [bins].
+        counts: Logits of the batch in each bin [bins].
         history: The moving average before this batch [bins].
         steps: Number of histograms that it has seen, [].
         momentum: Share of the past in the average.
@@ -58,7 +58,7 @@ def harmonize_levels(
     This is how the authors' code is called: once for each level, the finest first.
 
     Args:
-        counts: SigmoidTerms of the batch in each bin of each level [num_levels, bins].
+        counts: Logits of the batch in each bin of each level [num_levels, bins].
         history: The moving average before this batch [bins].
         steps: Number of histograms that it has seen, one for each level of each batch, [].
         momentum: Share of the past in the average, at each level.

@@ -30,7 +30,7 @@ def classification_histogram(
         logits: Scores before the sigmoid [A, C].
         labels: Class of each anchor, 0 to C - 1; -1 background, -2 ignored [A].
         bins: Equal parts of [0, 1].
-        class_weights: SigmoidTerms of a class with weight 0 are not counted [C]; apart for targets of 0 and 1 [2, C].
+        class_weights: Logits of a class with weight 0 are not counted [C]; apart for targets of 0 and 1 [2, C].
         levels: Pyramid level of each anchor, for a histogram of each level [A].
         num_levels: Number of levels.
 
@@ -43,15 +43,15 @@ def classification_histogram(
     """
     logits = logits.detach()
 
-    def of_piece(histogram: Callable[..., Tensor], piece: slice) -> Tensor:
-        rows = None if levels is None else levels[piece]
-        return histogram(logits[piece], labels[piece], bins, class_weights, rows, num_levels)
+    def of_chunk(histogram: Callable[..., Tensor], chunk: slice) -> Tensor:
+        rows = None if levels is None else levels[chunk]
+        return histogram(logits[chunk], labels[chunk], bins, class_weights, rows, num_levels)
 
-    return torch.stack(list(_piece_histogram.over(logits, of_piece, _piece_histogram.compiles(logits)))).sum(0)
+    return torch.stack(list(_chunk_histogram.over(logits, of_chunk, _chunk_histogram.compiles(logits)))).sum(0)
 
 
 @Chunked
-def _piece_histogram(
+def _chunk_histogram(
     logits: Tensor, labels: Tensor, bins: int, class_weights: Tensor | None, levels: Tensor | None, num_levels: int
 ) -> Tensor:
     p = torch.sigmoid(readable(logits))

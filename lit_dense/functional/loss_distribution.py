@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .fused.anchor_loss import IGNORED, readable
-from .fused.chunking import pieces
+from .fused.chunking import chunks
 from .gradient_histogram import norm_bins
 
 Array = npt.NDArray[Any]
@@ -28,7 +28,7 @@ class NormDistribution(NamedTuple):
     """What the elements of each gradient norm amount to.
 
     Args:
-        counts: SigmoidTerms whose target is 1, and elements whose target is 0 [2, bins].
+        counts: Logits whose target is 1, and elements whose target is 0 [2, bins].
         before: Sum of the gradient of plain cross-entropy, which is the norm itself [bins].
         after: Sum of the gradient's magnitude that was given [bins].
         entropies: Plain cross-entropy of each anchor, 0 where it is ignored [A].
@@ -90,16 +90,16 @@ def loss_over_norms(
     one = torch.ones((), dtype=_wide(logits.device), device=logits.device)
     counts, before, after = one.new_zeros(2, bins), one.new_zeros(bins), one.new_zeros(bins)
     entropies = []
-    for piece in pieces(logits):
-        x = score_logits(readable(logits[piece])).float()
-        own, column = (labels[piece] >= 0).unsqueeze(1), labels[piece].clamp(min=0).unsqueeze(1)
+    for chunk in chunks(logits):
+        x = score_logits(readable(logits[chunk])).float()
+        own, column = (labels[chunk] >= 0).unsqueeze(1), labels[chunk].clamp(min=0).unsqueeze(1)
         at_own = x.gather(1, column)
         wrong = x.scatter(1, column, torch.where(own, -at_own, at_own))  # its sigmoid is the norm
         norms = wrong.sigmoid()
-        ignored = (labels[piece] == IGNORED).unsqueeze(1)
+        ignored = (labels[chunk] == IGNORED).unsqueeze(1)
         entropies.append(F.softplus(wrong).sum(1).masked_fill(ignored.squeeze(1), 0.0))
         index = norm_bins(norms, bins, torch.int64).masked_fill_(ignored, bins)
-        pull = gradients[piece].abs().to(one.dtype)
+        pull = gradients[chunk].abs().to(one.dtype)
         found = _sums(index, one.expand_as(index), bins)
         own_index = torch.where(own, index.gather(1, column), bins)
         yes = _sums(own_index, one.expand_as(own_index), bins)

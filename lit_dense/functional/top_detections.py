@@ -11,7 +11,7 @@ from torchvision.ops import batched_nms, nms
 BLOCK = 64
 """Logits whose largest one stands for all: few enough to look through, many enough to make their maxima few."""
 LARGEST_PIECE = 2**15
-"""SigmoidTerms from which PyTorch splits an operation between threads."""
+"""Elements from which PyTorch splits an operation between threads."""
 VECTORS = 1024
 """A multiple of what any processor computes at once."""
 

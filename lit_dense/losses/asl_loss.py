@@ -34,6 +34,6 @@ class AsymmetricLoss(SigmoidLoss):
         self.margin = check_range("asl", "margin", margin, 0, 0.9)
         self.detach_weight = detach_weight
 
-    def elements(self, samples: DenseSamples) -> SigmoidTerms:
+    def sigmoid_terms(self, samples: DenseSamples) -> SigmoidTerms:
         """Asymmetric loss of single logits."""
         return asymmetric_terms(self.gamma_pos, self.gamma_neg, self.margin, self.detach_weight)

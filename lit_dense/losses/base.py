@@ -1,7 +1,9 @@
 """The base of classification losses."""
 
 import math
+import warnings
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -103,12 +105,12 @@ class DenseLoss(Component):
 class SigmoidLoss(DenseLoss, ABC):
     """A loss of single logits: an element as a yes and as a no, each with its derivative.
 
-    Subclass it and give ``elements``: the rest is done by one mechanism that reads the logits in pieces, keeps no
+    Subclass it and give ``sigmoid_terms``: the rest is done by one mechanism that reads the logits in pieces, keeps no
     one-hot targets and no copy in float32, and computes the gradient in the same pass.
 
     Example:
         >>> class Squared(SigmoidLoss):  # (p - t) ** 2
-        ...     def elements(self, samples):
+        ...     def sigmoid_terms(self, samples):
         ...         def negative(x, labels):
         ...             p = x.sigmoid()
         ...             return p**2, 2 * p * p * (1 - p)
@@ -120,8 +122,15 @@ class SigmoidLoss(DenseLoss, ABC):
 
     accepts_class_weights = True
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Take a method ``elements``, as version 0.1.0 called it, for ``sigmoid_terms``."""
+        super().__init_subclass__(**kwargs)
+        if "elements" in vars(cls):
+            warnings.warn(f"{cls.__name__}.elements is now called sigmoid_terms.", DeprecationWarning, stacklevel=2)
+            cls.sigmoid_terms = vars(cls)["elements"]  # type: ignore[method-assign]
+
     @abstractmethod
-    def elements(self, samples: DenseSamples) -> SigmoidTerms:
+    def sigmoid_terms(self, samples: DenseSamples) -> SigmoidTerms:
         """Both branches of the loss.
 
         Args:
@@ -135,4 +144,4 @@ class SigmoidLoss(DenseLoss, ABC):
     def forward(self, logits: Tensor, labels: Tensor, samples: DenseSamples) -> Tensor:
         """The loss of each anchor, summed over its classes [A]."""
         targets = samples.scatter_to_anchors(self.pos_targets(samples))
-        return sum_over_classes(logits, labels, self.elements(samples), targets, samples.class_weights)
+        return sum_over_classes(logits, labels, self.sigmoid_terms(samples), targets, samples.class_weights)

@@ -27,6 +27,6 @@ class BCELoss(SigmoidLoss):
         self.alpha = check_range("bce", "alpha", alpha, 0, 1)
         self.pos_weight = check_range("bce", "pos_weight", pos_weight, 0)
 
-    def elements(self, samples: DenseSamples) -> SigmoidTerms:
+    def sigmoid_terms(self, samples: DenseSamples) -> SigmoidTerms:
         """Cross-entropy of single logits."""
         return bce_terms(self.alpha, self.pos_weight)

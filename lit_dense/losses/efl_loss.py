@@ -36,6 +36,6 @@ class EqualizedFocalLoss(GradientBalancedLoss):
         """Gradient ratio of each class, in [0, 1], 1 at first [C]."""
         return self.gradient_ratio(initial=1.0).clamp(max=1.0)
 
-    def elements(self, samples: DenseSamples) -> SigmoidTerms:
+    def sigmoid_terms(self, samples: DenseSamples) -> SigmoidTerms:
         """Equalized focal loss of single logits."""
         return equalized_focal_terms(self.ratio(), self.alpha, self.gamma, self.scale)

@@ -32,7 +32,7 @@ class EqualizationLoss(SigmoidLoss):
         self.threshold = check_range("eql", "threshold", threshold, 0, 1)
         self.frequencies = PerClassTable("eql", "frequencies", "frequencies", frequencies)
 
-    def elements(self, samples: DenseSamples) -> SigmoidTerms:
+    def sigmoid_terms(self, samples: DenseSamples) -> SigmoidTerms:
         """Equalization loss of single logits."""
         frequencies = self.frequencies.values
         return equalization_terms((frequencies > 0) & (frequencies < self.threshold))

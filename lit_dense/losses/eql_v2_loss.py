@@ -36,6 +36,6 @@ class EqualizationLossV2(GradientBalancedLoss):
         """Gradient ratio of each class, 100 at first [C]."""
         return self.gradient_ratio(initial=100.0)
 
-    def elements(self, samples: DenseSamples) -> SigmoidTerms:
+    def sigmoid_terms(self, samples: DenseSamples) -> SigmoidTerms:
         """Weighted cross-entropy of single logits."""
         return equalization_v2_terms(*equalization_v2_weights(self.ratio(), self.gamma, self.mu, self.alpha))

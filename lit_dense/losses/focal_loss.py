@@ -27,6 +27,6 @@ class FocalLoss(SigmoidLoss):
         self.alpha = check_range("focal", "alpha", alpha, 0, 1)
         self.gamma = check_range("focal", "gamma", gamma, 0)
 
-    def elements(self, samples: DenseSamples) -> SigmoidTerms:
+    def sigmoid_terms(self, samples: DenseSamples) -> SigmoidTerms:
         """Focal loss of single logits."""
         return focal_terms(self.alpha, self.gamma)

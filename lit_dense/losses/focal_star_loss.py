@@ -27,6 +27,6 @@ class FocalStarLoss(SigmoidLoss):
         self.beta = check_range("focal_star", "beta", beta, float("-inf"))
         self.alpha = check_range("focal_star", "alpha", alpha, 0, 1)
 
-    def elements(self, samples: DenseSamples) -> SigmoidTerms:
+    def sigmoid_terms(self, samples: DenseSamples) -> SigmoidTerms:
         """FL* of single logits."""
         return focal_star_terms(self.gamma, self.beta, self.alpha)

@@ -43,7 +43,7 @@ class GradientBalancedLoss(SigmoidLoss):
         """The loss of each anchor, summed over its classes [A]."""
         targets = samples.scatter_to_anchors(self.pos_targets(samples))
         values, gradients = sum_over_classes_and_gradients(
-            logits, labels, self.elements(samples), targets, samples.class_weights
+            logits, labels, self.sigmoid_terms(samples), targets, samples.class_weights
         )
         positive, negative = samples.reduce.sum(torch.stack(gradients))
         self.stage(

@@ -47,7 +47,7 @@ class GradientHarmonizing(Component):
         """Weight of each bin, of the shape of the counts; stages the next state. One collective.
 
         Args:
-            counts: SigmoidTerms of this process in each bin [bins], or in each bin of each level [num_levels, bins].
+            counts: Logits of this process in each bin [bins], or in each bin of each level [num_levels, bins].
             samples: The batch.
         """
         counts = samples.reduce.sum(counts)

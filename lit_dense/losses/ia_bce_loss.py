@@ -37,6 +37,6 @@ class IoUAwareBCELoss(SigmoidLoss):
         ious = samples.pos_ious if samples.soft_targets is None else samples.soft_targets
         return ia_bce_targets(samples.pos_scores, ious, self.alpha)
 
-    def elements(self, samples: DenseSamples) -> SigmoidTerms:
+    def sigmoid_terms(self, samples: DenseSamples) -> SigmoidTerms:
         """IoU-aware BCE of single logits."""
         return ia_bce_terms(self.gamma)

@@ -30,6 +30,6 @@ class PolyFocalLoss(SigmoidLoss):
         self.epsilon = check_range("poly_focal", "epsilon", epsilon, -1)
         self.balanced = balanced
 
-    def elements(self, samples: DenseSamples) -> SigmoidTerms:
+    def sigmoid_terms(self, samples: DenseSamples) -> SigmoidTerms:
         """Poly-1 focal loss of single logits."""
         return poly_focal_terms(self.alpha, self.gamma, self.epsilon, self.balanced)

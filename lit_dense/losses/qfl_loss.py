@@ -35,6 +35,6 @@ class QualityFocalLoss(SigmoidLoss):
         """IoU of each positive's box [P]."""
         return samples.pos_ious if samples.soft_targets is None else samples.soft_targets
 
-    def elements(self, samples: DenseSamples) -> SigmoidTerms:
+    def sigmoid_terms(self, samples: DenseSamples) -> SigmoidTerms:
         """Quality focal loss of single logits."""
         return quality_focal_terms(self.beta)

@@ -38,6 +38,6 @@ class VarifocalLoss(SigmoidLoss):
         """IoU of each positive's box [P]."""
         return samples.pos_ious if samples.soft_targets is None else samples.soft_targets
 
-    def elements(self, samples: DenseSamples) -> SigmoidTerms:
+    def sigmoid_terms(self, samples: DenseSamples) -> SigmoidTerms:
         """Varifocal loss of single logits."""
         return varifocal_terms(self.alpha, self.gamma, self.detach_weight)

@@ -162,7 +162,7 @@ def loss_figure(
     Args:
         step: The step.
         loss: The loss's name.
-        norm_counts: SigmoidTerms with target 1 and with target 0 by gradient norm [2, bins].
+        norm_counts: Logits with target 1 and with target 0 by gradient norm [2, bins].
         before: Gradient of plain cross-entropy by gradient norm [bins].
         after: Gradient of the loss as it is trained on [bins].
         losses: Counts and sums of the anchors' losses, of positives and negatives, by value [2, 2, VALUE_BINS].

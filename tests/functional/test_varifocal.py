@@ -39,10 +39,10 @@ def test_detached_it_is_that_of_rt_detr(alpha, gamma):
 def test_the_factor_is_not_detached_by_default_and_the_part_passes_it_on():
     x = torch.ones(1, 1)
     p, cost = x.sigmoid(), F.softplus(x)
-    value, slope = LOSSES.build("vfl").elements(None).negative(x, None)
+    value, slope = LOSSES.build("vfl").sigmoid_terms(None).negative(x, None)
     torch.testing.assert_close(value, 0.75 * p**2 * cost)
     torch.testing.assert_close(slope, 0.75 * p**2 * (p + 2 * (1 - p) * cost))
     detached = LOSSES.build({"class_path": "vfl", "init_args": {"detach_weight": True}})
-    value, slope = detached.elements(None).negative(x, None)
+    value, slope = detached.sigmoid_terms(None).negative(x, None)
     torch.testing.assert_close(value, 0.75 * p**2 * cost)
     torch.testing.assert_close(slope, 0.75 * p**3)

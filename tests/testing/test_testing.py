@@ -62,7 +62,7 @@ class CountingHinge(Hinge):
 
 
 class WrongSlope(SigmoidLoss):
-    def elements(self, samples):
+    def sigmoid_terms(self, samples):
         def negative(x, labels):
             return torch.nn.functional.softplus(x), 0.9 * x.sigmoid()
 

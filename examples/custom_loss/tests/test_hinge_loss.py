@@ -16,7 +16,7 @@ def test_the_kit_by_name() -> None:
 
 
 def test_worked_values() -> None:
-    negative, positive = HingeLoss(margin=1.0).elements(None)
+    negative, positive = HingeLoss(margin=1.0).sigmoid_terms(None)
     x, label = torch.tensor([-2.0, 0.0, 0.5]), torch.zeros(3)
     assert negative(x, label)[0].tolist() == [0.0, 1.0, 2.25]
     assert positive(x, label, None)[0].tolist() == [9.0, 1.0, 0.25]

@@ -1,4 +1,4 @@
-"""From logits to one value per anchor, in one pass over pieces that fit a cache: the mechanism behind every loss."""
+"""From logits to one value per anchor, in one pass over chunks that fit a cache: the mechanism behind every loss."""
 
 from __future__ import annotations  # torch 2.4 compiles no function that is defined in another with X | None
 
@@ -61,7 +61,7 @@ def plain_path() -> Iterator[None]:
 def per_anchor(
     logits: Tensor, labels: Tensor, formula: Formula, targets: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """Apply a formula to all anchors, piece by piece.
+    """Apply a formula to all anchors, chunk by chunk.
 
     Values and derivatives are computed together, in float32 whatever the logits' type; the only tensor as large as the
     logits is their gradient. Weights that multiply the values later reach the gradient in the backward pass. Infinite
@@ -94,7 +94,7 @@ def readable(logits: Tensor) -> Tensor:
 def _rows(
     formula: Formula, logits: Tensor, labels: Tensor, targets: Tensor | None, with_slopes: bool
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Values [n], slopes [n, L] and statistic of a piece."""
+    """Values [n], slopes [n, L] and statistic of a chunk."""
     rows = formula(readable(logits), labels, targets)
     return rows.values, rows.slopes if with_slopes else None, rows.statistic
 
@@ -118,14 +118,14 @@ class _PerAnchor(torch.autograd.Function):
         keep = needs_grad and logits.dtype.itemsize >= 4 and not ctx.compiled
         slopes = torch.empty_like(logits) if keep else None
 
-        def of_piece(rows: Callable[..., Any], piece: slice) -> Any:
-            return piece, rows(formula, logits[piece], labels[piece], _part(targets, piece), keep)
+        def of_chunk(rows: Callable[..., Any], chunk: slice) -> Any:
+            return chunk, rows(formula, logits[chunk], labels[chunk], _part(targets, chunk), keep)
 
         values, statistic = [], None
-        for piece, (value, slope, own) in _rows.over(logits, of_piece, ctx.compiled):
+        for chunk, (value, slope, own) in _rows.over(logits, of_chunk, ctx.compiled):
             values.append(value)
             if slopes is not None:
-                slopes[piece] = slope
+                slopes[chunk] = slope
             if own is not None:
                 statistic = own if statistic is None else statistic + own
         ctx.slopes = slopes
@@ -144,13 +144,13 @@ class _PerAnchor(torch.autograd.Function):
             return slopes.mul_(scale), None, None, None, None
         slopes = torch.empty_like(logits)
 
-        def of_piece(write: Callable[..., None], piece: slice) -> None:
-            write(ctx.formula, logits[piece], labels[piece], _part(targets, piece), slopes[piece], scale[piece])
+        def of_chunk(write: Callable[..., None], chunk: slice) -> None:
+            write(ctx.formula, logits[chunk], labels[chunk], _part(targets, chunk), slopes[chunk], scale[chunk])
 
-        for _ in _scaled_slopes.over(logits, of_piece, ctx.compiled):
+        for _ in _scaled_slopes.over(logits, of_chunk, ctx.compiled):
             pass
         return slopes, None, None, None, None
 
 
-def _part(tensor: Tensor | None, piece: slice) -> Tensor | None:
-    return None if tensor is None else tensor[piece]
+def _part(tensor: Tensor | None, chunk: slice) -> Tensor | None:
+    return None if tensor is None else tensor[chunk]

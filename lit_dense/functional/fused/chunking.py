@@ -1,4 +1,4 @@
-"""Functions of pieces of the logits: compiled to one kernel on a GPU, as they are written everywhere else."""
+"""Functions of chunks of the logits: compiled to one kernel on a GPU, as they are written everywhere else."""
 
 from __future__ import annotations  # torch 2.4 compiles no function that is defined in another with X | None
 
@@ -17,7 +17,7 @@ WORTH_COMPILING = 2**20
 COMPILED_AT_MOST = 64
 """Graphs of one function: for each loss with its settings, in training and in validation."""
 ALIGNED = 16
-"""Rows that a piece is a multiple of, so that each begins where a kernel reads fastest."""
+"""Rows that a chunk is a multiple of, so that each begins where a kernel reads fastest."""
 
 _forced: ContextVar[bool | None] = ContextVar("forced", default=None)
 T = TypeVar("T")
@@ -28,7 +28,7 @@ def compiled_formulas(wanted: bool = True) -> Iterator[None]:
     """Compile losses' formulas on any device, or on none, within this context.
 
     By default they are compiled for logits on a GPU that Triton writes kernels for, and there alone: on a processor
-    pieces that fit its cache are as fast. Numbers agree to 1e-5 of their size. ``TORCH_COMPILE_DISABLE=1`` in the
+    chunks that fit its cache are as fast. Numbers agree to 1e-5 of their size. ``TORCH_COMPILE_DISABLE=1`` in the
     environment turns compiling off for a whole run.
 
     Args:
@@ -51,7 +51,7 @@ class NotCompiledError(Exception):
 
 
 class Chunked:
-    """A function of pieces of the logits, which is compiled when a device first gains from it.
+    """A function of chunks of the logits, which is compiled when a device first gains from it.
 
     Where the compiler fails, a warning says so once and the function is called as it is from then on.
 
@@ -74,7 +74,7 @@ class Chunked:
         return logits.is_cuda and logits.numel() >= WORTH_COMPILING and find_spec("triton") is not None
 
     def over(self, logits: Tensor, call: Callable[[Callable[..., Any], slice], T], compiled: bool) -> Iterator[T]:
-        """What comes of each piece, one after another.
+        """What comes of each chunk, one after another.
 
         Args:
             logits: Scores [A, L].
@@ -87,9 +87,9 @@ class Chunked:
         done, failure = 0, None
         if compiled and self._works:
             try:
-                for piece in pieces(logits, compiled=True):
-                    yield call(self._call_compiled, piece)
-                    done = piece.stop
+                for chunk in chunks(logits, compiled=True):
+                    yield call(self._call_compiled, chunk)
+                    done = chunk.stop
                 return
             except torch.cuda.OutOfMemoryError:
                 raise
@@ -97,8 +97,8 @@ class Chunked:
                 pass
             except Exception as error:  # a compiler raises anything; what is not its fault is raised again below
                 failure = error
-        for piece in pieces(logits, start=done):
-            result = call(self._function, piece)
+        for chunk in chunks(logits, start=done):
+            result = call(self._function, chunk)
             if failure is not None:
                 self._do_without(failure)
                 failure = None
@@ -129,12 +129,12 @@ def _only_compiled(function: Callable[..., T]) -> Callable[..., T]:
     return run
 
 
-def pieces(logits: Tensor, compiled: bool = False, start: int = 0) -> Iterator[slice]:
-    """Slices of the anchors such that a piece fits a processor's cache; at least one, empty where there are none.
+def chunks(logits: Tensor, compiled: bool = False, start: int = 0) -> Iterator[slice]:
+    """Slices of the anchors such that a chunk fits a processor's cache; at least one, empty where there are none.
 
     Args:
         logits: Scores [A, L].
-        compiled: Whether what reads the pieces keeps nothing but its results, so that they may be large.
+        compiled: Whether what reads the chunks keeps nothing but its results, so that they may be large.
         start: The first anchor.
     """
     if compiled:

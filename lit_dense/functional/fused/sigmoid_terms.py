@@ -17,7 +17,7 @@ class SigmoidTerms(NamedTuple):
     """A loss of single logits, each with its derivative with respect to the logit.
 
     Args:
-        negative: SigmoidTerms whose target is 0. Gets logits [n, C] and the anchors' labels [n]; returns two [n, C].
+        negative: Terms whose target is 0. Gets logits [n, C] and the anchors' labels [n]; returns two [n, C].
         positive: The elements of the anchors' own classes. Gets logits [n], labels [n] and soft targets [n], None
             where all are 1; returns two [n]. What it says of background is not used.
     """
@@ -41,7 +41,7 @@ class ClassGradients(NamedTuple):
 def sum_over_classes(
     logits: Tensor,
     labels: Tensor,
-    elements: SigmoidTerms,
+    terms: SigmoidTerms,
     soft_targets: Tensor | None = None,
     class_weights: Tensor | None = None,
 ) -> Tensor:
@@ -50,47 +50,47 @@ def sum_over_classes(
     Args:
         logits: Scores before the sigmoid [A, C].
         labels: Class of each anchor, 0 to C - 1; -1 background, -2 ignored [A].
-        elements: The loss.
+        terms: The loss.
         soft_targets: Target of each anchor's own class in [0, 1], None for 1 [A].
         class_weights: Factor of the elements of each class, None for 1 [C]; or of those whose target is 0 and 1 [2, C].
 
     Returns:
         One value per anchor, 0 where it is ignored, connected to the logits whatever they are [A].
     """
-    return per_anchor(logits, labels, rows_formula(elements, class_weights), soft_targets)[0]
+    return per_anchor(logits, labels, rows_formula(terms, class_weights), soft_targets)[0]
 
 
 def sum_over_classes_and_gradients(
     logits: Tensor,
     labels: Tensor,
-    elements: SigmoidTerms,
+    terms: SigmoidTerms,
     soft_targets: Tensor | None = None,
     class_weights: Tensor | None = None,
 ) -> tuple[Tensor, ClassGradients]:
     """:func:`sum_over_classes`, and the gradient's sums over anchors by class, gathered in the same pass."""
-    values, sums = per_anchor(logits, labels, rows_formula(elements, class_weights, with_gradients=True), soft_targets)
+    values, sums = per_anchor(logits, labels, rows_formula(terms, class_weights, with_gradients=True), soft_targets)
     assert sums is not None  # for the type checker: the formula below always gives them
     return values, ClassGradients(sums[0], sums[1])
 
 
 def rows_formula(
-    elements: SigmoidTerms, class_weights: Tensor | None = None, with_gradients: bool = False
+    terms: SigmoidTerms, class_weights: Tensor | None = None, with_gradients: bool = False
 ) -> Callable[[Tensor, Tensor, Tensor | None], Rows]:
     """A loss of single logits as a formula of whole anchors, for :func:`per_anchor`.
 
     Args:
-        elements: The loss.
+        terms: The loss.
         class_weights: Factor of the elements of each class, None for 1 [C]; or of those whose target is 0 and 1 [2, C].
         with_gradients: Whether to add up the gradient by class [2, C].
     """
 
     def rows(x: Tensor, labels: Tensor, targets: Tensor | None) -> Rows:
-        value, slope = elements.negative(x, labels)
+        value, slope = terms.negative(x, labels)
         if class_weights is not None:
             of_negatives, of_positives = class_weights.expand(2, -1)
             value, slope = value * of_negatives, slope * of_negatives
         column = labels.clamp(min=0)
-        own_value, own_slope = elements.positive(x.gather(1, column.unsqueeze(1)).squeeze(1), labels, targets)
+        own_value, own_slope = terms.positive(x.gather(1, column.unsqueeze(1)).squeeze(1), labels, targets)
         if class_weights is not None:
             own_value, own_slope = own_value * of_positives[column], own_slope * of_positives[column]
         sums = _gradient_sums(slope, own_slope, labels) if with_gradients else None
@@ -127,7 +127,7 @@ def _gradient_sums(slope: Tensor, own_slope: Tensor, labels: Tensor) -> Tensor:
     A hard element's slope is millions of times that of an easy one, and a class may have hundreds of thousands of easy
     ones. So the own elements are left out before the sum: subtracted from it afterwards, they would take the easy ones'
     share with them. ``Tensor.sum`` adds in a tree, where a matrix product adds row by row and rounds small slopes away.
-    The sums are float64, so that those of many pieces add up as exactly.
+    The sums are float64, so that those of many chunks add up as exactly.
     """
     counted = (labels != IGNORED).to(slope.dtype).unsqueeze(1)
     negative = with_own(slope.detach().abs(), labels, torch.zeros_like(own_slope)).mul_(counted).sum(0).double()

@@ -1,4 +1,4 @@
-"""The mechanism: pieces, precision, and the plain path, whatever the formula."""
+"""The mechanism: chunks, precision, and the plain path, whatever the formula."""
 
 import pytest
 import torch
@@ -130,7 +130,7 @@ def test_pieces_do_not_show(anchors, monkeypatch):
 
     whole = both()
     monkeypatch.setattr(
-        "lit_dense.functional.fused.chunking.pieces",
+        "lit_dense.functional.fused.chunking.chunks",
         lambda logits, start: (slice(first, first + 64) for first in range(start, max(1, len(logits)), 64)),
     )
     torch.testing.assert_close(both(), whole)

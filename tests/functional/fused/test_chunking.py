@@ -12,7 +12,7 @@ import torch
 from lit_dense.functional import focal_loss, gradient_histogram, per_anchor
 from lit_dense.functional.fused import anchor_loss, chunking
 from lit_dense.functional.fused.anchor_loss import Rows
-from lit_dense.functional.fused.chunking import Chunked, compiled_formulas, pieces
+from lit_dense.functional.fused.chunking import Chunked, chunks, compiled_formulas
 from lit_dense.functional.gradient_histogram import classification_histogram
 from lit_dense.losses import LOSSES
 from tests.builders.losses import ready
@@ -38,8 +38,8 @@ def traced(monkeypatch):
 
 
 def forget_functions(monkeypatch):
-    """Have every piecewise function compiled anew, and leave no trace of that."""
-    for function in (anchor_loss._rows, anchor_loss._scaled_slopes, gradient_histogram._piece_histogram):
+    """Have every chunked function compiled anew, and leave no trace of that."""
+    for function in (anchor_loss._rows, anchor_loss._scaled_slopes, gradient_histogram._chunk_histogram):
         monkeypatch.setattr(function, "_compiled", None)
         monkeypatch.setattr(function, "_works", True)
 
@@ -140,7 +140,7 @@ def test_where_pytorch_does_not_compile_pieces_are_small(why, traced, monkeypatc
         monkeypatch.setattr(chunking, "COMPILED_AT_MOST", 1)
     told = torch.compiler.set_stance("force_eager") if why == "told to" else contextlib.nullcontext()
     sizes = []
-    monkeypatch.setattr(chunking, "pieces", lambda *args, **kwargs: sizes.append(kwargs) or pieces(*args, **kwargs))
+    monkeypatch.setattr(chunking, "chunks", lambda *args, **kwargs: sizes.append(kwargs) or chunks(*args, **kwargs))
     logits, labels, _ = random_anchors(0)
     with told, compiled_formulas(), warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
@@ -163,7 +163,7 @@ def test_a_model_that_is_compiled_as_a_whole_takes_the_formulas_in(function):
 def test_several_compiled_pieces(traced, monkeypatch):
     monkeypatch.setattr(
         chunking,
-        "pieces",
+        "chunks",
         lambda logits, compiled=False, start=0: (slice(i, i + 16) for i in range(start, len(logits), 16)),
     )
     samples, loss = samples_of((3, 0, 4)), ready("focal")
@@ -181,7 +181,7 @@ def test_running_out_of_memory_is_no_fault_of_the_compiler(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function: full)
     function = Chunked(lambda logits: logits.sum())
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        list(function.over(torch.ones(3, 2), lambda f, piece: f(torch.ones(3, 2)[piece]), compiled=True))
+        list(function.over(torch.ones(3, 2), lambda f, chunk: f(torch.ones(3, 2)[chunk]), compiled=True))
 
 
 def test_nothing_is_compiled_on_a_processor_or_without_anchors():
@@ -196,7 +196,7 @@ def test_nothing_is_compiled_on_a_processor_or_without_anchors():
 @pytest.mark.parametrize("compiled", [False, True])
 def test_pieces_are_all_anchors_once(shape, compiled):
     logits = torch.empty(shape, device="meta")
-    rows = [i for piece in pieces(logits, compiled) for i in range(*piece.indices(shape[0]))]
+    rows = [i for chunk in chunks(logits, compiled) for i in range(*chunk.indices(shape[0]))]
     assert rows == list(range(shape[0]))
 
 

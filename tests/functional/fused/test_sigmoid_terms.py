@@ -77,6 +77,6 @@ def test_small_gradients_of_many_pieces_are_kept_beside_a_large_one(monkeypatch)
     labels, elements = torch.full((len(logits),), -1), eql_v2(100.0)(1)
     exact = sum_over_classes_and_gradients(logits.double(), labels, elements)[1]
     monkeypatch.setattr(
-        chunking, "pieces", lambda logits, start: (slice(i, i + 16) for i in range(start, len(logits), 16))
+        chunking, "chunks", lambda logits, start: (slice(i, i + 16) for i in range(start, len(logits), 16))
     )
     close(sum_over_classes_and_gradients(logits, labels, elements)[1].negative, exact.negative, rtol=1e-6)
