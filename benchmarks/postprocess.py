@@ -19,7 +19,7 @@ from measuring import CLEAR, extra_memory_of, machine, report, spread
 from torch import Tensor, nn
 from torchvision.models.detection import RetinaNet
 
-from lit_dense.detectors.retinanet.fast_methods import Detections
+from lit_dense.detectors import attached, patch
 
 ANCHORS_OF_AN_OBJECT = 12
 Outputs = tuple[dict[str, list[Tensor]], list[list[Tensor]], list[tuple[int, int]]]
@@ -55,7 +55,9 @@ def outputs(size: tuple[int, int], classes: int, background: float, objects: int
 
 def detect(name: str, model: RetinaNet, given: Outputs) -> list[dict[str, Tensor]]:
     """By the name that the table has."""
-    way: Any = Detections(model) if name == "lit_dense" else model.postprocess_detections
+    if name == "lit_dense" and attached(model) is None:
+        patch(model)
+    way: Any = model.postprocess_detections
     with torch.no_grad():
         found: list[dict[str, Tensor]] = way(*given)
     return found

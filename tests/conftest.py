@@ -73,7 +73,7 @@ def _paths(request):
 def no_fast_paths() -> Iterator[None]:
     """Losses by autograd; head outputs, matching, anchors and post-processing by torchvision."""
     with pytest.MonkeyPatch.context() as patched, plain_path():
-        patched.setattr("lit_dense.detectors.retinanet.adapter.install", lambda detector: None)
+        patched.setattr("lit_dense.detectors.retinanet.RetinaNetAdapter.accelerate", lambda adapter: None)
         patched.setattr(
             "lit_dense.detectors.retinanet.fast_methods.tower_outputs", lambda tower, features: tower(features)
         )

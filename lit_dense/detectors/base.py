@@ -2,7 +2,8 @@
 
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypedDict
 
@@ -64,6 +65,11 @@ class Override:
     def __init__(self, adapter: "DetectorAdapter", method: str) -> None:
         self._adapter, self._method = weakref.ref(adapter), method
 
+    @property
+    def adapter(self) -> "DetectorAdapter | None":
+        """The adapter whose method is called instead."""
+        return self._adapter()
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the adapter's method returns."""
         return getattr(self._adapter(), self._method)(*args, **kwargs)
@@ -91,6 +97,7 @@ class DetectorAdapter(ABC):
         stock: Arguments of each stage's criterion for the detector as its authors build it, of which no detector need
             be there: where :class:`~lit_dense.LitDetector` builds it. ``defaults`` are those of a detector that is.
         criteria: The criterion of each stage while the adapter is attached.
+        batch_is_checked: Whether formats, boxes and labels of the batch have been checked before.
 
     Args:
         detector: The detector; referred to weakly.
@@ -105,6 +112,7 @@ class DetectorAdapter(ABC):
         self._detector = weakref.ref(detector)
         self.criteria: dict[str, Criterion] = {}
         self.nan_guard = NaNGuard()
+        self.batch_is_checked = False
         self._overrides: list[tuple[weakref.ref[Any], str]] = []
         self._hooks: list[Any] = []
 
@@ -168,6 +176,15 @@ class DetectorAdapter(ABC):
             targets: As the detector takes them.
         """
         raise UsageError(f"{type(self.detector).__name__} gives losses or detections, not both at once.")
+
+    @contextmanager
+    def checked_batch(self) -> Iterator[None]:
+        """Trust the batch within this context: the caller has checked formats, boxes and labels already."""
+        self.batch_is_checked = True
+        try:
+            yield
+        finally:
+            self.batch_is_checked = False
 
     def accelerate(self) -> None:  # noqa: B027  # most adapters have nothing to replace
         """Replace methods by faster ones with the same results."""

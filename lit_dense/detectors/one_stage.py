@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
-from ..assigners import AssignInput
+from ..assigners import Assigner, AssignInput
+from ..core.batch_format import check_format
 from ..core.geometry import Geometry
-from ..core.samples import BoxCoder, DenseSamples
+from ..core.samples import NEGATIVE, BoxCoder, DenseSamples
 from .base import Columns, Detections, DetectorAdapter, Terms
-from .torchvision_batch import check_inputs, collect_samples
+from .torchvision_batch import check_labels, collect_samples
+from .tracing import records_graph
 
 
 class OneStageAdapter(DetectorAdapter):
@@ -40,7 +42,7 @@ class OneStageAdapter(DetectorAdapter):
     def install(self) -> None:
         """Take the head's loss over; in evaluation its scores are those that the loss trains."""
         self.override(self.detector.head, "compute_loss", "compute_loss")
-        self.hook(self.detector, check_inputs, pre=True, with_kwargs=True)
+        self.hook(self.detector, self._check_inputs, pre=True, with_kwargs=True)
         self.hook(self.detector.head, self._give_scores)
         self.hook(self.detector.anchor_generator, self._note_geometry, pre=True)
 
@@ -64,6 +66,11 @@ class OneStageAdapter(DetectorAdapter):
         """Class logits in the order of the loss's columns [B, K, L]."""
         return head_outputs["cls_logits"]
 
+    @property
+    def assigner(self) -> Assigner | None:
+        """The component that matches in place of the detector's own matcher; None where the detector matches."""
+        return self.criteria[""].matcher
+
     def matched(
         self,
         targets: Sequence[dict[str, Tensor]],
@@ -72,17 +79,16 @@ class OneStageAdapter(DetectorAdapter):
         matched_idxs: Sequence[Tensor],
     ) -> Sequence[Tensor]:
         """Per image the ground truth of each anchor: the criterion's assignment, or else the detector's [K]."""
-        criterion = self.criteria[""]
-        if criterion.matcher is None:
+        assigner, score_logits = self.assigner, self.criteria[""].loss.score_logits
+        if assigner is None:
             return matched_idxs
-        assigner, score_logits = criterion.matcher, criterion.loss.score_logits
         first, coder = self.columns("").first_label, self.box_coder
         outputs = zip(self.loss_logits(head_outputs), head_outputs["bbox_regression"], strict=True)
         return [
             assigner(AssignInput(a, t["boxes"], t["labels"] - first, x, d, coder, score_logits, self._geometry))
             if len(t["boxes"])
-            else torch.full_like(m, -1)
-            for a, t, m, (x, d) in zip(anchors, targets, matched_idxs, outputs, strict=True)
+            else torch.full((len(a),), NEGATIVE, device=a.device)
+            for a, t, (x, d) in zip(anchors, targets, outputs, strict=True)
         ]
 
     def samples(
@@ -94,15 +100,18 @@ class OneStageAdapter(DetectorAdapter):
     ) -> DenseSamples:
         """The batch."""
         logits, deltas = self.loss_logits(head_outputs), head_outputs["bbox_regression"]
+        columns, extra = self.columns(""), self.criteria[""].loss.extra_logits
+        if not self.batch_is_checked:
+            labels = torch.cat([target["labels"].reshape(-1) for target in targets]).long() - columns.first_label
+            taken = extra if columns.background is None else 0
+            check_labels(labels, logits.shape[-1] - extra, columns.first_label, taken)
         return collect_samples(
             targets,
             logits.flatten(0, 1),
             deltas.flatten(0, 1),
             anchors,
             matched_idxs,
-            num_classes=logits.shape[-1] - self.criteria[""].loss.extra_logits,
-            first_label=self.columns("").first_label,
-            taken=self.criteria[""].loss.extra_logits if self.columns("").background is None else 0,
+            first_label=columns.first_label,
             box_coder=self.box_coder,
             geometry=self._geometry,
         )
@@ -188,6 +197,13 @@ class OneStageAdapter(DetectorAdapter):
         of_levels = [list(a.split(per_level)) for a in anchors]
         found: Detections = self.detector.postprocess_detections(outputs, of_levels, image_sizes)
         return found
+
+    def _check_inputs(self, detector: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Name a batch in another format before torchvision fails on it."""
+        if self.batch_is_checked or records_graph():
+            return
+        given = {**dict(zip(("images", "targets"), args, strict=False)), **kwargs}
+        check_format(detector, list(given["images"]), given.get("targets"), objects=detector.training)
 
     def _give_scores(self, head: nn.Module, args: Any, outputs: dict[str, Tensor]) -> dict[str, Tensor] | None:
         return None if head.training else self.with_scores(outputs)

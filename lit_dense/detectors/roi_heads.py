@@ -74,8 +74,9 @@ class RoIStage(DetectorAdapter):
         """
         heads = self.detector.roi_heads
         heads.check_targets(targets)
-        labels = torch.cat([t["labels"].reshape(-1) for t in targets])
-        check_labels(labels - 1, self.columns("roi").classes, first_label=1)  # the heads' own loss does not name them
+        if not self.batch_is_checked:
+            labels = torch.cat([t["labels"].reshape(-1) for t in targets])
+            check_labels(labels - 1, self.columns("roi").classes, first_label=1)  # the heads' own loss does not
         drawn = type(heads).select_training_samples(heads, proposals, targets)
         self._drawn = _Drawn(targets, *drawn[:3])
         return drawn
@@ -142,7 +143,6 @@ class RoIStage(DetectorAdapter):
             drawn.proposals,
             # label 0 is background, -1 is ignored
             [torch.where(n > 0, m, n - 1) for m, n in zip(drawn.matched_idxs, drawn.labels, strict=True)],
-            num_classes=logits.shape[1] - 1,
             first_label=1,
             box_coder=self.detector.roi_heads.box_coder,
         )

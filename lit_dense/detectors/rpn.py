@@ -77,7 +77,6 @@ class RPNStage(DetectorAdapter):
             deltas,
             anchors,
             matched_idxs,
-            num_classes=1,
             first_label=1,
             box_coder=rpn.box_coder,
         )

@@ -4,13 +4,11 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..core.batch_format import check_format
 from ..core.errors import UsageError
 from ..core.sample_fields import on_device
 from ..core.samples import DenseSamples
-from .tracing import records_graph
 
 
 def collect_samples(
@@ -19,9 +17,7 @@ def collect_samples(
     deltas: Tensor,
     anchors: Sequence[Tensor],
     matched_idxs: Sequence[Tensor],
-    num_classes: int,
     first_label: int = 0,
-    taken: int = 0,
     **fields: Any,
 ) -> DenseSamples:
     """Join the images of a batch, as torchvision's detectors hand them to their losses.
@@ -33,19 +29,13 @@ def collect_samples(
         deltas: Box deltas in the same order [A, 4].
         anchors: Per image [K_b, 4].
         matched_idxs: Per image, index into its boxes, -1 background, -2 ignored [K_b].
-        num_classes: C.
         first_label: Label of the first class in the targets.
-        taken: Columns of the head that are no classes because the loss takes them.
         fields: The other fields of :class:`DenseSamples`.
-
-    Raises:
-        UsageError: If a label is negative or has no column in the logits.
     """
     counts = [len(t["boxes"]) for t in targets]
     offsets = [sum(counts[:image]) for image in range(len(counts))]
     unique = [torch.where(m >= 0, m + offset, m) for m, offset in zip(matched_idxs, offsets, strict=True)]
     gt_labels = torch.cat([t["labels"].reshape(-1) for t in targets]).long() - first_label
-    check_labels(gt_labels, num_classes, first_label, taken)
     device = logits.device
     return DenseSamples(
         logits=logits,
@@ -129,15 +119,3 @@ def fields_of_targets(
         if of_boxes and len({r.shape[1:] for r in rows}) == 1:
             found[name] = torch.cat(rows)
     return found
-
-
-def check_inputs(detector: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Forward pre-hook of a detector: batches in another format are named before torchvision fails on them.
-
-    Raises:
-        UsageError: If images or targets have another type or shape.
-    """
-    if records_graph():
-        return
-    given = {**dict(zip(("images", "targets"), args, strict=False)), **kwargs}
-    check_format(detector, list(given["images"]), given.get("targets"), objects=detector.training)

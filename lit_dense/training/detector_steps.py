@@ -10,7 +10,6 @@ from torch.nn import ModuleList
 from ..core.batch_format import Batch, check_format, unpack
 from ..core.errors import UsageError
 from ..core.score_threshold import keep_scores
-from ..data.thin_images import check_sizes
 from ..detectors.attach import attached
 from ..detectors.base import DetectorAdapter
 from ..metrics import DetectionMAP
@@ -18,7 +17,7 @@ from ..metrics.limits import too_many_objects
 from ..metrics.loaders import log_maps
 from .evaluation import Evaluation
 from .known_classes import KnownClasses
-from .targets import check_targets, float_images, metric_targets, warn_of_range, without_crowd
+from .targets import checked_batch, float_images, metric_targets, warn_of_range, without_crowd
 
 
 class DetectorSteps(KnownClasses):
@@ -68,18 +67,15 @@ class DetectorSteps(KnownClasses):
         """
         return unpack(batch)
 
-    def _prepare(self, batch: Any, objects: bool = True) -> Batch:
-        """Checked images and targets, with the data's labels; without objects, targets need no boxes."""
+    def _checked(self, batch: Any, objects: bool = True) -> Batch:
+        """Images as floats, and targets with the data's labels; without objects, targets need no boxes."""
         images, targets = self.unpack_batch(batch)
-        check_format(self.model, images, targets, objects)
-        if not self._range_checked:  # of one batch alone, for it makes the host wait for the device
+        num_labels = (self.label_map.num_labels or self.num_classes or 0) if objects else None
+        floats, targets = checked_batch(images, targets, self.model, num_labels, self.longest_side)
+        if not self._range_checked:  # of one batch only, because it synchronises the device
             self._range_checked = True
             warn_of_range(images)
-        if objects:
-            check_targets(targets, self.label_map.num_labels or self.num_classes or 0)
-        if (longest := self.longest_side) is not None:
-            check_sizes(images, targets, longest)
-        return float_images(images), targets
+        return floats, targets
 
     def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
         """Detections of images [3, H, W]: per image ``boxes`` [N, 4], ``labels`` [N] and ``scores`` [N], best first.
@@ -92,8 +88,9 @@ class DetectorSteps(KnownClasses):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The sum of the loss terms."""
-        images, targets = self._prepare(batch)
-        terms: dict[str, Tensor] = self.model(images, self._of_network(without_crowd(targets)))
+        images, targets = self._checked(batch)
+        with self._adapter.checked_batch():
+            terms: dict[str, Tensor] = self.model(images, self._of_network(without_crowd(targets)))
         loss = torch.stack(list(terms.values())).sum()
         self.log("train_loss", loss, prog_bar=True, batch_size=len(images))
         self.log_dict({f"train_{name}": term for name, term in terms.items()}, batch_size=len(images))
@@ -112,7 +109,7 @@ class DetectorSteps(KnownClasses):
 
         Labels are those of the data, which ``data_categories`` names.
         """
-        images, targets = self._prepare(batch, objects=False)
+        images, targets = self._checked(batch, objects=False)
         detections = [self.label_map.in_labels(found) for found in self(images)]
         return [{**target, **found} for target, found in zip(targets, detections, strict=True)]
 
@@ -135,9 +132,10 @@ class DetectorSteps(KnownClasses):
         log_maps(self, "test", self._maps("test"))
 
     def _evaluate(self, batch: Any, stage: str, metric: DetectionMAP) -> list[dict[str, Tensor]]:
-        images, targets = self._prepare(batch)
+        images, targets = self._checked(batch)
         objects = without_crowd(targets)
-        terms, detections = self._adapter.losses_and_detections(images, self._of_network(objects))
+        with self._adapter.checked_batch():
+            terms, detections = self._adapter.losses_and_detections(images, self._of_network(objects))
         logged = {f"{stage}_{name}": term for name, term in terms.items()}
         logged[f"{stage}_loss"] = torch.stack(list(terms.values())).sum()
         self.log_dict(logged, on_epoch=True, on_step=False, sync_dist=True, batch_size=len(images))

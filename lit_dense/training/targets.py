@@ -7,8 +7,36 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
-from ..core.batch_format import image_name
+from ..core.batch_format import Batch, check_format, image_name
 from ..core.errors import UsageError
+from ..data.thin_images import check_sizes
+
+
+def checked_batch(
+    images: Sequence[Tensor],
+    targets: list[dict[str, Any]],
+    detector: Any,
+    num_labels: int | None,
+    max_size: int | None,
+) -> Batch:
+    """Check the formats and values of a batch, and convert its images to floats.
+
+    Args:
+        images: Images [C, H, W], uint8 or float.
+        targets: Per image ``boxes`` [G, 4] and ``labels`` [G].
+        detector: The torchvision detector that it is for.
+        num_labels: Number of labels that targets may have; None if they need no boxes and labels, as in prediction.
+        max_size: The model's largest length of the longer side in pixels; None where images are scaled to squares.
+
+    Raises:
+        UsageError: If something has another format, an image is too thin, or a box or label cannot be trained on.
+    """
+    check_format(detector, images, targets, num_labels is not None)
+    if num_labels is not None:
+        check_targets(targets, num_labels)
+    if max_size is not None:
+        check_sizes(images, targets, max_size)
+    return float_images(images), targets
 
 
 def warn_of_range(images: Sequence[Tensor]) -> None:

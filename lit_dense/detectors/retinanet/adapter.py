@@ -6,11 +6,10 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from ..base import CriterionArgs, Terms
-from ..one_stage import OneStageAdapter
-from .fast_methods import install, remove
+from .fast_methods import FastMethods
 
 
-class RetinaNetAdapter(OneStageAdapter):
+class RetinaNetAdapter(FastMethods):
     """torchvision's RetinaNet, of either version: focal loss over all anchors.
 
     While it is attached, matching, post-processing, anchors and the head's outputs are computed by faster functions
@@ -27,15 +26,6 @@ class RetinaNetAdapter(OneStageAdapter):
         if box_loss == "smooth_l1":
             box_loss = {"class_path": "smooth_l1", "init_args": {"beta": 1.0}}
         return {**self.stock[stage], "box_loss": box_loss}
-
-    def accelerate(self) -> None:
-        """Put the faster functions in."""
-        install(self.detector)
-
-    def remove(self) -> None:
-        """Give the detector its own losses and methods back."""
-        remove(self.detector)
-        super().remove()
 
     def detector_loss(
         self,

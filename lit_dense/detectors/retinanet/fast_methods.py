@@ -1,11 +1,5 @@
-"""Methods of torchvision's RetinaNet that an adopted one does in less time, with the same results.
+"""Faster methods for torchvision's RetinaNet, with the same results."""
 
-Each is an attribute of the module whose method it takes the place of. So the module keeps its class, which pickle finds
-and the host asks for, its state stays as it was, and taking a stand-in away is deleting an attribute. A class with a
-method of its own keeps that.
-"""
-
-import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -21,72 +15,62 @@ from torchvision.ops import box_iou, clip_boxes_to_image
 
 from ...functional.matching import match_by_iou
 from ...functional.top_detections import suppress, top_scores
+from ..base import Detections, Terms
+from ..one_stage import OneStageAdapter
 from ..tracing import records_graph
 from .fused_towers import tower_outputs
 
 SHAPES_KEPT = 8
+"""Number of batch shapes whose anchors are kept."""
 
 
-class MethodOverride:
-    """Called in place of a method of a module.
+class FastMethods(OneStageAdapter):
+    """Replaces methods of RetinaNet, its head and its anchor generator, except where a subclass has its own."""
 
-    Args:
-        owner: The module. It is referred to weakly, so that a model goes when its last user lets go of it.
-    """
+    def __init__(self, detector: nn.Module) -> None:
+        super().__init__(detector)
+        self.kept_anchors: OrderedDict[Any, tuple[Tensor, int, list[Tensor]]] = OrderedDict()
 
-    def __init__(self, owner: Any) -> None:
-        self._owner = weakref.ref(owner)
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "kept_anchors": OrderedDict()}  # a copy computes its own
 
-    @property
-    def owner(self) -> Any:
-        """The module whose method this is."""
-        return self._owner()
+    def accelerate(self) -> None:
+        """Put the faster methods in place of torchvision's."""
+        detector = self.detector
+        head, generator = detector.head, detector.anchor_generator
+        if _is_stock(detector, RetinaNet, "compute_loss"):
+            self.override(detector, "compute_loss", "match_and_compute_loss")
+        if _is_stock(detector, RetinaNet, "postprocess_detections"):
+            self.override(detector, "postprocess_detections", "postprocess_detections")
+        if _is_stock(head, RetinaNetHead, "forward"):
+            self.override(head, "forward", "head_outputs")
+        if all(_is_stock(generator, AnchorGenerator, name) for name in ("forward", "grid_anchors", "set_cell_anchors")):
+            self.override(generator, "forward", "anchors")
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.owner,)  # deepcopy and pickle go through here: a copied module gets one of its own
-
-
-class MatchedLoss(MethodOverride):
-    """``RetinaNet.compute_loss``, without the matrix of all pairs, and without matching where an assigner does it."""
-
-    def __call__(
+    def match_and_compute_loss(
         self, targets: list[dict[str, Tensor]], head_outputs: dict[str, Tensor], anchors: list[Tensor]
-    ) -> dict[str, Tensor]:
-        """The loss terms of the detector's head."""
-        detector = self.owner
-        adapter = vars(detector).get("_lit_dense")
-        criterion = adapter.criteria[""] if adapter is not None else None
-        matched = [
-            torch.full((len(a),), Matcher.BELOW_LOW_THRESHOLD, device=a.device)
-            if t["boxes"].numel() == 0 or (criterion is not None and criterion.matcher is not None)
-            else matches(detector.proposal_matcher, a, t["boxes"])
-            for a, t in zip(anchors, targets, strict=True)
-        ]
-        terms: dict[str, Tensor] = detector.head.compute_loss(targets, head_outputs, anchors, matched)
+    ) -> Terms:
+        """``RetinaNet.compute_loss`` without the IoU matrix; where the criterion has an assigner, nothing is matched.
+
+        Args:
+            targets: Per image ``boxes`` [G, 4] and ``labels`` [G].
+            head_outputs: Outputs of the head.
+            anchors: Per image [K, 4].
+        """
+        detector, matched = self.detector, []
+        if self.assigner is None:
+            images = zip(anchors, targets, strict=True)
+            matched = [match_anchors(detector.proposal_matcher, own, target["boxes"]) for own, target in images]
+        terms: Terms = detector.head.compute_loss(targets, head_outputs, anchors, matched)
         return terms
 
+    def head_outputs(self, x: list[Tensor]) -> dict[str, Tensor]:
+        """``RetinaNetHead.forward``, which in training writes the outputs of all levels in the order of the anchors.
 
-def matches(matcher: Any, anchors: Tensor, gt_boxes: Tensor) -> Tensor:
-    """What a matcher finds: index of the ground truth of each anchor, -1 background, -2 ignored [K].
-
-    Args:
-        matcher: torchvision's ``Matcher``; any other is given the matrix of all IoU.
-        anchors: Anchors of the image [K, 4].
-        gt_boxes: Its ground truths, at least one [G, 4].
-    """
-    if type(matcher) is not Matcher:
-        return torch.as_tensor(matcher(box_iou(gt_boxes, anchors)))
-    return match_by_iou(
-        anchors, gt_boxes, matcher.high_threshold, matcher.low_threshold, matcher.allow_low_quality_matches
-    )
-
-
-class JoinedOutputs(MethodOverride):
-    """``RetinaNetHead.forward``, which in training writes the outputs of all levels in the order of anchors."""
-
-    def __call__(self, x: list[Tensor]) -> dict[str, Tensor]:
-        """Outputs of both towers."""
-        head = self.owner
+        Args:
+            x: Features of each level.
+        """
+        head = self.detector.head
         if not head.training:
             outputs: dict[str, Tensor] = RetinaNetHead.forward(head, x)
             return outputs
@@ -95,26 +79,25 @@ class JoinedOutputs(MethodOverride):
             "bbox_regression": tower_outputs(head.regression_head, x),
         }
 
-
-class Detections(MethodOverride):
-    """``RetinaNet.postprocess_detections``, computing scores and boxes of those alone that can be among the best."""
-
-    def __call__(
+    def postprocess_detections(
         self, head_outputs: dict[str, list[Tensor]], anchors: list[list[Tensor]], image_shapes: list[tuple[int, int]]
-    ) -> list[dict[str, Tensor]]:
-        """Per image ``boxes``, ``scores`` and ``labels``, best first."""
-        detector = self.owner
+    ) -> Detections:
+        """``RetinaNet.postprocess_detections``, which decodes only boxes that can be among the best.
+
+        Args:
+            head_outputs: Of each level [B, K, L] and [B, K, 4].
+            anchors: Of each image and level [K, 4].
+            image_shapes: Height and width of each resized image.
+        """
         if records_graph():
-            found: list[dict[str, Tensor]] = RetinaNet.postprocess_detections(
-                detector, head_outputs, anchors, image_shapes
-            )
+            found: Detections = RetinaNet.postprocess_detections(self.detector, head_outputs, anchors, image_shapes)
             return found
         return [self._of_image(head_outputs, index, anchors[index], shape) for index, shape in enumerate(image_shapes)]
 
     def _of_image(
         self, head_outputs: dict[str, list[Tensor]], index: int, anchors: list[Tensor], shape: tuple[int, int]
     ) -> dict[str, Tensor]:
-        detector = self.owner
+        detector = self.detector
         boxes, scores, labels = [], [], []
         for deltas, logits, own_anchors in zip(
             head_outputs["bbox_regression"], head_outputs["cls_logits"], anchors, strict=True
@@ -129,62 +112,51 @@ class Detections(MethodOverride):
         kept = suppress(**found, iou_thresh=detector.nms_thresh, number=detector.detections_per_img)
         return {name: values[kept] for name, values in found.items()}
 
+    def anchors(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        """``AnchorGenerator.forward``, which keeps the anchors of the last shapes; all images share one tensor.
 
-class CachedAnchors(MethodOverride):
-    """``AnchorGenerator.forward``, whose anchors of the last shapes are kept; all images share one tensor."""
-
-    def __init__(self, owner: Any) -> None:
-        super().__init__(owner)
-        self._kept: OrderedDict[Any, tuple[Tensor, int, list[Tensor]]] = OrderedDict()
-
-    def __call__(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
-        """Anchors of each image [K, 4]."""
+        Args:
+            image_list: The padded batch.
+            feature_maps: Features of each level.
+        """
+        generator = self.detector.anchor_generator
         if records_graph():
-            return self._compute(image_list, feature_maps)
+            computed: list[Tensor] = AnchorGenerator.forward(generator, image_list, feature_maps)
+            return computed
         first = feature_maps[0]
         sizes = tuple(tuple(f.shape[-2:]) for f in feature_maps)
         key = (tuple(image_list.tensors.shape[-2:]), sizes, first.dtype, first.device)
-        anchors, version, cells = self._kept.pop(key, (None, 0, []))
-        if anchors is None or anchors._version != version or not _are_same(cells, self.owner.cell_anchors):
-            with torch.inference_mode(False):  # what validation leaves here, training must be able to use
-                anchors = self._compute(ImageList(image_list.tensors, image_list.image_sizes[:1]), feature_maps)[0]
-            cells = list(self.owner.cell_anchors)
-        self._kept[key] = (anchors, anchors._version, cells)
-        if len(self._kept) > SHAPES_KEPT:
-            self._kept.popitem(last=False)
+        anchors, version, cells = self.kept_anchors.pop(key, (None, 0, []))
+        if anchors is None or anchors._version != version or not _are_same(cells, generator.cell_anchors):
+            one_image = ImageList(image_list.tensors, image_list.image_sizes[:1])
+            with torch.inference_mode(False):  # so that anchors computed in validation can be used in training
+                anchors = AnchorGenerator.forward(generator, one_image, feature_maps)[0]
+            cells = list(generator.cell_anchors)
+        self.kept_anchors[key] = (anchors, anchors._version, cells)
+        if len(self.kept_anchors) > SHAPES_KEPT:
+            self.kept_anchors.popitem(last=False)
         return [anchors] * len(image_list.image_sizes)
 
-    def _compute(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
-        anchors: list[Tensor] = AnchorGenerator.forward(self.owner, image_list, feature_maps)
-        return anchors
+
+def match_anchors(matcher: Any, anchors: Tensor, gt_boxes: Tensor) -> Tensor:
+    """Index of the ground truth of each anchor, -1 background, -2 ignored [K].
+
+    Args:
+        matcher: torchvision's ``Matcher``; any other matcher gets the matrix of all IoUs.
+        anchors: Anchors of the image [K, 4].
+        gt_boxes: Its ground-truth boxes [G, 4].
+    """
+    if gt_boxes.numel() == 0:
+        return torch.full((len(anchors),), Matcher.BELOW_LOW_THRESHOLD, device=anchors.device)
+    if type(matcher) is not Matcher:
+        return torch.as_tensor(matcher(box_iou(gt_boxes, anchors)))
+    return match_by_iou(
+        anchors, gt_boxes, matcher.high_threshold, matcher.low_threshold, matcher.allow_low_quality_matches
+    )
 
 
 def _are_same(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
     return len(some) == len(others) and all(a is b for a, b in zip(some, others, strict=True))
-
-
-ON_DETECTORS: dict[str, type[MethodOverride]] = {"compute_loss": MatchedLoss, "postprocess_detections": Detections}
-
-
-def install(detector: RetinaNet) -> None:
-    """Put the stand-ins into a detector, except where it has methods of its own."""
-    for name, stand_in in ON_DETECTORS.items():
-        if _is_stock(detector, RetinaNet, name):
-            setattr(detector, name, stand_in(detector))
-    if _is_stock(detector.head, RetinaNetHead, "forward"):
-        detector.head.forward = JoinedOutputs(detector.head)
-    generator = detector.anchor_generator
-    if all(_is_stock(generator, AnchorGenerator, name) for name in ("forward", "grid_anchors", "set_cell_anchors")):
-        generator.forward = CachedAnchors(generator)
-
-
-def remove(detector: RetinaNet) -> None:
-    """Take the stand-ins away; does nothing where there are none."""
-    forwards = [(module, ["forward"]) for module in (detector.head, detector.anchor_generator)]
-    for owner, names in [(detector, list(ON_DETECTORS)), *forwards]:
-        for name in names:
-            if isinstance(vars(owner).get(name), MethodOverride):
-                delattr(owner, name)
 
 
 def _is_stock(owner: nn.Module, stock: type, name: str) -> bool:

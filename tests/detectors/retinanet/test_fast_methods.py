@@ -13,8 +13,8 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
 from lit_dense.detectors import attached, patch, unpatch
+from lit_dense.detectors.base import Override
 from lit_dense.detectors.retinanet import fast_methods
-from lit_dense.detectors.retinanet.fast_methods import MethodOverride
 from tests.builders.detectors import random_batch, small_retinanet
 
 PICKLED = pytest.param(lambda m: pickle.loads(pickle.dumps(m)), id="pickle")
@@ -26,7 +26,9 @@ pytestmark = pytest.mark.fast_paths
 def stood_in(model):
     """Which methods have a stand-in, and whether it is the module's own."""
     places = [(model, "compute_loss"), (model, "postprocess_detections"), (model.anchor_generator, "forward")]
-    return {name: vars(m)[name].owner is m for m, name in places if isinstance(vars(m).get(name), MethodOverride)}
+    return {
+        name: vars(m)[name].adapter is attached(model) for m, name in places if isinstance(vars(m).get(name), Override)
+    }
 
 
 def both(**arguments):
@@ -80,7 +82,7 @@ def test_where_an_assigner_matches_nothing_else_does(monkeypatch):
     stock, adopted = both()
     stock.proposal_matcher = Matcher(0.3, 0.3, True)
     patch(adopted, "focal", assigner={"class_path": "max_iou", "init_args": {"positive": 0.3, "negative": 0.3}})
-    monkeypatch.setattr(fast_methods, "matches", None)
+    monkeypatch.setattr(fast_methods, "match_anchors", None)
     batch = random_batch()
     torch.testing.assert_close(adopted(*batch), stock(*batch), rtol=1e-5, atol=1e-7)
 
@@ -210,7 +212,7 @@ def test_anchors_are_torchvisions_and_computed_once(monkeypatch):
     assert len(computed) == 4 + 2
     for size in range(16, 16 * 20, 16):
         anchors_of(mine, size)
-    assert len(mine.forward._kept) == fast_methods.SHAPES_KEPT
+    assert len(attached(adopted).kept_anchors) == fast_methods.SHAPES_KEPT
 
 
 def test_anchors_that_were_changed_are_computed_again():
