@@ -1,7 +1,7 @@
 """The one place where samples, losses, weights and normalizer meet."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,19 @@ FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 _never_compiled: Callable[[FunctionT], FunctionT] = torch.compiler.disable
 """For what reads a step counter: a compiler would start anew in every step. Losses are compiled by themselves."""
 Observer = Callable[[DenseSamples, LossValues, Sequence[Weights]], None]
+
+
+class CriterionArgs(TypedDict, total=False):
+    """Arguments of a :class:`Criterion` that are chosen; what is left out or None is the detector's own."""
+
+    loss: LossLike | None
+    box_loss: BoxLossLike | None
+    weighters: WeightersLike | None
+    normalizer: NormalizerLike | None
+    assigner: AssignerLike | None
+    loss_weight: float | None
+    box_loss_weight: float | None
+
 
 BRINGS_OWN_NORMALIZER = {"normalizer": "the classification loss", "box_normalizer": "the box loss"}
 

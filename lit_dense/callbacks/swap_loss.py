@@ -11,7 +11,7 @@ from ..box_losses import BoxLossLike
 from ..core.class_counts import ClassCounts
 from ..core.distributed import Reduce
 from ..core.errors import UsageError
-from ..criterion import Criterion, named_spec
+from ..criterion import Criterion, CriterionArgs, named_spec
 from ..detectors import DetectorAdapter, attach, attached, find_detector, unpatch
 from ..detectors.attach import build_criterion, check_stage, detectors_inside, set_prior
 from ..losses import LossLike
@@ -68,7 +68,7 @@ class SwapLoss(Callback):
         stage: str | None = None,
         module: str | None = None,
     ) -> None:
-        self._given = {
+        self._given: CriterionArgs = {
             "loss": loss,
             "box_loss": box_loss,
             "weighters": weighters,

@@ -5,6 +5,7 @@ The names are entry points of the group ``lit_dense.detectors``, and attributes 
 
 from typing import Any
 
+from ..criterion import CriterionArgs as CriterionArgs
 from .attach import DETECTORS as DETECTORS
 from .attach import attach as attach
 from .attach import attached as attached
@@ -12,7 +13,6 @@ from .attach import find_detector as find_detector
 from .attach import patch as patch
 from .attach import unpatch as unpatch
 from .base import Columns as Columns
-from .base import CriterionArgs as CriterionArgs
 from .base import DetectorAdapter as DetectorAdapter
 
 

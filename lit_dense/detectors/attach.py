@@ -6,12 +6,16 @@ from typing import Any
 
 from torch import nn
 
+from ..assigners import AssignerLike
+from ..box_losses import BoxLossLike
 from ..core.class_counts import ClassCounts
 from ..core.errors import UsageError, check_choice, check_range
 from ..core.registry import Registry
-from ..criterion import Criterion
+from ..criterion import Criterion, CriterionArgs
+from ..losses import LossLike
+from ..normalizers import NormalizerLike
 from ..weighters import WeightersLike
-from .base import ATTRIBUTE, CriterionArgs, DetectorAdapter, own_scores
+from .base import ATTRIBUTE, DetectorAdapter, own_scores
 
 _BASE: Any = DetectorAdapter  # abstract, which a type checker refuses where a class is expected
 DETECTORS: Registry[DetectorAdapter] = Registry("lit_dense.detectors", "detector", _BASE)
@@ -20,11 +24,11 @@ DETECTORS: Registry[DetectorAdapter] = Registry("lit_dense.detectors", "detector
 
 def patch(
     model: nn.Module,
-    loss: Any = None,
-    box_loss: Any = None,
+    loss: LossLike | None = None,
+    box_loss: BoxLossLike | None = None,
     weighters: WeightersLike | None = None,
-    normalizer: Any = None,
-    assigner: Any = None,
+    normalizer: NormalizerLike | None = None,
+    assigner: AssignerLike | None = None,
     loss_weight: float | None = None,
     box_loss_weight: float | None = None,
     class_counts: ClassCounts | Sequence[float] | None = None,
@@ -70,7 +74,7 @@ def patch(
     """
     adapter = find_detector(model, module)
     stage = check_stage(adapter, stage)
-    given = {
+    given: CriterionArgs = {
         "loss": loss,
         "box_loss": box_loss,
         "weighters": weighters,
@@ -116,7 +120,7 @@ def unpatch(model: nn.Module, module: str | None = None) -> None:
 
 
 def build_criterion(
-    stock: CriterionArgs, given: Mapping[str, Any], class_counts: ClassCounts | Sequence[float] | None = None
+    stock: CriterionArgs, given: CriterionArgs, class_counts: ClassCounts | Sequence[float] | None = None
 ) -> Criterion:
     """A criterion from what was chosen, and the detector's own for the rest.
 

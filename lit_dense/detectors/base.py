@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypedDict
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,25 +13,13 @@ from torch import Tensor, nn
 from ..core.errors import UsageError
 from ..core.nan_guard import NaNGuard
 from ..core.samples import DenseSamples
-from ..criterion import Criterion
+from ..criterion import Criterion, CriterionArgs
 from ..losses import DenseLoss
 
 Terms = dict[str, Tensor]
 Detections = list[dict[str, Tensor]]
 ATTRIBUTE = "_lit_dense"
 """Attribute of a detector that holds its adapter while it is attached; no state dict has it."""
-
-
-class CriterionArgs(TypedDict, total=False):
-    """Arguments of a :class:`~lit_dense.Criterion`."""
-
-    loss: Any
-    box_loss: Any
-    weighters: Sequence[Any]
-    normalizer: Any
-    assigner: Any
-    loss_weight: float
-    box_loss_weight: float
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS, FasterRCNN
@@ -15,11 +15,11 @@ from torchvision.models.detection.ssdlite import SSDLiteHead
 from torchvision.ops import MultiScaleRoIAlign
 
 from ..core.errors import UsageError, check_choice, check_range
-from ..criterion import Criterion
+from ..criterion import Criterion, CriterionArgs
 from ..losses import DenseLoss, SoftmaxLoss
 from .attach import build_criterion
 from .backbones import WHOLE, build_backbone, pyramid_of, weights_of
-from .base import CriterionArgs, DetectorAdapter
+from .base import DetectorAdapter
 from .faster_rcnn import FasterRCNNAdapter
 from .fcos import FCOSAdapter
 from .retinanet.adapter import RetinaNetAdapter
@@ -27,7 +27,7 @@ from .retinanet.network import build_retinanet, check_levels
 from .ssd import SSDAdapter
 from .torchvision_models import NEUTRAL, build_whole
 
-STAGE_WORDS = ("loss", "box_loss", "weighters", "normalizer", "loss_weight", "box_loss_weight")
+STAGE_ARGUMENTS = tuple(name for name in CriterionArgs.__annotations__ if name != "assigner")
 """Arguments of the criterion of a stage that matches itself."""
 
 
@@ -48,13 +48,13 @@ class Network(NamedTuple):
     """Options of the network that it has no use for, of which it warns where one was chosen."""
 
     def criteria(
-        self, backbone: str, chosen: Mapping[str, Any], second: Mapping[str, Any] | None
+        self, backbone: str, chosen: CriterionArgs, second: Mapping[str, Any] | None
     ) -> tuple[Criterion, Criterion | None]:
         """The criteria of the first stage, and of the second where there is one.
 
         Args:
             backbone: Name of the backbone or the whole detector.
-            chosen: Arguments of the first among others; None where nothing was chosen. An assigner that cannot be used
+            chosen: Arguments of the first, all of them; None where nothing was chosen. An assigner that cannot be used
                 is left out with a warning, for a configuration serves several detectors.
             second: Arguments of the second; by default its own.
 
@@ -71,16 +71,15 @@ class Network(NamedTuple):
                 stacklevel=2,
             )
             chosen = {**chosen, "assigner": None}
-        given = {name: chosen[name] for name in (*STAGE_WORDS, "assigner")}
-        first = build_criterion(own, {**given, "weighters": given["weighters"] or None})
+        first = build_criterion(own, {**chosen, "weighters": chosen["weighters"] or None})
         if len(stages) == 1:
             if second:
                 raise UsageError(f"{self.word} has no region proposal network: leave rpn={dict(second)} out.")
             return first, None
         named = {name: value for name, value in (second or {}).items() if value is not None}
         for name in named:
-            check_choice("rpn", "an argument", name, STAGE_WORDS)
-        return first, build_criterion(adapter.stock[stages[1]], named)
+            check_choice("rpn", "an argument", name, STAGE_ARGUMENTS)
+        return first, build_criterion(adapter.stock[stages[1]], cast(CriterionArgs, named))
 
     def keeps_classifier(self, loss: DenseLoss) -> bool:
         """Whether a classifier that comes with weights means to the loss what it means to the detector's own.

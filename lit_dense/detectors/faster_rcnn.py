@@ -9,8 +9,8 @@ from torch import Tensor
 from torchvision.models.detection.roi_heads import RoIHeads
 
 from ..core.errors import UsageError
-from ..criterion import Criterion
-from .base import Columns, CriterionArgs, Detections, Terms, loss_columns, own_scores
+from ..criterion import Criterion, CriterionArgs
+from .base import Columns, Detections, Terms, loss_columns, own_scores
 from .roi_heads import TERMS as ROI_TERMS
 from .roi_heads import RoIStage
 from .rpn import TERMS as RPN_TERMS

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.samples import BoxCoder, DenseSamples
-from ..criterion import Criterion
+from ..criterion import Criterion, CriterionArgs
 from ..weighters import Weighter
-from .base import CriterionArgs, Terms
+from .base import Terms
 from .one_stage import OneStageAdapter
 
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from ..core.errors import UsageError
-from ..criterion import Criterion
+from ..criterion import Criterion, CriterionArgs
 from ..normalizers.native_normalizer import NativeNormalizer
-from .base import Columns, CriterionArgs, Terms
+from .base import Columns, Terms
 from .set_prediction import Output, SetPredictionAdapter
 
 TERM = "loss_ce"

@@ -9,8 +9,8 @@ from torchvision.models.detection.ssd import SSD
 from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image
 
 from ..core.errors import UsageError
-from ..criterion import Criterion
-from .base import Columns, CriterionArgs, Detections, DetectorAdapter, Terms, loss_columns, own_scores
+from ..criterion import Criterion, CriterionArgs
+from .base import Columns, Detections, DetectorAdapter, Terms, loss_columns, own_scores
 from .one_stage import OneStageAdapter
 
 

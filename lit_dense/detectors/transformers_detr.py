@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import UsageError
-from ..criterion import Criterion
+from ..criterion import Criterion, CriterionArgs
 from ..normalizers.native_normalizer import NativeNormalizer
-from .base import Columns, CriterionArgs
+from .base import Columns
 from .set_prediction import Matches, Output, SetPredictionAdapter
 
 CLASSIFIERS = ("class_labels_classifier", "class_embed", "enc_score_head", "enc_out_class_embed")

@@ -5,14 +5,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from ..core.class_counts import ClassCounts
 from ..core.samples import DenseSamples
-from ..criterion import Criterion
+from ..criterion import Criterion, CriterionArgs
 from ..detectors.attach import attach, build_criterion, find_detector
 from ..detectors.base import Columns, Detections, DetectorAdapter
 
@@ -94,7 +94,9 @@ class DetectorSubject:
         classes = adapter.columns(stage).classes
         instances = torch.arange(1, max(2, classes - 1))  # fewer than the head has: losses may take columns
         return build_criterion(
-            adapter.defaults(stage), given, ClassCounts(100 * instances, 10 * instances, num_images=1000)
+            adapter.defaults(stage),
+            cast(CriterionArgs, given),
+            ClassCounts(100 * instances, 10 * instances, num_images=1000),
         )
 
     @property

@@ -13,7 +13,7 @@ from ..assigners import AssignerLike
 from ..box_losses import BoxLossLike
 from ..core.component import agrees
 from ..core.errors import check_choice
-from ..criterion import Criterion, named_spec
+from ..criterion import Criterion, CriterionArgs, named_spec
 from ..data.thin_images import check_all_sizes
 from ..detectors.attach import attach, find_detector, set_prior
 from ..detectors.base import own_scores
@@ -167,7 +167,7 @@ class LitDetector(DetectorSteps):
             eval_backend,
             frequency_bounds,
         )
-        chosen = {
+        chosen: CriterionArgs = {
             "loss": loss,
             "box_loss": box_loss,
             "weighters": weighters,

@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ..base import CriterionArgs, Terms
+from ...criterion import CriterionArgs
+from ..base import Terms
 from .fast_methods import FastMethods
 
 
