@@ -99,7 +99,7 @@ def _misfit(error: BaseException) -> str | None:
     text = str(error)
     if isinstance(error, RuntimeError) and text.startswith("Error(s) in loading state_dict"):
         first = " ".join(text.split("\n")[1].split())
-        others = len(re.findall(r"size mismatch|MissingField key|Unexpected key", text)) - 1
+        others = len(re.findall(r"size mismatch|Missing key|Unexpected key", text)) - 1
         first = first if len(first) < 200 else f"{first[:200]} ..."
         return (
             f"The checkpoint's weights do not fit this model: {first}{f' (and {others} more)' if others > 0 else ''} "
@@ -115,10 +115,10 @@ def _misfit(error: BaseException) -> str | None:
 
 def _last_words(text: str) -> str:
     """A message without the traceback of another process that it may carry."""
-    return re.split(r"^lit_dense\.errors\.\w+: ", text, flags=re.MULTILINE)[-1].strip()
+    return re.split(r"^lit_dense\.core\.errors\.\w+: ", text, flags=re.MULTILINE)[-1].strip()
 
 
 def _of_other_process(error: BaseException) -> str | None:
     """Our message in the traceback of a process that was spawned to train."""
     text = str(error)
-    return _last_words(text) if re.search(r"^lit_dense\.errors\.\w+: ", text, flags=re.MULTILINE) else None
+    return _last_words(text) if re.search(r"^lit_dense\.core\.errors\.\w+: ", text, flags=re.MULTILINE) else None
