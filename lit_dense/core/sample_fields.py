@@ -109,3 +109,15 @@ def _images(logits: Tensor, images: Tensor | int | None, number: int) -> tuple[T
     if num_images < 1 or number % num_images:
         raise UsageError(f"{number} rows cannot be shared equally by {num_images} images: give images=[A].")
     return repeated_images(num_images, number // num_images, logits.device), num_images
+
+
+def image_of_rows(counts: Sequence[int], device: torch.device) -> Tensor:
+    """Image of each row, where image b has counts[b] of them.
+
+    Args:
+        counts: Rows of each image.
+        device: Where they are.
+    """
+    images = torch.arange(len(counts), device=device)
+    # without the size the device would be asked for it
+    return images.repeat_interleave(on_device(counts, device), output_size=sum(counts))

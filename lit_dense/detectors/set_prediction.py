@@ -9,10 +9,11 @@ from torch import Tensor
 
 from ..core.errors import UsageError
 from ..core.missing_field import MissingField
+from ..core.sample_fields import image_of_rows
 from ..core.samples import NEGATIVE, DenseSamples, NativeDivisor
 from ..criterion import Criterion
 from .base import DetectorAdapter, own_scores
-from .torchvision_batch import check_labels, fields_of_targets, image_of_rows
+from .torchvision_batch import check_labels, fields_of_targets
 
 NOMINAL_SIZE = 1024.0
 """Width and height that images are taken to have, in pixels: these detectors give boxes as fractions."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import UsageError
-from ..core.sample_fields import on_device
+from ..core.sample_fields import image_of_rows
 from ..core.samples import DenseSamples
 
 
@@ -50,18 +50,6 @@ def collect_samples(
         target_fields=fields_of_targets(targets, counts),
         **fields,
     )
-
-
-def image_of_rows(counts: Sequence[int], device: torch.device) -> Tensor:
-    """Image of each row, where image b has counts[b] of them.
-
-    Args:
-        counts: Rows of each image.
-        device: Where they are.
-    """
-    images = torch.arange(len(counts), device=device)
-    # without the size the device would be asked for it
-    return images.repeat_interleave(on_device(counts, device), output_size=sum(counts))
 
 
 def check_labels(labels: Tensor, num_classes: int, first_label: int, taken: int = 0) -> None:

@@ -89,8 +89,9 @@ class DetectorSteps(KnownClasses):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The sum of the loss terms."""
         images, targets = self._checked(batch)
+        targets = self._of_network(without_crowd(targets))
         with self._adapter.checked_batch():
-            terms: dict[str, Tensor] = self.model(images, self._of_network(without_crowd(targets)))
+            terms: dict[str, Tensor] = self.model(images, targets)
         loss = torch.stack(list(terms.values())).sum()
         self.log("train_loss", loss, prog_bar=True, batch_size=len(images))
         self.log_dict({f"train_{name}": term for name, term in terms.items()}, batch_size=len(images))

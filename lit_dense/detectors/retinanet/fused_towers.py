@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torchvision.models.detection.retinanet import RetinaNetClassificationHead, RetinaNetRegressionHead
 
-from ..tracing import records_graph
-
 PIECE = 512
 """Cells of a product: few enough for a small result, and rows of one length, which the processor finds easy to read."""
 
@@ -25,7 +23,7 @@ def tower_outputs(tower: Any, features: Sequence[Tensor]) -> Tensor:
         tower: The classification or the regression head.
         features: Of each level [N, channels, H, W].
     """
-    if records_graph() or not _is_stock(tower):  # in this order: torch 2.4 compiles no vars(tower)
+    if not _is_stock(tower):
         return torch.as_tensor(tower(features))
     classifies = isinstance(tower, RetinaNetClassificationHead)
     last, columns = (tower.cls_logits, tower.num_classes) if classifies else (tower.bbox_reg, 4)
