@@ -71,7 +71,7 @@ class FastMethods(OneStageAdapter):
             x: Features of each level.
         """
         head = self.detector.head
-        if records_graph() or not head.training:
+        if not head.training:
             outputs: dict[str, Tensor] = RetinaNetHead.forward(head, x)
             return outputs
         return {

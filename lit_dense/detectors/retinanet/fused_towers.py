@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torchvision.models.detection.retinanet import RetinaNetClassificationHead, RetinaNetRegressionHead
 
+from ..tracing import records_graph
+
 PIECE = 512
 """Cells of a product: few enough for a small result, and rows of one length, which the processor finds easy to read."""
 
@@ -23,7 +25,7 @@ def tower_outputs(tower: Any, features: Sequence[Tensor]) -> Tensor:
         tower: The classification or the regression head.
         features: Of each level [N, channels, H, W].
     """
-    if not _is_stock(tower):
+    if records_graph() or not _is_stock(tower):  # in this order: torch 2.4 cannot compile vars(tower)
         return torch.as_tensor(tower(features))
     classifies = isinstance(tower, RetinaNetClassificationHead)
     last, columns = (tower.cls_logits, tower.num_classes) if classifies else (tower.bbox_reg, 4)
