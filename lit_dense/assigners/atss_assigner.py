@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ..core.errors import UsageError, check_range
 from ..functional.iou import paired_iou
-from ..functional.matching import gt_pieces
+from ..functional.matching import gt_chunks
 from .base import Assigner, AssignInput
 
 
@@ -37,7 +37,7 @@ class ATSSAssigner(Assigner):
         levels = list(zip(geometry.anchors_of_levels(number), geometry.anchors_of_cells(number), strict=True))
         matched = torch.full((len(anchors),), -1, device=anchors.device)
         best = torch.zeros(len(anchors), device=anchors.device)
-        for rows in gt_pieces(len(anchors), len(gt_boxes)):
+        for rows in gt_chunks(len(anchors), len(gt_boxes)):
             index = self._nearest(anchors, gt_boxes[rows], levels)
             wanted = _wanted(anchors[index], gt_boxes[rows, None])
             top = torch.zeros_like(best).scatter_reduce_(0, index.flatten(), wanted.flatten(), "amax")

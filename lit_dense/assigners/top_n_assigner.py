@@ -5,7 +5,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from ..core.errors import check_range
-from ..functional.matching import gt_pieces, match_by_iou
+from ..functional.matching import gt_chunks, match_by_iou
 from .base import Assigner, AssignInput
 
 
@@ -31,7 +31,7 @@ class TopNAssigner(Assigner):
         anchors, gt_boxes = image.anchors, image.gt_boxes
         number, nobody = min(self.number, len(anchors)), len(anchors)
         chosen = torch.zeros(len(anchors) + 1, dtype=torch.bool, device=anchors.device)
-        for rows in gt_pieces(len(anchors), len(gt_boxes)):
+        for rows in gt_chunks(len(anchors), len(gt_boxes)):
             ious, nearest = box_iou(gt_boxes[rows], anchors).topk(number, dim=1)
             chosen[torch.where(ious > 0, nearest, nobody).flatten()] = True
         touching = torch.finfo(torch.float32).tiny  # the least IoU
