@@ -24,7 +24,7 @@ class GHMRLoss(GradientHarmonizing, BoxLoss):
         momentum: Weight of the past in the moving average, in [0, 1).
         update: ``corrected``, ``paper`` or ``reference``, as in the classification loss ``ghm``.
         power: Power of a bin's average count by which the loss of its coordinates is divided, in [0, 1]. It is 1 in the
-            paper; the default is better in our measurements (docs/box_losses/ghm_r.md).
+            paper; the default differs because it scored better (docs/box_losses/ghm_r.md).
         levels: ``joint`` or ``separate``, as in the classification loss ``ghm``.
 
     Raises:
