@@ -286,7 +286,7 @@ class Criterion(nn.Module):
             box = self.box_loss(samples.pos_deltas, samples.pos_target_deltas, samples)
         else:
             box = self.box_loss(samples.pos_boxes, samples.pos_gt_boxes, samples)
-        # The sum of a loss with its own normalizer is that of all processes. Their terms are averaged, hence the factor.
+        # A loss with its own normalizer divides by sums over all processes, and the terms of processes are averaged.
         unnormalized = torch.full_like(divisor, float(samples.reduce.world_size))
         box_normalized = self.box_loss is not None and "box_normalizer" in self.box_loss.exclusive
         return LossValues(

@@ -1,4 +1,4 @@
-"""Evaluation by hotcoco: https://pypi.org/project/hotcoco, fast, and LVIS's rules too."""
+"""Evaluation by hotcoco (https://pypi.org/project/hotcoco), a fast evaluator for COCO and LVIS."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ from .base import (
 
 
 class HotcocoBackend(Backend):
-    """hotcoco's evaluator.
+    """The evaluator of hotcoco.
 
     Args:
         coco: hotcoco's class ``COCO``.
@@ -93,7 +93,7 @@ class HotcocoBackend(Backend):
 
 @contextmanager
 def _panics_as_errors() -> Iterator[None]:
-    """Raises a panic of Rust code, which is no ``Exception`` and would pass every handler, as a RuntimeError."""
+    """Raise panics of Rust code as RuntimeError; they are not an ``Exception``, so handlers would not catch them."""
     try:
         yield
     except BaseException as error:
