@@ -7,11 +7,11 @@ from torch import Tensor
 from torchvision.ops import box_area
 
 BLOCK = 128
-"""Anchors per block on the CPU: neighbouring grid cells, most blocks of which a box does not overlap at all."""
+"""Anchors per block on the CPU. A block covers neighbouring grid cells; a box overlaps only a few blocks."""
 FEW_PAIRS = 2**17
 """Up to this number of pairs, computing all IoUs is faster than selecting blocks."""
 PAIRS_AT_ONCE = 2**22
-"""Pairs per chunk: 16 MiB of float32, six of which exist at a time."""
+"""Pairs per chunk: 16 MiB in float32; six such arrays exist at a time."""
 
 
 def match_by_iou(

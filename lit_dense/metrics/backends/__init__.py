@@ -1,4 +1,4 @@
-"""Evaluators: hotcoco, which is fast, and pycocotools, with the same results, used if hotcoco cannot be used."""
+"""Evaluators of boxes: hotcoco, which is fast, and pycocotools, a slower fallback with the same results."""
 
 import importlib
 import logging

@@ -41,12 +41,12 @@ class HotcocoBackend(Backend):
             evaluator = self._evaluator(rows, classes, protocol, limits)
             evaluator.evaluate()
             evaluator.accumulate()
-            found = evaluator.eval
+            results = evaluator.eval
         shape = (NUM_THRESHOLDS, NUM_RECALLS, len(classes), NUM_AREAS, len(limits))
         return Tables(
-            precision=found["precision"].reshape(shape)[..., -1],
-            scores=found["scores"].reshape(shape)[..., -1],
-            recall=found["recall"].reshape(NUM_THRESHOLDS, *shape[2:]),
+            precision=results["precision"].reshape(shape)[..., -1],
+            scores=results["scores"].reshape(shape)[..., -1],
+            recall=results["recall"].reshape(NUM_THRESHOLDS, *shape[2:]),
         )
 
     def matches(self, rows: DetectionTable, classes: Mapping[int, str], limit: int) -> list[ClassMatches]:
@@ -55,7 +55,7 @@ class HotcocoBackend(Backend):
             evaluator = self._evaluator(rows, classes, "coco", [limit])
             evaluator.params.area_rng, evaluator.params.area_rng_lbl = evaluator.params.area_rng[:1], ["all"]
             evaluator.evaluate()
-            found = evaluator.eval_imgs
+            results = evaluator.eval_imgs
         return [
             ClassMatches(
                 image=one["image_id"],
@@ -65,7 +65,7 @@ class HotcocoBackend(Backend):
                 ignored=np.asarray(one["dtIgnore"], bool).reshape(NUM_THRESHOLDS, -1),
                 num_objects=int((~np.asarray(one["gtIgnore"], bool)).sum()),
             )
-            for one in found
+            for one in results
             if one is not None
         ]
 

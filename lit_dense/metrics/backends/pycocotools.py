@@ -34,8 +34,8 @@ class PycocotoolsBackend(Backend):
             if protocol == "lvis":
                 _ignore_unmatched(evaluator, rows)
             evaluator.accumulate()
-        found = evaluator.eval
-        return Tables(found["precision"][..., -1], found["scores"][..., -1], found["recall"])
+        results = evaluator.eval
+        return Tables(results["precision"][..., -1], results["scores"][..., -1], results["recall"])
 
     def matches(self, rows: DetectionTable, classes: Mapping[int, str], limit: int) -> list[ClassMatches]:
         """See :meth:`Backend.matches`."""
@@ -65,7 +65,7 @@ class PycocotoolsBackend(Backend):
         objects = object_columns(rows)
         detections = rows.of(DETECTION)
         boxes = detections.xywh
-        found = {
+        detection_columns = {
             "images": detections.images,
             "labels": detections.labels,
             "boxes": boxes,
@@ -75,7 +75,7 @@ class PycocotoolsBackend(Backend):
         }
         truth, results = self._coco(), self._coco()
         truth.dataset = {**header, "annotations": _annotations(objects)}
-        results.dataset = {**header, "annotations": _annotations(found)}
+        results.dataset = {**header, "annotations": _annotations(detection_columns)}
         truth.createIndex()
         results.createIndex()
         evaluator = self._coco_eval(truth, results, "bbox")
