@@ -162,7 +162,7 @@ def cumulative_shares(spread: Array) -> tuple[Array, Array]:
         spread: Counts and sums of one group, from :func:`value_distribution` [2, VALUE_BINS].
 
     Returns:
-        Cumulative fractions of the samples and of the loss, from 0 to 1. Both begin with 0 and have one entry per
+        Cumulative fractions of the samples and of the loss, from 0 to 1. Both begin with 0, followed by one entry per
         non-empty bin. They are empty if there is no loss.
     """
     counts, sums = spread[:, ::-1]
