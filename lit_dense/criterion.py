@@ -1,4 +1,4 @@
-"""The one place where samples, losses, weights and normalizer meet."""
+"""The criterion: combines a loss, a box loss, weighters, a normalizer and an assigner into the loss of a batch."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypedDict, TypeVar
@@ -22,8 +22,12 @@ from .weighters import WEIGHTERS, LossValues, Weighter, WeightersLike, Weights
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 _never_compiled: Callable[[FunctionT], FunctionT] = torch.compiler.disable
-"""For what reads a step counter: a compiler would start anew in every step. Losses are compiled by themselves."""
+"""Excludes functions that read the step counter from ``torch.compile``, which would recompile them in every step.
+
+Losses are compiled separately.
+"""
 Observer = Callable[[DenseSamples, LossValues, Sequence[Weights]], None]
+"""Called with the batch, its unweighted losses, and the weights of each weighter."""
 
 
 class CriterionArgs(TypedDict, total=False):
@@ -39,32 +43,33 @@ class CriterionArgs(TypedDict, total=False):
 
 
 BRINGS_OWN_NORMALIZER = {"normalizer": "the classification loss", "box_normalizer": "the box loss"}
+"""Entries of ``exclusive`` of losses that normalise themselves, and the term they normalise."""
 
 
 class Criterion(nn.Module):
-    """Turns samples into the loss terms of a batch: ``sum(weight * value) / normalizer``.
+    """Computes the loss terms of a batch: ``sum(weight * value) / normalizer``.
 
-    The terms are one process's share: their mean over processes is the loss of one process that holds the whole
-    batch, and so is the mean of their gradients. A batch without objects, or with every anchor ignored, gives finite
-    terms that are connected to the predictions.
+    On several processes, the mean of the terms and of their gradients equals those of a single process with the whole
+    batch. For a batch without objects, or with only ignored anchors, the terms are finite and connected to the
+    predictions.
 
     Args:
         loss: The classification loss: a name, an object, or a dict with class_path and init_args.
-        box_loss: The box loss, given the same way; None for a detector whose boxes have a loss of their own.
-        weighters: One weighter or a list of them, whose weights multiply.
-        normalizer: What the sums are divided by; by default ``image``, unless a loss brings its own.
-        assigner: Matches anchors and ground truths; by default the detector's own matcher does.
-        loss_weight: What the classification term is multiplied by.
-        box_loss_weight: What the box term is multiplied by.
-        class_counts: Class frequencies of the training set, or the number of boxes of each class, for parts that need
-            them.
+        box_loss: The box loss, in the same form; None for a detector that has its own box loss.
+        weighters: One weighter or a list of weighters, in the same form. Their weights multiply.
+        normalizer: Computes the divisors of the sums; by default ``image``, unless a loss has its own normalizer.
+        assigner: Matches anchors and ground-truth boxes; by default the matcher of the detector is used.
+        loss_weight: Factor of the classification term, at least 0.
+        box_loss_weight: Factor of the box term, at least 0.
+        class_counts: Class frequencies of the training set, or the number of boxes of each class. Needed only by some
+            losses and weighters.
 
     Attributes:
-        observers: Functions called in every training step, without gradients, with samples, values of the losses and
-            each weighter's answer. They are no part of spec, state, copies or pickles.
+        observers: Functions that are called in every training step, without gradients, with the batch, its unweighted
+            losses and the weights of each weighter. They are not part of spec, state, copies or pickles.
 
     Raises:
-        UsageError: If a name is unknown, or two parts decide the same thing.
+        UsageError: If a name is unknown, or if two components conflict.
     """
 
     def __init__(
@@ -97,21 +102,21 @@ class Criterion(nn.Module):
         self.observers: list[Observer] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is pickled and copied."""
+        """Return the state for pickles and copies, without observers."""
         return {**self.__dict__, "observers": []}
 
     def set_default_normalizer(self, normalizer: NormalizerLike) -> None:
-        """Take a detector's own normalizer where none was chosen; a loss that brings its own keeps that.
+        """Use the default normalizer of a detector, unless a normalizer was given; losses keep their own.
 
         Args:
-            normalizer: The normalizer.
+            normalizer: The default normalizer of the detector.
         """
         if not self._normalizer_chosen:
             self.normalizer = NORMALIZERS.build(normalizer)
 
     @property
     def parts(self) -> Iterable[Component]:
-        """Every part, nested ones included."""
+        """All components, including nested ones."""
         return (m for m in self.modules() if isinstance(m, Component))
 
     @property
@@ -128,10 +133,11 @@ class Criterion(nn.Module):
         }
 
     def follow_spec(self, saved: Mapping[str, Any] | None) -> None:
-        """Take arguments that a checkpoint's spec lacks as they were when it was written.
+        """Restore the defaults of a checkpoint's version for arguments that its spec does not contain.
 
         Args:
-            saved: What :attr:`spec` was then, None where the file holds none. Parts of another class are left alone.
+            saved: The :attr:`spec` of the checkpoint; None if it has none. Components whose class differs from that of
+                the checkpoint are not changed.
         """
         if saved is None:
             for any_part in self.parts:
@@ -147,24 +153,24 @@ class Criterion(nn.Module):
 
     @property
     def matcher(self) -> Assigner | None:
-        """What matches anchors and ground truths in place of the detector's own: the assigner, or a weighter's."""
+        """The assigner that replaces the detector's matcher: that of the criterion, or of a weighter; else None."""
         return self.assigner or next((w.assigner for w in self._weighters if w.assigner is not None), None)
 
     def prepare(self, num_classes: int) -> None:
-        """Let the parts make what depends on the number of classes; before their state is loaded.
+        """Prepare all components for a number of classes; call it before their state is loaded.
 
         Args:
-            num_classes: The head's classes; columns that the loss has besides are not counted.
+            num_classes: Number of classes of the head, without additional columns of the loss.
 
         Raises:
-            UsageError: If the criterion was trained with another number.
+            UsageError: If the criterion was trained with another number of classes.
         """
         if self.num_classes == num_classes:
             return
         if self.num_classes is not None and self.step:
             raise UsageError(
-                f"This criterion has the state of {self.num_classes} classes, and the head has {num_classes}: "
-                "make another."
+                f"This criterion has the state of {self.num_classes} classes, but the head has {num_classes}: "
+                "create a new criterion."
             )
         self.num_classes = num_classes
         for part in self.parts:
@@ -173,7 +179,7 @@ class Criterion(nn.Module):
             self.receive_class_counts(self.class_counts)
 
     def receive_class_counts(self, counts: ClassCounts) -> None:
-        """Tell the parts how often each class occurs.
+        """Pass the class frequencies to all components.
 
         Args:
             counts: Class frequencies of the training set.
@@ -197,14 +203,14 @@ class Criterion(nn.Module):
             part.receive_class_counts(counts)
 
     def param_groups(self) -> list[dict[str, Any]]:
-        """Parameter groups of the parts that are trained with settings of their own."""
+        """Return the parameter groups of the components that have their own optimiser settings."""
         return [group for part in self.parts for group in part.param_groups()]
 
     def check_ready(self) -> None:
-        """Raise an error if a part misses something without which it cannot be trained.
+        """Raise an error if a component lacks information that it needs in training.
 
         Raises:
-            UsageError: If one does; the message says how to give it.
+            UsageError: If a component is not ready; the message says how to provide the information.
         """
         for part in self.parts:
             part.check_ready()
@@ -214,20 +220,20 @@ class Criterion(nn.Module):
         return [w for w in self.weighters if isinstance(w, Weighter)]
 
     def get_extra_state(self) -> dict[str, int]:
-        """The step counter, for checkpoints."""
+        """Return step and epoch, for checkpoints."""
         return {"step": self.step, "epoch": self.epoch}
 
     def set_extra_state(self, state: dict[str, int]) -> None:
-        """Restore the step counter."""
+        """Restore step and epoch."""
         self.step, self.epoch = state["step"], state["epoch"]
 
     @_never_compiled
     def forward(self, samples: DenseSamples) -> dict[str, Tensor]:
-        """The loss terms of a batch: ``classification``, ``bbox_regression``, auxiliary ones and what weighters add.
+        """Compute the loss terms of a batch: ``classification``, ``bbox_regression``, auxiliary and weighters' terms.
 
         Args:
-            samples: The batch. Without a context it gets that of this step, which sums over processes in training and
-                in evaluation over none, for there they may hold different numbers of batches.
+            samples: The batch. If it has no context, it gets the context of this step. Cross-process sums are used only
+                in training, because in evaluation the processes can have different numbers of batches.
         """
         samples = self.in_this_step(samples)
         self.prepare(samples.num_classes)
@@ -239,26 +245,24 @@ class Criterion(nn.Module):
             divisor = self.normalizer(samples)
             values = self._values(samples, divisor)
             weights = [weighter.scheduled(samples, values) for weighter in self._weighters]
-            scatter_to_anchors, of_boxes = [w.classification for w in weights], [w.box for w in weights]
+            anchor_weights, box_weights = [w.classification for w in weights], [w.box for w in weights]
             terms = {
-                "classification": _total(
-                    values.classification, scatter_to_anchors, values.image_scales, samples.image_idxs
-                )
+                "classification": _total(values.classification, anchor_weights, values.image_scales, samples.image_idxs)
             }
             if self.box_loss is not None:
-                terms["bbox_regression"] = _total(values.box, of_boxes, values.box_scales, samples.pos_image_idxs)
-            own = self.box_loss_weight / divisor  # even where the box loss brings its own normalizer
+                terms["bbox_regression"] = _total(values.box, box_weights, values.box_scales, samples.pos_image_idxs)
+            auxiliary_scales = self.box_loss_weight / divisor  # even if the box loss has its own normalizer
             for name, value in samples.auxiliary.items():
-                terms[name] = _total(value, of_boxes, own, samples.pos_image_idxs)
-            for weighter, answer in zip(self._weighters, weights, strict=True):
-                self._add_extra(terms, weighter, answer.extra)
+                terms[name] = _total(value, box_weights, auxiliary_scales, samples.pos_image_idxs)
+            for weighter, weighter_output in zip(self._weighters, weights, strict=True):
+                self._add_extra(terms, weighter, weighter_output.extra)
         if torch.is_grad_enabled():
-            self._tell_observers(samples, values, weights)
+            self._call_observers(samples, values, weights)
         self._end_step()
         return terms
 
     def in_this_step(self, samples: DenseSamples) -> DenseSamples:
-        """Samples with the context of this step and what the loss says of its columns; as they are where they have one.
+        """Add the context of this step and the columns of the loss to samples; unchanged if they have a context.
 
         Args:
             samples: The batch.
@@ -273,9 +277,9 @@ class Criterion(nn.Module):
         if torch.is_grad_enabled():
             for weighter in self._weighters:
                 if weighter.weighs_classes:
-                    given = weighter.scheduled_class_weights(samples)
+                    weights = weighter.scheduled_class_weights(samples)
                     before = samples.class_weights
-                    samples = samples.with_class_weights(given if before is None else before * given)
+                    samples = samples.with_class_weights(weights if before is None else before * weights)
         return samples
 
     def _with_soft_targets(self, samples: DenseSamples) -> DenseSamples:
@@ -295,20 +299,21 @@ class Criterion(nn.Module):
             box = self.box_loss(samples.pos_deltas, samples.pos_target_deltas, samples)
         else:
             box = self.box_loss(samples.pos_boxes, samples.pos_gt_boxes, samples)
-        whole = torch.full_like(divisor, float(samples.reduce.world_size))
-        owns_box = self.box_loss is not None and "box_normalizer" in self.box_loss.exclusive
+        # A loss with its own normalizer divides by sums over all processes, and the terms of processes are averaged.
+        unnormalized = torch.full_like(divisor, float(samples.reduce.world_size))
+        box_normalized = self.box_loss is not None and "box_normalizer" in self.box_loss.exclusive
         return LossValues(
             classification=classification.masked_fill(~samples.valid, 0.0),
             box=box.sum(1) if box.dim() == 2 else box,
             box_coordinates=box,
-            image_scales=self.loss_weight * (whole if "normalizer" in self.loss.exclusive else 1 / divisor),
-            box_scales=self.box_loss_weight * (whole if owns_box else 1 / divisor),
+            image_scales=self.loss_weight * (unnormalized if "normalizer" in self.loss.exclusive else 1 / divisor),
+            box_scales=self.box_loss_weight * (unnormalized if box_normalized else 1 / divisor),
             has_box=self.box_loss is not None,
         )
 
     @torch.no_grad()
-    def _tell_observers(self, samples: DenseSamples, values: LossValues, weights: Sequence[Weights]) -> None:
-        for observer in tuple(self.observers):  # one may take itself off the list
+    def _call_observers(self, samples: DenseSamples, values: LossValues, weights: Sequence[Weights]) -> None:
+        for observer in tuple(self.observers):  # a copy, because an observer may remove itself
             observer(samples, values, weights)
 
     def _add_extra(self, terms: dict[str, Tensor], weighter: Weighter, extra: Any) -> None:
@@ -320,37 +325,38 @@ class Criterion(nn.Module):
             terms[name] = value
 
     def _end_step(self) -> None:
-        """Commit staged state once per training step; an evaluation leaves no trace."""
+        """Commit staged state after a training step; discard it after an evaluation step."""
         training = torch.is_grad_enabled()
         for part in self.parts:
             part.commit() if training else part.discard()
         self.step += training
 
     def _check_owners(self, normalizer: Component | None) -> None:
-        """Two parts may not decide the same thing."""
+        """Raise an error if two components decide the same thing, or if the loss does not use a weighter's output."""
         owners: dict[str, str] = {}
         parts: list[Component | None] = [self.loss, self.box_loss, *self._weighters, self.assigner]
         for part in filter(None, parts):
-            for thing in sorted(part.exclusive):
-                if thing in owners:
-                    both = f"{owners[thing]} and {type(part).__name__}"
-                    raise UsageError(f"{both} both decide the {thing.replace('_', ' ')}: take one of them.")
-                owners[thing] = type(part).__name__
+            for role in sorted(part.exclusive):
+                if role in owners:
+                    both = f"{owners[role]} and {type(part).__name__}"
+                    raise UsageError(f"{both} both decide the {role.replace('_', ' ')}: use only one of them.")
+                owners[role] = type(part).__name__
         if normalizer is not None:
-            for thing in sorted(BRINGS_OWN_NORMALIZER.keys() & owners.keys()):
+            for role in sorted(BRINGS_OWN_NORMALIZER.keys() & owners.keys()):
                 raise UsageError(
-                    f"{owners[thing]} brings its own normalizer for {BRINGS_OWN_NORMALIZER[thing]}, and "
-                    f"{type(normalizer).__name__} was given too: leave one out."
+                    f"{owners[role]} brings its own normalizer for {BRINGS_OWN_NORMALIZER[role]}, but "
+                    f"{type(normalizer).__name__} was given too: remove one of them."
                 )
-        classes = [w for w in self._weighters if w.weighs_classes]
-        if classes and not self.loss.accepts_class_weights:
+        of_classes = [w for w in self._weighters if w.weighs_classes]
+        if of_classes and not self.loss.accepts_class_weights:
             raise UsageError(
-                f"{type(classes[0]).__name__} weighs classes, which the loss {type(self.loss).__name__} does not heed."
+                f"{type(of_classes[0]).__name__} weights classes, which the loss {type(self.loss).__name__} does not "
+                "use."
             )
         soft = [w for w in self._weighters if "soft_targets" in w.exclusive]
         if soft and not self.loss.accepts_soft_targets:
             raise UsageError(
-                f"{type(soft[0]).__name__} gives soft targets, which the loss {type(self.loss).__name__} does not heed."
+                f"{type(soft[0]).__name__} gives soft targets, which the loss {type(self.loss).__name__} does not use."
             )
 
 
@@ -361,19 +367,20 @@ REGISTRIES: dict[str, Registry[Any]] = {
     "normalizer": NORMALIZERS,
     "assigner": ASSIGNERS,
 }
+"""The registry of each component, by argument of :class:`Criterion`."""
 
 
 def named_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """A saved spec of a criterion with registered names in place of the import paths of version 0.1.0.
+    """Replace the import paths of a spec from version 0.1.0 with registered names.
 
     Args:
-        spec: What :attr:`Criterion.spec` gave.
+        spec: The :attr:`Criterion.spec` of a checkpoint.
     """
     return {name: REGISTRIES[name].named(value) if name in REGISTRIES else value for name, value in spec.items()}
 
 
 def _total(values: Tensor, weights: Sequence[Tensor | None], scales: Tensor, image_idxs: Tensor) -> Tensor:
-    """The weighted sum over anchors, each scaled as its image is."""
+    """Compute the weighted sum over anchors, each multiplied by the scale of its image []."""
     for weight in weights:
         if weight is not None:
             values = values * weight

@@ -99,7 +99,7 @@ def test_a_checkpoint_knows_the_class_counts():
     criterion.check_ready()
     assert criterion.loss.image_counts.values.tolist() == [400, 80, 1, 0]
     criterion.step = 1
-    with pytest.raises(UsageError, match="state of 4 classes, and the head has 5"):
+    with pytest.raises(UsageError, match="state of 4 classes, but the head has 5"):
         criterion.prepare(5)
 
 
@@ -121,7 +121,7 @@ def test_soft_targets_reach_the_loss():
         ({"loss": ScaledBySoftTarget(), "weighters": [SoftTargets(), SoftTargets()]}, "both decide the soft targets"),
         (
             {"loss": "efl", "weighters": [SoftTargets()]},
-            "soft targets, which the loss EqualizedFocalLoss does not heed",
+            "soft targets, which the loss EqualizedFocalLoss does not use",
         ),
         ({"loss": OwnNormalizer(), "normalizer": "batch"}, "OwnNormalizer brings its own normalizer.*BatchNormalizer"),
     ],

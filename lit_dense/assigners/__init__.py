@@ -1,6 +1,6 @@
-"""Assigners by name: each decides which ground truth an anchor stands for.
+"""Assigners by name; each matches the anchors of an image with its ground-truth boxes.
 
-The names are entry points of the group ``lit_dense.assigners``, and attributes of this module.
+The names are the entry points of the group ``lit_dense.assigners``. Each name is also an attribute of this module.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""The base of assigners."""
+"""Base class of assigners, ``Assigner``, and its input ``AssignInput``."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ from ..core.samples import BoxCoder
 
 @dataclass(frozen=True, eq=False)
 class AssignInput:
-    """What is known of an image before its anchors are matched: K anchors, G ground truths, C classes.
+    """Anchors, ground truths and predictions of an image: K anchors, G ground-truth boxes, C classes.
 
-    ``scores`` and ``boxes`` are computed when an assigner reads them, without gradients.
+    ``scores`` and ``boxes`` are computed on first access, without gradients.
 
     Args:
         anchors: Anchors of the image, x1 y1 x2 y2 in pixels [K, 4].
         gt_boxes: Ground-truth boxes of the image, at least one [G, 4].
-        gt_labels: Their classes, 0 to C - 1 [G].
-        logits: Class scores of the anchors [K, L].
+        gt_labels: Classes of the ground-truth boxes, 0 to C - 1 [G].
+        logits: Class logits of the anchors [K, L].
         deltas: Predicted box deltas of the anchors [K, 4].
-        box_coder: What decodes deltas.
-        score_logits: Turns logits into those whose sigmoid is the score.
-        geometry: Sizes of levels and images, None where the detector does not tell them.
+        box_coder: Decoder of the deltas.
+        score_logits: Converts logits to those whose sigmoid is the score [K, L] -> [K, C].
+        geometry: Sizes of levels and images; None if the detector does not provide them.
     """
 
     anchors: Tensor
@@ -44,7 +44,9 @@ class AssignInput:
     def scores(self) -> Tensor:
         """Predicted score of each class, detached, float32 [K, C]."""
         if self.logits is None or self.score_logits is None:
-            raise UsageError("This detector does not tell its scores before it matches anchors: take another assigner.")
+            raise UsageError(
+                "This detector does not provide its scores before it matches anchors: choose another assigner."
+            )
         return self.score_logits(self.logits.detach().float()).sigmoid()
 
     @cached_property
@@ -52,19 +54,21 @@ class AssignInput:
     def boxes(self) -> Tensor:
         """Predicted boxes, detached, float32 [K, 4]."""
         if self.deltas is None or self.box_coder is None:
-            raise UsageError("This detector does not tell its boxes before it matches anchors: take another assigner.")
+            raise UsageError(
+                "This detector does not provide its boxes before it matches anchors: choose another assigner."
+            )
         return self.box_coder.decode_single(self.deltas.detach().float(), self.anchors)
 
 
 class Assigner(Component):
-    """Matches the anchors of an image with its ground truths."""
+    """Base class of assigners: matches the anchors of an image with its ground-truth boxes."""
 
     exclusive = frozenset({"assignment"})
 
     def forward(self, image: AssignInput) -> Tensor:
-        """Index of the matched ground truth of each anchor; -1 background, -2 ignored [K].
+        """Match anchors: the index of each anchor's ground truth, -1 background, -2 ignored [K].
 
         Args:
-            image: One image: anchors, ground truths and predictions.
+            image: Anchors, ground truths and predictions of one image.
         """
         raise NotImplementedError

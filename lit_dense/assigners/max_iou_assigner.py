@@ -1,4 +1,4 @@
-"""Assignment by IoU thresholds."""
+"""Assignment by IoU thresholds (https://arxiv.org/abs/1506.01497), as an assigner."""
 
 from torch import Tensor
 
@@ -8,15 +8,15 @@ from .base import Assigner, AssignInput
 
 
 class MaxIoUAssigner(Assigner):
-    """torchvision's assignment: each anchor takes the ground truth of largest IoU, if that is large enough.
+    """torchvision's assignment: matches each anchor with the ground truth of largest IoU, by IoU thresholds.
 
     Args:
-        positive: IoU from which an anchor is positive, in [0, 1].
-        negative: IoU below which it is background, at most ``positive``; in between it is ignored.
+        positive: Anchors with at least this IoU are positive, in [0, 1].
+        negative: Anchors with a smaller IoU are background, at most ``positive``; those in between are ignored.
         allow_low_quality: Whether the best anchors of a ground truth are positive even below the threshold.
 
     Raises:
-        UsageError: If the thresholds are out of order or range.
+        UsageError: If a threshold is out of range, or ``negative`` is larger than ``positive``.
     """
 
     def __init__(self, positive: float = 0.5, negative: float = 0.4, allow_low_quality: bool = True) -> None:
@@ -26,5 +26,5 @@ class MaxIoUAssigner(Assigner):
         self.positive, self.negative, self.allow_low_quality = positive, negative, allow_low_quality
 
     def forward(self, image: AssignInput) -> Tensor:
-        """Index of the matched ground truth of each anchor; -1 background, -2 ignored [K]."""
+        """Match anchors: the index of each anchor's ground truth, -1 background, -2 ignored [K]."""
         return match_by_iou(image.anchors, image.gt_boxes, self.positive, self.negative, self.allow_low_quality)

@@ -1,6 +1,6 @@
-"""Box losses by name: each gives one value per positive anchor, or one per coordinate.
+"""Box losses by name; each returns one value per positive anchor, or one per coordinate.
 
-The names are entry points of the group ``lit_dense.box_losses``, and attributes of this module.
+The names are the entry points of the group ``lit_dense.box_losses``. Each name is also an attribute of this module.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""Balanced L1 distance of deltas."""
+"""Balanced L1 loss (https://arxiv.org/abs/1904.02701) of box deltas, as a component of a criterion."""
 
 from typing import get_args
 
@@ -11,17 +11,17 @@ from .base import BoxLoss
 
 
 class BalancedL1Loss(BoxLoss):
-    """Balanced L1 (https://arxiv.org/abs/1904.02701): small differences count more than in smooth L1, large ones alike.
+    """Balanced L1 loss (https://arxiv.org/abs/1904.02701): smooth L1 with larger gradients for small differences.
 
-    No state and nothing summed over processes; an image without objects adds nothing.
+    Stateless, no collectives. An image without objects contributes 0.
 
     Args:
-        alpha: The smaller it is, the more small differences count; at least 0.001.
+        alpha: Smaller values increase the gradient of small differences; at least 0.001.
         gamma: Slope above beta, from 0.001 to 20 times alpha.
-        beta: Difference of deltas at which the slope stops growing, at least 0.001; the paper has 1.
-        curve: What becomes of the paper's curve for another beta. ``continuous`` rescales it: the slope grows from 0 to
-            gamma. ``published`` is the authors' code, with which their RetinaNet was trained at beta = 0.11: the slope
-            is ``alpha * (1 / beta - 1)`` just beside no difference, and jumps to gamma at beta.
+        beta: Difference of deltas at which the slope stops growing, at least 0.001; 1 in the paper.
+        curve: Generalisation of the paper's curve to other values of beta. ``continuous`` rescales it, so that the
+            slope grows from 0 to gamma. ``published`` is the authors' code, which trained their RetinaNet with
+            beta = 0.11: the slope starts at ``alpha * (1 / beta - 1)``, and jumps to gamma at beta.
 
     Raises:
         UsageError: If an argument is out of range or unknown.
@@ -32,11 +32,11 @@ class BalancedL1Loss(BoxLoss):
     ) -> None:
         super().__init__()
         self.alpha = check_range("balanced_l1", "alpha", alpha, 0.001)
-        # Their ratio is an exponent: above 20 the constants leave the range in which float32 adds anything up.
+        # gamma / alpha is an exponent: above 20 the constants are too large for sums in float32.
         self.gamma = check_range("balanced_l1", "gamma", gamma, 0.001, 20 * alpha)
         self.beta = check_range("balanced_l1", "beta", beta, 0.001)
         self.curve = check_choice("balanced_l1", "curve", curve, get_args(BalancedL1Curve))
 
     def forward(self, predicted: Tensor, target: Tensor, samples: DenseSamples) -> Tensor:
-        """Balanced L1 of each coordinate [P, 4]."""
+        """Compute balanced L1 of each coordinate [P, 4]."""
         return balanced_l1_loss(predicted, target, self.alpha, self.gamma, self.beta, self.curve)

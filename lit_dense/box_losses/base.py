@@ -1,4 +1,4 @@
-"""The base of box losses."""
+"""Base class of box losses: ``BoxLoss``."""
 
 from typing import ClassVar, Literal
 
@@ -12,28 +12,29 @@ from ..core.step_context import StepContext
 
 
 class BoxLoss(Component):
-    """A box loss: what the positives predict and should predict in, one value per positive out.
+    """Base class of box losses: maps predictions and targets of the positives to one value per positive.
 
     Attributes:
-        space: What it compares: ``deltas`` of the anchors, or decoded ``boxes`` in pixels, x1 y1 x2 y2.
+        space: Quantity that the loss compares: ``deltas`` of the anchors, or decoded ``boxes`` in pixels, x1 y1 x2 y2.
     """
 
     space: ClassVar[Literal["deltas", "boxes"]] = "deltas"
 
     def __call__(self, predicted: Tensor, target: Tensor, samples: DenseSamples | None = None) -> Tensor:
-        """The loss of each positive, of predictions and targets alone where no samples are given.
+        """Compute the loss of each positive.
 
         Args:
             predicted: Predicted deltas or boxes [P, 4].
-            target: What they should be [P, 4].
-            samples: Everything else that is known of the batch.
+            target: Target deltas or boxes [P, 4].
+            samples: The batch with everything else the loss may use. By default the loss is computed from predictions
+                and targets only.
 
         Example:
             >>> from lit_dense.box_losses import L1Loss
             >>> L1Loss()(torch.ones(1, 4), torch.zeros(1, 4)).sum()
             tensor(4.)
         """
-        if samples is None:  # each row stands for a positive of one class
+        if samples is None:  # make samples in which each row is a positive of a single class
             labels = torch.zeros(len(predicted), dtype=torch.int64, device=predicted.device)
             context = StepContext(Reduce(enabled=torch.is_grad_enabled()))
             samples = DenseSamples.of(-predicted.new_ones(len(predicted), 1), labels, context=context)
@@ -41,11 +42,11 @@ class BoxLoss(Component):
         return values
 
     def forward(self, predicted: Tensor, target: Tensor, samples: DenseSamples) -> Tensor:
-        """One value per positive [P], or one per coordinate before their sum [P, 4].
+        """Compute one value per positive [P], or one per coordinate [P, 4], which the criterion sums.
 
         Args:
             predicted: Predicted deltas or boxes of the positives, float32 [P, 4].
-            target: What they should be [P, 4].
-            samples: Everything else that is known of the batch.
+            target: Target deltas or boxes [P, 4].
+            samples: The batch with everything else the loss may use.
         """
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Distance IoU of boxes."""
+"""Distance IoU loss, DIoU (https://arxiv.org/abs/1911.08287), as a component of a criterion."""
 
 import torch
 from torch import Tensor
@@ -10,13 +10,13 @@ from .base import BoxLoss
 
 
 class DIoULoss(BoxLoss):
-    """1 - distance IoU (https://arxiv.org/abs/1911.08287) of decoded boxes.
+    """Distance IoU loss, ``1 - DIoU`` (https://arxiv.org/abs/1911.08287), of decoded boxes.
 
-    No state and nothing summed over processes; an image without objects adds nothing.
+    Stateless, no collectives. An image without objects contributes 0.
     """
 
     space = "boxes"
 
     def forward(self, predicted: Tensor, target: Tensor, samples: DenseSamples) -> Tensor:
-        """1 - DIoU of each positive [P]."""
+        """Compute 1 - DIoU of each positive [P]."""
         return torch.as_tensor(distance_box_iou_loss(*enlarged(predicted, target), reduction="none"))

@@ -1,4 +1,4 @@
-"""Efficient IoU of boxes."""
+"""Efficient IoU loss, EIoU and focal EIoU (https://arxiv.org/abs/2101.08158), as a component of a criterion."""
 
 from torch import Tensor
 
@@ -9,13 +9,13 @@ from .base import BoxLoss
 
 
 class EIoULoss(BoxLoss):
-    """EIoU and focal EIoU (https://arxiv.org/abs/2101.08158) of decoded boxes.
+    """Efficient IoU loss, EIoU and focal EIoU (https://arxiv.org/abs/2101.08158), of decoded boxes.
 
-    No state and nothing summed over processes; an image without objects adds nothing.
+    Stateless, no collectives. An image without objects contributes 0.
 
     Args:
-        gamma: Power of the IoU that a positive is weighed by, at least 0; 0 is plain EIoU and the paper's focal EIoU
-            has 0.5. Above 0, disjoint boxes cost nothing and have no gradient.
+        gamma: The loss of a positive is weighted by ``iou ** gamma``, at least 0. 0 gives EIoU; the paper's focal EIoU
+            has 0.5. With gamma above 0, the loss and the gradient of disjoint boxes are 0.
 
     Raises:
         UsageError: If gamma is negative.
@@ -28,5 +28,5 @@ class EIoULoss(BoxLoss):
         self.gamma = check_range("eiou", "gamma", gamma, 0)
 
     def forward(self, predicted: Tensor, target: Tensor, samples: DenseSamples) -> Tensor:
-        """EIoU loss of each positive [P]."""
+        """Compute the EIoU loss of each positive [P]."""
         return eiou_loss(predicted, target, self.gamma)

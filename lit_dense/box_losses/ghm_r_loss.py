@@ -1,4 +1,4 @@
-"""GHM-R as a part of a criterion."""
+"""Gradient harmonized box loss, GHM-R (https://arxiv.org/abs/1811.05181), as a component of a criterion."""
 
 import torch
 from torch import Tensor
@@ -14,22 +14,22 @@ from .base import BoxLoss
 class GHMRLoss(GradientHarmonizing, BoxLoss):
     """Gradient harmonized box loss, GHM-R (https://arxiv.org/abs/1811.05181).
 
-    A smooth L1 whose gradient says how far off a coordinate is. Each coordinate is divided by a power of the number
-    of those that are about as far off. Brings its own normalizer. State: the moving average of the histogram, summed
-    over images and processes. An image without objects adds nothing.
+    It is a smooth L1 loss whose gradient norm measures the error of a coordinate. The loss of each coordinate is
+    divided by a power of the number of coordinates with a similar error. The loss has its own normalizer. State: the
+    moving average of the histogram, summed over images and processes. An image without objects contributes 0.
 
     Args:
-        mu: Difference of deltas at which the slope is ``1 / sqrt(2)`` of its largest, over 0.
-        bins: Equal parts of the gradient norm's range.
-        momentum: Share of the past in the moving average, in [0, 1).
+        mu: Difference of deltas at which the slope is ``1 / sqrt(2)`` of its maximum, at least 1e-6.
+        bins: Number of equal bins of the gradient norm's range, at least 1.
+        momentum: Weight of the past in the moving average, in [0, 1).
         update: ``corrected``, ``paper`` or ``reference``, as in the classification loss ``ghm``.
-        power: Power of the average count of a bin that its coordinates are divided by, in [0, 1]. The paper's GHM-R
-            has 1; the default is a departure from it, by measurement (docs/box_losses/ghm_r.md).
+        power: Power of a bin's average count by which the loss of its coordinates is divided, in [0, 1]. It is 1 in the
+            paper; the default differs because it scored better (docs/box_losses/ghm_r.md).
         levels: ``joint`` or ``separate``, as in the classification loss ``ghm``.
 
     Raises:
-        UsageError: If an argument is out of range, if there is no such update, or if ``levels`` is ``separate`` and
-            the detector does not tell the sizes of its levels.
+        UsageError: If an argument is out of range, if ``update`` or ``levels`` is unknown, or if ``levels`` is
+            ``separate`` and the detector does not provide the sizes of its levels.
     """
 
     exclusive = frozenset({"box_normalizer"})
@@ -47,7 +47,7 @@ class GHMRLoss(GradientHarmonizing, BoxLoss):
         self.mu = check_range("ghm_r", "mu", mu, 1e-6)
 
     def forward(self, predicted: Tensor, target: Tensor, samples: DenseSamples) -> Tensor:
-        """Weighted smooth L1 of each coordinate [P, 4]."""
+        """Compute weighted smooth L1 of each coordinate [P, 4]."""
         difference = predicted - target
         root = (difference.square() + self.mu**2).sqrt()
         norm = (difference / root).abs().detach()

@@ -1,4 +1,4 @@
-"""Generalized IoU of boxes."""
+"""Generalized IoU loss, GIoU (https://arxiv.org/abs/1902.09630), as a component of a criterion."""
 
 import torch
 from torch import Tensor
@@ -10,13 +10,13 @@ from .base import BoxLoss
 
 
 class GIoULoss(BoxLoss):
-    """1 - generalized IoU (https://arxiv.org/abs/1902.09630) of decoded boxes.
+    """Generalized IoU loss, ``1 - GIoU`` (https://arxiv.org/abs/1902.09630), of decoded boxes.
 
-    No state and nothing summed over processes; an image without objects adds nothing.
+    Stateless, no collectives. An image without objects contributes 0.
     """
 
     space = "boxes"
 
     def forward(self, predicted: Tensor, target: Tensor, samples: DenseSamples) -> Tensor:
-        """1 - GIoU of each positive [P]."""
+        """Compute 1 - GIoU of each positive [P]."""
         return torch.as_tensor(generalized_box_iou_loss(*enlarged(predicted, target), reduction="none"))

@@ -1,4 +1,4 @@
-"""IoU of boxes."""
+"""IoU loss (https://arxiv.org/abs/1608.01471), as a component of a criterion."""
 
 from typing import get_args
 
@@ -13,15 +13,15 @@ from .base import BoxLoss
 class IoULoss(BoxLoss):
     """IoU loss (https://arxiv.org/abs/1608.01471) of decoded boxes.
 
-    Disjoint boxes have no gradient in any form: ``giou``, ``diou`` and their successors have one. No state and nothing
-    summed over processes; an image without objects adds nothing.
+    Disjoint boxes have no gradient in any form; with ``giou``, ``diou`` and their successors they have one. Stateless,
+    no collectives. An image without objects contributes 0.
 
     Args:
-        form: ``linear`` for 1 - IoU, ``log`` for -log(IoU), ``square`` for 1 - IoU ** 2. The logarithm takes an IoU
-            below 1e-6 as 1e-6, so that a pair of disjoint boxes costs 13.8 and not infinity.
+        form: ``linear`` for 1 - IoU, ``log`` for -log(max(IoU, 1e-6)), ``square`` for 1 - IoU ** 2. In the form ``log``
+            the loss of disjoint boxes is 13.8.
 
     Raises:
-        UsageError: If there is no such form.
+        UsageError: If the form is unknown.
     """
 
     space = "boxes"
@@ -31,5 +31,5 @@ class IoULoss(BoxLoss):
         self.form: IoUForm = check_choice("iou", "form", form, get_args(IoUForm))
 
     def forward(self, predicted: Tensor, target: Tensor, samples: DenseSamples) -> Tensor:
-        """IoU loss of each positive [P]."""
+        """Compute the IoU loss of each positive [P]."""
         return iou_loss(predicted, target, self.form)

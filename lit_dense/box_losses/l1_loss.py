@@ -1,4 +1,4 @@
-"""L1 distance of deltas."""
+"""L1 loss of box deltas, torchvision's default for RetinaNet, as a component of a criterion."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -8,11 +8,11 @@ from .base import BoxLoss
 
 
 class L1Loss(BoxLoss):
-    """Absolute difference of the deltas, torchvision's default for RetinaNet.
+    """L1 loss: absolute difference of the deltas, torchvision's default for RetinaNet.
 
-    No state and nothing summed over processes; an image without objects adds nothing.
+    Stateless, no collectives. An image without objects contributes 0.
     """
 
     def forward(self, predicted: Tensor, target: Tensor, samples: DenseSamples) -> Tensor:
-        """Absolute difference of each coordinate [P, 4]."""
+        """Compute the absolute difference of each coordinate [P, 4]."""
         return F.l1_loss(predicted, target, reduction="none")

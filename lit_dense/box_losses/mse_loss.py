@@ -1,4 +1,4 @@
-"""Squared distance of deltas."""
+"""Mean squared error of box deltas, as a component of a criterion."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -8,11 +8,11 @@ from .base import BoxLoss
 
 
 class MSELoss(BoxLoss):
-    """Squared difference of the deltas.
+    """Squared difference of the deltas, MSE.
 
-    No state and nothing summed over processes; an image without objects adds nothing.
+    Stateless, no collectives. An image without objects contributes 0.
     """
 
     def forward(self, predicted: Tensor, target: Tensor, samples: DenseSamples) -> Tensor:
-        """Squared difference of each coordinate [P, 4]."""
+        """Compute the squared difference of each coordinate [P, 4]."""
         return F.mse_loss(predicted, target, reduction="none")

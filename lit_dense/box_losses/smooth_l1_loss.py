@@ -1,4 +1,4 @@
-"""Smooth L1 distance of deltas."""
+"""Smooth L1 loss (https://arxiv.org/abs/1504.08083) of box deltas, as a component of a criterion."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,13 +9,13 @@ from .base import BoxLoss
 
 
 class SmoothL1Loss(BoxLoss):
-    """Smooth L1 (https://arxiv.org/abs/1504.08083): quadratic below beta, linear above.
+    """Smooth L1 loss (https://arxiv.org/abs/1504.08083): quadratic below beta, linear above.
 
-    No state and nothing summed over processes; an image without objects adds nothing.
+    Stateless, no collectives. An image without objects contributes 0.
 
     Args:
-        beta: Difference of deltas at which the quadratic part ends, at least 0; 0 gives L1. Dense detectors use about
-            0.1.
+        beta: Difference of deltas at which the quadratic part ends, at least 0; 0 gives L1. Dense detectors usually
+            have about 0.1.
 
     Raises:
         UsageError: If beta is negative.
@@ -26,5 +26,5 @@ class SmoothL1Loss(BoxLoss):
         self.beta = check_range("smooth_l1", "beta", beta, 0)
 
     def forward(self, predicted: Tensor, target: Tensor, samples: DenseSamples) -> Tensor:
-        """Smooth L1 of each coordinate [P, 4]."""
+        """Compute smooth L1 of each coordinate [P, 4]."""
         return F.smooth_l1_loss(predicted, target, beta=self.beta, reduction="none")

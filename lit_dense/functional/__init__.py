@@ -1,6 +1,6 @@
-"""The mathematics: tensors in, tensors out, one method a file.
+"""Losses, matching and sample weighting as functions of tensors; one method per file.
 
-``focal_loss`` is in ``focal.py``, and so are the others: a loss is imported when it is first used.
+A loss function is imported on first use from the file of its name: ``focal_loss`` from ``focal.py``.
 """
 
 from importlib import import_module

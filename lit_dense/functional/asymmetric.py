@@ -1,6 +1,6 @@
-"""Asymmetric loss (https://arxiv.org/abs/2009.14119)."""
+"""Asymmetric loss, ASL (https://arxiv.org/abs/2009.14119)."""
 
-from __future__ import annotations  # torch 2.4 compiles no function that is defined in another with X | None
+from __future__ import annotations  # torch 2.4 cannot compile nested functions annotated with X | None
 
 import torch
 import torch.nn.functional as F
@@ -12,29 +12,29 @@ from .fused.sigmoid_terms import SigmoidTerms, ValueAndSlope, sum_over_classes
 def asymmetric_terms(
     gamma_pos: float = 1.0, gamma_neg: float = 4.0, margin: float = 0.05, detach_weight: bool = False
 ) -> SigmoidTerms:
-    """The two branches of asymmetric loss: a focal factor each, and probabilities of negatives shifted down."""
+    """Return the terms of asymmetric loss: a focal factor for each, and a margin for negative probabilities."""
 
     def negative(x: Tensor, labels: Tensor) -> ValueAndSlope:
         p = torch.sigmoid(x)
         q = 1 - p
         shifted = (p - margin).clamp(min=0)
-        # steep is the weight's derivative over gamma_neg; a power of its own would double the cost
-        steep = shifted ** (gamma_neg - 1) if gamma_neg > 0 else torch.zeros_like(p)
-        weight = steep * shifted if gamma_neg > 0 else (shifted > 0).to(p.dtype)
-        # 1 - p is only as exact as 1 where it is small: a margin hides that, and without one softplus is exact
-        cost = -(q + margin).clamp(max=1).log() if margin > 0 else F.softplus(x)
-        pull = weight * q / (q + margin) if margin > 0 else weight
+        # d(weight) / d(shifted) = gamma_neg * power. The weight reuses the power, because computing powers is slow.
+        power = shifted ** (gamma_neg - 1) if gamma_neg > 0 else torch.zeros_like(p)
+        weight = power * shifted if gamma_neg > 0 else (shifted > 0).to(p.dtype)
+        # log(1 - p) is inaccurate where 1 - p is small. A margin bounds the error; without one use softplus.
+        entropy = -(q + margin).clamp(max=1).log() if margin > 0 else F.softplus(x)
+        entropy_slope = weight * q / (q + margin) if margin > 0 else weight
         if detach_weight:
-            return weight.detach() * cost, p * pull
-        return weight * cost, p * torch.addcmul(pull, q, steep * cost, value=gamma_neg)
+            return weight.detach() * entropy, p * entropy_slope
+        return weight * entropy, p * torch.addcmul(entropy_slope, q, power * entropy, value=gamma_neg)
 
     def positive(x: Tensor, labels: Tensor, targets: Tensor | None) -> ValueAndSlope:
-        p, q, cost = torch.sigmoid(x), torch.sigmoid(-x), F.softplus(-x)
+        p, q, entropy = torch.sigmoid(x), torch.sigmoid(-x), F.softplus(-x)
         weight = q**gamma_pos
         slope = -weight * q
         if not detach_weight:
-            slope = slope - gamma_pos * weight * p * cost
-        return (weight.detach() if detach_weight else weight) * cost, slope
+            slope = slope - gamma_pos * weight * p * entropy
+        return (weight.detach() if detach_weight else weight) * entropy, slope
 
     return SigmoidTerms(negative, positive)
 
@@ -47,18 +47,18 @@ def asymmetric_loss(
     margin: float = 0.05,
     detach_weight: bool = False,
 ) -> Tensor:
-    """Asymmetric loss (https://arxiv.org/abs/2009.14119) of each anchor, summed over its classes.
+    """Asymmetric loss (https://arxiv.org/abs/2009.14119) of each anchor, summed over classes.
 
     Args:
-        logits: Scores before the sigmoid [A, C].
+        logits: Class logits [A, C].
         labels: Class of each anchor, 0 to C - 1; -1 background, -2 ignored [A].
-        gamma_pos: Focusing of positive elements, at least 0.
-        gamma_neg: Focusing of negative elements, 0 or at least 1.
-        margin: Probability below which a negative element costs nothing, in [0, 1).
-        detach_weight: Whether no gradient flows through the focusing factors, as in the authors' code by default.
+        gamma_pos: Focusing exponent of positive terms, at least 0.
+        gamma_neg: Focusing exponent of negative terms, 0 or at least 1.
+        margin: Probability below which the loss of a negative term is 0, in [0, 1).
+        detach_weight: Whether to detach the focusing factors, the default of the authors' code.
 
     Returns:
-        One value per anchor, 0 where it is ignored [A].
+        One value per anchor, 0 for ignored anchors [A].
 
     Example:
         >>> asymmetric_loss(torch.tensor([[0.0, -3.0]]), torch.tensor([0]))

@@ -1,4 +1,4 @@
-"""Cleanliness of candidates, Learning from Noisy Anchors (https://arxiv.org/abs/1912.05086)."""
+"""Cleanliness scores of Learning from Noisy Anchors (https://arxiv.org/abs/1912.05086)."""
 
 from typing import Literal
 
@@ -7,22 +7,23 @@ from torch import Tensor
 
 CleanlinessForm = Literal["reference", "paper"]
 NEARLY_ONE = 1 - 1e-6
+"""Upper bound of IoUs and scores, which keeps ``1 / (1 - z)`` finite."""
 
 
 def cleanliness_targets(
     ious: Tensor, scores: Tensor, images: Tensor, num_images: int, alpha: float, form: CleanlinessForm
 ) -> Tensor:
-    """Soft target of each candidate from how well it predicts its object (https://arxiv.org/abs/1912.05086).
+    """Compute the soft target of each candidate anchor, its cleanliness (https://arxiv.org/abs/1912.05086).
 
     Args:
-        ious: IoU of the predicted box with the object, detached [P].
-        scores: Predicted probability of the object's class, detached [P].
+        ious: IoU of the predicted box with the ground-truth box, detached [P].
+        scores: Predicted score of the ground-truth class, detached [P].
         images: Image of each candidate [P].
-        num_images: B.
-        alpha: Share of the IoU, in [0, 1].
-        form: ``paper``, ``alpha * iou + (1 - alpha) * score``; ``reference``, as the authors' code, both over their
-            means in the image, and stretched to reach from the mean IoU to 1. Where all candidates of an image are
-            equal, so that there is nothing to stretch, that of the paper.
+        num_images: Number of images B.
+        alpha: Weight of the IoU, in [0, 1]; the weight of the score is ``1 - alpha``.
+        form: ``paper``: ``alpha * iou + (1 - alpha) * score``. ``reference``, the authors' code: IoU and score are
+            divided by their means over the image, and the result is rescaled to the range from the mean IoU to 1. If
+            all candidates of an image are equal, rescaling is undefined and the form of the paper is used.
 
     Returns:
         Targets in [0, 1] [P].
@@ -32,16 +33,17 @@ def cleanliness_targets(
         >>> cleanliness_targets(ious, scores, torch.zeros(3, dtype=torch.long), 1, 0.75, "reference")
         tensor([1.0000, 0.8000, 0.6000])
     """
-    plain = alpha * ious + (1 - alpha) * scores
+    as_paper = alpha * ious + (1 - alpha) * scores
     if form == "paper":
-        return plain.clamp(0, 1)
+        return as_paper.clamp(0, 1)
     mean_iou = _image_mean(ious, images, num_images)
-    relative = alpha * _over(ious, mean_iou) + (1 - alpha) * _over(scores, _image_mean(scores, images, num_images))
+    mean_score = _image_mean(scores, images, num_images)
+    relative = alpha * _divide(ious, mean_iou) + (1 - alpha) * _divide(scores, mean_score)
     low = relative.new_zeros(num_images).scatter_reduce(0, images, relative, "amin", include_self=False)[images]
     high = relative.new_zeros(num_images).scatter_reduce(0, images, relative, "amax", include_self=False)[images]
     width = high - low
-    stretched = mean_iou + (relative - low) * (1 - mean_iou) / width.clamp(min=1e-6)
-    return torch.where(width > 1e-6, stretched, plain).clamp(0, 1)
+    rescaled = mean_iou + (relative - low) * (1 - mean_iou) / width.clamp(min=1e-6)
+    return torch.where(width > 1e-6, rescaled, as_paper).clamp(0, 1)
 
 
 def cleanliness_weights(
@@ -53,22 +55,22 @@ def cleanliness_weights(
     gamma: float,
     form: CleanlinessForm,
 ) -> Tensor:
-    """Weight of each candidate, larger the cleaner it is (https://arxiv.org/abs/1912.05086).
+    """Compute the weight of each candidate anchor, which grows with its cleanliness (https://arxiv.org/abs/1912.05086).
 
-    ``(alpha * f(iou) + (1 - alpha) * f(score)) ** gamma`` with ``f(z) = 1 / (1 - z)``; in the reference form each f is
-    over its mean in the image.
+    The weight is ``(alpha * f(iou) + (1 - alpha) * f(score)) ** gamma`` with ``f(z) = 1 / (1 - z)``. In the reference
+    form each f is divided by its mean over the image.
 
     Args:
-        ious: IoU of the predicted box with the object, detached [P].
-        scores: Predicted probability of the object's class, detached [P].
+        ious: IoU of the predicted box with the ground-truth box, detached [P].
+        scores: Predicted score of the ground-truth class, detached [P].
         images: Image of each candidate [P].
-        num_images: B.
-        alpha: Share of the IoU, in [0, 1].
-        gamma: Power; the authors' code has none, which is 1.
+        num_images: Number of images B.
+        alpha: Weight of the IoU, in [0, 1]; the weight of the score is ``1 - alpha``.
+        gamma: Exponent of the weight; the authors' code has no exponent, which corresponds to 1.
         form: ``reference`` or ``paper``.
 
     Returns:
-        Weights over 0, finite also where an IoU or a score is 1 [P].
+        Weights greater than 0, finite even where an IoU or a score is 1 [P].
     """
     by_iou, by_score = 1 / (1 - ious.clamp(max=NEARLY_ONE)), 1 / (1 - scores.clamp(max=NEARLY_ONE))
     if form == "reference":
@@ -78,11 +80,11 @@ def cleanliness_weights(
 
 
 def _image_mean(values: Tensor, images: Tensor, num_images: int) -> Tensor:
-    """Mean over the candidates of the same image, for each candidate [P]."""
+    """Return for each candidate the mean over the candidates of its image [P]."""
     total = values.new_zeros(num_images).index_add(0, images, values)
     number = values.new_zeros(num_images).index_add(0, images, torch.ones_like(values))
     return (total / number.clamp(min=1))[images]
 
 
-def _over(values: Tensor, mean: Tensor) -> Tensor:
+def _divide(values: Tensor, mean: Tensor) -> Tensor:
     return values / mean.clamp(min=torch.finfo(mean.dtype).tiny)

@@ -1,4 +1,4 @@
-"""Efficient IoU loss (https://arxiv.org/abs/2101.08158)."""
+"""Efficient IoU loss, EIoU and focal EIoU (https://arxiv.org/abs/2101.08158)."""
 
 import torch
 from torch import Tensor
@@ -7,16 +7,19 @@ from torchvision.ops import distance_box_iou_loss
 from .iou import enlarged, paired_iou
 
 LEAST_SQUARE = 1e-7
-"""In square pixels, after :func:`~lit_dense.functional.iou.enlarged`: boxes without width cost 0, for it is equal."""
+"""Lower bound of squared sides, in pixels after :func:`~lit_dense.functional.iou.enlarged`.
+
+If both boxes have no width, their width difference is 0 and the division gives 0.
+"""
 
 
 def eiou_loss(predicted: Tensor, target: Tensor, gamma: float = 0.0) -> Tensor:
     """EIoU and focal EIoU loss (https://arxiv.org/abs/2101.08158) of each pair of boxes.
 
     Args:
-        predicted: Boxes in pixels or in fractions, x1 y1 x2 y2 [P, 4].
-        target: As many [P, 4].
-        gamma: Power of the IoU that a pair is weighed by, at least 0; no gradient flows through this weight.
+        predicted: Predicted boxes in pixels or in fractions of the image, x1 y1 x2 y2 [P, 4].
+        target: Target boxes in the same format [P, 4].
+        gamma: The loss of a pair is weighted by its detached ``iou ** gamma``, at least 0.
 
     Returns:
         One value per pair [P].

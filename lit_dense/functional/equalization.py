@@ -1,6 +1,6 @@
-"""Equalization loss (https://arxiv.org/abs/2003.05176)."""
+"""Equalization loss, EQL (https://arxiv.org/abs/2003.05176)."""
 
-from __future__ import annotations  # torch 2.4 compiles no function that is defined in another with X | None
+from __future__ import annotations  # torch 2.4 cannot compile nested functions annotated with X | None
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from .fused.sigmoid_terms import SigmoidTerms, ValueAndSlope, sum_over_classes
 
 
 def equalization_terms(rare: Tensor) -> SigmoidTerms:
-    """The two branches of equalization loss: objects of other classes do not push a rare class down."""
+    """Return the terms of equalization loss: objects of other classes are not used as negatives of rare classes."""
 
     def negative(x: Tensor, labels: Tensor) -> ValueAndSlope:
         weight = torch.where((labels >= 0).unsqueeze(1) & rare, 0.0, 1.0).to(x.dtype)
@@ -23,15 +23,15 @@ def equalization_terms(rare: Tensor) -> SigmoidTerms:
 
 
 def equalization_loss(logits: Tensor, labels: Tensor, rare: Tensor) -> Tensor:
-    """Equalization loss (https://arxiv.org/abs/2003.05176) of each anchor, summed over its classes.
+    """Equalization loss (https://arxiv.org/abs/2003.05176) of each anchor, summed over classes.
 
     Args:
-        logits: Scores before the sigmoid [A, C].
+        logits: Class logits [A, C].
         labels: Class of each anchor, 0 to C - 1; -1 background, -2 ignored [A].
-        rare: Whether a class is rare [C].
+        rare: Mask of rare classes, bool [C].
 
     Returns:
-        One value per anchor, 0 where it is ignored [A].
+        One value per anchor, 0 for ignored anchors [A].
 
     Example:
         >>> equalization_loss(torch.zeros(2, 2), torch.tensor([0, -1]), torch.tensor([False, True]))

@@ -1,6 +1,6 @@
-"""Equalization loss v2 (https://arxiv.org/abs/2012.08548)."""
+"""Equalization loss v2, EQL v2 (https://arxiv.org/abs/2012.08548)."""
 
-from __future__ import annotations  # torch 2.4 compiles no function that is defined in another with X | None
+from __future__ import annotations  # torch 2.4 cannot compile nested functions annotated with X | None
 
 import torch
 import torch.nn.functional as F
@@ -10,14 +10,23 @@ from .fused.sigmoid_terms import SigmoidTerms, ValueAndSlope, sum_over_classes
 
 
 def gradient_ratio(positive: Tensor, negative: Tensor, initial: float) -> Tensor:
-    """Positive over negative gradient of each class; before anything was seen, an initial value [C]."""
+    """Return the ratio of positive to negative gradients of each class; ``initial`` without negative gradients [C]."""
     return torch.where(negative > 0, positive / (negative + 1e-10), initial)
 
 
 def equalization_v2_weights(
     ratio: Tensor, gamma: float = 12.0, mu: float = 0.8, alpha: float = 4.0
 ) -> tuple[Tensor, Tensor]:
-    """Weights of the positive and of the negative elements of each class, from the ratio of their gradients [C].
+    """Compute the weights of positive and of negative terms of each class from their gradient ratio [C].
+
+    Args:
+        ratio: Ratio of positive to negative gradients of each class [C].
+        gamma: Steepness of the map from ratio to weight.
+        mu: Ratio at which negative terms have weight 0.5.
+        alpha: Increase of the weight of positive terms at ratio 0.
+
+    Returns:
+        Weights of positive terms [C] and of negative terms [C].
 
     Example:
         >>> equalization_v2_weights(torch.tensor([0.8, 100.0]))
@@ -28,7 +37,7 @@ def equalization_v2_weights(
 
 
 def equalization_v2_terms(pos_weights: Tensor, neg_weights: Tensor) -> SigmoidTerms:
-    """Cross-entropy with a weight for the yes and the no of each class."""
+    """Return the terms of cross-entropy, weighted for each class."""
 
     def negative(x: Tensor, labels: Tensor) -> ValueAndSlope:
         return neg_weights * F.softplus(x), neg_weights * torch.sigmoid(x)
@@ -41,15 +50,15 @@ def equalization_v2_terms(pos_weights: Tensor, neg_weights: Tensor) -> SigmoidTe
 
 
 def equalization_v2_loss(logits: Tensor, labels: Tensor, pos_weights: Tensor, neg_weights: Tensor) -> Tensor:
-    """Equalization loss v2 (https://arxiv.org/abs/2012.08548) of each anchor, summed over its classes.
+    """Equalization loss v2 (https://arxiv.org/abs/2012.08548) of each anchor, summed over classes.
 
     Args:
-        logits: Scores before the sigmoid [A, C].
+        logits: Class logits [A, C].
         labels: Class of each anchor, 0 to C - 1; -1 background, -2 ignored [A].
-        pos_weights: Weights of positive elements, as :func:`equalization_v2_weights` gives them [C].
-        neg_weights: Weights of negative elements [C].
+        pos_weights: Weights of positive terms, from :func:`equalization_v2_weights` [C].
+        neg_weights: Weights of negative terms, from the same function [C].
 
     Returns:
-        One value per anchor, 0 where it is ignored [A].
+        One value per anchor, 0 for ignored anchors [A].
     """
     return sum_over_classes(logits, labels, equalization_v2_terms(pos_weights, neg_weights))

@@ -1,6 +1,6 @@
-"""Equalized focal loss (https://arxiv.org/abs/2201.02593)."""
+"""Equalized focal loss, EFL (https://arxiv.org/abs/2201.02593)."""
 
-from __future__ import annotations  # torch 2.4 compiles no function that is defined in another with X | None
+from __future__ import annotations  # torch 2.4 cannot compile nested functions annotated with X | None
 
 import torch
 import torch.nn.functional as F
@@ -10,14 +10,14 @@ from .fused.sigmoid_terms import SigmoidTerms, ValueAndSlope, sum_over_classes
 
 
 def equalized_focal_terms(ratio: Tensor, alpha: float = 0.25, gamma: float = 2.0, scale: float = 8.0) -> SigmoidTerms:
-    """Focal loss with an exponent for each class: the less its positives pull, the less its easy negatives count."""
+    """Return the terms of focal loss with one exponent per class: a lower gradient ratio gives a larger exponent."""
     gammas = gamma + scale * (1 - ratio)
     factors = gammas / gamma
 
     def cost(x: Tensor, exponent: Tensor, weight: Tensor) -> ValueAndSlope:
         """Weight * p ** exponent * -log(1 - p)."""
         p, entropy = torch.sigmoid(x), F.softplus(x)
-        factor = weight * torch.exp(exponent * (x - entropy))  # log p = x - softplus(x), which never is log(0)
+        factor = weight * torch.exp(exponent * (x - entropy))  # log p = x - softplus(x) is finite even if p rounds to 0
         return factor * entropy, factor * torch.addcmul(p, 1 - p, entropy * exponent)
 
     def negative(x: Tensor, labels: Tensor) -> ValueAndSlope:
@@ -34,18 +34,18 @@ def equalized_focal_terms(ratio: Tensor, alpha: float = 0.25, gamma: float = 2.0
 def equalized_focal_loss(
     logits: Tensor, labels: Tensor, ratio: Tensor, alpha: float = 0.25, gamma: float = 2.0, scale: float = 8.0
 ) -> Tensor:
-    """Equalized focal loss (https://arxiv.org/abs/2201.02593) of each anchor, summed over its classes.
+    """Equalized focal loss (https://arxiv.org/abs/2201.02593) of each anchor, summed over classes.
 
     Args:
-        logits: Scores before the sigmoid [A, C].
+        logits: Class logits [A, C].
         labels: Class of each anchor, 0 to C - 1; -1 background, -2 ignored [A].
-        ratio: Positive over negative gradient of each class, in [0, 1]; 1 gives focal loss [C].
-        alpha: Weight of positive elements, ``1 - alpha`` of negative ones, in [0, 1].
-        gamma: Exponent of balanced classes, over 0.
-        scale: What the exponent of a class with ratio 0 is larger by.
+        ratio: Ratio of positive to negative gradients of each class, in [0, 1]; 1 gives focal loss [C].
+        alpha: Weight of positive terms, in [0, 1]; negative terms have weight ``1 - alpha``.
+        gamma: Exponent of a class with ratio 1, greater than 0.
+        scale: Increase of the exponent of a class with ratio 0.
 
     Returns:
-        One value per anchor, 0 where it is ignored [A].
+        One value per anchor, 0 for ignored anchors [A].
 
     Example:
         >>> equalized_focal_loss(torch.zeros(1, 1), torch.tensor([0]), torch.tensor([0.5]))

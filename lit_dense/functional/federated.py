@@ -1,27 +1,28 @@
-"""Federated loss (https://arxiv.org/abs/2103.07461): each step heeds some of the classes."""
+"""Federated loss (https://arxiv.org/abs/2103.07461): the sampling of the classes that a step uses."""
 
 import torch
 from torch import Tensor
 
 
 def federated_classes(present: Tensor, frequencies: Tensor, noise: Tensor, number: int) -> Tensor:
-    """Draw classes without replacement: those that are present, and others by their frequencies until there are enough.
+    """Select all present classes, and draw others without replacement by their frequencies.
 
     Args:
-        present: Whether a class is among the batch's objects [C].
-        frequencies: Chances of the others; a class with 0 is never drawn [C].
+        present: Mask of the classes with objects in the batch, bool [C].
+        frequencies: Relative probabilities of the other classes [C]. Classes with 0 are never drawn.
         noise: Uniform random numbers in (0, 1) [C].
-        number: How many classes to heed; all present ones are, even if they are more.
+        number: Number of classes to select. All present classes are selected, even if there are more.
 
     Returns:
-        Whether a class is heeded [C].
+        Mask of the selected classes, bool [C].
 
     Example:
         >>> present, frequencies = torch.tensor([True, False, False]), torch.tensor([4.0, 1.0, 0.0])
         >>> federated_classes(present, frequencies, torch.tensor([0.5, 0.5, 0.5]), 3)
         tensor([ True,  True, False])
     """
-    # the smallest of exponential times is class c with probability proportional to its rate, and so is each next one
+    # Of exponentially distributed arrival times, class c has the smallest with a probability proportional to its rate,
+    # and likewise among the rest. So the order of arrival is a draw without replacement.
     arrival = -torch.log(noise) / frequencies
     arrival = torch.where(frequencies > 0, arrival, float("inf")).masked_fill(present, -1.0)
     order = arrival.argsort(stable=True)

@@ -1,6 +1,6 @@
 """Gradient harmonized losses, GHM-C and GHM-R (https://arxiv.org/abs/1811.05181)."""
 
-from __future__ import annotations  # torch 2.4 compiles no function that is defined in another with X | None
+from __future__ import annotations  # torch 2.4 cannot compile nested functions annotated with X | None
 
 from typing import Literal
 
@@ -18,22 +18,23 @@ HistogramUpdate = Literal["corrected", "paper", "reference"]
 def harmonize(
     counts: Tensor, history: Tensor, steps: Tensor, momentum: float, update: HistogramUpdate, power: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Weight of the elements of each bin, and the moving average of counts.
+    """Compute the weight of each bin's terms, and update the moving average of the histogram.
 
     Args:
-        counts: Logits of the batch in each bin [bins].
+        counts: Number of terms of the batch in each bin [bins].
         history: The moving average before this batch [bins].
-        steps: Number of histograms that it has seen, [].
-        momentum: Share of the past in the average.
-        update: ``corrected`` (bias correction, so that the first steps are not ``1 / (1 - momentum)`` times too
-            large), ``paper`` (none, and divided by all bins) or ``reference`` (the authors' code: none, and a bin
-            without elements keeps its average).
-        power: Power of the average, in [0, 1]: 1 divides each element by the average count of its bin, as in the
-            paper; 0 gives every element the same weight.
+        steps: Number of histograms in the moving average [].
+        momentum: Weight of the past in the average.
+        update: ``corrected`` applies bias correction; without it, weights start ``1 / (1 - momentum)`` times too
+            large. ``paper`` does not, and divides by the number of all bins. ``reference`` follows the authors' code:
+            no bias correction, and empty bins keep their average.
+        power: Power of the average, in [0, 1]. 1 divides each term by the average count of its bin, as in the paper; 0
+            gives every term the same weight.
 
     Returns:
-        ``average ** -power / sum of average ** (1 - power)``, the sum over bins with elements, 0 for bins without
-        [bins]; and the new average [bins]. With power 1 the sum is the number of bins with elements.
+        Weights [bins] and the new average [bins]. The weight of a bin is ``average ** -power / total``, where ``total``
+        is the sum of ``average ** (1 - power)`` over non-empty bins. It is 0 for empty bins. With power 1 ``total`` is
+        the number of non-empty bins.
 
     Example:
         >>> counts = torch.tensor([900.0, 0.0, 100.0])
@@ -53,15 +54,15 @@ def harmonize(
 def harmonize_levels(
     counts: Tensor, history: Tensor, steps: Tensor, momentum: float, update: HistogramUpdate, power: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Weights of the bins of each pyramid level, with one moving average that the levels update in turn.
+    """Compute the weights of the bins of each pyramid level; the levels update one moving average in turn.
 
-    This is how the authors' code is called: once for each level, the finest first.
+    The authors' code does the same: it is called once per level, the finest level first.
 
     Args:
-        counts: Logits of the batch in each bin of each level [num_levels, bins].
+        counts: Number of terms of the batch in each bin of each level [num_levels, bins].
         history: The moving average before this batch [bins].
-        steps: Number of histograms that it has seen, one for each level of each batch, [].
-        momentum: Share of the past in the average, at each level.
+        steps: Number of histograms in the moving average, one per level and batch [].
+        momentum: Weight of the past in the average, at each level.
         update: As in :func:`harmonize`.
         power: As in :func:`harmonize`.
 
@@ -82,14 +83,14 @@ def harmonized_cross_entropy(
     class_weights: Tensor | None = None,
     levels: Tensor | None = None,
 ) -> Tensor:
-    """Cross-entropy of each anchor, each element multiplied by the weight of its bin [A].
+    """Compute the cross-entropy of each anchor, with each term multiplied by the weight of its bin [A].
 
     Args:
-        logits: Scores before the sigmoid [A, C].
+        logits: Class logits [A, C].
         labels: Class of each anchor, 0 to C - 1; -1 background, -2 ignored [A].
         bin_weights: Weight of each bin [bins], or of each level's bins [num_levels, bins].
-        class_weights: Factor of the elements of each class, None for 1 [C]; apart for targets of 0 and 1 [2, C].
-        levels: Pyramid level of each anchor; needed where ``bin_weights`` has levels [A].
+        class_weights: Factor of each class's terms [C], or of its negative and positive terms [2, C]; None means 1.
+        levels: Pyramid level of each anchor; required if ``bin_weights`` has levels [A].
     """
 
     def rows(x: Tensor, labels: Tensor, levels: Tensor | None) -> Rows:
@@ -99,7 +100,7 @@ def harmonized_cross_entropy(
 
 
 def harmonized_terms(bin_weights: Tensor, levels: Tensor | None = None) -> SigmoidTerms:
-    """Cross-entropy, each element multiplied by the weight of its bin.
+    """Return the terms of cross-entropy, each multiplied by the weight of its bin.
 
     Args:
         bin_weights: Weight of each bin [bins], or of each level's bins [num_levels, bins].
@@ -119,7 +120,7 @@ def harmonized_terms(bin_weights: Tensor, levels: Tensor | None = None) -> Sigmo
         return factor * F.softplus(x), factor * p
 
     def positive(x: Tensor, labels: Tensor, targets: Tensor | None) -> ValueAndSlope:
-        # as in the histogram: 1 - p and sigmoid(-x) may round to different bins
+        # 1 - p as in the histogram: sigmoid(-x) may round to a different bin.
         factor = weight(1 - torch.sigmoid(x))
         return factor * F.softplus(-x), -factor * torch.sigmoid(-x)
 

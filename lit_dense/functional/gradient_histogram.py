@@ -1,6 +1,6 @@
-"""Histograms of the gradient norm, which gradient harmonized losses weigh elements by (arXiv:1811.05181)."""
+"""Histograms of the gradient norm, for gradient harmonized losses, GHM (https://arxiv.org/abs/1811.05181)."""
 
-from __future__ import annotations  # torch 2.4 compiles no function that is defined in another with X | None
+from __future__ import annotations  # torch 2.4 cannot compile nested functions annotated with X | None
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from .fused.chunking import Chunked
 from .fused.sigmoid_terms import with_own
 
 FUSED_BINS = 64
-"""Sums that a compiler makes at once."""
+"""Largest number of bins that are summed in one compiled kernel."""
 
 
 @torch.no_grad()
@@ -24,18 +24,19 @@ def classification_histogram(
     levels: Tensor | None = None,
     num_levels: int = 1,
 ) -> Tensor:
-    """Number of elements in each bin of the gradient norm ``|p - t|``, ignored anchors left out [bins].
+    """Count the logits in each bin of the gradient norm ``|p - t|``, excluding ignored anchors.
 
     Args:
-        logits: Scores before the sigmoid [A, C].
+        logits: Class logits [A, C].
         labels: Class of each anchor, 0 to C - 1; -1 background, -2 ignored [A].
-        bins: Equal parts of [0, 1].
-        class_weights: Logits of a class with weight 0 are not counted [C]; apart for targets of 0 and 1 [2, C].
-        levels: Pyramid level of each anchor, for a histogram of each level [A].
+        bins: Number of equal bins of [0, 1].
+        class_weights: Weight of each class [C], or of its negative and positive logits [2, C]. Logits with weight 0 are
+            not counted; None counts all.
+        levels: Pyramid level of each anchor, to compute one histogram per level [A].
         num_levels: Number of levels.
 
     Returns:
-        Counts [bins]; with ``levels`` one row for each level [num_levels, bins].
+        Counts [bins]; with ``levels`` one row per level [num_levels, bins].
 
     Example:
         >>> classification_histogram(torch.tensor([[-4.0], [-4.0], [4.0]]), torch.tensor([-1, 0, 0]), bins=2)
@@ -44,8 +45,8 @@ def classification_histogram(
     logits = logits.detach()
 
     def of_chunk(histogram: Callable[..., Tensor], chunk: slice) -> Tensor:
-        rows = None if levels is None else levels[chunk]
-        return histogram(logits[chunk], labels[chunk], bins, class_weights, rows, num_levels)
+        chunk_levels = None if levels is None else levels[chunk]
+        return histogram(logits[chunk], labels[chunk], bins, class_weights, chunk_levels, num_levels)
 
     return torch.stack(list(_chunk_histogram.over(logits, of_chunk, _chunk_histogram.compiles(logits)))).sum(0)
 
@@ -58,9 +59,9 @@ def _chunk_histogram(
     own = p.gather(1, labels.clamp(min=0).unsqueeze(1)).squeeze(1)
     counted: Tensor = (labels != IGNORED).unsqueeze(1)
     if class_weights is not None:
-        heeds_negatives, heeds_positives = (class_weights != 0).expand(2, -1)
-        heeded = heeds_negatives.expand_as(p).clone()
-        counted = counted & with_own(heeded, labels, heeds_positives[labels.clamp(min=0)])
+        uses_negatives, uses_positives = (class_weights != 0).expand(2, -1)
+        used = uses_negatives.expand_as(p).clone()
+        counted = counted & with_own(used, labels, uses_positives[labels.clamp(min=0)])
     norms = with_own(p, labels, 1 - own)
     return norm_histogram(norms, bins, counted, None if levels is None else levels.unsqueeze(1), num_levels)
 
@@ -68,23 +69,23 @@ def _chunk_histogram(
 def norm_histogram(
     norms: Tensor, bins: int, counted: Tensor | None = None, levels: Tensor | None = None, num_levels: int = 1
 ) -> Tensor:
-    """Number of norms in each of equal parts of [0, 1] [bins].
+    """Count the norms in each of ``bins`` equal bins of [0, 1].
 
     Args:
-        norms: Of any shape.
-        bins: Number of parts; the last is closed.
-        counted: Which of them to count, of a shape that broadcasts; all by default.
-        levels: Pyramid level of each norm, of a shape that broadcasts, for a histogram of each level.
+        norms: Gradient norms of any shape.
+        bins: Number of bins; the last includes 1.
+        counted: Mask of the norms to count, broadcastable to ``norms``; all by default.
+        levels: Pyramid level of each norm, broadcastable to ``norms``, to compute one histogram per level.
         num_levels: Number of levels.
 
     Returns:
-        Counts [bins]; with ``levels`` one row for each level [num_levels, bins].
+        Counts [bins]; with ``levels`` one row per level [num_levels, bins].
     """
     if torch.compiler.is_compiling() and bins <= FUSED_BINS and levels is None:
-        # one kernel with a sum for each bin, where adding to one place would queue
-        places = norm_bins(norms, bins, torch.int32)
-        inside = True if counted is None else counted
-        return torch.stack([((places == place) & inside).sum() for place in range(bins)]).double()
+        # One kernel with one sum per bin is faster than scatter_add_, whose atomic additions wait for each other.
+        index = norm_bins(norms, bins, torch.int32)
+        mask = True if counted is None else counted
+        return torch.stack([((index == bin_number) & mask).sum() for bin_number in range(bins)]).double()
     index = norm_bins(norms, bins, torch.int64)
     if levels is not None:
         index = index + bins * levels
@@ -92,12 +93,12 @@ def norm_histogram(
     if counted is not None:
         index.masked_fill_(~counted, total)
     index = index.flatten()
-    # integers are exact in any order, and scatter_add_ needs no device synchronisation, as bincount does
-    found = torch.zeros(total + 1, dtype=torch.int64, device=norms.device)
-    found = found.scatter_add_(0, index, torch.ones_like(index))[:total].double()
-    return found if levels is None else found.view(num_levels, bins)
+    # Integer sums are exact in any order. Unlike bincount, scatter_add_ needs no device synchronisation.
+    counts = torch.zeros(total + 1, dtype=torch.int64, device=norms.device)
+    counts = counts.scatter_add_(0, index, torch.ones_like(index))[:total].double()
+    return counts if levels is None else counts.view(num_levels, bins)
 
 
 def norm_bins(norms: Tensor, bins: int, dtype: torch.dtype) -> Tensor:
-    """The part that each norm lies in; 1 lies in the last, NaN in the first."""
+    """Return the bin of each norm; 1 is in the last bin, NaN in the first."""
     return (norms * bins).to(dtype).clamp_(0, bins - 1)

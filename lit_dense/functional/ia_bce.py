@@ -1,4 +1,4 @@
-"""IoU-aware binary cross-entropy of LW-DETR and RF-DETR (https://arxiv.org/abs/2406.03459)."""
+"""IoU-aware binary cross-entropy, IA-BCE, of LW-DETR and RF-DETR (https://arxiv.org/abs/2406.03459)."""
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ LEAST_TARGET = 0.01
 
 
 def ia_bce_terms(gamma: float = 2.0) -> SigmoidTerms:
-    """The two branches of IoU-aware BCE: cross-entropy with a soft target, negatives turned down where right."""
+    """Return the terms of IoU-aware BCE: soft-target cross-entropy of positives, focal loss of negatives."""
 
     def negative(x: Tensor, labels: Tensor) -> ValueAndSlope:
         return focused_cost(x, gamma, 1.0)
@@ -24,12 +24,12 @@ def ia_bce_terms(gamma: float = 2.0) -> SigmoidTerms:
 
 
 def ia_bce_targets(scores: Tensor, ious: Tensor, alpha: float = 0.25) -> Tensor:
-    """Targets of positives, ``score ** alpha * iou ** (1 - alpha)``, at least 0.01; detached.
+    """Compute the targets of positives, ``score ** alpha * iou ** (1 - alpha)``, at least 0.01 and detached [P].
 
     Args:
-        scores: Score that each positive gives its own class, in [0, 1] [P].
-        ious: IoU of its predicted box with its object [P].
-        alpha: Share of the score, in [0, 1].
+        scores: Predicted score of each positive's class, in [0, 1] [P].
+        ious: IoU of the predicted box with the ground-truth box [P].
+        alpha: Exponent of the score, in [0, 1].
     """
     return (scores.detach() ** alpha * ious.detach() ** (1 - alpha)).clamp(min=LEAST_TARGET)
 
@@ -37,17 +37,17 @@ def ia_bce_targets(scores: Tensor, ious: Tensor, alpha: float = 0.25) -> Tensor:
 def ia_bce_loss(
     logits: Tensor, labels: Tensor, alpha: float = 0.25, gamma: float = 2.0, ious: Tensor | None = None
 ) -> Tensor:
-    """IoU-aware BCE of LW-DETR (https://arxiv.org/abs/2406.03459) of each anchor, summed over its classes.
+    """IoU-aware BCE of LW-DETR (https://arxiv.org/abs/2406.03459) of each anchor, summed over classes.
 
     Args:
-        logits: Scores before the sigmoid [A, C].
+        logits: Class logits [A, C].
         labels: Class of each anchor, 0 to C - 1; -1 background, -2 ignored [A].
-        alpha: Share of the score in the target of a positive, in [0, 1]; the rest is the IoU's.
-        gamma: How strongly negative elements that are right are turned down, at least 0.
-        ious: IoU of each anchor's predicted box with its object, None for 1; read at positives [A].
+        alpha: Exponent of the score in the target of a positive, in [0, 1]; the exponent of the IoU is ``1 - alpha``.
+        gamma: Focusing exponent of negative terms, at least 0.
+        ious: IoU of each anchor's predicted box with its ground-truth box [A]; used for positives only; None means 1.
 
     Returns:
-        One value per anchor, 0 where it is ignored [A].
+        One value per anchor, 0 for ignored anchors [A].
 
     Example:
         >>> ia_bce_loss(torch.tensor([[0.4055]]), torch.tensor([0]), ious=torch.tensor([0.8]))

@@ -1,4 +1,4 @@
-"""IoU of paired boxes and the losses made of it (https://arxiv.org/abs/1608.01471)."""
+"""IoU loss (https://arxiv.org/abs/1608.01471), and the IoU of paired boxes."""
 
 from typing import Literal
 
@@ -8,25 +8,25 @@ from torch import Tensor
 IoUForm = Literal["linear", "log", "square"]
 
 LEAST_UNION = 1e-7
-"""In square pixels, after :func:`enlarged`: two boxes without area have no IoU, and count as disjoint."""
+"""Lower bound of the union, in square pixels after :func:`enlarged`: two boxes without area have IoU 0."""
 LEAST_IOU = 1e-6
-"""What the logarithm sees of disjoint boxes."""
+"""Lower bound of the IoU in the logarithmic form, which keeps the loss of disjoint boxes finite."""
 SMALL, ENLARGEMENT = 2.0, 2.0**20
-"""Pairs within fewer pixels are enlarged; by a power of two, which is exact."""
+"""Pairs of boxes within fewer than ``SMALL`` pixels are enlarged by a power of two, which is exact."""
 
 
 def enlarged(predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Both boxes of each pair, multiplied by one number where they are as small as boxes in fractions of an image.
+    """Scale up each pair of boxes that is as small as boxes in fractions of an image.
 
-    IoU and what is made of it do not depend on the unit, but the small constants that keep them finite do: they are
-    meant for pixels. A pair whose common box has a side of two pixels or more stays as it is.
+    IoU losses do not depend on the unit of the boxes. The small constants that keep them finite do, and are chosen for
+    pixels. A pair stays as it is if its enclosing box has a side of two pixels or more.
 
     Args:
-        predicted: Boxes in pixels or in fractions, x1 y1 x2 y2 [P, 4].
-        target: As many [P, 4].
+        predicted: Predicted boxes in pixels or in fractions of the image, x1 y1 x2 y2 [P, 4].
+        target: Target boxes in the same format [P, 4].
 
     Returns:
-        Both in float32, or in float64 where they were.
+        The scaled boxes: float64 if the input is, otherwise float32.
     """
     with torch.no_grad():
         sides = predicted[:, 2:].maximum(target[:, 2:]) - predicted[:, :2].minimum(target[:, :2])
@@ -35,14 +35,14 @@ def enlarged(predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def paired_iou(predicted: Tensor, target: Tensor) -> Tensor:
-    """Intersection over union (https://arxiv.org/abs/1608.01471) of each box with the one in the same row.
+    """Compute the IoU (https://arxiv.org/abs/1608.01471) of each predicted box with the target box in the same row.
 
     Args:
-        predicted: Boxes in pixels or in fractions, x1 y1 x2 y2 [P, 4].
-        target: As many [P, 4].
+        predicted: Predicted boxes in pixels or in fractions of the image, x1 y1 x2 y2 [P, 4].
+        target: Target boxes in the same format [P, 4].
 
     Returns:
-        A value from 0 to 1 for each pair; 0 where both have no area [P].
+        IoU of each pair, from 0 to 1; 0 if both boxes have no area [P].
 
     Example:
         >>> import torch
@@ -59,12 +59,12 @@ def iou_loss(predicted: Tensor, target: Tensor, form: IoUForm = "linear") -> Ten
     """IoU loss (https://arxiv.org/abs/1608.01471) of each pair of boxes.
 
     Args:
-        predicted: Boxes in pixels or in fractions, x1 y1 x2 y2 [P, 4].
-        target: As many [P, 4].
-        form: ``linear`` for 1 - IoU, ``log`` for -log(IoU) of an IoU of at least 1e-6, ``square`` for 1 - IoU ** 2.
+        predicted: Predicted boxes in pixels or in fractions of the image, x1 y1 x2 y2 [P, 4].
+        target: Target boxes in the same format [P, 4].
+        form: ``linear`` for 1 - IoU, ``log`` for -log(max(IoU, 1e-6)), ``square`` for 1 - IoU ** 2.
 
     Returns:
-        One value per pair; that of disjoint boxes has no gradient [P].
+        One value per pair [P]. Disjoint boxes have no gradient.
 
     Example:
         >>> import torch

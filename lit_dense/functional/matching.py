@@ -1,4 +1,4 @@
-"""Anchors matched with ground truths by thresholds of IoU (https://arxiv.org/abs/1506.01497), as torchvision does."""
+"""Matching of anchors and ground-truth boxes by IoU thresholds (https://arxiv.org/abs/1506.01497), like torchvision."""
 
 from collections.abc import Iterator
 
@@ -7,32 +7,34 @@ from torch import Tensor
 from torchvision.ops import box_area
 
 BLOCK = 128
-"""Anchors looked at together: some cells in a row of a grid, which a box misses or meets as a whole."""
+"""Anchors per block on the CPU. A block covers neighbouring grid cells; a box overlaps only a few blocks."""
 FEW_PAIRS = 2**17
-"""Pairs of anchor and ground truth that one piece has done with before blocks are chosen."""
+"""Up to this number of pairs, computing all IoUs is faster than selecting blocks."""
 PAIRS_AT_ONCE = 2**22
-"""Pairs in one piece: 16 MiB of float32, six times at once."""
+"""Pairs per chunk: 16 MiB in float32; six such arrays exist at a time."""
 
 
 def match_by_iou(
     anchors: Tensor, gt_boxes: Tensor, positive: float = 0.5, negative: float = 0.4, low_quality: bool = True
 ) -> Tensor:
-    """Match by IoU thresholds (https://arxiv.org/abs/1506.01497): what torchvision's ``box_iou`` and ``Matcher`` find.
+    """Match anchors and ground-truth boxes by IoU thresholds, with less memory than torchvision's ``Matcher``.
 
-    The result is the same to the last bit, with ties and with boxes that are empty, inside out, infinite or no numbers,
-    but the matrix of many pairs never exists. A processor takes one ground truth after another, each with the blocks of
-    anchors that it can touch; another device takes all anchors with as many ground truths as a piece of memory holds,
-    and the host does not wait for it.
+    The result is bit-identical to torchvision's ``box_iou`` and ``Matcher`` (https://arxiv.org/abs/1506.01497),
+    including ties and degenerate, inverted, infinite and NaN boxes. The full IoU matrix is not built. The CPU processes
+    one ground-truth box at a time, with the blocks of anchors that it can overlap. Other devices process all anchors
+    with a chunk of the ground-truth boxes at a time, without device synchronisation.
 
     Args:
-        anchors: Boxes in pixels, x1 y1 x2 y2, of any origin; it is fast where neighbours stand side by side [K, 4].
-        gt_boxes: Ground truths [G, 4].
-        positive: IoU from which an anchor is positive.
-        negative: IoU below which it is background; in between it is ignored.
-        low_quality: Whether the best anchors of a ground truth are positive even below the threshold.
+        anchors: Boxes in pixels, x1 y1 x2 y2 [K, 4]. Any boxes are accepted; it is fastest if neighbouring rows are
+            neighbours in the image.
+        gt_boxes: Ground-truth boxes, x1 y1 x2 y2 in pixels [G, 4].
+        positive: Anchors with at least this IoU are positive.
+        negative: Anchors with a smaller IoU are background; those in between are ignored.
+        low_quality: Whether the best anchors of a ground-truth box are positive even below the threshold.
 
     Returns:
-        Ground truth of each anchor, -1 background, -2 ignored; background alone where there is no ground truth [K].
+        Index of the ground-truth box of each anchor; -1 background, -2 ignored [K]. Without ground-truth boxes all
+        anchors are background.
 
     Example:
         >>> anchors = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 22], [50, 50, 60, 60]])
@@ -42,83 +44,89 @@ def match_by_iou(
     if not len(gt_boxes) or not len(anchors):
         return torch.full((len(anchors),), -1, dtype=torch.int64, device=anchors.device)
     in_blocks = anchors.device.type == "cpu" and len(anchors) * len(gt_boxes) > FEW_PAIRS
-    find = _best_by_blocks if in_blocks else _best_by_pieces
-    best, match, favoured = find(anchors.detach(), gt_boxes.detach())
-    chosen = torch.where(best < negative, -1, torch.where(best < positive, -2, match))
-    return torch.where(favoured, match, chosen) if low_quality else chosen
+    find_best = _best_by_blocks if in_blocks else _best_by_chunks
+    best, match, is_best_of_gt = find_best(anchors.detach(), gt_boxes.detach())
+    by_threshold = torch.where(best < negative, -1, torch.where(best < positive, -2, match))
+    return torch.where(is_best_of_gt, match, by_threshold) if low_quality else by_threshold
 
 
 def _best_by_blocks(anchors: Tensor, gt_boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Largest IoU of each anchor, the first ground truth that has it, and whether it is the best of a ground truth."""
-    filled = torch.cat([anchors, anchors[-1:].expand(-len(anchors) % BLOCK, 4)])  # repeats change no maximum
-    columns = filled.t().contiguous()
+    """Return each anchor's largest IoU, the first ground truth with it, and whether it is a ground truth's best anchor.
+
+    On the CPU: one ground-truth box at a time, with the blocks of anchors that it can overlap.
+    """
+    padded = torch.cat([anchors, anchors[-1:].expand(-len(anchors) % BLOCK, 4)])  # repeats do not change a maximum
+    columns = padded.t().contiguous()
     corners, areas = columns.view(4, -1, BLOCK), box_area(columns.t()).view(-1, BLOCK)
     gt_corners, gt_areas = gt_boxes.t()[:, :, None, None], box_area(gt_boxes)[:, None, None]
     best = torch.zeros_like(areas, dtype=torch.promote_types(areas.dtype, gt_areas.dtype))
     match = torch.zeros_like(best, dtype=torch.int64)
-    favoured = torch.zeros_like(best, dtype=torch.uint8)  # not bool, of which the maximum takes ten times as long
+    is_best_of_gt = torch.zeros_like(best, dtype=torch.uint8)  # the maximum of bool is ten times slower
     highest = []
-    for row, blocks in enumerate(_touched(corners, areas, gt_corners[:, :, :, 0], gt_areas[:, :, 0])):
+    for row, blocks in enumerate(_overlapping_blocks(corners, areas, gt_corners[:, :, :, 0], gt_areas[:, :, 0])):
         iou = _iou(corners.index_select(1, blocks), areas.index_select(0, blocks), gt_corners[:, row], gt_areas[row])
         top = iou.amax() if len(blocks) else iou.new_zeros(())
         highest.append(top)
         is_top = (iou == top).view(torch.uint8)
-        favoured.index_copy_(0, blocks, favoured.index_select(0, blocks).maximum(is_top))
+        is_best_of_gt.index_copy_(0, blocks, is_best_of_gt.index_select(0, blocks).maximum(is_top))
         before = best.index_select(0, blocks)
         match.index_copy_(0, blocks, match.index_select(0, blocks).masked_fill_(iou > before, row))  # first of equals
         best.index_copy_(0, blocks, before.maximum(iou))
-    nowhere = (torch.stack(highest) == 0).any()  # what touches no anchor has all of them for its best: IoU 0
+    # If a ground truth overlaps no anchor, all anchors have its largest IoU, 0: torchvision favours them all.
+    any_without_overlap = (torch.stack(highest) == 0).any()
     count = len(anchors)
-    return best.flatten()[:count], match.flatten()[:count], favoured.flatten()[:count].bool() | nowhere
+    is_best_of_gt = is_best_of_gt.flatten()[:count].bool() | any_without_overlap
+    return best.flatten()[:count], match.flatten()[:count], is_best_of_gt
 
 
-def _touched(corners: Tensor, areas: Tensor, gt_corners: Tensor, gt_areas: Tensor) -> list[Tensor]:
-    """Blocks where a ground truth can have an IoU other than 0, for each ground truth.
+def _overlapping_blocks(corners: Tensor, areas: Tensor, gt_corners: Tensor, gt_areas: Tensor) -> list[Tensor]:
+    """Return for each ground truth the blocks in which its IoU can be other than 0.
 
     Args:
-        corners: Of anchors in blocks [4, N, 128].
-        areas: Of anchors in blocks [N, 128].
-        gt_corners: Of ground truths [4, G, 1].
-        gt_areas: Of ground truths [G, 1].
+        corners: Corners of the anchors in blocks [4, N, 128].
+        areas: Areas of the anchors in blocks [N, 128].
+        gt_corners: Corners of the ground-truth boxes [4, G, 1].
+        gt_areas: Areas of the ground-truth boxes [G, 1].
     """
     apart = (gt_corners[2:] <= corners[:2].amin(2)[:, None]) | (gt_corners[:2] >= corners[2:].amax(2)[:, None])
-    # a box without a proper area has a union that may be 0 or no number, wherever it is
-    odd = ~(_is_proper(gt_areas) & _is_proper(areas).all(1))
-    touched = ~(apart[0] | apart[1]) | odd
-    return list(touched.nonzero()[:, 1].split(touched.sum(1).tolist()))
+    # Without a positive finite area, the union can be 0 or NaN wherever the box is.
+    degenerate = ~(_is_proper(gt_areas) & _is_proper(areas).all(1))
+    overlapping = ~(apart[0] | apart[1]) | degenerate
+    return list(overlapping.nonzero()[:, 1].split(overlapping.sum(1).tolist()))
 
 
 def _is_proper(areas: Tensor) -> Tensor:
     return (areas > 0) & areas.isfinite()
 
 
-def gt_pieces(num_anchors: int, num_gt: int) -> Iterator[slice]:
-    """Slices of the ground truths such that a matrix of those and all anchors takes 16 MiB, or one row."""
+def gt_chunks(num_anchors: int, num_gt: int) -> Iterator[slice]:
+    """Split the ground truths into slices whose IoU matrix with all anchors takes at most 16 MiB, or is one row."""
     step = max(1, PAIRS_AT_ONCE // max(1, num_anchors))
     return (slice(start, start + step) for start in range(0, num_gt, step))
 
 
-def _best_by_pieces(anchors: Tensor, gt_boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The same for all anchors with some ground truths at a time, without a look at a number."""
+def _best_by_chunks(anchors: Tensor, gt_boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the same as :func:`_best_by_blocks`, in chunks of ground truths and without device synchronisation."""
     corners, areas = anchors.t().contiguous(), box_area(anchors)
     gt_corners, gt_areas = gt_boxes.t()[:, :, None], box_area(gt_boxes)[:, None]
     best = torch.zeros_like(areas, dtype=torch.promote_types(areas.dtype, gt_areas.dtype))
     match = torch.zeros_like(best, dtype=torch.int64)
-    favoured = torch.zeros_like(best, dtype=torch.bool)
-    for rows in gt_pieces(len(anchors), len(gt_boxes)):
+    is_best_of_gt = torch.zeros_like(best, dtype=torch.bool)
+    for rows in gt_chunks(len(anchors), len(gt_boxes)):
         iou = _iou(corners[:, None], areas, gt_corners[:, rows], gt_areas[rows])
-        favoured |= (iou == iou.amax(1, keepdim=True)).any(0)
+        is_best_of_gt |= (iou == iou.amax(1, keepdim=True)).any(0)
         value, first = iou.max(0)
         match = torch.where(value > best, first + rows.start, match)  # the first of equals
         best = best.maximum(value)
-    return best, match, favoured
+    return best, match, is_best_of_gt
 
 
 def _iou(corners: Tensor, areas: Tensor, gt_corners: Tensor, gt_areas: Tensor) -> Tensor:
-    """IoU by torchvision's operations in torchvision's order, infinite in place of NaN.
+    """Compute the IoU with torchvision's operations in torchvision's order, with infinity in place of NaN.
 
-    ``Matcher`` takes NaN for the largest IoU of an anchor, and below no threshold. So is infinity, which also compares.
-    NaN is never found to be the best of a ground truth, where infinity is; but such anchors are positive already.
+    In torchvision's ``Matcher`` a NaN is the largest IoU of an anchor, and is below no threshold. The same holds for
+    infinity, which also compares with itself. One difference has no effect: infinity can be the best IoU of a ground
+    truth, and NaN cannot, but these anchors are positive already.
     """
     sides = torch.minimum(corners[2:], gt_corners[2:]) - torch.maximum(corners[:2], gt_corners[:2])
     if sides.dtype.itemsize < 4:

@@ -1,6 +1,6 @@
 """Poly-1 focal loss (https://arxiv.org/abs/2204.12511)."""
 
-from __future__ import annotations  # torch 2.4 compiles no function that is defined in another with X | None
+from __future__ import annotations  # torch 2.4 cannot compile nested functions annotated with X | None
 
 import torch
 import torch.nn.functional as F
@@ -12,10 +12,10 @@ from .fused.sigmoid_terms import SigmoidTerms, ValueAndSlope, sum_over_classes
 def poly_focal_terms(
     alpha: float = 0.25, gamma: float = 2.0, epsilon: float = -1.0, balanced: bool = True
 ) -> SigmoidTerms:
-    """The two branches of poly-1 focal loss."""
+    """Return the terms of poly-1 focal loss."""
 
     def cost(x: Tensor, weight: float) -> ValueAndSlope:
-        """Focal loss and its first polynomial term, of a logit that should be low."""
+        """Return focal loss plus epsilon times its first polynomial term, of a negative logit."""
         p, entropy = torch.sigmoid(x), F.softplus(x)
         q, factor = 1 - p, weight * p**gamma
         added = factor * p if balanced else p ** (gamma + 1)
@@ -43,21 +43,21 @@ def poly_focal_loss(
     epsilon: float = -1.0,
     balanced: bool = True,
 ) -> Tensor:
-    """Poly-1 focal loss (https://arxiv.org/abs/2204.12511) of each anchor, summed over its classes.
+    """Poly-1 focal loss (https://arxiv.org/abs/2204.12511) of each anchor, summed over classes.
 
-    Focal loss plus ``epsilon * (1 - p_t) ** (gamma + 1)``.
+    It is focal loss plus ``epsilon * (1 - p_t) ** (gamma + 1)``.
 
     Args:
-        logits: Scores before the sigmoid [A, C].
+        logits: Class logits [A, C].
         labels: Class of each anchor, 0 to C - 1; -1 background, -2 ignored [A].
-        alpha: Weight of positive elements, ``1 - alpha`` of negative ones, in [0, 1].
-        gamma: How strongly right elements are turned down, at least 0.
-        epsilon: Weight of the added term; -1 takes the first term of the loss's series away.
-        balanced: Whether alpha weighs the added term too. Without, an epsilon below ``alpha - 1`` rewards background
-            and one below ``-alpha`` objects for being a little unsure.
+        alpha: Weight of positive terms, in [0, 1]; negative terms have weight ``1 - alpha``.
+        gamma: Focusing exponent, at least 0.
+        epsilon: Weight of the added term; -1 removes the first term of the polynomial expansion of focal loss.
+        balanced: Whether alpha also weighs the added term. If not, the loss rewards slightly uncertain background where
+            epsilon is below ``alpha - 1``, and slightly uncertain objects where it is below ``-alpha``.
 
     Returns:
-        One value per anchor, 0 where it is ignored [A].
+        One value per anchor, 0 for ignored anchors [A].
 
     Example:
         >>> poly_focal_loss(torch.tensor([[2.1972]]), torch.tensor([0]), epsilon=1.0, balanced=False)

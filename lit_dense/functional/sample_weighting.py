@@ -1,25 +1,25 @@
-"""Sample weighting network, SWN (https://arxiv.org/abs/2006.06568)."""
+"""Sample weighting network, SWN (https://arxiv.org/abs/2006.06568): interpolation of the weights of background."""
 
 import torch
 from torch import Tensor
 
 GRID = 2048
-"""Losses at which the network is asked for background, spaced evenly in their logarithm."""
+"""Number of losses at which the network is evaluated for background, evenly spaced in their logarithm."""
 
 
 def loss_grid(device: torch.device) -> Tensor:
-    """Losses from 0 to 1e4, closer together the smaller they are [2048]."""
+    """Return 0 and losses from 1e-6 to 1e4, evenly spaced in their logarithm [2048]."""
     powers = torch.logspace(-6, 4, GRID - 1, dtype=torch.float64, device=device)
     return torch.cat([powers.new_zeros(1), powers]).float()
 
 
 def interpolate(values: Tensor, grid: Tensor, at_grid: Tensor) -> Tensor:
-    """A function known on a grid, at other places, with gradient to its values on the grid.
+    """Interpolate a function linearly between grid points, with a gradient to its values at the grid points [N].
 
     Args:
-        values: Where to ask, detached; beyond the grid's ends the ends answer [N].
-        grid: Ascending [K].
-        at_grid: The function there [K].
+        values: Points at which to evaluate the function, detached [N]. Beyond the grid it is constant.
+        grid: Grid points, ascending [K].
+        at_grid: Values of the function at the grid points [K].
 
     Example:
         >>> interpolate(torch.tensor([0.5, 9.0]), torch.tensor([0.0, 1.0, 3.0]), torch.tensor([2.0, 4.0, 0.0]))

@@ -19,51 +19,53 @@ def seesaw_loss(
 ) -> Tensor:
     """Seesaw loss (https://arxiv.org/abs/2008.10032) of each anchor, with objectness.
 
-    A softmax over the classes, of positives alone, in which classes with fewer samples are pushed down less and
-    classes that were mistaken for the true one more; and a softmax of two, object or background, of all anchors.
+    The loss is the sum of two parts. Positives have a softmax over the classes: mitigation reduces the gradient of
+    classes with fewer samples, and compensation increases that of classes which a sample is mistaken for. All anchors
+    have a softmax over object and background.
 
     Args:
-        logits: Scores [A, C + 2]: the classes, then object and background.
+        logits: Logits of the classes, then of object and background [A, C + 2].
         labels: Class of each anchor, 0 to C - 1; -1 background, -2 ignored [A].
-        counts: Samples of each class so far, this batch included [C].
-        positives: Indices of the anchors with a class [P].
-        p: Strength of the mitigation by counts.
-        q: Strength of the compensation of mistakes.
-        eps: Smallest probability of the true class in that compensation.
+        counts: Number of samples of each class so far, including this batch [C].
+        positives: Indices of the positive anchors [P].
+        p: Exponent of the mitigation factor.
+        q: Exponent of the compensation factor.
+        eps: Lower bound of the ground-truth class's probability in the compensation factor.
 
     Returns:
-        One value per anchor, 0 where it is ignored [A].
+        One value per anchor, 0 for ignored anchors [A].
     """
     classes = labels[positives]
-    ranked = _ranking(readable(logits[positives, :-2]), classes, counts, p, q, eps)
+    class_values = _class_loss(readable(logits[positives, :-2]), classes, counts, p, q, eps)
     objectness = per_anchor(logits, labels, _objectness)[0]
-    return objectness.index_add(0, positives, ranked)
+    return objectness.index_add(0, positives, class_values)
 
 
 def _objectness(x: Tensor, labels: Tensor, targets: Tensor | None) -> Rows:
-    side = torch.where(labels >= 0, 1.0, -1.0).to(x.dtype)  # object, or background
-    margin = side * (x[:, -2] - x[:, -1])
-    slope = -side * torch.sigmoid(-margin)
+    """Two-class cross-entropy of object against background, for :func:`per_anchor`."""
+    sign = torch.where(labels >= 0, 1.0, -1.0).to(x.dtype)  # 1 object, -1 background
+    margin = sign * (x[:, -2] - x[:, -1])
+    slope = -sign * torch.sigmoid(-margin)
     slopes = torch.zeros_like(x)
     slopes[:, -2], slopes[:, -1] = slope.detach(), -slope.detach()
     return Rows(F.softplus(-margin), slopes)
 
 
-def _ranking(logits: Tensor, classes: Tensor, counts: Tensor, p: float, q: float, eps: float) -> Tensor:
-    """Cross-entropy of positives over the classes, each logit moved by the log of its seesaw factor [P]."""
+def _class_loss(logits: Tensor, classes: Tensor, counts: Tensor, p: float, q: float, eps: float) -> Tensor:
+    """Compute the cross-entropy of positives over the classes, with the log of the seesaw factor added [P]."""
     column = classes.unsqueeze(1)
     samples = counts.to(logits.dtype).clamp(min=1)
     mitigation = (samples.unsqueeze(0) / samples[classes].unsqueeze(1)).clamp(max=1).log() * p
     log_p = F.log_softmax(logits.detach(), dim=1)
     own = log_p.gather(1, column)
     floor = torch.full_like(own, eps).log()
-    compensation = (log_p - torch.maximum(own, floor)).clamp(min=0) * q  # log of the ratio, where that is over 1
-    moved = (mitigation + compensation).scatter(1, column, 0.0)
-    return F.cross_entropy(logits + moved, classes, reduction="none")
+    compensation = (log_p - torch.maximum(own, floor)).clamp(min=0) * q  # log(max(ratio, 1)) * q
+    log_factors = (mitigation + compensation).scatter(1, column, 0.0)
+    return F.cross_entropy(logits + log_factors, classes, reduction="none")
 
 
 def seesaw_score_logits(logits: Tensor) -> Tensor:
-    """Logits whose sigmoid is probability of the class times that of an object [..., C + 2] -> [..., C]."""
+    """Convert logits to those whose sigmoid is class times object probability [..., C + 2] -> [..., C]."""
     object_log_p = F.logsigmoid(logits[..., -2:-1] - logits[..., -1:])
     log_p = F.log_softmax(logits[..., :-2], dim=-1) + object_log_p
     return log_p - torch.log1p(-log_p.exp().clamp(max=LARGEST_PROBABILITY))

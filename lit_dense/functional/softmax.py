@@ -1,6 +1,6 @@
-"""Cross-entropy of a softmax over the classes and background."""
+"""Softmax cross-entropy over the classes and background (no paper)."""
 
-from __future__ import annotations  # torch 2.4 compiles no function that is defined in another with X | None
+from __future__ import annotations  # torch 2.4 cannot compile nested functions annotated with X | None
 
 import torch
 import torch.nn.functional as F
@@ -10,18 +10,19 @@ from .fused.anchor_loss import Rows, per_anchor
 from .fused.sigmoid_terms import with_own
 
 LARGEST_PROBABILITY = 1 - 1e-6
+"""Upper bound of probabilities that are converted to logits, which keeps the logits finite."""
 
 
 def softmax_loss(logits: Tensor, labels: Tensor, background_weight: float = 1.0) -> Tensor:
-    """Cross-entropy of a softmax over C classes and background, which is the last column.
+    """Softmax cross-entropy of each anchor, over C classes and background.
 
     Args:
-        logits: Scores before the softmax [A, C + 1].
+        logits: Logits of the classes, then of background [A, C + 1].
         labels: Class of each anchor, 0 to C - 1; -1 background, -2 ignored [A].
         background_weight: Weight of background anchors.
 
     Returns:
-        One value per anchor, 0 where it is ignored [A].
+        One value per anchor, 0 for ignored anchors [A].
 
     Example:
         >>> softmax_loss(torch.zeros(2, 4), torch.tensor([1, -1]))
@@ -40,6 +41,6 @@ def softmax_loss(logits: Tensor, labels: Tensor, background_weight: float = 1.0)
 
 
 def softmax_score_logits(logits: Tensor) -> Tensor:
-    """Logits whose sigmoid is the softmax's probability of each class [..., C + 1] -> [..., C]."""
+    """Convert logits to those whose sigmoid is the softmax probability of each class [..., C + 1] -> [..., C]."""
     log_p = F.log_softmax(logits, dim=-1)[..., :-1]
     return log_p - torch.log1p(-log_p.exp().clamp(max=LARGEST_PROBABILITY))

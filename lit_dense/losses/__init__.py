@@ -1,7 +1,7 @@
-"""Classification losses by name: each gives one value per anchor.
+"""Classification losses by name; each returns one value per anchor.
 
-The names are entry points of the group ``lit_dense.losses``, and attributes of this module: ``lit_dense.losses.focal``
-is the class behind the name ``focal``, so that a name is also an import path.
+The names are the entry points of the group ``lit_dense.losses``. Each name is also an attribute of this module:
+``lit_dense.losses.focal`` is the class registered as ``focal``.
 """
 
 from typing import Any

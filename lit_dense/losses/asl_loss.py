@@ -1,4 +1,4 @@
-"""Asymmetric loss as a part of a criterion."""
+"""Asymmetric loss, ASL (https://arxiv.org/abs/2009.14119), as a component of a criterion."""
 
 from ..core.errors import UsageError, check_range
 from ..core.samples import DenseSamples
@@ -8,16 +8,16 @@ from .base import SigmoidLoss
 
 
 class AsymmetricLoss(SigmoidLoss):
-    """Asymmetric loss (https://arxiv.org/abs/2009.14119): easy negatives count little, very easy ones nothing.
+    """Asymmetric loss, ASL (https://arxiv.org/abs/2009.14119): down-weights easy negatives, drops very easy ones.
 
-    No state and nothing summed over processes; an image without objects counts as background.
+    Stateless, no collectives. An image without objects counts as background.
 
     Args:
-        gamma_pos: Focusing of positive elements, at least 0.
-        gamma_neg: Focusing of negative elements, 0 or at least 1.
-        margin: Probability below which a negative element costs nothing, in [0, 0.9].
-        detach_weight: Whether no gradient flows through the focusing factors. The authors' code detaches them by
-            default; the gradient analysed in the paper does not.
+        gamma_pos: Focusing exponent of positive terms, at least 0.
+        gamma_neg: Focusing exponent of negative terms, 0 or at least 1.
+        margin: Probability below which the loss of a negative term is 0, in [0, 0.9].
+        detach_weight: Whether to detach the focusing factors, so that no gradient flows through them. The authors' code
+            detaches them by default; the gradient analysed in the paper includes them.
 
     Raises:
         UsageError: If an argument is out of range.
@@ -35,5 +35,5 @@ class AsymmetricLoss(SigmoidLoss):
         self.detach_weight = detach_weight
 
     def sigmoid_terms(self, samples: DenseSamples) -> SigmoidTerms:
-        """Asymmetric loss of single logits."""
+        """Return the terms of asymmetric loss."""
         return asymmetric_terms(self.gamma_pos, self.gamma_neg, self.margin, self.detach_weight)

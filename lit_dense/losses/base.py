@@ -1,4 +1,4 @@
-"""The base of classification losses."""
+"""Base classes of classification losses: ``DenseLoss``, and ``SigmoidLoss`` for losses of single logits."""
 
 import math
 import warnings
@@ -16,18 +16,18 @@ from ..functional.fused.sigmoid_terms import SigmoidTerms, sum_over_classes
 
 
 class DenseLoss(Component):
-    """A classification loss: logits and labels in, one value per anchor out.
+    """Base class of classification losses: maps logits and labels to one value per anchor.
 
-    Subclass it, give ``forward``, and register the class in the entry-point group ``lit_dense.losses``. A loss of
-    single logits is shorter as a :class:`SigmoidLoss`, which is also several times faster.
+    Subclass it, implement ``forward``, and register the class in the entry-point group ``lit_dense.losses``. If each
+    logit has a loss of its own, subclass :class:`SigmoidLoss` instead: it needs less code and is several times faster.
 
     Attributes:
-        accepts_soft_targets: Whether ``samples.soft_targets`` are heeded.
-        accepts_class_weights: Whether ``samples.class_weights`` are heeded, as every loss of single logits should.
-        quality_scores: Whether the score of a class is trained towards the quality of the predicted box, such as its
-            IoU; a detector that multiplies scores by a quality of its own warns of it.
-        extra_logits: Columns that the head has beyond one per class.
-        prior: Recommended probability of an object at the start of training, which the head's bias is set to.
+        accepts_soft_targets: Whether the loss uses ``samples.soft_targets``.
+        accepts_class_weights: Whether the loss uses ``samples.class_weights``. Every loss of single logits should.
+        quality_scores: Whether the score of a class is trained to predict the quality of the predicted box, such as its
+            IoU. A detector that multiplies scores by its own quality estimate then warns.
+        extra_logits: Number of columns of the head besides one per class.
+        prior: Recommended score of an object at the start of training. The head's bias is set accordingly.
 
     Example:
         >>> import torch
@@ -45,15 +45,15 @@ class DenseLoss(Component):
     _prepared_for: int | None = None
 
     def __call__(self, logits: Tensor, labels: Tensor, samples: DenseSamples | None = None) -> Tensor:
-        """The loss of each anchor [A], of logits and labels alone where no samples are given.
+        """Compute the loss of each anchor [A].
 
-        Without samples nothing is committed: in training a loss with state needs a :class:`~lit_dense.Criterion`, or
-        a call of ``loss.commit()`` after each step.
+        Without ``samples`` the loss is computed from logits and labels only, and its state is not committed. To train a
+        loss with state, use a :class:`~lit_dense.Criterion`, or call ``loss.commit()`` after each step.
 
         Args:
-            logits: Scores as the head gives them [A, C + extra_logits] or [B, K, C + extra_logits].
+            logits: Output of the head [A, C + extra_logits] or [B, K, C + extra_logits].
             labels: Class of each anchor, 0 to C - 1; -1 background, -2 ignored [A] or [B, K].
-            samples: Everything else that is known of the batch.
+            samples: The batch with everything else the loss may use; optional.
 
         Example:
             >>> from lit_dense.losses import FocalLoss
@@ -69,7 +69,7 @@ class DenseLoss(Component):
         return values
 
     def _prepare_all(self, num_classes: int) -> None:
-        """Prepare the loss and parts inside it, once: a criterion does so where there is one."""
+        """Prepare the loss and its nested components once; within a criterion, the criterion does this."""
         if self._prepared_for == num_classes:
             return
         self._prepared_for = num_classes
@@ -78,35 +78,35 @@ class DenseLoss(Component):
             part.check_ready()
 
     def forward(self, logits: Tensor, labels: Tensor, samples: DenseSamples) -> Tensor:
-        """One value per anchor: the sum over its classes [A].
+        """Compute one value per anchor, summed over classes [A].
 
-        The criterion calls it outside autocast and drops the values of ignored anchors. With no positives or no
-        anchors the result must still be finite and connected to the logits.
+        The criterion calls this method outside autocast and discards the values of ignored anchors. The result must be
+        finite and connected to the logits even without positives or without anchors.
 
         Args:
-            logits: Scores as the head gives them [A, C + extra_logits].
+            logits: Output of the head [A, C + extra_logits].
             labels: Class of each anchor, 0 to C - 1; -1 background, -2 ignored [A].
-            samples: Everything else that is known of the batch.
+            samples: The batch with everything else the loss may use.
         """
         raise NotImplementedError
 
     def score_logits(self, logits: Tensor) -> Tensor:
-        """Logits whose sigmoid is the score of each class [..., C + extra_logits] -> [..., C].
+        """Convert logits to those whose sigmoid is the score of each class [..., C + extra_logits] -> [..., C].
 
-        The detector's inference and exports apply a sigmoid to what this returns.
+        Inference and exported models apply a sigmoid to the result.
         """
         return logits
 
     def prior_bias(self, num_classes: int, prior: float) -> Tensor:
-        """The head's bias with which an untrained detector gives an object the score ``prior`` [C + extra_logits]."""
+        """Return the head's bias for which an untrained detector predicts the score ``prior`` [C + extra_logits]."""
         return torch.full((num_classes + self.extra_logits,), -math.log((1 - prior) / prior))
 
 
 class SigmoidLoss(DenseLoss, ABC):
-    """A loss of single logits: an element as a yes and as a no, each with its derivative.
+    """Base class of losses of single logits: a positive and a negative term, each with its derivative.
 
-    Subclass it and give ``sigmoid_terms``: the rest is done by one mechanism that reads the logits in pieces, keeps no
-    one-hot targets and no copy in float32, and computes the gradient in the same pass.
+    Subclass it and implement ``sigmoid_terms``. The base class evaluates the terms in chunks of the logits. It creates
+    neither one-hot targets nor a float32 copy, and computes the gradient in the same pass.
 
     Example:
         >>> class Squared(SigmoidLoss):  # (p - t) ** 2
@@ -123,7 +123,7 @@ class SigmoidLoss(DenseLoss, ABC):
     accepts_class_weights = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Take a method ``elements``, as version 0.1.0 called it, for ``sigmoid_terms``."""
+        """Use a method ``elements``, the name of ``sigmoid_terms`` in version 0.1.0."""
         super().__init_subclass__(**kwargs)
         if "elements" in vars(cls):
             warnings.warn(f"{cls.__name__}.elements is now called sigmoid_terms.", DeprecationWarning, stacklevel=2)
@@ -131,17 +131,17 @@ class SigmoidLoss(DenseLoss, ABC):
 
     @abstractmethod
     def sigmoid_terms(self, samples: DenseSamples) -> SigmoidTerms:
-        """Both branches of the loss.
+        """Return the positive and the negative term of the loss.
 
         Args:
-            samples: What is known of the batch.
+            samples: The batch.
         """
 
     def pos_targets(self, samples: DenseSamples) -> Tensor | None:
-        """Target of each positive's own class in [0, 1], None for 1 [P]."""
+        """Return the target of the logit of each positive's class, in [0, 1]; None means 1 [P]."""
         return samples.soft_targets
 
     def forward(self, logits: Tensor, labels: Tensor, samples: DenseSamples) -> Tensor:
-        """The loss of each anchor, summed over its classes [A]."""
+        """Compute the loss of each anchor, summed over classes [A]."""
         targets = samples.scatter_to_anchors(self.pos_targets(samples))
         return sum_over_classes(logits, labels, self.sigmoid_terms(samples), targets, samples.class_weights)

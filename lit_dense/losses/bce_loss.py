@@ -1,4 +1,4 @@
-"""Weighted cross-entropy as a part of a criterion."""
+"""Weighted binary cross-entropy (section 3.1 of https://arxiv.org/abs/1708.02002), as a component of a criterion."""
 
 from ..core.errors import check_range
 from ..core.samples import DenseSamples
@@ -10,11 +10,11 @@ from .base import SigmoidLoss
 class BCELoss(SigmoidLoss):
     """Weighted binary cross-entropy (section 3.1 of https://arxiv.org/abs/1708.02002).
 
-    No state and nothing summed over processes; an image without objects counts as background.
+    Stateless, no collectives. An image without objects counts as background.
 
     Args:
-        alpha: Weight of positive elements, ``1 - alpha`` of negative ones, in [0, 1].
-        pos_weight: What positive elements are multiplied by besides, at least 0.
+        alpha: Weight of positive terms, in [0, 1]; negative terms have weight ``1 - alpha``.
+        pos_weight: Additional factor of positive terms, at least 0.
 
     Raises:
         UsageError: If an argument is out of range.
@@ -28,5 +28,5 @@ class BCELoss(SigmoidLoss):
         self.pos_weight = check_range("bce", "pos_weight", pos_weight, 0)
 
     def sigmoid_terms(self, samples: DenseSamples) -> SigmoidTerms:
-        """Cross-entropy of single logits."""
+        """Return the terms of weighted cross-entropy."""
         return bce_terms(self.alpha, self.pos_weight)

@@ -1,4 +1,4 @@
-"""Equalized focal loss as a part of a criterion."""
+"""Equalized focal loss, EFL (https://arxiv.org/abs/2201.02593), as a component of a criterion."""
 
 from torch import Tensor
 
@@ -10,15 +10,15 @@ from .gradient_balance import GradientBalancedLoss
 
 
 class EqualizedFocalLoss(GradientBalancedLoss):
-    """Equalized focal loss (https://arxiv.org/abs/2201.02593): focal loss with an exponent for each class.
+    """Equalized focal loss, EFL (https://arxiv.org/abs/2201.02593): focal loss with one exponent per class.
 
-    State: sums of positive and negative gradients of each class, over the anchors of all processes. The first step is
-    focal loss. An image without objects counts as background.
+    State: sums of the positive and negative gradients of each class, over the anchors of all processes. The first step
+    equals focal loss. An image without objects counts as background.
 
     Args:
-        alpha: Weight of positive elements, ``1 - alpha`` of negative ones, in [0, 1].
-        gamma: Exponent of a class whose gradients are balanced, over 0.
-        scale: What the exponent of a class without positive gradient is larger by, at least 0.
+        alpha: Weight of positive terms, in [0, 1]; negative terms have weight ``1 - alpha``.
+        gamma: Exponent of a class whose gradients are balanced, at least 0.001.
+        scale: Increase of the exponent of a class without positive gradients, at least 0.
 
     Raises:
         UsageError: If an argument is out of range.
@@ -33,9 +33,9 @@ class EqualizedFocalLoss(GradientBalancedLoss):
         self.scale = check_range("efl", "scale", scale, 0)
 
     def ratio(self) -> Tensor:
-        """Gradient ratio of each class, in [0, 1], 1 at first [C]."""
+        """Return the gradient ratio of each class, in [0, 1], initially 1 [C]."""
         return self.gradient_ratio(initial=1.0).clamp(max=1.0)
 
     def sigmoid_terms(self, samples: DenseSamples) -> SigmoidTerms:
-        """Equalized focal loss of single logits."""
+        """Return the terms of equalized focal loss."""
         return equalized_focal_terms(self.ratio(), self.alpha, self.gamma, self.scale)

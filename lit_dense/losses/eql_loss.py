@@ -1,4 +1,4 @@
-"""Equalization loss as a part of a criterion."""
+"""Equalization loss, EQL (https://arxiv.org/abs/2003.05176), as a component of a criterion."""
 
 from collections.abc import Sequence
 
@@ -11,18 +11,18 @@ from .base import SigmoidLoss
 
 
 class EqualizationLoss(SigmoidLoss):
-    """Equalization loss (https://arxiv.org/abs/2003.05176): objects of other classes do not push a rare class down.
+    """Equalization loss, EQL (https://arxiv.org/abs/2003.05176): other classes' objects are no negatives of rare ones.
 
-    A class that no image shows, such as an unused column, is not rare: its score is kept down as any other. No
-    running state and nothing summed over processes; an image without objects counts as background.
+    A class that occurs in no image, such as an unused column, is not rare: it is trained as a negative like any other.
+    No running state, no collectives. An image without objects counts as background.
 
     Args:
-        threshold: A class that a smaller share of the images shows is rare, in [0, 1]: 0.00177 for LVIS 0.5 and
-            0.0011 for LVIS 1 in the authors' code.
-        frequencies: Share of the images that shows each class [C]; by default the training set's.
+        threshold: A class is rare if it occurs in a smaller fraction of the images, in [0, 1]. The authors' code uses
+            0.00177 for LVIS 0.5 and 0.0011 for LVIS 1.
+        frequencies: Fraction of the images that contain each class [C]; by default those of the training set.
 
     Raises:
-        UsageError: If the threshold is out of range, or the frequencies are not known when training starts.
+        UsageError: If the threshold is out of range, or if the frequencies are unknown when training starts.
     """
 
     prior = 0.001
@@ -33,6 +33,6 @@ class EqualizationLoss(SigmoidLoss):
         self.frequencies = PerClassTable("eql", "frequencies", "frequencies", frequencies)
 
     def sigmoid_terms(self, samples: DenseSamples) -> SigmoidTerms:
-        """Equalization loss of single logits."""
+        """Return the terms of equalization loss."""
         frequencies = self.frequencies.values
         return equalization_terms((frequencies > 0) & (frequencies < self.threshold))

@@ -1,4 +1,4 @@
-"""Equalization loss v2 as a part of a criterion."""
+"""Equalization loss v2, EQL v2 (https://arxiv.org/abs/2012.08548), as a component of a criterion."""
 
 from torch import Tensor
 
@@ -10,15 +10,17 @@ from .gradient_balance import GradientBalancedLoss
 
 
 class EqualizationLossV2(GradientBalancedLoss):
-    """Equalization loss v2 (https://arxiv.org/abs/2012.08548): classes that are mostly pushed down are pushed up.
+    """Equalization loss v2, EQL v2 (https://arxiv.org/abs/2012.08548): balances the gradients of each class.
 
-    State: sums of positive and negative gradients of each class, over the anchors of all processes. The first step is
-    cross-entropy. An image without objects counts as background.
+    Classes with mostly negative gradients get larger positive and smaller negative weights.
+
+    State: sums of the positive and negative gradients of each class, over the anchors of all processes. The first step
+    equals cross-entropy. An image without objects counts as background.
 
     Args:
-        gamma: Steepness of the map from gradient ratio to weight, over 0.
-        mu: Gradient ratio at which a negative element has half its weight.
-        alpha: How much more positive elements of a class without gradient count, at least 0.
+        gamma: Steepness of the map from gradient ratio to weight, at least 0.001.
+        mu: Gradient ratio at which negative terms have half their weight, at least 0.
+        alpha: Increase of the weight of positive terms of a class without positive gradients, at least 0.
 
     Raises:
         UsageError: If an argument is out of range.
@@ -33,9 +35,9 @@ class EqualizationLossV2(GradientBalancedLoss):
         self.alpha = check_range("eql_v2", "alpha", alpha, 0)
 
     def ratio(self) -> Tensor:
-        """Gradient ratio of each class, 100 at first [C]."""
+        """Return the gradient ratio of each class, initially 100 [C]."""
         return self.gradient_ratio(initial=100.0)
 
     def sigmoid_terms(self, samples: DenseSamples) -> SigmoidTerms:
-        """Weighted cross-entropy of single logits."""
+        """Return the terms of weighted cross-entropy."""
         return equalization_v2_terms(*equalization_v2_weights(self.ratio(), self.gamma, self.mu, self.alpha))

@@ -1,4 +1,4 @@
-"""Federated loss as a part of a criterion: some classes at a time, of any loss of single logits."""
+"""Federated loss (https://arxiv.org/abs/2103.07461), as a component of a criterion."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,22 +16,24 @@ from .registry import LOSSES, LossLike
 
 
 class FederatedLoss(DenseLoss):
-    """Federated loss (https://arxiv.org/abs/2103.07461): each step heeds the classes present and a draw of others.
+    """Federated loss (https://arxiv.org/abs/2103.07461): each step uses the present classes and a sample of others.
 
-    For data of which not every class is annotated in every image, as LVIS. The classes present are those of all
-    processes' objects, and all processes draw the same others: the draw follows the seed and the step. Classes that no
-    training image shows are never drawn. An image without objects counts as background.
+    Use it for data in which not every class is annotated in every image, such as LVIS. It wraps another loss. Present
+    are the classes of the objects of all processes. All processes draw the same other classes, because the draw depends
+    only on the seed and the step. Classes without training images are never drawn. An image without objects counts as
+    background.
 
     Args:
         loss: A loss of single logits: a name, an object, or a dict with class_path and init_args.
-        num_classes: How many classes a step heeds; more where more are present.
-        power: Chances are the number of images that show a class to this power.
-        image_counts: Images that show each class [C]; by default the training set's.
-        seed: Of the draw.
+        num_classes: Number of classes that a step uses, at least 1. Present classes are always used, even if there are
+            more.
+        power: Exponent of the image counts: a class is drawn with probability proportional to ``count ** power``.
+        image_counts: Number of images that contain each class [C]; by default those of the training set.
+        seed: Seed of the draw.
 
     Raises:
-        UsageError: If the loss is not one of single logits, an argument is out of range, or the counts are not known
-            when training starts.
+        UsageError: If the loss is not a loss of single logits, if an argument is out of range, or if the counts are
+            unknown when training starts.
     """
 
     def __init__(
@@ -47,7 +49,7 @@ class FederatedLoss(DenseLoss):
         if not inner.accepts_class_weights:
             raise UsageError(
                 "federated: loss must be one of single logits, as focal is; "
-                f"{type(inner).__name__} heeds no class weights."
+                f"{type(inner).__name__} does not use class weights."
             )
         self.loss = inner
         self.exclusive, self.accepts_soft_targets, self.prior = inner.exclusive, inner.accepts_soft_targets, inner.prior
@@ -59,25 +61,25 @@ class FederatedLoss(DenseLoss):
 
     @property
     def spec(self) -> dict[str, Any]:
-        """``class_path`` and ``init_args``, those of the loss inside included."""
+        """``class_path`` and ``init_args``, including those of the wrapped loss."""
         spec = super().spec
         spec["init_args"]["loss"] = self.loss.spec
         return spec
 
     def forward(self, logits: Tensor, labels: Tensor, samples: DenseSamples) -> Tensor:
-        """The loss inside, of the classes that this step heeds [A]."""
-        heeded = self.heeded_classes(samples).to(torch.float32)
+        """Compute the wrapped loss over the classes that this step uses [A]."""
+        class_weights = self.heeded_classes(samples).to(torch.float32)
         if samples.class_weights is not None:
-            heeded = heeded * samples.class_weights
-        values: Tensor = self.loss(logits, labels, samples.with_class_weights(heeded))
+            class_weights = class_weights * samples.class_weights
+        values: Tensor = self.loss(logits, labels, samples.with_class_weights(class_weights))
         return values
 
     def heeded_classes(self, samples: DenseSamples) -> Tensor:
-        """Whether this step heeds a class, the same on all processes [C]."""
+        """Return a mask of the classes that this step uses, the same on all processes [C]."""
         counts = self.image_counts.values
         present = torch.zeros_like(counts).index_fill(0, samples.gt_labels, 1.0)
-        # drawn on the CPU, where every process draws the same whatever its device
+        # Drawn on the CPU, so that the numbers do not depend on a process's device.
         noise = torch.rand(len(counts), generator=generator_of(self.seed, samples.step))
         noise = noise.to(counts.device, non_blocking=True)
-        chances = torch.where(counts > 0, counts**self.power, 0.0)
-        return federated_classes(samples.reduce.sum(present) > 0, chances, noise, self.num_classes)
+        frequencies = torch.where(counts > 0, counts**self.power, 0.0)
+        return federated_classes(samples.reduce.sum(present) > 0, frequencies, noise, self.num_classes)

@@ -1,4 +1,4 @@
-"""Focal loss as a part of a criterion."""
+"""Focal loss (https://arxiv.org/abs/1708.02002), as a component of a criterion."""
 
 from ..core.errors import check_range
 from ..core.samples import DenseSamples
@@ -8,13 +8,14 @@ from .base import SigmoidLoss
 
 
 class FocalLoss(SigmoidLoss):
-    """Focal loss (https://arxiv.org/abs/1708.02002), torchvision's own with the default arguments.
+    """Focal loss (https://arxiv.org/abs/1708.02002); equal to torchvision's with the default arguments.
 
-    No state and nothing summed over processes; an image without objects counts as background.
+    Stateless, no collectives. An image without objects counts as background.
 
     Args:
-        alpha: Weight of positive elements, ``1 - alpha`` of negative ones, in [0, 1].
-        gamma: How strongly right elements are turned down, at least 0; 0 gives alpha-balanced cross-entropy.
+        alpha: Weight of positive terms, in [0, 1]; negative terms have weight ``1 - alpha``.
+        gamma: Focusing exponent, at least 0: larger values reduce the loss of well-classified logits. 0 gives
+            alpha-balanced cross-entropy.
 
     Raises:
         UsageError: If alpha or gamma is out of range.
@@ -28,5 +29,5 @@ class FocalLoss(SigmoidLoss):
         self.gamma = check_range("focal", "gamma", gamma, 0)
 
     def sigmoid_terms(self, samples: DenseSamples) -> SigmoidTerms:
-        """Focal loss of single logits."""
+        """Return the terms of focal loss."""
         return focal_terms(self.alpha, self.gamma)

@@ -1,4 +1,4 @@
-"""FL* as a part of a criterion."""
+"""FL*, a variant of focal loss (appendix of https://arxiv.org/abs/1708.02002), as a component of a criterion."""
 
 from ..core.errors import check_range
 from ..core.samples import DenseSamples
@@ -10,12 +10,12 @@ from .base import SigmoidLoss
 class FocalStarLoss(SigmoidLoss):
     """FL* (appendix of https://arxiv.org/abs/1708.02002): cross-entropy of a steeper and shifted logit.
 
-    No state and nothing summed over processes; an image without objects counts as background.
+    Stateless, no collectives. An image without objects counts as background.
 
     Args:
-        gamma: Steepness, over 0.
-        beta: Shift: how sure an element must be before it counts little.
-        alpha: Share of positive elements in the weighting, in [0, 1]; 0.5 is the paper's, which has no weights.
+        gamma: Steepness, at least 0.001.
+        beta: Shift; larger values reduce the loss of logits near 0.
+        alpha: Weight of positive terms relative to negative terms, in [0, 1]; 0.5 is the paper's unweighted loss.
 
     Raises:
         UsageError: If an argument is out of range.
@@ -28,5 +28,5 @@ class FocalStarLoss(SigmoidLoss):
         self.alpha = check_range("focal_star", "alpha", alpha, 0, 1)
 
     def sigmoid_terms(self, samples: DenseSamples) -> SigmoidTerms:
-        """FL* of single logits."""
+        """Return the terms of FL*."""
         return focal_star_terms(self.gamma, self.beta, self.alpha)

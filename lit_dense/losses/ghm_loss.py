@@ -1,4 +1,4 @@
-"""GHM-C as a part of a criterion."""
+"""Gradient harmonized classification loss, GHM-C (https://arxiv.org/abs/1811.05181), as a component of a criterion."""
 
 from torch import Tensor
 
@@ -12,28 +12,28 @@ from .gradient_harmonizing import GradientHarmonizing, HistogramLevels
 class GHMLoss(GradientHarmonizing, DenseLoss):
     """Gradient harmonized cross-entropy, GHM-C (https://arxiv.org/abs/1811.05181).
 
-    Each element is divided by a power of the number of elements with about the same gradient norm. The paper's power
-    is 1. The default is 0.5, a departure from the paper: with power 1 a handful of elements weighs as much as all
-    others, and short trainings stay far below focal loss (docs/losses/ghm.md has the numbers).
+    The loss of each logit is divided by a power of the number of logits with a similar gradient norm. The power is 1 in
+    the paper. The default here is 0.5: with power 1 a few logits weigh as much as all others, and short trainings stay
+    far below focal loss (docs/losses/ghm.md has the numbers).
 
-    Brings its own normalizer: the weights of a batch's elements add up to 1 when the batch is like the average.
-    State: the moving average of the histogram, summed over images and processes. An image without objects counts as
-    background.
+    The loss has its own normalizer: the weights of the logits of a batch add up to 1 if the batch matches the moving
+    average. State: the moving average of the histogram, summed over images and processes. An image without objects
+    counts as background.
 
     Args:
-        bins: Equal parts of the gradient norm's range.
-        momentum: Share of the past in the moving average, in [0, 1).
-        update: ``corrected``, with bias correction; ``paper``, without it and divided by all bins; ``reference``, as
-            the authors' code: without it, and a bin without elements keeps its average. The latter two start
-            ``1 / (1 - momentum)`` times too large.
-        power: Power of the average count of a bin that its elements are divided by, in [0, 1]. 1 is GHM-C; 0 is the
-            mean of cross-entropy.
-        levels: ``joint``, one histogram of all pyramid levels; ``separate``, as the authors trained: one for each
-            level, whose losses are added up, with one moving average that the levels update in turn.
+        bins: Number of equal bins of the gradient norm's range, at least 1.
+        momentum: Weight of the past in the moving average, in [0, 1).
+        update: Update of the moving average. ``corrected`` applies bias correction. ``paper`` does not, and divides by
+            the number of all bins. ``reference`` follows the authors' code: no bias correction, and empty bins keep
+            their average. Weights of the latter two start ``1 / (1 - momentum)`` times too large.
+        power: Power of a bin's average count by which the loss of its logits is divided, in [0, 1]. 1 is GHM-C; 0 is
+            the mean of cross-entropy.
+        levels: ``joint`` uses one histogram of all pyramid levels. ``separate``, the authors' training setup, uses one
+            histogram per level and adds up the losses of the levels, which update one moving average in turn.
 
     Raises:
-        UsageError: If an argument is out of range, if there is no such update, or if ``levels`` is ``separate`` and
-            the detector does not tell the sizes of its levels.
+        UsageError: If an argument is out of range, if ``update`` or ``levels`` is unknown, or if ``levels`` is
+            ``separate`` and the detector does not provide the sizes of its levels.
     """
 
     exclusive = frozenset({"normalizer"})
@@ -50,7 +50,7 @@ class GHMLoss(GradientHarmonizing, DenseLoss):
         super().__init__("ghm", bins, momentum, update, power, levels)
 
     def forward(self, logits: Tensor, labels: Tensor, samples: DenseSamples) -> Tensor:
-        """Weighted cross-entropy of each anchor; the weights come from the whole batch [A]."""
+        """Compute the weighted cross-entropy of each anchor, with weights from the whole batch [A]."""
         level_idxs, num_levels = (None, 1) if self.levels == "joint" else (samples.level_idxs, samples.num_levels)
         class_weights = samples.class_weights
         counts = classification_histogram(logits, labels, self.bins, class_weights, level_idxs, num_levels)

@@ -1,4 +1,4 @@
-"""What the losses have in common that follow how strongly positives and negatives pull at each class."""
+"""Base class of EQL v2 and EFL (arXiv:2012.08548, arXiv:2201.02593): accumulated gradients of each class."""
 
 from abc import abstractmethod
 
@@ -12,10 +12,10 @@ from .base import SigmoidLoss
 
 
 class GradientBalancedLoss(SigmoidLoss):
-    """A loss that keeps the sums of its positive and negative gradients of each class.
+    """Base class of losses that accumulate their positive and negative gradients of each class.
 
-    The sums are of the loss before normalisation and weighting, over the anchors of all processes, and grow as long as
-    training goes on; a step uses those of the steps before it.
+    The gradients are those of the loss before normalisation and weighting. They are summed over the anchors of all
+    processes and over all steps so far. A step uses the sums of the steps before it.
     """
 
     positive_gradients: Tensor
@@ -28,19 +28,19 @@ class GradientBalancedLoss(SigmoidLoss):
 
     @abstractmethod
     def ratio(self) -> Tensor:
-        """The positive gradient of each class over the negative one, as the loss uses it [C]."""
+        """Return the ratio of positive to negative gradients of each class, as the loss uses it [C]."""
 
     def gradient_ratio(self, initial: float) -> Tensor:
-        """Sum of positive over sum of negative gradients, ``initial`` where nothing was seen, float32 [C]."""
+        """Return accumulated positive over negative gradients; ``initial`` before the first step, float32 [C]."""
         return gradient_ratio(self.positive_gradients, self.negative_gradients, initial).float()
 
     def prepare(self, num_classes: int) -> None:
-        """Begin the sums."""
+        """Initialise the sums with 0."""
         self.positive_gradients = self.positive_gradients.new_zeros(num_classes)
         self.negative_gradients = self.negative_gradients.new_zeros(num_classes)
 
     def forward(self, logits: Tensor, labels: Tensor, samples: DenseSamples) -> Tensor:
-        """The loss of each anchor, summed over its classes [A]."""
+        """Compute the loss of each anchor, summed over classes [A]."""
         targets = samples.scatter_to_anchors(self.pos_targets(samples))
         values, gradients = sum_over_classes_and_gradients(
             logits, labels, self.sigmoid_terms(samples), targets, samples.class_weights

@@ -1,4 +1,4 @@
-"""State and arguments that the gradient harmonized losses of classes and boxes share."""
+"""Base class of GHM-C and GHM-R (https://arxiv.org/abs/1811.05181): their shared arguments and state."""
 
 from typing import Any, ClassVar, Literal, get_args
 
@@ -14,16 +14,16 @@ HistogramLevels = Literal["joint", "separate"]
 
 
 class GradientHarmonizing(Component):
-    """A loss whose elements are weighted by how many have about the same gradient norm.
+    """Base class of losses whose terms are weighted by the number of terms with a similar gradient norm.
 
-    State: the moving average of the histogram and the number of histograms that it has seen, summed over processes.
+    State: the moving average of the histogram, summed over processes, and the number of histograms in it.
 
     Args:
         name: Name of the loss, for messages.
-        bins: Equal parts of the gradient norm's range.
-        momentum: Share of the past in the moving average, in [0, 1).
+        bins: Number of equal bins of the gradient norm's range.
+        momentum: Weight of the past in the moving average, in [0, 1).
         update: ``corrected``, ``paper`` or ``reference``.
-        power: Power of the average count that an element is divided by, in [0, 1].
+        power: Power of a bin's average count by which its terms are divided, in [0, 1].
         levels: ``joint`` or ``separate``.
     """
 
@@ -44,14 +44,17 @@ class GradientHarmonizing(Component):
         self.register_buffer("steps", torch.zeros(()))
 
     def bin_weights(self, counts: Tensor, samples: DenseSamples) -> Tensor:
-        """Weight of each bin, of the shape of the counts; stages the next state. One collective.
+        """Compute the weight of each bin and stage the next state; uses one collective.
 
         Args:
-            counts: Logits of this process in each bin [bins], or in each bin of each level [num_levels, bins].
+            counts: Number of terms of this process in each bin [bins], or in each bin of each level [num_levels, bins].
             samples: The batch.
+
+        Returns:
+            Weights, in the shape of ``counts``.
         """
         counts = samples.reduce.sum(counts)
-        of_bins, histograms = (harmonize, 1) if counts.dim() == 1 else (harmonize_levels, len(counts))
-        weights, history = of_bins(counts, self.history, self.steps, self.momentum, self.update, self.power)
-        self.stage(history=history, steps=self.steps + histograms)
+        weigh, num_histograms = (harmonize, 1) if counts.dim() == 1 else (harmonize_levels, len(counts))
+        weights, history = weigh(counts, self.history, self.steps, self.momentum, self.update, self.power)
+        self.stage(history=history, steps=self.steps + num_histograms)
         return weights

@@ -1,4 +1,4 @@
-"""IoU-aware binary cross-entropy as a part of a criterion."""
+"""IoU-aware binary cross-entropy, IA-BCE (https://arxiv.org/abs/2406.03459), as a component of a criterion."""
 
 from torch import Tensor
 
@@ -10,15 +10,14 @@ from .base import SigmoidLoss
 
 
 class IoUAwareBCELoss(SigmoidLoss):
-    """IoU-aware BCE of LW-DETR and RF-DETR (https://arxiv.org/abs/2406.03459): a target of score and IoU.
+    """IoU-aware BCE of LW-DETR and RF-DETR (https://arxiv.org/abs/2406.03459): the target combines score and IoU.
 
-    The target of a positive's own class is ``score ** alpha * iou ** (1 - alpha)``, at least 0.01 and detached. A
-    weighter that gives soft targets takes the IoU's place. No state and nothing summed over processes; an image
-    without objects counts as background.
+    The target of a positive is ``score ** alpha * iou ** (1 - alpha)``, at least 0.01 and detached. Soft targets of a
+    weighter replace the IoU. Stateless, no collectives. An image without objects counts as background.
 
     Args:
-        alpha: Share of the score in the target of a positive, in [0, 1]; the rest is the IoU's.
-        gamma: How strongly negative elements that are right are turned down, at least 0.
+        alpha: Exponent of the score in the target of a positive, in [0, 1]; the exponent of the IoU is ``1 - alpha``.
+        gamma: Focusing exponent of negative terms, at least 0.
 
     Raises:
         UsageError: If an argument is out of range.
@@ -33,10 +32,10 @@ class IoUAwareBCELoss(SigmoidLoss):
         self.gamma = check_range("ia_bce", "gamma", gamma, 0)
 
     def pos_targets(self, samples: DenseSamples) -> Tensor:
-        """Target of each positive [P]."""
+        """Return the target of each positive [P]."""
         ious = samples.pos_ious if samples.soft_targets is None else samples.soft_targets
         return ia_bce_targets(samples.pos_scores, ious, self.alpha)
 
     def sigmoid_terms(self, samples: DenseSamples) -> SigmoidTerms:
-        """IoU-aware BCE of single logits."""
+        """Return the terms of IoU-aware BCE."""
         return ia_bce_terms(self.gamma)

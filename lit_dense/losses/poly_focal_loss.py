@@ -1,4 +1,4 @@
-"""Poly-1 focal loss as a part of a criterion."""
+"""Poly-1 focal loss (https://arxiv.org/abs/2204.12511), as a component of a criterion."""
 
 from ..core.errors import check_range
 from ..core.samples import DenseSamples
@@ -8,16 +8,16 @@ from .base import SigmoidLoss
 
 
 class PolyFocalLoss(SigmoidLoss):
-    """Poly-1 focal loss (https://arxiv.org/abs/2204.12511): focal loss and a multiple of its first polynomial term.
+    """Poly-1 focal loss (https://arxiv.org/abs/2204.12511): focal loss plus a multiple of its first polynomial term.
 
-    No state and nothing summed over processes; an image without objects counts as background.
+    Stateless, no collectives. An image without objects counts as background.
 
     Args:
-        alpha: Weight of positive elements, ``1 - alpha`` of negative ones, in [0, 1].
-        gamma: How strongly right elements are turned down, at least 0.
-        epsilon: Weight of the added term ``(1 - p_t) ** (gamma + 1)``, at least -1, which is the paper's for RetinaNet.
-        balanced: Whether alpha weighs the added term too. Without, an epsilon below ``alpha - 1`` rewards background
-            and one below ``-alpha`` objects for being a little unsure.
+        alpha: Weight of positive terms, in [0, 1]; negative terms have weight ``1 - alpha``.
+        gamma: Focusing exponent, at least 0: larger values reduce the loss of well-classified logits.
+        epsilon: Weight of the added term ``(1 - p_t) ** (gamma + 1)``, at least -1, the paper's value for RetinaNet.
+        balanced: Whether alpha also weighs the added term. If not, the loss rewards slightly uncertain background where
+            epsilon is below ``alpha - 1``, and slightly uncertain objects where it is below ``-alpha``.
 
     Raises:
         UsageError: If an argument is out of range.
@@ -31,5 +31,5 @@ class PolyFocalLoss(SigmoidLoss):
         self.balanced = balanced
 
     def sigmoid_terms(self, samples: DenseSamples) -> SigmoidTerms:
-        """Poly-1 focal loss of single logits."""
+        """Return the terms of poly-1 focal loss."""
         return poly_focal_terms(self.alpha, self.gamma, self.epsilon, self.balanced)

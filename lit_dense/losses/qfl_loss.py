@@ -1,4 +1,4 @@
-"""Quality focal loss as a part of a criterion."""
+"""Quality focal loss, QFL (https://arxiv.org/abs/2006.04388), as a component of a criterion."""
 
 from torch import Tensor
 
@@ -10,13 +10,13 @@ from .base import SigmoidLoss
 
 
 class QualityFocalLoss(SigmoidLoss):
-    """Quality focal loss (https://arxiv.org/abs/2006.04388): the score learns how good the box is.
+    """Quality focal loss, QFL (https://arxiv.org/abs/2006.04388): trains the score to predict the IoU of the box.
 
-    The target of a positive's own class is the IoU of its predicted box with its object, detached, unless a weighter
-    gives soft targets. No state and nothing summed over processes; an image without objects counts as background.
+    The target of a positive is the IoU of its predicted box with its ground-truth box, detached. Soft targets of a
+    weighter replace it. Stateless, no collectives. An image without objects counts as background.
 
     Args:
-        beta: How strongly elements near their target are turned down: 0 or at least 1.
+        beta: Focusing exponent, 0 or at least 1: larger values reduce the loss of scores near their target.
 
     Raises:
         UsageError: If beta is out of range.
@@ -32,9 +32,9 @@ class QualityFocalLoss(SigmoidLoss):
             raise UsageError(f"qfl: beta must be 0 or at least 1, not {beta}: its slope would be infinite.")
 
     def pos_targets(self, samples: DenseSamples) -> Tensor:
-        """IoU of each positive's box [P]."""
+        """Return the IoU of each positive's predicted box, or the soft targets of a weighter [P]."""
         return samples.pos_ious if samples.soft_targets is None else samples.soft_targets
 
     def sigmoid_terms(self, samples: DenseSamples) -> SigmoidTerms:
-        """Quality focal loss of single logits."""
+        """Return the terms of quality focal loss."""
         return quality_focal_terms(self.beta)

@@ -1,4 +1,4 @@
-"""The registry of classification losses, apart from them: a loss may be made of another."""
+"""The registry of classification losses; a separate module, because one loss can wrap another."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,4 +1,4 @@
-"""Seesaw loss as a part of a criterion."""
+"""Seesaw loss (https://arxiv.org/abs/2008.10032), as a component of a criterion."""
 
 import math
 
@@ -12,16 +12,16 @@ from .base import DenseLoss
 
 
 class SeesawLoss(DenseLoss):
-    """Seesaw loss (https://arxiv.org/abs/2008.10032), with objectness: frequent classes push rare ones down less.
+    """Seesaw loss (https://arxiv.org/abs/2008.10032) with objectness: frequent classes suppress rare ones less.
 
-    The head has two more columns, object and background; a score is the class's probability times that of an object.
-    State: positive anchors of each class so far, over all processes, this batch's included. An image without objects
-    counts as background.
+    The head has two additional columns, object and background. The score of a class is its probability times the
+    probability of an object. State: number of positive anchors of each class so far, over all processes, including the
+    current batch. An image without objects counts as background.
 
     Args:
-        p: Strength of the mitigation by counts, at least 0.
-        q: Strength of the compensation of mistakes, at least 0.
-        eps: Smallest probability of the true class in that compensation, in [1e-6, 1].
+        p: Exponent of the mitigation factor, which depends on class counts, at least 0.
+        q: Exponent of the compensation factor, which depends on misclassifications, at least 0.
+        eps: Lower bound of the ground-truth class's probability in the compensation factor, in [1e-6, 1].
 
     Raises:
         UsageError: If an argument is out of range.
@@ -38,11 +38,11 @@ class SeesawLoss(DenseLoss):
         self.register_buffer("counts", torch.empty(0, dtype=torch.float64))
 
     def prepare(self, num_classes: int) -> None:
-        """Begin the counts."""
+        """Initialise the counts with 0."""
         self.counts = self.counts.new_zeros(num_classes)
 
     def forward(self, logits: Tensor, labels: Tensor, samples: DenseSamples) -> Tensor:
-        """Objectness of each anchor, and the ranking of classes of each positive [A]."""
+        """Compute the objectness loss of each anchor plus the class loss of each positive [A]."""
         seen = torch.zeros_like(self.counts).index_add(
             0, samples.pos_labels, torch.ones_like(samples.pos_labels, dtype=self.counts.dtype)
         )
@@ -51,11 +51,11 @@ class SeesawLoss(DenseLoss):
         return seesaw_loss(logits, labels, counts, samples.positives, self.p, self.q, self.eps)
 
     def score_logits(self, logits: Tensor) -> Tensor:
-        """Logits of the probability of a class times that of an object [..., C]."""
+        """Convert logits to those of class probability times object probability [..., C + 2] -> [..., C]."""
         return seesaw_score_logits(logits)
 
     def prior_bias(self, num_classes: int, prior: float) -> Tensor:
-        """A bias that gives an object the probability ``prior`` [C + 2]."""
+        """Return the bias for which the object probability is ``prior`` [C + 2]."""
         bias = torch.zeros(num_classes + 2)
         bias[-1] = math.log((1 - prior) / prior)
         return bias

@@ -1,4 +1,4 @@
-"""Softmax cross-entropy as a part of a criterion."""
+"""Softmax cross-entropy over classes and background (no paper), as a component of a criterion."""
 
 import math
 
@@ -12,10 +12,10 @@ from .base import DenseLoss
 
 
 class SoftmaxLoss(DenseLoss):
-    """Cross-entropy of a softmax over the classes and background.
+    """Softmax cross-entropy over the classes and background.
 
-    The head has one more column, background, and scores are the softmax's probabilities. No state and nothing summed
-    over processes; an image without objects counts as background.
+    The head has one additional column, background. Scores are the softmax probabilities. Stateless, no collectives. An
+    image without objects counts as background.
 
     Args:
         background_weight: Weight of background anchors, at least 0.
@@ -31,15 +31,15 @@ class SoftmaxLoss(DenseLoss):
         self.background_weight = check_range("softmax", "background_weight", background_weight, 0)
 
     def forward(self, logits: Tensor, labels: Tensor, samples: DenseSamples) -> Tensor:
-        """Cross-entropy of each anchor [A]."""
+        """Compute the cross-entropy of each anchor [A]."""
         return softmax_loss(logits, labels, self.background_weight)
 
     def score_logits(self, logits: Tensor) -> Tensor:
-        """Logits of the softmax's probabilities of the classes [..., C]."""
+        """Convert logits to those whose sigmoid is the softmax probability of each class [..., C + 1] -> [..., C]."""
         return softmax_score_logits(logits)
 
     def prior_bias(self, num_classes: int, prior: float) -> Tensor:
-        """A bias that gives all classes together the probability ``prior`` [C + 1]."""
+        """Return the bias for which the probabilities of all classes add up to ``prior`` [C + 1]."""
         bias = torch.zeros(num_classes + 1)
         bias[-1] = math.log(num_classes * (1 - prior) / prior)
         return bias

@@ -1,4 +1,4 @@
-"""Varifocal loss as a part of a criterion."""
+"""Varifocal loss, VFL (https://arxiv.org/abs/2008.13367), as a component of a criterion."""
 
 from torch import Tensor
 
@@ -10,16 +10,16 @@ from .base import SigmoidLoss
 
 
 class VarifocalLoss(SigmoidLoss):
-    """Varifocal loss (https://arxiv.org/abs/2008.13367): good boxes teach the score more.
+    """Varifocal loss, VFL (https://arxiv.org/abs/2008.13367): positives are weighted by the IoU of their box.
 
-    The target of a positive's own class is the IoU of its predicted box with its object, detached, unless a weighter
-    gives soft targets. No state and nothing summed over processes; an image without objects counts as background.
+    The target of a positive is the IoU of its predicted box with its ground-truth box, detached. Soft targets of a
+    weighter replace it. Stateless, no collectives. An image without objects counts as background.
 
     Args:
-        alpha: Weight of negative elements, at least 0.
-        gamma: How strongly negative elements that are right are turned down, at least 0.
-        detach_weight: Whether no gradient flows through ``alpha * p ** gamma`` of negative elements. RT-DETR and D-FINE
-            detach it; the paper's and mmdetection's gradient flows through it.
+        alpha: Weight of negative terms, at least 0.
+        gamma: Focusing exponent of negative terms, at least 0.
+        detach_weight: Whether to detach the factor ``alpha * p ** gamma`` of negative terms. RT-DETR and D-FINE detach
+            it; the paper and mmdetection do not.
 
     Raises:
         UsageError: If an argument is out of range.
@@ -35,9 +35,9 @@ class VarifocalLoss(SigmoidLoss):
         self.detach_weight = detach_weight
 
     def pos_targets(self, samples: DenseSamples) -> Tensor:
-        """IoU of each positive's box [P]."""
+        """Return the IoU of each positive's predicted box, or the soft targets of a weighter [P]."""
         return samples.pos_ious if samples.soft_targets is None else samples.soft_targets
 
     def sigmoid_terms(self, samples: DenseSamples) -> SigmoidTerms:
-        """Varifocal loss of single logits."""
+        """Return the terms of varifocal loss."""
         return varifocal_terms(self.alpha, self.gamma, self.detach_weight)

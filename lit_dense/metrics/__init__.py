@@ -1,4 +1,4 @@
-"""Metrics of dense detection that are right on any number of processes."""
+"""Detection metrics with the same results on any number of processes: ``DetectionMAP`` and its helpers."""
 
 from typing import Any
 

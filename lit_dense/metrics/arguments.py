@@ -1,4 +1,4 @@
-"""Arguments of the metric, and those that users of torchmetrics' ``MeanAveragePrecision`` bring with them."""
+"""Checks of the arguments of ``DetectionMAP``, including those of torchmetrics' ``MeanAveragePrecision``."""
 
 import operator
 from collections import Counter
@@ -16,19 +16,21 @@ _THRESHOLDS, _RECALLS = np.linspace(0.5, 0.95, 10), np.linspace(0, 1, 101)
 
 
 def read_limits(max_detections: Any, protocol: Protocol) -> tuple[int, ...]:
-    """Numbers of best detections that count, ascending.
+    """Return the limits of detections in ascending order.
 
     Args:
-        max_detections: A number, a list of numbers, or None for the protocol's default.
-        protocol: With ``coco`` a single number is the last of three, after COCO's 1 and 10; ``lvis`` has one limit.
+        max_detections: A number, a list of numbers, or None for the default of the protocol.
+        protocol: With ``coco`` a single number is the last of three limits, after COCO's 1 and 10. ``lvis`` has only
+            one limit.
 
     Raises:
-        UsageError: If it is anything else, a single number up to 10 with ``coco``, or several numbers with ``lvis``.
+        UsageError: If the argument has another type, is a single number up to 10 with ``coco``, or has several numbers
+            with ``lvis``.
     """
     if max_detections is None:
         max_detections = MAX_DETECTIONS[protocol]
     if isinstance(max_detections, np.ndarray) or hasattr(max_detections, "tolist"):
-        max_detections = max_detections.tolist()  # a tensor's numbers
+        max_detections = max_detections.tolist()  # hasattr: tensors
     listed = isinstance(max_detections, Iterable) and not isinstance(max_detections, str | bytes | Mapping)
     numbers = list(max_detections) if listed else [max_detections]
     try:
@@ -56,13 +58,13 @@ def read_limits(max_detections: Any, protocol: Protocol) -> tuple[int, ...]:
 
 
 def read_names(class_names: Any) -> tuple[str, ...] | None:
-    """The name of each label.
+    """Return the name of each label, or None.
 
     Args:
         class_names: A list of different strings or numbers, or None.
 
     Raises:
-        UsageError: If it is anything else.
+        UsageError: If the argument has another type, or if names are repeated.
     """
     if class_names is None:
         return None
@@ -70,13 +72,13 @@ def read_names(class_names: Any) -> tuple[str, ...] | None:
     if isinstance(class_names, int | np.integer):
         raise UsageError(
             f"DetectionMAP: {expected}, not the number {class_names}. range({class_names}) names {class_names} classes "
-            "by their labels; None names the labels that are seen."
+            "by their labels; None names the labels that occur."
         )
     if isinstance(class_names, str | bytes | Mapping) or not isinstance(class_names, Iterable):
         raise UsageError(f"DetectionMAP: {expected}, not {class_names!r}.")
     names = tuple(class_names)
     if wrong := [name for name in names if not isinstance(name, str | int | np.integer)]:
-        raise UsageError(f"DetectionMAP: {expected}; {wrong[0]!r} is no name.")
+        raise UsageError(f"DetectionMAP: {expected}; {wrong[0]!r} is not a name.")
     names = tuple(map(str, names))
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
@@ -85,30 +87,30 @@ def read_names(class_names: Any) -> tuple[str, ...] | None:
 
 
 def take_torchmetrics_arguments(kwargs: dict[str, Any]) -> Any:
-    """Takes out the arguments of torchmetrics' ``MeanAveragePrecision`` that ask for what is done here.
+    """Remove the arguments of torchmetrics' ``MeanAveragePrecision``, and check that their values are supported.
 
     Args:
-        kwargs: Arguments; those of ``MeanAveragePrecision`` are removed.
+        kwargs: Keyword arguments; those of ``MeanAveragePrecision`` are removed in place.
 
     Returns:
-        ``max_detection_thresholds``, torchmetrics' name of ``max_detections``; None if it was not given.
+        The value of ``max_detection_thresholds``, torchmetrics' name of ``max_detections``; None if it is not given.
 
     Raises:
-        UsageError: For a value that asks for something else; it says what does that here.
+        UsageError: If a value is not supported; the message names the alternative.
     """
-    fits: dict[str, Callable[[Any], bool]] = {
+    is_supported: dict[str, Callable[[Any], bool]] = {
         "box_format": lambda value: value == "xyxy",
         "iou_type": lambda value: value in ("bbox", ("bbox",), ["bbox"]),
         "iou_thresholds": lambda value: value is None or _equal(value, _THRESHOLDS),
         "rec_thresholds": lambda value: value is None or _equal(value, _RECALLS),
-        "class_metrics": lambda value: isinstance(value, bool),  # per-class numbers are there in any case
+        "class_metrics": lambda value: isinstance(value, bool),  # per-class numbers are always computed
         "extended_summary": lambda value: value is False,
         "average": lambda value: value == "macro",
         "num_classes": lambda value: False,
     }
-    for name in kwargs.keys() & fits.keys():
+    for name in kwargs.keys() & is_supported.keys():
         value = kwargs.pop(name)
-        if not fits[name](value):
+        if not is_supported[name](value):
             cure = _CURES[name].format(value=value)
             raise UsageError(f"DetectionMAP: {name}={value!r} is not supported: {cure}")
     return kwargs.pop("max_detection_thresholds", None)
@@ -128,7 +130,7 @@ _CURES = {
 
 def _equal(values: Any, expected: Any) -> bool:
     try:
-        found = np.asarray(values, np.float64).ravel()
+        array = np.asarray(values, np.float64).ravel()
     except (TypeError, ValueError):
         return False
-    return found.shape == expected.shape and bool(np.allclose(found, expected, rtol=0, atol=1e-4))
+    return array.shape == expected.shape and bool(np.allclose(array, expected, rtol=0, atol=1e-4))

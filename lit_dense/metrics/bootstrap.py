@@ -1,4 +1,4 @@
-"""AP of resampled images, for intervals: the bootstrap of Efron, https://doi.org/10.1214/aos/1176344552."""
+"""AP of resampled images, for confidence intervals by the bootstrap (https://doi.org/10.1214/aos/1176344552)."""
 
 from typing import NamedTuple
 
@@ -8,61 +8,67 @@ from .backends import ClassMatches, with_backend
 from .detection_table import Array, DetectionTable
 from .evaluation import IOU_50, RECALLS
 
-_ELEMENTS = 4_000_000  # of a temporary array
+_ELEMENTS = 4_000_000  # largest size of a temporary array
 
 
 class Resampled(NamedTuple):
-    """AP of each of S samples: ``ap`` and ``ap_50``, -1 where no sampled image has an object, float64 [S]."""
+    """AP of each of S samples.
+
+    Args:
+        ap: COCO's AP, -1 if no image of the sample has an object, float64 [S].
+        ap_50: AP at IoU 0.5, -1 if no image of the sample has an object, float64 [S].
+    """
 
     ap: Array
     ap_50: Array
 
 
 def resampled_ap(rows: DetectionTable, counts: Array, num_classes: int, max_detections: int = 100) -> Resampled:
-    """COCO's AP of samples of the images, an image drawn twice counting as two.
+    """Compute COCO's AP of samples of the images; an image that is drawn twice counts as two images.
 
-    Detections are matched once; every sample then costs a sum over them. With each image once it is COCO's AP.
+    Detections are matched only once, and each sample is a weighted sum over them. A sample with each image once has
+    COCO's AP.
 
     Args:
         rows: Detections and ground truth of I images.
-        counts: How often each sample has each image, integers [S, I].
+        counts: Number of draws of each image in each sample, integers [S, I].
         num_classes: Number of classes.
-        max_detections: Best detections that count per image and class.
+        max_detections: Number of best detections per image and class that are evaluated.
     """
     classes = {label: str(label) for label in range(num_classes)}
     matches: dict[int, list[ClassMatches]] = {label: [] for label in classes}
-    for found in with_backend(None, lambda backend: backend.matches(rows, classes, max_detections)):
-        matches[found.label].append(found)
+    for match in with_backend(None, lambda backend: backend.matches(rows, classes, max_detections)):
+        matches[match.label].append(match)
     weights = np.asarray(counts, np.float64)
-    values = np.stack([_class_ap(found, weights) for found in matches.values()])  # [K, S, T]
+    values = np.stack([_class_ap(of_class, weights) for of_class in matches.values()])  # [K, S, T]
     exists = values > -1
     sums = np.where(exists, values, 0.0)
     return Resampled(_mean(sums, exists), _mean(sums[..., [IOU_50]], exists[..., [IOU_50]]))
 
 
 def _mean(sums: Array, exists: Array) -> Array:
-    """COCO's mean over classes and thresholds of the values that exist [S]."""
+    """Compute COCO's mean over classes and thresholds, of existing values; -1 if there are none [S]."""
     number = exists.sum((0, 2))
     mean: Array = np.where(number > 0, sums.sum((0, 2)) / np.maximum(number, 1), -1.0)
     return mean
 
 
-def _class_ap(found: list[ClassMatches], weights: Array) -> Array:
-    """AP of one class at each IoU threshold, -1 in samples without an object [S, T].
+def _class_ap(matches: list[ClassMatches], weights: Array) -> Array:
+    """Compute AP of one class at each IoU threshold, -1 in samples without an object [S, T].
 
     Args:
-        found: The matches in each image that has detections or objects of the class.
-        weights: How often each sample has each image [S, I].
+        matches: The matches in each image that has detections or objects of the class.
+        weights: Number of draws of each image in each sample [S, I].
     """
     samples, thresholds = len(weights), 10
-    if not found:
+    if not matches:
         return np.full((samples, thresholds), -1.0)
-    images = np.array([f.image for f in found])
-    positives = weights[:, images] @ np.array([f.num_objects for f in found])
-    order = np.argsort(-np.concatenate([f.scores for f in found]), kind="stable")
-    of_image = np.repeat(images, [len(f.scores) for f in found])[order]
-    matched = np.concatenate([f.matched for f in found], 1)[:, order]
-    ignored = np.concatenate([f.ignored for f in found], 1)[:, order]
+    images = np.array([m.image for m in matches])
+    positives = weights[:, images] @ np.array([m.num_objects for m in matches])
+    order = np.argsort(-np.concatenate([m.scores for m in matches]), kind="stable")
+    of_image = np.repeat(images, [len(m.scores) for m in matches])[order]
+    matched = np.concatenate([m.matched for m in matches], 1)[:, order]
+    ignored = np.concatenate([m.ignored for m in matches], 1)[:, order]
     values = np.full((samples, thresholds), -1.0)
     step = max(1, _ELEMENTS // max(1, len(order)))
     for start in range(0, samples, step):
@@ -74,15 +80,15 @@ def _class_ap(found: list[ClassMatches], weights: Array) -> Array:
 
 
 def _average(weights: Array, true: Array, counted: Array, positives: Array) -> Array:
-    """Precision averaged over COCO's recalls [S].
+    """Average precision over COCO's recalls [S].
 
-    Only true positives are looked at: precision is greatest, and a recall is first reached, at one of them.
+    Only true positives are evaluated, because each maximum of precision and each increase of recall is at one of them.
 
     Args:
-        weights: How often each sample has each detection, best first [S, D].
-        true: Whether it found an object [D].
-        counted: Whether it counts at all: those that match a crowd do not [D].
-        positives: Objects in each sample [S].
+        weights: Number of draws of each detection in each sample, best detection first [S, D].
+        true: Mask of true positives [D].
+        counted: Mask of detections that are not ignored, such as those matched with a crowd [D].
+        positives: Number of objects in each sample [S].
     """
     hits = weights[:, true].cumsum(1)
     all_counted = np.where(counted, weights, 0.0).cumsum(1)[:, true]
@@ -91,7 +97,7 @@ def _average(weights: Array, true: Array, counted: Array, positives: Array) -> A
     recall = hits / np.maximum(positives, 1)[:, None]
     values = np.zeros(len(weights))
     for s in range(len(weights)):
-        places = np.searchsorted(recall[s], RECALLS, side="left")
-        reached = places < recall.shape[1]
-        values[s] = envelope[s, places[reached]].sum() / len(RECALLS)
+        index = np.searchsorted(recall[s], RECALLS, side="left")
+        reached = index < recall.shape[1]
+        values[s] = envelope[s, index[reached]].sum() / len(RECALLS)
     return values

@@ -1,4 +1,4 @@
-"""Checks of what is evaluated: boxes, areas, scores and labels that cannot be right."""
+"""Checks of detections and ground truth before evaluation: invalid boxes, areas, scores and labels."""
 
 from collections.abc import Sequence
 
@@ -15,18 +15,18 @@ _SIDES = {
     ABSENT: "neg_labels",
     NOT_EXHAUSTIVE: "not_exhaustive_labels",
 }
-_ROUNDING = 1e-4  # by which a score may be over 1
+_ROUNDING = 1e-4  # scores up to 1 + this number are accepted
 
 
 def check_rows(rows: DetectionTable, class_names: Sequence[str] | None) -> None:
-    """Looks for numbers that cannot be right; AP would be computed from them without a sign.
+    """Raise an error for invalid numbers, from which AP would be computed without any warning.
 
     Args:
         rows: Detections and ground truth.
-        class_names: The name of each label; None accepts every label from 0.
+        class_names: The name of each label; None accepts all labels from 0.
 
     Raises:
-        UsageError: For a box, area or score that cannot be, or a label without a name; it names the first.
+        UsageError: If a box, an area or a score is invalid, or a label has no name. The message names the first.
     """
     has_box = np.isin(rows.kinds, (DETECTION, OBJECT, CROWD))
     _check_boxes(rows, has_box)
@@ -36,7 +36,7 @@ def check_rows(rows: DetectionTable, class_names: Sequence[str] | None) -> None:
     if len(area):
         raise UsageError(
             f"DetectionMAP: {_place(rows, area[0])} has area {rows.scores[area[0]]}; an area in pixels is expected. "
-            "Leave area out, and that of the box counts."
+            "If area is omitted, the area of the box is used."
         )
     _check_labels(rows, class_names)
 
@@ -48,7 +48,7 @@ def _check_boxes(rows: DetectionTable, has_box: Array) -> None:
     wrong = np.flatnonzero(is_wrong)
     if not len(wrong):
         return
-    side = rows.kinds == DETECTION if rows.kinds[wrong[0]] == DETECTION else has_box & (rows.kinds != DETECTION)
+    same_side = rows.kinds == DETECTION if rows.kinds[wrong[0]] == DETECTION else has_box & (rows.kinds != DETECTION)
     box = boxes[wrong[0]]
     hint = ""
     if not np.isfinite(box).all():
@@ -57,12 +57,12 @@ def _check_boxes(rows: DetectionTable, has_box: Array) -> None:
         fault = "has " + " and ".join(
             f"{a}2 < {a}1" for a, low, high in zip("xy", box[:2], box[2:], strict=True) if high < low
         )
-        if (boxes[side, 2:] >= 0).all():
+        if (boxes[same_side, 2:] >= 0).all():
             hint = " If they are x, y, width, height, torchvision.ops.box_convert(boxes, 'xywh', 'xyxy') converts them."
     raise UsageError(
         f"DetectionMAP: {_place(rows, wrong[0])} {fault}: {[round(float(v), 2) for v in box]}. Boxes must be x1, y1, "
-        f"x2, y2 in pixels; {(is_wrong & side).sum()} of {side.sum()} boxes of the {_side(rows, wrong[0])} are wrong."
-        f"{hint}"
+        f"x2, y2 in pixels; {(is_wrong & same_side).sum()} of {same_side.sum()} boxes of the {_side(rows, wrong[0])} "
+        f"are wrong.{hint}"
     )
 
 
@@ -100,12 +100,12 @@ def _check_labels(rows: DetectionTable, class_names: Sequence[str] | None) -> No
 
 
 def cut_detections(rows: DetectionTable, protocol: Protocol, limit: int) -> str:
-    """What to say of detections that a limit leaves out; empty if it leaves out none.
+    """Return a warning about detections that are excluded by a limit; empty if there are none.
 
     Args:
         rows: Detections and ground truth.
-        protocol: With ``coco`` the limit is of an image and class, with ``lvis`` of an image.
-        limit: Number of best detections that count.
+        protocol: With ``coco`` the limit applies to each image and class, with ``lvis`` to each image.
+        limit: Number of best detections that are evaluated.
     """
     detections = np.flatnonzero(rows.kinds == DETECTION)
     crowded = np.bincount(rows.images[detections], minlength=1) > limit
@@ -128,12 +128,12 @@ def cut_detections(rows: DetectionTable, protocol: Protocol, limit: int) -> str:
 
 
 def _side(rows: DetectionTable, row: int) -> str:
-    """What the user calls that of which a row came."""
+    """Return the name of the argument from which a row comes."""
     return _SIDES[rows.kinds[row]]
 
 
 def _place(rows: DetectionTable, row: int) -> str:
-    """The place of a row in what was given for its image, and the image."""
+    """Describe a row by its position in the argument of its image, and the image."""
     before = rows.kinds[:row][rows.images[:row] == rows.images[row]].tolist()
     number = [_SIDES[kind] for kind in before].count(_side(rows, row))
     return f"row {number} of the {_side(rows, row)} of image {rows.image_ids[rows.images[row]]}"

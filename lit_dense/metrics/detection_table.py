@@ -10,8 +10,8 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 DETECTION, OBJECT, CROWD, ABSENT, NOT_EXHAUSTIVE = range(5)
-"""What a row is. The last two have no box: a class that is known to be absent from the image, and one of which not all
-objects are annotated."""
+"""Kind of a row. The last two have no box: ``ABSENT`` is a class that is known to be absent from the image, and
+``NOT_EXHAUSTIVE`` is a class of which not all objects in the image are annotated."""
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,12 @@ class DetectionTable:
     """Detections and ground truth of I images in R rows, sorted by image.
 
     Args:
-        image_ids: The data set's id of each image; the place in the evaluation where none was given, int64 [I].
+        image_ids: Id of each image in the data set, or its index in the evaluation if no id was given, int64 [I].
         images: The image of each row, an index into ``image_ids``, int64 [R].
         boxes: x1, y1, x2, y2 in pixels, float32 [R, 4].
         labels: Classes, int32 [R].
         kinds: ``DETECTION``, ``OBJECT``, ``CROWD``, ``ABSENT`` or ``NOT_EXHAUSTIVE``, int32 [R].
-        scores: A detection's score, or an object's area (NaN: that of its box), float32 [R].
+        scores: Score of a detection, or area of an object (NaN means the area of its box), float32 [R].
     """
 
     image_ids: Array
@@ -35,29 +35,45 @@ class DetectionTable:
     scores: Array
 
     def save(self, path: str | Path) -> None:
-        """Writes the arrays to a file of numpy's format ``npz``."""
+        """Write the arrays to an ``.npz`` file.
+
+        Args:
+            path: The file.
+        """
         np.savez_compressed(path, **vars(self))
 
     @classmethod
     def load(cls, path: str | Path) -> "DetectionTable":
-        """Reads what ``save`` wrote."""
+        """Read a file written by :meth:`save`.
+
+        Args:
+            path: The file.
+        """
         with np.load(path, allow_pickle=False) as arrays:
             return cls(**arrays)
 
     def of(self, *kinds: int) -> "DetectionTable":
-        """The rows of some kinds."""
+        """Select the rows of the given kinds; all images stay.
+
+        Args:
+            kinds: Kinds of rows.
+        """
         return self.where(np.isin(self.kinds, kinds))
 
     def where(self, keep: Array) -> "DetectionTable":
-        """The rows of a mask, bool [R]; all images stay."""
+        """Select the rows of a mask; all images stay.
+
+        Args:
+            keep: Mask of the rows to keep, bool [R].
+        """
         columns = {name: getattr(self, name)[keep] for name in ("images", "boxes", "labels", "kinds", "scores")}
         return DetectionTable(self.image_ids, **columns)
 
     def best_of_images(self, number: int) -> "DetectionTable":
-        """The rows without those detections of an image that come after its best ones; ties keep their order.
+        """Keep only the best detections of each image, and all other rows; ties keep their order.
 
         Args:
-            number: Detections of each image that are kept.
+            number: Number of detections of each image to keep.
         """
         detections = np.flatnonzero(self.kinds == DETECTION)
         order = detections[np.lexsort((-self.scores[detections], self.images[detections]))]
@@ -69,7 +85,7 @@ class DetectionTable:
 
     @property
     def xywh(self) -> Array:
-        """Left, top, width and height, float64 [R, 4]: subtracted in float64, as COCO's evaluator does."""
+        """Boxes as left, top, width and height, float64 [R, 4]; subtracted in float64, as in COCO's evaluator."""
         boxes = self.boxes.astype(np.float64)
         boxes[:, 2:] -= boxes[:, :2]
         return boxes

@@ -1,4 +1,4 @@
-"""COCO's and LVIS's evaluation of flat arrays, everything that is shown of it from one run of the evaluator."""
+"""COCO and LVIS evaluation of a detection table: all numbers and curves from one run of the evaluator."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,28 +12,28 @@ from .detection_table import Array, DetectionTable
 RECALLS = np.linspace(0, 1, 101)
 """The recalls at which COCO reads precision."""
 
-AREAS = ("small", "medium", "large")  # COCO's, after the first one, which is "all"
-IOU_50, IOU_75 = 0, 5  # places among COCO's ten IoU thresholds
+AREAS = ("small", "medium", "large")  # COCO's object sizes, without the first one, "all"
+IOU_50, IOU_75 = 0, 5  # indices among COCO's ten IoU thresholds
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one evaluation found: K classes.
+    """Results of an evaluation with K classes.
 
     Args:
-        class_names: The K names.
-        numbers: Every scalar by its name, as ``DetectionMAP.compute`` returns them.
-        ap: AP of each class, -1 where it has no ground truth [K].
-        ap_50: AP at IoU .5 of each class [K].
-        precision_50: Precision of each class at IoU .5 and the recalls ``RECALLS``; 0 where a recall is not reached, -1
-            where there is no ground truth [K, 101].
-        scores_50: The score down to which detections count there [K, 101].
-        confusion: Counts of ground truth (rows) and detections (columns), the last of each being background: a
-            detection from ``confusion_score`` on takes the object of greatest IoU, from .5 on and of whatever class,
-            that a better detection has not taken. Unmatched detections inside a crowd of their class are left out,
-            int64 [K + 1, K + 1].
+        class_names: The K class names.
+        numbers: Every scalar by its name, as returned by ``DetectionMAP.compute``.
+        ap: AP of each class, -1 if it has no ground truth [K].
+        ap_50: AP of each class at IoU 0.5 [K].
+        precision_50: Precision of each class at IoU 0.5 and the recalls ``RECALLS``; 0 if a recall is not reached, -1
+            if there is no ground truth [K, 101].
+        scores_50: Score threshold at which each of these recalls is reached [K, 101].
+        confusion: Counts of ground truth (rows) and detections (columns), the last of each is background, int64
+            [K + 1, K + 1]. Detections have at least ``confusion_score``. Each takes the object of largest IoU, at least
+            0.5 and of any class, that no better detection has taken. Unmatched detections inside a crowd of their class
+            are not counted.
         confusion_score: Smallest score of a detection in ``confusion``.
-        rows: What was evaluated; on several processes the first alone has it.
+        rows: The evaluated detections and ground truth; on several processes only the first has them, others None.
     """
 
     class_names: tuple[str, ...]
@@ -48,12 +48,12 @@ class Evaluation:
 
 
 def number_names(class_names: Iterable[str], limits: Sequence[int], groups: Iterable[str]) -> list[str]:
-    """The names of an evaluation's numbers, in their order.
+    """List the names of the numbers of an evaluation, in their order.
 
     Args:
-        class_names: The classes.
-        limits: Numbers of best detections for which there is a recall.
-        groups: Groups of classes that have an AP of their own.
+        class_names: The class names.
+        limits: Limits of detections; there is a recall for each.
+        groups: Names of the groups of classes; there is an AP for each.
     """
     return [
         *("map", "map_50", "map_75"),
@@ -74,34 +74,34 @@ def evaluate(
     confusion_score: float = 0.3,
     backend: BackendName | None = None,
 ) -> Evaluation:
-    """Evaluates detections as COCO or LVIS does.
+    """Evaluate detections by the rules of COCO or LVIS.
 
     Args:
         rows: Detections and ground truth.
-        classes: The name of each label, in ascending order of labels; every label of ``rows`` is among them.
-        protocol: ``coco``: all detections count, and of each image and class the best of the last limit. ``lvis``: of
-            each image the best of the one limit; a class counts in an image only where it is annotated or known to be
-            absent, and unmatched detections of a class that is not annotated exhaustively are ignored.
-        limits: Numbers of best detections that count, ascending: a recall for each, AP with the last.
-        groups: Labels of groups of classes whose AP is averaged.
-        confusion_score: Smallest score of detections in the confusion matrix.
-        backend: The evaluator; by default hotcoco, and pycocotools where that cannot be used.
+        classes: The name of each label, in ascending order of labels, including every label of ``rows``.
+        protocol: ``coco`` evaluates the best detections of each image and class. ``lvis`` evaluates the best detections
+            of each image. A class is evaluated in an image only if it is annotated or known to be absent, and unmatched
+            detections of a class that is not annotated exhaustively are ignored.
+        limits: Limits of detections, ascending. There is a recall for each; AP uses the last.
+        groups: Labels of each group of classes, whose AP is averaged.
+        confusion_score: Smallest score of a detection in the confusion matrix.
+        backend: The evaluator; by default hotcoco, or pycocotools if hotcoco cannot be used.
     """
     groups = groups or {}
     counted = rows.best_of_images(limits[-1]) if protocol == "lvis" else rows
     tables = with_backend(backend, lambda evaluator: evaluator.tables(counted, classes, protocol, limits))
     precision = tables.precision  # [T, R, K, A]
-    # where a class has no object of a size, all of its values are -1, so a class's mean says what the mean of all needs
+    # If a class has no object of a size, all of its values are -1. So the mean of class means equals COCO's mean.
     ap = precision.mean(1)  # [T, K, A]
     means = ap.mean(0)
     recall = tables.recall.mean(0)  # [K, A, L]
-    place = {label: k for k, label in enumerate(classes)}
+    index = {label: k for k, label in enumerate(classes)}
     values = [
         *(_mean(means[:, 0]), _mean(ap[IOU_50, :, 0]), _mean(ap[IOU_75, :, 0])),
         *(_mean(means[:, area]) for area in (1, 2, 3)),
         *(_mean(recall[:, 0, limit]) for limit in range(len(limits))),
         *(_mean(recall[:, area, -1]) for area in (1, 2, 3)),
-        *(_mean(means[[place[label] for label in labels], 0]) for labels in groups.values()),
+        *(_mean(means[[index[label] for label in labels], 0]) for labels in groups.values()),
         *(*means[:, 0], *ap[IOU_50, :, 0]),
     ]
     names = number_names(classes.values(), limits, groups)
@@ -119,6 +119,6 @@ def evaluate(
 
 
 def _mean(values: Array) -> float:
-    """COCO's mean of the values that exist, -1 where none does."""
+    """Compute COCO's mean of existing values; -1 if there are none."""
     values = values[values >= 0]
     return float(values.mean()) if values.size else -1.0

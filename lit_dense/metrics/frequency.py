@@ -1,4 +1,4 @@
-"""LVIS's groups of classes by how often the training set has them."""
+"""LVIS's groups of rare, common and frequent classes (https://arxiv.org/abs/1908.03195)."""
 
 from collections.abc import Sequence
 
@@ -8,11 +8,14 @@ GROUPS = ("rare", "common", "frequent")
 
 
 def frequency_groups(class_images: Sequence[int], bounds: Sequence[int] = (10, 100)) -> dict[str, list[int]]:
-    """The labels of rare, common and frequent classes: LVIS, https://arxiv.org/abs/1908.03195.
+    """Group class labels into rare, common and frequent, as LVIS does (https://arxiv.org/abs/1908.03195).
 
     Args:
         class_images: Number of training images with an object of each class [K].
-        bounds: Most images of a rare and of a common class.
+        bounds: Largest number of images of a rare class, and of a common class.
+
+    Returns:
+        The labels of each group.
 
     Raises:
         UsageError: If the bounds are not two ascending numbers of at least 0.

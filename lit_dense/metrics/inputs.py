@@ -1,4 +1,4 @@
-"""Checks of what a metric is given, and its conversion to rows."""
+"""Checks of the inputs of ``DetectionMAP.update``, and their conversion to rows of a detection table."""
 
 import operator
 from collections.abc import Mapping, Sequence
@@ -15,14 +15,15 @@ Items = Sequence[Mapping[str, Tensor]]
 
 NOT_GIVEN, NO_CROWD, NO_BOX = torch.tensor([torch.nan]), torch.tensor([0]), torch.zeros(1, 4)
 FEDERATED = {ABSENT: "neg_labels", NOT_EXHAUSTIVE: "not_exhaustive_labels"}
+"""Keys of LVIS's lists of classes in the targets, by kind of row."""
 
 
 class BatchRows(NamedTuple):
-    """Rows of the images of a batch, those of an image one after another.
+    """Rows of the images of a batch, ordered by image.
 
     Args:
-        counts: The number of rows of each image.
-        boxes: x1, y1, x2, y2, and a detection's score or an object's area, NaN where it is not given [R, 5].
+        counts: Number of rows of each image.
+        boxes: x1, y1, x2, y2, and the score of a detection or the area of an object, NaN if it is not given [R, 5].
         labels: Label and kind, int32 [R, 2].
     """
 
@@ -32,7 +33,7 @@ class BatchRows(NamedTuple):
 
 
 def check_batch(preds: Any, targets: Any) -> None:
-    """Raises UsageError unless there are equally many dicts of both."""
+    """Raise a UsageError unless both arguments are lists of dicts of the same length."""
     for name, batch in (("preds", preds), ("targets", targets)):
         if not isinstance(batch, Sequence) or not all(isinstance(item, Mapping) for item in batch):
             raise UsageError(f"{name} must be a list with one dict of tensors per image, got {type(batch).__name__}.")
@@ -41,7 +42,7 @@ def check_batch(preds: Any, targets: Any) -> None:
 
 
 def read_ids(image_ids: Sequence[int] | Tensor | None, count: int) -> list[tuple[int, int]]:
-    """The id of each image, and whether it was given."""
+    """Return the id of each image, and 1 if it was given, else 0."""
     if image_ids is None:
         return [(0, 0)] * count
     items = image_ids.tolist() if isinstance(image_ids, Tensor) else list(image_ids)
@@ -54,24 +55,24 @@ def read_ids(image_ids: Sequence[int] | Tensor | None, count: int) -> list[tuple
 
 
 def batch_rows(preds: Items, targets: Items, federated: bool, device: torch.device) -> BatchRows:
-    """The rows of a batch: of each image detections, ground truth, and with ``federated`` LVIS's lists.
+    """Convert a batch to rows: detections and ground truth of each image, and with ``federated`` LVIS's class lists.
 
-    Tensors are checked one by one, which is cheap, and joined once for the whole batch.
+    Tensors are checked one by one, which is cheap, and concatenated once for the whole batch.
 
     Args:
         preds: Detections of each image.
         targets: Ground truth of each image.
-        federated: Take the lists too, which every target must have.
-        device: Where the rows go.
+        federated: Whether to include LVIS's class lists, which every target must have.
+        device: Device of the rows.
 
     Raises:
-        UsageError: For missing keys, wrong types, or lengths and shapes that do not fit.
+        UsageError: If keys are missing, or types, lengths or shapes are wrong.
     """
-    found, objects = _boxes(preds, "preds"), _boxes(targets, "targets")
-    numbers, lengths = [b.shape[0] for b in found], [b.shape[0] for b in objects]
+    detections, objects = _boxes(preds, "preds"), _boxes(targets, "targets")
+    numbers, lengths = [b.shape[0] for b in detections], [b.shape[0] for b in objects]
     areas = _with_default(targets, "area", lengths, NOT_GIVEN)
-    # each list has a tensor for every image
-    boxes, kinds = [found, objects], [DETECTION, OBJECT]
+    # Each inner list has one tensor per image.
+    boxes, kinds = [detections, objects], [DETECTION, OBJECT]
     extras = [_columns(preds, "scores", "preds", numbers), _columns(areas, "area", "targets", lengths)]
     labels = [_integers(preds, "labels", "preds", numbers), _integers(targets, "labels", "targets", lengths)]
     for kind, key in FEDERATED.items() if federated else ():
@@ -80,7 +81,7 @@ def batch_rows(preds: Items, targets: Items, federated: bool, device: torch.devi
         labels.append(listed)
         boxes.append([NO_BOX.expand(len(values), 4) for values in listed])
         extras.append([NOT_GIVEN.expand(len(values)) for values in listed])
-    counts = np.array([[values.shape[0] for values in one] for one in labels])
+    counts = np.array([[values.shape[0] for values in per_image] for per_image in labels])
     kinds_of_rows = torch.from_numpy(np.repeat(np.tile(kinds, len(preds)), counts.T.ravel())).to(device)
     if any(target.get("iscrowd") is not None for target in targets):
         crowds = _integers(_with_default(targets, "iscrowd", lengths, NO_CROWD), "iscrowd", "targets", lengths)
@@ -94,7 +95,7 @@ def batch_rows(preds: Items, targets: Items, federated: bool, device: torch.devi
 
 
 def _join(lists: Sequence[Sequence[Tensor]], device: torch.device) -> Tensor:
-    """The tensors of the first image in all lists, of the second, and so on, in one."""
+    """Concatenate the tensors of the first image in all lists, then those of the second, and so on."""
     parts = [part if part.device == device else part.to(device) for image in zip(*lists, strict=True) for part in image]
     return torch.cat(parts).detach()
 
@@ -102,10 +103,10 @@ def _join(lists: Sequence[Sequence[Tensor]], device: torch.device) -> Tensor:
 def _boxes(items: Items, name: str) -> list[Tensor]:
     boxes = _tensors(items, "boxes", name)
     for index, one in enumerate(boxes):
-        kept = getattr(getattr(one, "format", None), "value", "XYXY")  # of torchvision's BoundingBoxes
-        if kept != "XYXY":
+        box_format = getattr(getattr(one, "format", None), "value", "XYXY")  # torchvision's BoundingBoxes have a format
+        if box_format != "XYXY":
             raise UsageError(
-                f"{name}[{index}]['boxes'] are BoundingBoxes of format {kept}; XYXY is expected: "
+                f"{name}[{index}]['boxes'] are BoundingBoxes of format {box_format}; XYXY is expected: "
                 "torchvision.transforms.v2.functional.convert_bounding_box_format(boxes, new_format='XYXY') converts "
                 "them."
             )
@@ -114,12 +115,12 @@ def _boxes(items: Items, name: str) -> list[Tensor]:
                 raise UsageError(
                     f"{name}[{index}]['boxes'] has shape {tuple(one.shape)}; [N, 4] is expected: x1, y1, x2, y2."
                 )
-            boxes[index] = one.reshape(0, 4)  # an image without boxes may come as an empty list made a tensor
+            boxes[index] = one.reshape(0, 4)  # an image without boxes can be torch.tensor([]), of shape [0]
     return boxes
 
 
 def _columns(items: Items, key: str, name: str, lengths: Sequence[int] | None = None) -> list[Tensor]:
-    """A value per box, where the numbers of boxes are given."""
+    """Return the one-dimensional tensor of a key for each image; if ``lengths`` is given, check its length."""
     values = _tensors(items, key, name)
     for index, one in enumerate(values):
         if one.ndim != 1 or (lengths is not None and one.shape[0] != lengths[index]):
@@ -153,7 +154,7 @@ def _tensors(items: Items, key: str, name: str) -> list[Tensor]:
 
 
 def _with_default(items: Items, key: str, lengths: Sequence[int], default: Tensor) -> Items:
-    """The values of an optional key, with a default for each box of those without it."""
+    """Fill in a default value per box in the items that lack an optional key."""
     return [
         {key: default.expand(length)} if item.get(key) is None else item
         for item, length in zip(items, lengths, strict=True)

@@ -1,4 +1,4 @@
-"""Limits of evaluation that make objects impossible to find."""
+"""Check of images with more objects than the evaluation's limits of detections."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,12 +7,12 @@ from .mean_ap import DetectionMAP
 
 
 def too_many_objects(targets: Sequence[Mapping[str, Any]], metric: DetectionMAP, detections_per_img: int) -> str | None:
-    """What to say where an image has more objects than evaluation lets be found; None where none has.
+    """Return a warning if an image has more objects than the evaluation allows detections; else None.
 
     Args:
-        targets: Per image ``labels`` [G].
+        targets: One dict per image with ``labels`` [G].
         metric: The metric, with its limit of detections.
-        detections_per_img: Detections of an image that evaluation counts.
+        detections_per_img: Largest number of detections of an image that the detector returns in evaluation.
     """
     most = max((len(t["labels"]) for t in targets), default=0)
     limits = [(most, "", "eval_detections_per_img", detections_per_img)]
@@ -25,7 +25,7 @@ def too_many_objects(targets: Sequence[Mapping[str, Any]], metric: DetectionMAP,
         if number > limit:
             return (
                 f"An image has {number} objects{kind}, but evaluation counts {limit} detections{kind} at most: the "
-                f"others are missed whatever the model finds. Raise {name}, and topk_candidates to several times as "
-                "many."
+                f"other objects are missed by any model. Raise {name}, and set topk_candidates to several times that "
+                "number."
             )
     return None

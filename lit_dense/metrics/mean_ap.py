@@ -1,4 +1,4 @@
-"""COCO's and LVIS's mean average precision: exact on any number of processes, and evaluated once."""
+"""Mean average precision of COCO and LVIS, ``DetectionMAP``: exact on any number of processes."""
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,52 +19,58 @@ from .evaluation import RECALLS, Evaluation, evaluate, number_names
 from .frequency import frequency_groups
 from .inputs import batch_rows, check_batch, read_ids
 
-# The states with the width and type of their rows. An image's rows in `boxes` and `labels` follow those of the image
-# before it, so batches and processes are joined by concatenation alone.
+# Width and type of the rows of each state. Rows of `boxes` and `labels` are in the order of `images`, so that batches
+# and processes are combined by concatenation.
 STATES = {
     "images": (3, torch.int64),  # id, 1 if the id was given, number of rows in the other two
-    "boxes": (5, torch.float32),  # x1, y1, x2, y2, then a detection's score or an object's area (nan: that of its box)
+    "boxes": (5, torch.float32),  # x1, y1, x2, y2, score of a detection or area of an object (NaN: area of its box)
     "labels": (2, torch.int32),  # label, kind
 }
 
 
 class DetectionMAP(Metric):
-    """COCO's twelve numbers, and AP and AP50 per class, of all images that all processes have seen, each counted once.
+    """Mean average precision of COCO or LVIS, overall and per class, over the images of all processes.
 
-    ``compute`` returns a dict of scalar tensors: ``map``, ``map_50``, ``map_75``, ``map_small``, ``map_medium``,
-    ``map_large``, ``mar_1``, ``mar_10``, ``mar_100`` (named after ``max_detections``), ``mar_small``, ``mar_medium``,
-    ``mar_large``, with ``class_images`` also ``map_rare``, ``map_common`` and ``map_frequent``, then ``map/<class>``
-    and ``map_50/<class>`` for every class. As in COCO a number is -1 where there is no ground truth to measure it on,
-    and such a class is left out of the mean; false positives on images without ground truth count. No images at all:
-    every number is -1. Boxes, scores and areas are kept as float32.
+    ``compute`` returns a dict of scalar tensors:
 
-    ``evaluation`` then holds precision-recall curves of the same evaluation, the confusion matrix, and what was
-    evaluated. It stays until the next ``compute``; None before the first.
+    * ``map``, ``map_50``, ``map_75``, ``map_small``, ``map_medium``, ``map_large``,
+    * ``mar_1``, ``mar_10``, ``mar_100`` (named after ``max_detections``), ``mar_small``, ``mar_medium``, ``mar_large``,
+    * with ``class_images``: ``map_rare``, ``map_common`` and ``map_frequent``,
+    * ``map/<class>`` and ``map_50/<class>`` for every class.
 
-    On several processes the detections are gathered in six collectives whatever a process holds (no image at all
-    included), images that were seen twice are counted once (the sampler of a data-parallel validation repeats some),
-    the first process evaluates, and one more collective gives the result to all. An evaluation that fails raises on
-    every process.
+    As in COCO, a number is -1 if there is no ground truth for it, and a class without ground truth is excluded from the
+    mean. False positives on images without ground truth count. Without any images every number is -1. Boxes, scores and
+    areas are stored as float32.
+
+    After ``compute``, the attribute ``evaluation`` holds the precision-recall curves, the confusion matrix, and the
+    evaluated detections and ground truth. It is None before the first ``compute``.
+
+    On several processes, ``compute`` gathers the detections in six collectives. Their number does not depend on the
+    data, and processes without images are supported. An image that was seen twice counts once, because the distributed
+    sampler of a validation repeats images. The first process evaluates, and one more collective broadcasts the result.
+    If the evaluation fails, every process raises an error.
 
     Args:
-        class_names: The name of each label, for the keys of the result; None names every label seen by its number.
-        protocol: ``coco``, or ``lvis`` for data that is annotated for some classes of each image: targets then tell
-            ``neg_labels`` and ``not_exhaustive_labels``, and ``mar_1`` and ``mar_10`` do not exist.
-        max_detections: Best detections that count per image and class, over 10, by default COCO's 100, and more for
-            dense scenes; per image with ``lvis``, by default its 300. With ``coco`` also a list of all limits, such as
-            ``[1, 10, 1000]``: ``mar_<limit>`` is the recall with each, and the last holds for all other numbers. A
-            warning says, once, that detections were left out.
-        class_images: Number of training images with each class, by which it is rare, common or frequent.
-        frequency_bounds: Most training images of a rare and of a common class.
-        confusion_score: Smallest score of a detection in the confusion matrix.
-        backend: The evaluator: ``hotcoco``, or ``pycocotools``, which gives the same numbers and is much slower. None
-            takes hotcoco, and pycocotools where hotcoco is missing or computes wrong numbers.
-        kwargs: Arguments of every torchmetrics metric, such as ``process_group``; and arguments of torchmetrics'
-            ``MeanAveragePrecision`` with values that ask for what is done here, such as ``box_format="xyxy"``.
+        class_names: The name of each label, used in the keys of the result. With None the names are the labels that
+            occur.
+        protocol: ``coco``, or ``lvis`` for data in which each image is annotated only for some classes. With ``lvis``
+            targets have ``neg_labels`` and ``not_exhaustive_labels``, and there is no ``mar_1`` and ``mar_10``.
+        max_detections: Number of best detections per image and class that are evaluated, more than 10, by default
+            COCO's 100; dense scenes need more. With ``lvis`` it is the number per image, by default 300. With ``coco``
+            it can also be a list of all limits, such as ``[1, 10, 1000]``: ``mar_<limit>`` is the recall with each
+            limit, and all other numbers use the last. If detections are excluded, a warning is shown once.
+        class_images: Number of training images with each class, to group classes into rare, common and frequent.
+        frequency_bounds: Largest number of training images of a rare class, and of a common class.
+        confusion_score: Smallest score of a detection in the confusion matrix, in [0, 1].
+        backend: The evaluator: ``hotcoco``, or ``pycocotools``, which gives the same results and is much slower. None
+            uses hotcoco, or pycocotools if hotcoco is missing or computes wrong results.
+        kwargs: Arguments of every torchmetrics metric, such as ``process_group``. Arguments of torchmetrics'
+            ``MeanAveragePrecision`` are accepted with the values that this class supports, such as
+            ``box_format="xyxy"``.
 
     Raises:
-        UsageError: For wrong arguments, or a ``backend`` that cannot be used; from ``compute`` for a box with x2 < x1,
-            y2 < y1, NaN or infinity, a score that is not between 0 and 1, or a label that has no name.
+        UsageError: If an argument is wrong, or the ``backend`` cannot be used. ``compute`` raises it for a box with
+            x2 < x1, y2 < y1, NaN or infinity, a score that is not between 0 and 1, or a label without a name.
 
     Example:
         >>> metric = DetectionMAP(class_names=["cat", "dog"])
@@ -114,9 +120,9 @@ class DetectionMAP(Metric):
         self.confusion_score = check_range("DetectionMAP", "confusion_score", confusion_score, 0, 1)
         self.backend = backend
         if backend is not None:
-            load_backend(backend)  # a wrong or missing one is said now, on every process
+            load_backend(backend)  # raises an error now, and on every process
         self.evaluation: Evaluation | None = None
-        self._told_of_cut = False
+        self._warned_of_cut = False
         self._reduce = Reduce(enabled=False)
         for name in STATES:
             self.add_state(name, default=[], dist_reduce_fx="cat")
@@ -127,22 +133,22 @@ class DetectionMAP(Metric):
         targets: Sequence[Mapping[str, Tensor]],
         image_ids: Sequence[int] | Tensor | None = None,
     ) -> None:
-        """Adds the detections and the ground truth of a batch; nothing is evaluated yet.
+        """Add the detections and the ground truth of a batch, without evaluating them.
 
         Args:
             preds: One dict per image: ``boxes`` [N, 4] as x1, y1, x2, y2 in pixels, ``scores`` [N], ``labels`` [N].
-                Give all detections down to a low score: a threshold of .05 decides comparisons.
-            targets: One dict per image: ``boxes`` [M, 4] and ``labels`` [M]; optional ``iscrowd`` [M], and ``area`` [M]
-                in pixels of the same image (default: the boxes' areas), which decides small, medium and large. With
-                ``lvis`` also ``neg_labels`` [any], the classes that the image is known not to have, and
+                Include low scores: a score threshold such as 0.05 can decide which of two models is better.
+            targets: One dict per image: ``boxes`` [M, 4] and ``labels`` [M]. Optional are ``iscrowd`` [M], and ``area``
+                [M] in square pixels, which determines small, medium and large; by default it is the area of the box.
+                With ``lvis`` there are also ``neg_labels`` [any], the classes known to be absent from the image, and
                 ``not_exhaustive_labels`` [any]. Other keys are ignored. Without boxes (M = 0) every detection of the
                 image is a false positive.
-            image_ids: The data set's id of each image, by which an image that is seen twice counts once. None counts
-                each image as a new one, which is wrong where a distributed sampler repeats images.
+            image_ids: Id of each image in the data set. Images with the same id count once. With None each image counts
+                as a new one, which is wrong if a distributed sampler repeats images.
 
         Raises:
-            UsageError: For missing keys, wrong types, or lengths and shapes that do not fit. Numbers are looked at by
-                ``compute``: reading them now would wait for the device.
+            UsageError: If keys are missing, or types, lengths or shapes are wrong. Values are checked by ``compute``,
+                because checking them here would need a device synchronisation.
         """
         check_batch(preds, targets)
         ids = read_ids(image_ids, len(preds))
@@ -155,13 +161,16 @@ class DetectionMAP(Metric):
         self.labels.append(rows.labels)
 
     def compute(self) -> dict[str, Tensor]:
-        """The numbers named in the class, on the metric's device, equal on all processes.
+        """Evaluate all images.
+
+        Returns:
+            The numbers listed in the class docstring, on the metric's device; equal on all processes.
 
         Raises:
-            UsageError: For a box or score that cannot be, or a label that has no name; it names the image.
+            UsageError: If a box or a score is invalid, or a label has no name; the message names the image.
             RuntimeError: If the evaluation failed on another process.
         """
-        is_gathered = isinstance(self.images, Tensor)  # a list holds the process's own images
+        is_gathered = isinstance(self.images, Tensor)  # before gathering, it is a list of this process's images
         reduce = self._reduce if is_gathered else Reduce(enabled=False)
         tables = {name: self._rows(name) for name in STATES}
         names = self._names(tables["labels"])
@@ -169,21 +178,21 @@ class DetectionMAP(Metric):
         curves = (len(names), len(RECALLS))
         matrix = (len(names) + 1, len(names) + 1)
         lengths = [len(keys), *(rows * columns for rows, columns in (curves, curves, matrix))]
-        packed = torch.zeros(sum(lengths) + 1)  # the last one says that the evaluation failed
+        packed = torch.zeros(sum(lengths) + 1)  # the last entry is 1 if the evaluation failed
         rows: DetectionTable | None = None
         error: Exception | None = None
         if reduce.rank == 0:
             try:
                 rows = _join_images(**{n: t.cpu().numpy() for n, t in tables.items()}, world_size=reduce.world_size)
-                found = self._evaluate(rows, names)
-                parts = ([found.numbers[key] for key in keys], found.precision_50, found.scores_50, found.confusion)
+                result = self._evaluate(rows, names)
+                parts = ([result.numbers[key] for key in keys], result.precision_50, result.scores_50, result.confusion)
                 packed[:-1] = torch.from_numpy(np.concatenate([np.ravel(part) for part in parts]))
-            except Exception as failure:  # whatever it is, the others wait for the broadcast below
+            except Exception as failure:  # any error: the other processes wait for the broadcast below
                 error, packed[-1] = failure, 1
         packed = reduce.broadcast(packed.to(self.device))
         if packed[-1]:
             if is_gathered:
-                self.unsync()  # torchmetrics does so only where compute returns
+                self.unsync()  # torchmetrics does so only if compute returns
             raise error or RuntimeError("DetectionMAP: the evaluation failed on the first process; its error says why.")
         values = packed[: len(keys)]
         numbers, *arrays = np.split(packed[:-1].cpu().numpy(), np.cumsum(lengths)[:-1])
@@ -202,57 +211,57 @@ class DetectionMAP(Metric):
         return dict(zip(keys, values.unbind(), strict=True))
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
-        """Replaces the states by those of all processes; see torchmetrics.
+        """Replace the states with those of all processes; arguments as in torchmetrics.
 
-        A process without images must hand over an empty tensor of the right width and type, and so each state becomes
-        one tensor first.
+        Each state is concatenated first, because a process without images must contribute an empty tensor of the right
+        width and type.
         """
         for name in STATES:
             setattr(self, name, [self._rows(name)])
         super().sync(*args, **kwargs)
 
     def _gather(self, rows: Tensor, group: Any = None) -> list[Tensor]:
-        """A state of all processes: what torchmetrics calls for each state."""
+        """Gather a state from all processes; torchmetrics calls it for each state."""
         self._reduce = Reduce(group)
         return [self._reduce.gather(rows)]
 
     def _evaluate(self, rows: DetectionTable, names: Mapping[int, str]) -> Evaluation:
         check_rows(rows, self.class_names)
-        if not self._told_of_cut and (cut := cut_detections(rows, self.protocol, self.max_detections)):
-            self._told_of_cut = True
-            warnings.warn(cut, stacklevel=2)
+        if not self._warned_of_cut and (warning := cut_detections(rows, self.protocol, self.max_detections)):
+            self._warned_of_cut = True
+            warnings.warn(warning, stacklevel=2)
         return evaluate(rows, names, self.protocol, self.limits, self.groups, self.confusion_score, self.backend)
 
     def _rows(self, name: str) -> Tensor:
-        """A state as one tensor of its type on the metric's device, also when it is empty."""
+        """Return a state as one tensor on the metric's device, with the right width and type even if it is empty."""
         width, dtype = STATES[name]
-        held = getattr(self, name)
-        parts = [part.to(self.device) for part in ([held] if isinstance(held, Tensor) else held)]
+        state = getattr(self, name)
+        parts = [part.to(self.device) for part in ([state] if isinstance(state, Tensor) else state)]
         if len(parts) == 1:
             return parts[0]
         return torch.cat([torch.empty(0, width, dtype=dtype, device=self.device), *parts])
 
     def _names(self, labels: Tensor) -> dict[int, str]:
-        """The label and name of each class in the result, equal on all processes once the states are gathered."""
+        """Return the label and name of each class in the result; equal on all processes after gathering."""
         if self.class_names is not None:
             return dict(enumerate(self.class_names))
         return {label: str(label) for label in np.unique(labels[:, 0].cpu().numpy()).tolist()}
 
 
 def _join_images(images: Array, boxes: Array, labels: Array, world_size: int) -> DetectionTable:
-    """The rows of the states, sorted by image: by id, then those without one; an id that came before is left out.
+    """Combine the states into a table, sorted by image id, then images without an id; repeated ids are removed.
 
-    Sorting by id makes the result independent of the order in which processes saw the images: where scores are tied,
-    COCO counts the earlier image first.
+    Sorting by id makes the result independent of the order in which processes saw the images: if scores are tied, COCO
+    ranks the earlier image first.
     """
-    given = images[:, 1] == 1
-    _, first = np.unique(images[given, 0], return_index=True)
-    kept = np.concatenate([np.flatnonzero(given)[first], np.flatnonzero(~given)])
+    has_id = images[:, 1] == 1
+    _, first = np.unique(images[has_id, 0], return_index=True)
+    kept = np.concatenate([np.flatnonzero(has_id)[first], np.flatnonzero(~has_id)])
     left_out = len(images) - len(kept)
     if left_out >= world_size:  # more than a distributed sampler repeats
         warnings.warn(
-            f"DetectionMAP: {left_out} of {len(images)} images were left out because their id was given before. If "
-            "they are different images (two data sets, ids that start anew in every batch), give them different ids "
+            f"DetectionMAP: {left_out} of {len(images)} images were left out because their ids are repeated. If they "
+            "are different images (of two data sets, or with ids that restart in every batch), give them different ids "
             "or none.",
             stacklevel=2,
         )
@@ -261,7 +270,7 @@ def _join_images(images: Array, boxes: Array, labels: Array, world_size: int) ->
     starts = images[:, 2].cumsum()[kept] - counts
     order = np.repeat(starts - (ends - counts), counts) + np.arange(ends[-1] if len(ends) else 0)
     return DetectionTable(
-        image_ids=np.where(given, images[:, 0], np.arange(len(images)))[kept],
+        image_ids=np.where(has_id, images[:, 0], np.arange(len(images)))[kept],
         images=np.repeat(np.arange(len(kept)), counts),
         boxes=boxes[order, :4],
         labels=labels[order, 0],

@@ -1,8 +1,8 @@
-"""Normalizers by name: what the sums over a batch are divided by.
+"""Normalizers by name; each computes the divisors of the loss sums of a batch.
 
-The names are entry points of the group ``lit_dense.normalizers``, and attributes of this module. Each gives one
-divisor per image, such that the mean of the processes' losses, which is what data-parallel training follows, is the
-loss of one process that holds the whole batch.
+The names are the entry points of the group ``lit_dense.normalizers``. Each name is also an attribute of this module. A
+normalizer returns one divisor per image. Data-parallel training averages the losses of the processes. With these
+divisors the average equals the loss of a single process with the whole batch.
 """
 
 from typing import TYPE_CHECKING, Any

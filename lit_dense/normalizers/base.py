@@ -1,4 +1,4 @@
-"""The base of normalizers."""
+"""Base class of normalizers, ``Normalizer``, and helpers to compute divisors."""
 
 from torch import Tensor
 
@@ -7,18 +7,22 @@ from ..core.samples import DenseSamples
 
 
 class Normalizer(Component):
-    """Gives the divisor of each image's sum."""
+    """Base class of normalizers: computes the divisor of each image's loss sum."""
 
     def forward(self, samples: DenseSamples) -> Tensor:
-        """The divisor of each image of this process, float32 [B]."""
+        """Compute the divisor of each image of this process, float32 [B].
+
+        Args:
+            samples: The batch.
+        """
         raise NotImplementedError
 
 
 def positives_of_batch(samples: DenseSamples) -> Tensor:
-    """Positives of all processes."""
+    """Count the positives of all processes []."""
     return samples.reduce.sum_number(len(samples.positives), samples.device)
 
 
 def same_for_all_images(divisor: Tensor, samples: DenseSamples) -> Tensor:
-    """One divisor for every image, made smaller by what the mean over processes divides by."""
+    """Return one divisor for all images, divided by the number of processes because their losses are averaged [B]."""
     return (divisor / samples.reduce.world_size).expand(samples.num_images)

@@ -1,4 +1,4 @@
-"""The number of positives of the batch."""
+"""Normalisation by the number of positives of the batch."""
 
 from torch import Tensor
 
@@ -7,11 +7,11 @@ from .base import Normalizer, positives_of_batch, same_for_all_images
 
 
 class BatchNormalizer(Normalizer):
-    """The batch's sum per positive, positives counted over all processes.
+    """Divides the loss sum of the batch by its number of positives, counted over all processes.
 
-    A batch without positives is divided as if it had one.
+    The divisor is at least 1.
     """
 
     def forward(self, samples: DenseSamples) -> Tensor:
-        """The divisor of each image [B]."""
+        """Compute the divisor of each image [B]."""
         return same_for_all_images(positives_of_batch(samples).clamp(min=1), samples)

@@ -1,4 +1,4 @@
-"""A moving average of the number of positives, as in detectron2's RetinaNet."""
+"""Normalisation by a moving average of the number of positives, as in detectron2's RetinaNet."""
 
 import torch
 from torch import Tensor
@@ -9,15 +9,15 @@ from .base import Normalizer, positives_of_batch, same_for_all_images
 
 
 class EMANormalizer(Normalizer):
-    """The batch's sum per positive of a moving average over training steps.
+    """Divides the loss sum of the batch by a moving average of its number of positives over training steps.
 
-    Steadier than ``batch`` where batches are small. Positives are counted over all processes, so all hold one average;
-    a step without any counts as one. Evaluation divides by the average and leaves it as it is. detectron2, which it
-    comes from, starts at 100 too, but each of its processes averages the positives of its own images.
+    The divisor varies less than that of ``batch`` if batches are small. Positives are counted over all processes, so
+    that all have the same average. Steps without positives count as one positive. Evaluation uses the average and does
+    not change it. detectron2's version also starts at 100, but each of its processes averages only its own positives.
 
     Args:
-        momentum: Share of the past in the average, in [0, 1].
-        initial: Positives of the whole batch to start from, at least 1.
+        momentum: Weight of the past in the average, in [0, 1].
+        initial: Initial average number of positives of the whole batch, at least 1.
 
     Raises:
         UsageError: If an argument is out of range.
@@ -31,7 +31,7 @@ class EMANormalizer(Normalizer):
         self.register_buffer("positives", torch.tensor(check_range("ema", "initial", initial, 1)))
 
     def forward(self, samples: DenseSamples) -> Tensor:
-        """The divisor of each image [B]."""
+        """Compute the divisor of each image [B]."""
         if not torch.is_grad_enabled():
             return same_for_all_images(self.positives, samples)
         positives = self.momentum * self.positives + (1 - self.momentum) * positives_of_batch(samples).clamp(min=1)

@@ -1,4 +1,4 @@
-"""The mean over images, as torchvision's RetinaNet divides."""
+"""Normalisation of each image by its positives and mean over images, as in torchvision's RetinaNet."""
 
 from torch import Tensor
 
@@ -7,13 +7,13 @@ from .base import Normalizer
 
 
 class ImageNormalizer(Normalizer):
-    """The mean over images of each image's sum per positive, as torchvision does.
+    """Divides the loss sum of each image by its number of positives, and averages over images, as torchvision does.
 
-    An image without positives is divided as if it had one. Images are counted over all processes, so a last batch of
-    which the processes hold different shares comes out right.
+    The divisor of an image is at least 1. Images are counted over all processes, so that a last batch is averaged
+    correctly even if the processes have different numbers of images.
     """
 
     def forward(self, samples: DenseSamples) -> Tensor:
-        """The divisor of each image [B]."""
+        """Compute the divisor of each image [B]."""
         num_images = samples.reduce.sum_number(samples.num_images, samples.device)
         return samples.pos_per_image.clamp(min=1) * num_images / samples.reduce.world_size

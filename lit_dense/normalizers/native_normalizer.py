@@ -1,4 +1,4 @@
-"""The number that the detector itself divides by, as set predictors do."""
+"""Normalisation by the detector's own divisor, such as the number of objects of a set predictor."""
 
 from torch import Tensor
 
@@ -8,23 +8,23 @@ from .base import Normalizer
 
 
 class NativeNormalizer(Normalizer):
-    """The batch's sum per number that the detector itself divides by, counted over all processes.
+    """Divides the loss sum of the batch by the divisor that the detector itself uses, summed over all processes.
 
-    It is the default of adapters whose detectors count something else than positives or anchors, such as the objects of
-    a set predictor, and has no name: there is nothing to choose where it fits. One number is summed over processes,
-    whatever each holds, and each image has a factor of its own.
+    It is the default of adapters for detectors that count something other than positives or anchors, such as the
+    objects of a set predictor. It has no name, because users never have to choose it. One number is summed over
+    processes in one collective, and each image has its own factor.
     """
 
     def forward(self, samples: DenseSamples) -> Tensor:
-        """The divisor of each image [B].
+        """Compute the divisor of each image [B].
 
         Raises:
-            UsageError: If the detector has no such number.
+            UsageError: If the detector does not define a divisor.
         """
         native = samples.native
         if native is None:
             raise UsageError(
-                "NativeNormalizer: this detector gives no number of its own to divide by. Name another normalizer, "
+                "NativeNormalizer: this detector does not define its own divisor. Choose another normalizer, "
                 "such as batch."
             )
         total = samples.reduce.sum(native.count.float()).clamp(min=native.least)

@@ -1,4 +1,4 @@
-"""The sum over the batch."""
+"""No normalisation: the sum over the batch."""
 
 import torch
 from torch import Tensor
@@ -8,8 +8,8 @@ from .base import Normalizer, same_for_all_images
 
 
 class NoNormalizer(Normalizer):
-    """The plain sum over the batch of all processes."""
+    """Does not divide: the loss is the sum over the batch of all processes."""
 
     def forward(self, samples: DenseSamples) -> Tensor:
-        """The divisor of each image [B]."""
+        """Compute the divisor of each image [B]."""
         return same_for_all_images(torch.ones((), device=samples.device), samples)

@@ -1,4 +1,4 @@
-"""The number of anchors that count, as torchvision's Faster R-CNN divides."""
+"""Normalisation by the number of anchors that are not ignored, as in torchvision's Faster R-CNN."""
 
 from torch import Tensor
 
@@ -7,12 +7,12 @@ from .base import Normalizer, same_for_all_images
 
 
 class SampledNormalizer(Normalizer):
-    """The batch's sum per anchor that counts, positive or negative, counted over all processes.
+    """Divides the loss sum of the batch by its number of positive and negative anchors, counted over all processes.
 
-    This is what the losses of torchvision's RPN and RoI heads are divided by, whose samplers draw the anchors that
-    count. A batch in which none counts is divided as if one did.
+    torchvision's RPN and RoI heads use this divisor: their samplers select the anchors, and all others are ignored. The
+    divisor is at least 1.
     """
 
     def forward(self, samples: DenseSamples) -> Tensor:
-        """The divisor of each image [B]."""
+        """Compute the divisor of each image [B]."""
         return same_for_all_images(samples.reduce.sum(samples.valid.sum().float()).clamp(min=1), samples)

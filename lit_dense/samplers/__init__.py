@@ -1,6 +1,6 @@
-"""Samplers by name: each decides how often and in which order an epoch shows the training images.
+"""Samplers by name; each selects the training images of an epoch and their order.
 
-The names are entry points of the group ``lit_dense.samplers``, and attributes of this module.
+The names are the entry points of the group ``lit_dense.samplers``. Each name is also an attribute of this module.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""The base of samplers."""
+"""Base class of samplers: ``ImageSampler``."""
 
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
@@ -12,22 +12,23 @@ if TYPE_CHECKING:
 
 
 class ImageSampler(Component, ABC):
-    """Chooses the training images of an epoch.
+    """Base class of samplers: selects the training images of an epoch, for all processes together.
 
-    It decides for all processes together, and has no state: an epoch follows from the training set and the epoch's
-    random numbers alone. :class:`~lit_dense.data.EpochSampler` deals the images out to the processes, gives each draw a
-    seed for its augmentation, and finds the place to go on from after an interruption.
+    A sampler has no state: an epoch depends only on the training set and the random numbers of the epoch.
+    :class:`~lit_dense.data.EpochSampler` distributes the images over the processes, gives each draw a seed for its
+    augmentation, and resumes an interrupted epoch.
     """
 
     @abstractmethod
     def order(self, data: "CocoData", category_ids: "Ints", rng: np.random.Generator) -> "Ints":
-        """Which image comes at which place of an epoch.
+        """Select and order the images of an epoch.
 
         Args:
-            data: The training set, I images; ``data.presence(category_ids)`` tells which image shows which class.
-            category_ids: The ids that labels 0 to C - 1 stand for, ascending; some may not occur [C].
-            rng: The random numbers of this epoch, alike on all processes. There must be no other randomness.
+            data: The training set, I images. ``data.presence(category_ids)`` is the mask of classes in each image.
+            category_ids: The category ids of labels 0 to C - 1, ascending; some may not occur [C].
+            rng: The random numbers of this epoch, the same on all processes. Use no other randomness.
 
         Returns:
-            Indices of images, as often as each is to be drawn; equally many in each epoch, D >= 1 [D].
+            Indices of images, in the order in which they are drawn [D]. An index can occur several times. All epochs
+            must have the same length D >= 1.
         """

@@ -1,4 +1,4 @@
-"""Class-aware sampling, https://arxiv.org/abs/1512.05830."""
+"""Class-aware sampling (https://arxiv.org/abs/1512.05830)."""
 
 from typing import TYPE_CHECKING
 
@@ -11,19 +11,19 @@ if TYPE_CHECKING:
 
 
 class ClassAwareSampler(ImageSampler):
-    """Draws a class, then an image that shows it, so that all classes are drawn equally often.
+    """Draws a class, then an image that contains it, so that all classes are drawn equally often.
 
     Shen et al., *Relay Backpropagation for Effective Learning of Deep Convolutional Neural Networks*,
     https://arxiv.org/abs/1512.05830.
 
-    Classes that occur come in a cycle, and so do the images of each class; a cycle is shuffled anew whenever it is
-    through. Images without objects have no class: each is drawn once per epoch, so their share stays what it is. An
-    epoch has as many draws as there are images. Crowd boxes do not count: an image that has no others is one without
-    objects.
+    Classes are drawn in cycles, and so are the images of each class. Each cycle contains every member once, in a new
+    random order. Images without objects have no class: each is drawn once per epoch, so their fraction stays the same.
+    An epoch has as many draws as there are images. Crowd boxes are ignored: an image with only crowd boxes is an image
+    without objects.
     """
 
     def order(self, data: "CocoData", category_ids: "Ints", rng: np.random.Generator) -> "Ints":
-        """Images of classes in turn, and those without objects in between [I]."""
+        """Draw images of classes in turn, with images without objects at random positions [I]."""
         presence = data.presence(category_ids)
         empty = ~presence.any(1)
         images_of = np.ascontiguousarray(presence.T)
@@ -39,6 +39,6 @@ class ClassAwareSampler(ImageSampler):
 
 
 def _cycles(members: "Ints", number: int, rng: np.random.Generator) -> "Ints":
-    """So many members, each once before any comes again, in an order that is drawn anew for each round [number]."""
+    """Repeat all members in rounds, each round in a new random order, and return the first ``number`` [number]."""
     rounds = -(-number // max(len(members), 1))
     return rng.permuted(np.tile(members, (rounds, 1)), axis=1).ravel()[:number]

@@ -1,4 +1,4 @@
-"""Repeat-factor sampling, https://arxiv.org/abs/1908.03195."""
+"""Repeat-factor sampling (https://arxiv.org/abs/1908.03195)."""
 
 from typing import TYPE_CHECKING
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 def repeat_factors(presence: "Bools", threshold: float) -> npt.NDArray[np.float64]:
-    """How often images are to be drawn in an epoch, at least once each.
+    """Compute the repeat factor of each image: its mean number of draws per epoch, before rescaling.
 
     Args:
-        presence: Whether an image shows a class [I, C].
-        threshold: Share of images t below which a class is repeated.
+        presence: Mask of the classes in each image, bool [I, C].
+        threshold: Images of classes that occur in a smaller fraction t of the images are repeated.
 
     Returns:
-        The largest max(1, sqrt(t / f)) of an image's classes, f being the share of images that show the class; 1 for
-        an image without any [I].
+        The largest ``max(1, sqrt(t / f))`` of the classes of each image, where f is the fraction of images that contain
+        the class; 1 for an image without objects [I].
 
     Example:
         >>> presence = np.array([[True, False], [True, True], [True, False], [False, False]])
@@ -37,20 +37,21 @@ def repeat_factors(presence: "Bools", threshold: float) -> npt.NDArray[np.float6
 
 
 class RepeatFactorSampler(ImageSampler):
-    """Repeats images of rare classes: the repeat factor of an image is that of its rarest class.
+    """Repeats images of rare classes; the rarest class of an image determines its repeat factor.
 
     Gupta et al., *LVIS*, https://arxiv.org/abs/1908.03195.
 
-    All epochs have D = ceil(sum of repeat factors) draws. Factors are scaled by D / sum, which is hardly more than 1,
-    and rounded at random anew in each epoch, such that an image's mean number of draws is its scaled factor and D stays
-    what it is. Each image is drawn at least once; crowd boxes do not count, and an image without other boxes has factor
-    1. Where no class is rarer than the threshold this is plain shuffling, of which it warns.
+    All epochs have D draws, the sum of the repeat factors rounded up. The factors are scaled by D / sum, which is close
+    to 1, and rounded at random in each epoch. The rounding preserves D, and the mean number of draws of an image is its
+    scaled factor. Each image is drawn at least once. Crowd boxes are ignored: an image with only crowd boxes has
+    factor 1. If no class is rarer than the threshold, the images are only shuffled, and a warning is shown.
 
     Args:
-        threshold: Share of images below which a class is repeated, in [0, 1]. Default: that of LVIS.
+        threshold: Classes that occur in a smaller fraction of the images are repeated, in [0, 1]. The default is that
+            of LVIS.
 
     Raises:
-        UsageError: The threshold is out of range.
+        UsageError: If the threshold is out of range.
     """
 
     def __init__(self, threshold: float = 0.001) -> None:
@@ -58,29 +59,30 @@ class RepeatFactorSampler(ImageSampler):
         self.threshold = check_range("repeat_factor", "threshold", threshold, 0, 1)
 
     def order(self, data: "CocoData", category_ids: "Ints", rng: np.random.Generator) -> "Ints":
-        """Each image floor or ceil of its scaled repeat factor times, shuffled [D]."""
+        """Draw each image as often as its scaled repeat factor, rounded up or down, in random order [D]."""
         presence = data.presence(category_ids)
         factors = repeat_factors(presence, self.threshold)
         if factors.max() == 1:
             rank_zero_warn(
-                f"repeat_factor repeats nothing: no class is in less than a share of {self.threshold:g} of the "
+                f"repeat_factor repeats no image: no class is in less than a fraction of {self.threshold:g} of the "
                 f"{len(data)} training images{_rarest(presence)}. Raise its threshold."
             )
-        # in random order, for else two images side by side, of factor 1.5 each, would never be repeated in one epoch
+        # Systematic sampling depends on the order: two neighbours of factor 1.5 would never both be repeated.
         images = rng.permutation(len(factors))
         return rng.permutation(np.repeat(images, _round_at_random(factors[images], rng)))
 
 
 def _round_at_random(values: npt.NDArray[np.float64], rng: np.random.Generator) -> "Ints":
-    """Systematic sampling: integers whose means are proportional to the values, and whose sum is always ceil(sum)."""
+    """Round by systematic sampling: the means are proportional to the values, and the sum is always ceil(sum)."""
     sums = values.cumsum()
     total = np.ceil(sums[-1])
     edges = np.floor(sums * (total / sums[-1]) + rng.random())
-    edges[-1] = total  # which it is, but for rounding
+    edges[-1] = total  # corrects rounding errors
     counts: Ints = np.diff(edges, prepend=0).astype(np.int64)
     return counts
 
 
 def _rarest(presence: "Bools") -> str:
+    """Describe the fraction of images with the rarest class, for the warning; empty without objects."""
     counts = presence.sum(0)
     return f"; the rarest is in {counts[counts > 0].min() / len(presence):.2g}" if counts.any() else ""

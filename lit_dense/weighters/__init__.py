@@ -1,6 +1,6 @@
-"""Weighters by name: each decides how much every anchor counts.
+"""Weighters by name; each computes a loss weight for every anchor.
 
-The names are entry points of the group ``lit_dense.weighters``, and attributes of this module.
+The names are the entry points of the group ``lit_dense.weighters``. Each name is also an attribute of this module.
 """
 
 from collections.abc import Sequence

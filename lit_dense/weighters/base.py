@@ -1,4 +1,4 @@
-"""The base of weighters."""
+"""Base class of weighters, ``Weighter``, with its input ``LossValues`` and its output ``Weights``."""
 
 from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
@@ -13,15 +13,15 @@ from ..core.samples import DenseSamples
 
 
 class LossValues(NamedTuple):
-    """What the losses said of a batch, with their graphs.
+    """Unweighted losses of a batch, with their graphs.
 
     Args:
-        classification: Value of each anchor, 0 where it is ignored [A].
-        box: Value of each positive, summed over coordinates; 0 where the criterion has no box loss [P].
-        box_coordinates: As the box loss gave it [P] or [P, 4].
-        image_scales: What the classification values of each image are multiplied by before they are added up [B].
-        box_scales: The same for the box values [B].
-        has_box: Whether the criterion has a box loss; without one a term about boxes would have nothing to weigh.
+        classification: Classification loss of each anchor, 0 for ignored anchors [A].
+        box: Box loss of each positive, summed over coordinates; 0 if the criterion has no box loss [P].
+        box_coordinates: Box loss as returned by the box loss, [P] or [P, 4].
+        image_scales: Factor of the classification losses of each image: loss weight over normalizer [B].
+        box_scales: Factor of the box losses of each image [B].
+        has_box: Whether the criterion has a box loss. If not, weighters should add no loss terms for boxes.
     """
 
     classification: Tensor
@@ -33,12 +33,12 @@ class LossValues(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """What a weighter answers; None leaves a loss as it is.
+    """Weights computed by a weighter; None leaves a loss unweighted.
 
     Args:
         classification: Weight of each anchor [A].
         box: Weight of each positive [P].
-        extra: Further loss terms by name, already scaled as one process's share of the batch.
+        extra: Additional loss terms by name, scaled so that their mean over processes is the term of the whole batch.
     """
 
     classification: Tensor | None = None
@@ -47,20 +47,20 @@ class Weights(NamedTuple):
 
 
 class Weighter(Component):
-    """Decides how much every anchor counts; several weighters multiply.
+    """Base class of weighters: computes a loss weight for every anchor; the weights of several weighters multiply.
 
-    A weighter is asked in training alone: the losses of an evaluation are not weighted. One whose weights are no
-    function to be trained detaches them itself.
+    Weighters are applied only in training. The losses of an evaluation are not weighted. A weighter without trained
+    parameters should detach its weights.
 
     Args:
-        warmup_steps: Training steps before the weighter begins to count.
-        fade_steps: Steps over which it then comes to count in full: weights go from 1 to what they are, soft targets
-            from 1, extra terms from 0.
+        warmup_steps: Number of training steps before the weighter has any effect, at least 0.
+        fade_steps: Number of steps after the warm-up over which its effect grows linearly, at least 0. Weights and soft
+            targets change from 1 to their values, additional loss terms from 0 to theirs.
 
     Attributes:
-        weighs_classes: Whether the weighter answers :meth:`class_weights`.
-        assigner: Matches anchors and ground truths in place of the detector's matcher, from the first step on; such a
-            weighter has ``assignment`` in ``exclusive``. None for most.
+        weighs_classes: Whether the weighter implements :meth:`class_weights`.
+        assigner: Assigner that replaces the matcher of the detector, from the first step on; None for most weighters. A
+            weighter with an assigner has ``assignment`` in ``exclusive``.
 
     Raises:
         UsageError: If a number of steps is negative.
@@ -76,55 +76,68 @@ class Weighter(Component):
         self.fade_steps = check_range(name, "fade_steps", fade_steps, 0)
 
     def soft_targets(self, samples: DenseSamples) -> Tensor:
-        """Target of each positive's own class in [0, 1] [P]; asked of a weighter with this in ``exclusive``."""
+        """Compute the target of the logit of each positive's class, in [0, 1] [P].
+
+        Called only if the weighter has ``soft_targets`` in ``exclusive``.
+
+        Args:
+            samples: The batch.
+        """
         raise NotImplementedError
 
     def class_weights(self, samples: DenseSamples) -> Tensor:
-        """Factor of the elements of each class [C], or apart for elements whose target is 0 and 1 [2, C].
+        """Compute the factor of each class's logits [C], or of its negative and its positive logits [2, C].
 
-        Asked before the loss, only of a weighter that ``weighs_classes``.
+        Called before the loss, and only if the weighter has ``weighs_classes``.
+
+        Args:
+            samples: The batch.
         """
         raise NotImplementedError
 
     def forward(self, samples: DenseSamples, values: LossValues) -> Weights:
-        """The weights of a batch.
+        """Compute the weights of a batch.
 
         Args:
-            samples: What is known of the batch.
-            values: What the losses said of it.
+            samples: The batch.
+            values: The unweighted losses of the batch.
         """
         raise NotImplementedError
 
     def _share_at(self, step: int) -> float:
-        """How much the weighter counts at a training step, from 0 to 1."""
+        """Return the strength of the weighter's effect at a training step, from 0 to 1."""
         if step < self.warmup_steps:
             return 0.0
         return min(1.0, (step - self.warmup_steps + 1) / (self.fade_steps + 1))
 
     def scheduled(self, samples: DenseSamples, values: LossValues) -> Weights:
-        """The weights of a batch, as far as they count at its step; none in evaluation.
+        """Compute the weights of a batch, scaled by warm-up and fade-in; empty in evaluation.
 
-        A weighter is asked even where it does not count yet: its parameters stay part of the graph, and all processes
-        make the same collectives.
+        The weighter is called during the warm-up too. So its parameters are always part of the graph, and all processes
+        call the same collectives.
+
+        Args:
+            samples: The batch.
+            values: The unweighted losses of the batch.
         """
         if not torch.is_grad_enabled():
             return Weights()
-        answer: Weights = self(samples, values)
+        weights: Weights = self(samples, values)
         strength = self._share_at(samples.step)
         if strength == 1:
-            return answer
+            return weights
         return Weights(
-            None if answer.classification is None else 1 + strength * (answer.classification - 1),
-            None if answer.box is None else 1 + strength * (answer.box - 1),
-            {name: strength * term for name, term in answer.extra.items()},
+            None if weights.classification is None else 1 + strength * (weights.classification - 1),
+            None if weights.box is None else 1 + strength * (weights.box - 1),
+            {name: strength * term for name, term in weights.extra.items()},
         )
 
     def scheduled_class_weights(self, samples: DenseSamples) -> Tensor:
-        """Class weights as far as they count at the batch's step."""
+        """Compute the class weights, scaled by warm-up and fade-in."""
         return 1 + self._share_at(samples.step) * (self.class_weights(samples) - 1)
 
     def scheduled_soft_targets(self, samples: DenseSamples) -> Tensor | None:
-        """Soft targets as far as they count at the batch's step; None in evaluation."""
+        """Compute the soft targets, scaled by warm-up and fade-in; None in evaluation."""
         if not torch.is_grad_enabled():
             return None
         return 1 + self._share_at(samples.step) * (self.soft_targets(samples) - 1)

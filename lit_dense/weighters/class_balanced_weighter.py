@@ -1,4 +1,4 @@
-"""Weights of classes by their effective number of samples as a part of a criterion."""
+"""Class-balanced weights by the effective number of samples (https://arxiv.org/abs/1901.05555), as a weighter."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,19 +13,19 @@ from .base import LossValues, Weighter, Weights
 
 
 class ClassBalancedWeighter(Weighter):
-    """Weighs every positive by the effective number of boxes of its class (https://arxiv.org/abs/1901.05555).
+    """Weights positives by the inverse effective number of boxes of their class (https://arxiv.org/abs/1901.05555).
 
-    With ``focal`` it is the published class-balanced focal loss. No running state and nothing summed over processes;
-    background and an image without objects keep their weight.
+    With ``focal`` it is the published class-balanced focal loss. No running state, no collectives. All background
+    anchors, including those of images without objects, have ``background_weight``.
 
     Args:
-        beta: In [0, 1): 0 weighs all classes alike, near 1 by the inverse of their counts.
-        background_weight: Weight of background anchors, which the paper does not define.
-        instance_counts: Boxes of each class [C]; by default the training set's.
-        schedule: ``warmup_steps`` and ``fade_steps``, as every weighter has.
+        beta: In [0, 1): 0 gives all classes the same weight; close to 1, weights are inverse to the box counts.
+        background_weight: Weight of background anchors, at least 0; the paper does not define it.
+        instance_counts: Number of boxes of each class [C]; by default those of the training set.
+        schedule: ``warmup_steps`` and ``fade_steps``, the arguments of every weighter.
 
     Raises:
-        UsageError: If an argument is out of range, or the counts are not known when training starts.
+        UsageError: If an argument is out of range, or if the counts are unknown when training starts.
     """
 
     def __init__(
@@ -41,8 +41,8 @@ class ClassBalancedWeighter(Weighter):
         self.instance_counts = PerClassTable("class_balanced", "instance_counts", "instances", instance_counts)
 
     def forward(self, samples: DenseSamples, values: LossValues) -> Weights:
-        """The weight of each anchor's class."""
-        of_classes = effective_number_weights(self.instance_counts.values, self.beta).to(values.classification.dtype)
+        """Look up the weight of each anchor's class."""
+        by_class = effective_number_weights(self.instance_counts.values, self.beta).to(values.classification.dtype)
         weights = torch.full_like(values.classification, self.background_weight)
-        weights[samples.positives] = of_classes[samples.pos_labels]
+        weights[samples.positives] = by_class[samples.pos_labels]
         return Weights(classification=weights)

@@ -1,4 +1,4 @@
-"""Cleanliness of candidates as a part of a criterion."""
+"""Cleanliness of anchors, Learning from Noisy Anchors (https://arxiv.org/abs/1912.05086), as a weighter."""
 
 from typing import Any, get_args
 
@@ -13,22 +13,23 @@ from .base import LossValues, Weighter, Weights
 
 
 class CleanlinessWeighter(Weighter):
-    """Learning from Noisy Anchors (https://arxiv.org/abs/1912.05086): anchors that predict well are clean, and count.
+    """Learning from Noisy Anchors (https://arxiv.org/abs/1912.05086): soft targets and weights by prediction quality.
 
-    The best anchors of each object are its candidates, whatever their IoU. How well a candidate predicts box and class
-    is its soft target, and weighs it in both losses. Statistics are those of an image; the reference form keeps both
-    losses' sums over all processes. An image without objects has no candidates. The recipe
-    ``configs/recipes/cleanliness.yaml`` has the loss that belongs to it.
+    The candidates of an object are its anchors of largest IoU, without a threshold; all are positive. The cleanliness
+    of a candidate measures how well it predicts box and class. It is the candidate's soft target, and determines its
+    weight in both losses. Statistics are computed per image. The reference form preserves the sums of both losses over
+    all processes. An image without objects has no candidates. ``configs/recipes/cleanliness.yaml`` combines the
+    weighter with the matching loss.
 
     Args:
-        candidates: Anchors of each object; 0 leaves the assignment as it is.
-        alpha: Share of the box in cleanliness, ``1 - alpha`` that of the class, in [0, 1].
-        gamma: Power of the weights, at least 0; the authors' code has none, which is 1.
-        form: ``reference``, as the authors' code; or ``paper``, without division by means and without kept sums.
-        schedule: ``warmup_steps`` and ``fade_steps``, as every weighter has.
+        candidates: Number of candidates of each object; 0 keeps the assignment of the detector.
+        alpha: Weight of the box in cleanliness, in [0, 1]; the weight of the class is ``1 - alpha``.
+        gamma: Exponent of the weights, at least 0; the authors' code has no exponent, which corresponds to 1.
+        form: ``reference``, the authors' code; or ``paper``, which neither divides by means nor preserves loss sums.
+        schedule: ``warmup_steps`` and ``fade_steps``, the arguments of every weighter.
 
     Raises:
-        UsageError: If an argument is out of range, or there is no such form.
+        UsageError: If an argument is out of range, or if the form is unknown.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class CleanlinessWeighter(Weighter):
             self.exclusive |= {"assignment"}
 
     def soft_targets(self, samples: DenseSamples) -> Tensor:
-        """Cleanliness of each candidate [P]."""
+        """Compute the cleanliness of each candidate [P]."""
         return cleanliness_targets(
             samples.pos_ious,
             samples.pos_scores,
@@ -60,8 +61,8 @@ class CleanlinessWeighter(Weighter):
         )
 
     def forward(self, samples: DenseSamples, values: LossValues) -> Weights:
-        """Weights of candidates; in the reference form those of background keep the sum."""
-        own = cleanliness_weights(
+        """Compute the weights of candidates, and in the reference form rescale all weights to preserve loss sums."""
+        pos_weights = cleanliness_weights(
             samples.pos_ious,
             samples.pos_scores,
             samples.pos_image_idxs,
@@ -70,14 +71,14 @@ class CleanlinessWeighter(Weighter):
             self.gamma,
             self.form,
         ).to(values.classification.dtype)
-        weights = torch.ones_like(values.classification).index_put((samples.positives,), own)
+        weights = torch.ones_like(values.classification).index_put((samples.positives,), pos_weights)
         if self.form == "paper":
-            return Weights(weights, own)
+            return Weights(weights, pos_weights)
         costs = values.classification.detach() * values.image_scales[samples.image_idxs]
         box_costs = values.box.detach() * values.box_scales[samples.pos_image_idxs]
-        sums = [costs.sum(), (weights * costs).sum(), box_costs.sum(), (own * box_costs).sum()]
+        sums = [costs.sum(), (weights * costs).sum(), box_costs.sum(), (pos_weights * box_costs).sum()]
         plain, weighted, box_plain, box_weighted = samples.reduce.sum(torch.stack([s.double() for s in sums]))
         return Weights(
             weights * torch.where(weighted > 0, plain / weighted, 1.0).to(weights.dtype),
-            own * torch.where(box_weighted > 0, box_plain / box_weighted, 1.0).to(own.dtype),
+            pos_weights * torch.where(box_weighted > 0, box_plain / box_weighted, 1.0).to(pos_weights.dtype),
         )

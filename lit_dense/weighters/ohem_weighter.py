@@ -1,4 +1,4 @@
-"""Online hard example mining as a part of a criterion."""
+"""Online hard example mining, OHEM (https://arxiv.org/abs/1604.03540), as a weighter."""
 
 from typing import Any
 
@@ -11,13 +11,14 @@ from .base import LossValues, Weighter, Weights
 class OHEMWeighter(Weighter):
     """Keeps all positives and the hardest negatives of each image (https://arxiv.org/abs/1604.03540, as in SSD).
 
-    Nothing is summed over processes, for images are apart. Of an image without objects as many negatives are kept as if
+    Images are independent, so there are no collectives. In an image without objects, as many negatives are kept as if
     it had ``k_min`` positives.
 
     Args:
-        ratio: Negatives to keep for each positive of an image, at least 0; infinity keeps all.
-        k_min: Positives that an image is taken to have at least; 0 leaves out images without objects.
-        schedule: ``warmup_steps`` and ``fade_steps``, as every weighter has.
+        ratio: Number of negatives to keep for each positive of an image, at least 0; infinity keeps all.
+        k_min: Lower bound of the number of positives of an image that ``ratio`` is applied to, at least 0. With 0 no
+            negatives of images without objects are kept.
+        schedule: ``warmup_steps`` and ``fade_steps``, the arguments of every weighter.
 
     Raises:
         UsageError: If an argument is out of range.
@@ -29,7 +30,7 @@ class OHEMWeighter(Weighter):
         self.k_min = int(check_range("ohem", "k_min", k_min, 0))
 
     def forward(self, samples: DenseSamples, values: LossValues) -> Weights:
-        """1 for anchors that are kept, 0 for others."""
+        """Compute the weights: 1 for anchors that are kept, 0 for others."""
         kept = hard_negatives(
             values.classification, samples.labels, samples.image_idxs, samples.num_images, self.ratio, self.k_min
         )

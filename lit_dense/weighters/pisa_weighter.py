@@ -1,4 +1,4 @@
-"""Prime sample attention as a part of a criterion."""
+"""Prime sample attention, PISA (https://arxiv.org/abs/1904.04821), as a weighter."""
 
 from typing import Any
 
@@ -18,25 +18,25 @@ from .base import LossValues, Weighter, Weights
 
 
 class PISAWeighter(Weighter):
-    """Prime sample attention, PISA (https://arxiv.org/abs/1904.04821): the best box of every object counts most.
+    """Prime sample attention, PISA (https://arxiv.org/abs/1904.04821): weights the best box of every object most.
 
-    Positives are ranked by IoU over the batches of all processes (ISR-P), background that looks like objects by score
-    within its image (ISR-N, if asked for), and both keep the sum of their loss; CARL adds a term ``carl`` that raises
-    the scores of well-placed boxes. An image without objects has no positives to weigh.
+    Positives are ranked by IoU over the batches of all processes (ISR-P). With ``negatives``, background with high
+    scores is ranked by score within its image (ISR-N). Both preserve the sum of their losses. CARL adds a loss term
+    ``carl``, which raises the scores of well-localised boxes. An image without objects has no positives to weight.
 
     Args:
-        gamma: How steeply the weight of positives falls with their rank, at least 0.
-        beta: Weight of the last before the power, in [0, 1].
-        carl: Weight of the CARL term, 0 for none.
-        carl_gamma: How steeply a box counts with its score in CARL, at least 0.
-        carl_beta: Weight of a score of 0 in CARL before the power, in [0, 1].
-        negatives: Whether to weigh background too.
-        negative_gamma: How steeply the weight of background falls with its rank, at least 0.
-        negative_beta: Weight of the last before the power, in [0, 1].
-        score_thresh: Background with a smaller score has the least weight.
-        candidates: Best background anchors of an image that are ranked.
-        nms_thresh: IoU from which predicted boxes of background form a group.
-        schedule: ``warmup_steps`` and ``fade_steps``, as every weighter has.
+        gamma: Exponent of the weights of positives, at least 0; larger values decrease faster with the rank.
+        beta: Lower bound of the base of that power, in [0, 1].
+        carl: Weight of the CARL term, at least 0; 0 disables it.
+        carl_gamma: Exponent of the weights in CARL, at least 0; larger values increase faster with the score.
+        carl_beta: Base of that power for a score of 0, in [0, 1].
+        negatives: Whether to weight background too.
+        negative_gamma: Exponent of the weights of background, at least 0; larger values decrease faster with the rank.
+        negative_beta: Lower bound of the base of that power, in [0, 1].
+        score_thresh: Background with a smaller score has the smallest weight, in [0, 1].
+        candidates: Number of background anchors of an image that are ranked, best scores first, at least 1.
+        nms_thresh: IoU above which predicted boxes of background form a group, in [0, 1].
+        schedule: ``warmup_steps`` and ``fade_steps``, the arguments of every weighter.
 
     Raises:
         UsageError: If an argument is out of range.
@@ -71,22 +71,22 @@ class PISAWeighter(Weighter):
         self.nms_thresh = check_range("pisa", "nms_thresh", nms_thresh, 0, 1)
 
     def forward(self, samples: DenseSamples, values: LossValues) -> Weights:
-        """Weights of positives and, where asked for, background; and the CARL term."""
+        """Compute the weights of positives, those of background with ``negatives``, and the CARL term."""
         costs = values.classification.detach() * values.image_scales[samples.image_idxs].to(values.classification.dtype)
         weights = torch.ones_like(costs)
-        own = self._positive_weights(samples).to(costs.dtype)
-        weights[samples.positives] = own * _keep_sum(own, costs[samples.positives], samples)
+        pos_weights = self._positive_weights(samples).to(costs.dtype)
+        weights[samples.positives] = pos_weights * _sum_preserving_scale(pos_weights, costs[samples.positives], samples)
         if self.negatives:
             background = samples.labels == NEGATIVE
-            given = self._negative_weights(samples).to(costs.dtype)
-            scale = _keep_sum(given, costs.where(background, 0.0), samples)
-            weights = torch.where(background, given * scale, weights)
+            neg_weights = self._negative_weights(samples).to(costs.dtype)
+            scale = _sum_preserving_scale(neg_weights, costs.where(background, 0.0), samples)
+            weights = torch.where(background, neg_weights * scale, weights)
         carl = {"carl": self._carl(samples, values)} if self.carl and values.has_box else {}
         return Weights(classification=weights, extra=carl)
 
     @torch.no_grad()
     def _positive_weights(self, samples: DenseSamples) -> Tensor:
-        """Weights by rank among the positives of all processes [P]."""
+        """Compute weights by the rank among the positives of all processes [P]."""
         reduce = samples.reduce
         objects = samples.pos_matched_idxs * reduce.world_size + reduce.rank  # unique over processes
         rows = torch.stack([samples.pos_labels.double(), objects.double(), samples.pos_ious.double()], 1)
@@ -98,16 +98,16 @@ class PISAWeighter(Weighter):
 
     @torch.no_grad()
     def _negative_weights(self, samples: DenseSamples) -> Tensor:
-        """Weights of background by rank within its image; all that is not ranked has the weight of the last [A]."""
+        """Compute weights of background by the rank within its image; the rest has the weight of the last rank [A]."""
         scores = samples.best_scores.masked_fill(samples.labels != NEGATIVE, -1.0)
         weights = torch.ones_like(scores)
         for image in range(samples.num_images):
             own = samples.rows_of(image)
             best, index = scores[own].topk(min(self.candidates, len(own)))
-            chosen = best > self.score_thresh
-            rows, found = own[index[chosen]], best[chosen]
-            groups = match_by_nms(samples.decoded(rows), found, self.nms_thresh)
-            ranks = hierarchical_local_rank(torch.zeros_like(groups), groups, found)
+            ranked = best > self.score_thresh
+            rows, ranked_scores = own[index[ranked]], best[ranked]
+            groups = match_by_nms(samples.decoded(rows), ranked_scores, self.nms_thresh)
+            ranks = hierarchical_local_rank(torch.zeros_like(groups), groups, ranked_scores)
             number = ranks.new_full((), max(1, len(ranks)))
             least = rank_weights(number - 1, number, self.negative_gamma, self.negative_beta)
             weights[own] = least
@@ -115,7 +115,7 @@ class PISAWeighter(Weighter):
         return weights
 
     def _carl(self, samples: DenseSamples, values: LossValues) -> Tensor:
-        """The boxes' loss once more, weighed by scores through which gradients flow []."""
+        """Compute the CARL term: the box loss weighted by scores, with gradients to the scores []."""
         scores = torch.sigmoid(samples.pos_score_logits)
         total = samples.reduce.sum_with_grad(carl_values(scores, self.carl_gamma, self.carl_beta).sum())
         number = samples.reduce.sum_number(len(scores), scores.device)
@@ -124,7 +124,7 @@ class PISAWeighter(Weighter):
         return self.carl * (weights * values.box * scales).sum()
 
 
-def _keep_sum(weights: Tensor, costs: Tensor, samples: DenseSamples) -> Tensor:
-    """What weights are multiplied by so that the weighted sum of costs over all processes is the plain one []."""
+def _sum_preserving_scale(weights: Tensor, costs: Tensor, samples: DenseSamples) -> Tensor:
+    """Compute the factor of weights for which the weighted sum of costs over all processes equals the plain sum []."""
     plain, weighted = samples.reduce.sum(torch.stack([costs.sum(), (weights * costs).sum()]))
     return torch.where(weighted > 0, plain / weighted, 1.0)

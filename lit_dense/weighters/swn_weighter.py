@@ -1,4 +1,4 @@
-"""Sample weighting network as a part of a criterion."""
+"""Sample weighting network, SWN (https://arxiv.org/abs/2006.06568), as a weighter."""
 
 from typing import Any, Literal, get_args
 
@@ -11,34 +11,34 @@ from ..functional.sample_weighting import interpolate, loss_grid
 from .base import LossValues, Weighter, Weights
 
 WIDTHS = (1, 1, 1, 4)
-"""Numbers in each feature: IoU, score, classification loss, box loss."""
+"""Width of each input feature: IoU, score, classification loss, box loss."""
 
 ClassificationWeight = Literal["mean", "anchor"]
 
 
 class SWNWeighter(Weighter):
-    """Sample weighting network, SWN (https://arxiv.org/abs/2006.06568): a network that learns what anchors count.
+    """Sample weighting network, SWN (https://arxiv.org/abs/2006.06568): a trained network predicts the weights.
 
-    From IoU, score and both losses of an anchor it predicts how uncertain each loss is; the weights are
-    ``exp(-m)``, and terms ``swn_classification`` and ``swn_box`` keep them from vanishing. The network is trained with
-    the detector, in a parameter group of its own, is saved with the criterion, and is not used at inference. Means are
-    over the anchors of all processes. Batches without objects are finite.
+    The inputs of the network are the IoU, the score and both losses of an anchor. It predicts an uncertainty m of each
+    loss, and the weight is ``exp(-m)``. The loss terms ``swn_classification`` and ``swn_box`` keep the weights from
+    vanishing. The network is trained with the detector, in its own parameter group. It is saved with the criterion and
+    not used at inference. Means are over the anchors of all processes. Results are finite for batches without objects.
 
-    Background anchors differ in their classification loss alone. There the network, a function of one number made of
-    straight pieces, is evaluated on a fixed grid of losses and interpolated, which costs a hundredth of evaluating it
-    at every anchor.
+    Background anchors differ only in their classification loss, and the network is a piecewise linear function of it.
+    For background the network is evaluated on a fixed grid of losses and interpolated. This costs a hundredth of
+    evaluating it for every anchor.
 
     Args:
-        classification: ``mean``, as the authors' code has it for RetinaNet, one weight for all anchors, from the mean
-            of m; or ``anchor``, a weight for each anchor, as the paper describes.
-        detach_features: Whether no gradient flows to the detector through IoU and score. The authors' code for
-            RetinaNet lets it, that for two-stage detectors does not.
-        regularizer: Weight of the terms that keep weights from vanishing, at least 0; at 0 nothing does.
-        limit: Largest size of m: weights lie between ``exp(-limit)`` and ``exp(limit)``.
-        hidden: Width of the network's layers.
-        lr: Learning rate of the network, which has a parameter group of its own.
-        weight_decay: Weight decay of the network.
-        schedule: ``warmup_steps`` and ``fade_steps``, as every weighter has.
+        classification: ``mean``, the authors' code for RetinaNet, gives all anchors one weight, from the mean of m.
+            ``anchor``, the paper's description, gives each anchor its own weight.
+        detach_features: Whether to detach IoU and score, so that no gradient flows through them to the detector. The
+            authors' code does not detach them for RetinaNet, and does for two-stage detectors.
+        regularizer: Weight of the terms that keep weights from vanishing, at least 0; 0 disables them.
+        limit: Largest absolute value of m, at least 0: weights are between ``exp(-limit)`` and ``exp(limit)``.
+        hidden: Width of the network's hidden layers.
+        lr: Learning rate of the network, at least 0.
+        weight_decay: Weight decay of the network, at least 0.
+        schedule: ``warmup_steps`` and ``fade_steps``, the arguments of every weighter.
 
     Raises:
         UsageError: If an argument is out of range or unknown.
@@ -73,17 +73,17 @@ class SWNWeighter(Weighter):
             nn.init.zeros_(layer.bias)
 
     def param_groups(self) -> list[dict[str, Any]]:
-        """The network's parameters with their own learning rate and weight decay."""
+        """Return the network's parameters with their learning rate and weight decay."""
         return [{"params": list(self.parameters()), "lr": self.lr, "weight_decay": self.weight_decay}]
 
     def forward(self, samples: DenseSamples, values: LossValues) -> Weights:
-        """Weights of both losses with their graph, and the regularising terms."""
+        """Compute the weights of both losses, with their graph, and the regularising terms."""
         costs = values.classification.detach()
         of_positives = self._uncertainty(*self._features(samples, values))
         box = of_positives[:, 1]
         grid = loss_grid(costs.device)
-        nothing = grid.new_zeros(len(grid), 1)
-        at_grid = self._uncertainty(nothing, nothing, grid.unsqueeze(1), nothing.expand(-1, 4))[:, 0]
+        zeros = grid.new_zeros(len(grid), 1)
+        at_grid = self._uncertainty(zeros, zeros, grid.unsqueeze(1), zeros.expand(-1, 4))[:, 0]
         anchors = interpolate(costs.float(), grid, at_grid).index_put((samples.positives,), of_positives[:, 0])
         mean = self._mean(anchors, samples)
         extra = {"swn_classification": self.regularizer * mean}
@@ -93,7 +93,7 @@ class SWNWeighter(Weighter):
         return Weights(torch.exp(-chosen).to(costs.dtype), torch.exp(-box).to(values.box.dtype), extra)
 
     def _features(self, samples: DenseSamples, values: LossValues) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """IoU, score and losses of the positives, each [P, width]."""
+        """Return IoU, score, classification loss and box loss of the positives, each [P, width]."""
         ious = samples.pos_ious if self.detach_features else samples.pos_ious_with_grad
         scores = samples.pos_score_logits.sigmoid()
         box = values.box_coordinates.detach().float()
@@ -105,12 +105,12 @@ class SWNWeighter(Weighter):
         )
 
     def _uncertainty(self, *features: Tensor) -> Tensor:
-        """M of classification and box [N, 2]."""
+        """Predict m of classification and box losses [N, 2]."""
         embedded = [embed(feature) for embed, feature in zip(self.embeddings, features, strict=True)]
         predicted: Tensor = self.predictor(torch.cat(embedded, 1))
         return predicted.clamp(-self.limit, self.limit)
 
     def _mean(self, m: Tensor, samples: DenseSamples) -> Tensor:
-        """Mean over all processes, with its graph; 0 of none []."""
+        """Compute the mean over all processes, with its graph; 0 without values []."""
         number = samples.reduce.sum_number(len(m), m.device)
         return samples.reduce.sum_with_grad(m.sum()) / number.clamp(min=1)

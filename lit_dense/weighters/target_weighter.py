@@ -1,4 +1,4 @@
-"""Weights that come with the data as a part of a criterion."""
+"""Weights of ground-truth boxes from the data, as a weighter."""
 
 from typing import Any
 
@@ -10,19 +10,19 @@ from .base import LossValues, Weighter, Weights
 
 
 class TargetWeighter(Weighter):
-    """Weighs positives by a number that each ground-truth box brings along, such as a score of how hard it is.
+    """Weights positives by a number given for each ground-truth box, such as its difficulty.
 
-    The numbers are a field of the targets with one value for each box. ``CocoDataModule`` reads one from the annotation
-    key ``weight_key``. Nothing is summed over processes; background and an image without objects keep their weight.
+    The numbers are a field of the targets with one value per box. ``CocoDataModule`` reads it from the annotation key
+    ``weight_key``. No collectives. Background anchors, including those of images without objects, have weight 1.
 
     Args:
         field: Name of the field in the targets.
-        classification: Whether the classification loss is weighed.
-        box: Whether the box loss is weighed.
-        schedule: ``warmup_steps`` and ``fade_steps``, as every weighter has.
+        classification: Whether to weight the classification loss.
+        box: Whether to weight the box loss.
+        schedule: ``warmup_steps`` and ``fade_steps``, the arguments of every weighter.
 
     Raises:
-        UsageError: In training, if the targets have no such field.
+        UsageError: In training, if the targets do not have the field.
     """
 
     def __init__(self, field: str = "weight", classification: bool = True, box: bool = True, **schedule: Any) -> None:
@@ -30,13 +30,13 @@ class TargetWeighter(Weighter):
         self.field, self.classification, self.box = field, classification, box
 
     def forward(self, samples: DenseSamples, values: LossValues) -> Weights:
-        """The weight of each positive's ground truth."""
+        """Look up the weight of each positive's ground-truth box."""
         if self.field not in samples.target_fields:
             known = ", ".join(samples.target_fields) or "none"
             raise UsageError(
                 f"target_weights: the targets have no field {self.field!r} with one number for each box (fields: "
-                f"{known}). Set data.weight_key to the annotation's key, or put the field into the targets."
+                f"{known}). Set data.weight_key to the annotation's key, or add the field to the targets."
             )
-        own = samples.target_fields[self.field].to(values.box)[samples.pos_matched_idxs]
-        anchors = torch.ones_like(values.classification).index_put((samples.positives,), own)
-        return Weights(anchors if self.classification else None, own if self.box else None)
+        pos_weights = samples.target_fields[self.field].to(values.box)[samples.pos_matched_idxs]
+        weights = torch.ones_like(values.classification).index_put((samples.positives,), pos_weights)
+        return Weights(weights if self.classification else None, pos_weights if self.box else None)

@@ -87,7 +87,7 @@ def test_atss_in_half_precision():
 
 
 def test_atss_needs_levels():
-    with pytest.raises(UsageError, match="does not tell the sizes of its levels"):
+    with pytest.raises(UsageError, match="does not provide the sizes of its levels"):
         ATSSAssigner()(AssignInput(grid_anchors(), objects(1)))
 
 
@@ -100,5 +100,5 @@ def test_assigners_see_predictions_when_they_ask():
     torch.testing.assert_close(image.boxes, anchors)
     assert not image.scores.requires_grad
     for name in ("scores", "boxes"):
-        with pytest.raises(UsageError, match=f"does not tell its {name}"):
+        with pytest.raises(UsageError, match=f"does not provide its {name}"):
             getattr(AssignInput(anchors, boxes), name)

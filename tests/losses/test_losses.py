@@ -59,7 +59,7 @@ def test_arguments_out_of_range_are_named():
         BCELoss(alpha=float("nan"))
     with pytest.raises(UsageError, match="gamma_neg must be 0 or at least 1"):
         LOSSES.build({"class_path": "asl", "init_args": {"gamma_neg": 0.5}})
-    with pytest.raises(UsageError, match=r"must be one of single logits.*SoftmaxLoss heeds no"):
+    with pytest.raises(UsageError, match=r"must be one of single logits.*SoftmaxLoss does not use class weights"):
         LOSSES.build({"class_path": "federated", "init_args": {"loss": "softmax"}})
     with pytest.raises(UsageError, match=r"eql: frequencies must be numbers of at least 0, not -1.0 \(class 1\)"):
         LOSSES.build({"class_path": "eql", "init_args": {"frequencies": [1, -1]}})

@@ -75,8 +75,8 @@ def test_lvis_has_one_limit():
         ("cat", r"such as \['cat', 'dog'\], not 'cat'"),
         ({0: "cat"}, "not {0: 'cat'}"),
         (1.5, "not 1.5"),
-        ([{"id": 1, "name": "cat"}], "{'id': 1, 'name': 'cat'} is no name"),
-        (["cat", None], "None is no name"),
+        ([{"id": 1, "name": "cat"}], "{'id': 1, 'name': 'cat'} is not a name"),
+        (["cat", None], "None is not a name"),
     ],
 )
 def test_names_that_are_none_are_refused_in_words(names, message):

@@ -145,7 +145,7 @@ def test_without_hotcoco_the_other_is_taken_and_said_once(caplog, monkeypatch):
         compute()
     (record,) = caplog.records
     assert "hotcoco cannot be used: ModuleNotFoundError" in record.message
-    assert "pycocotools evaluates instead" in record.message
+    assert "Using pycocotools instead" in record.message
 
 
 class Wrapped:
@@ -198,7 +198,7 @@ def test_an_evaluator_with_wrong_numbers_is_not_taken(caplog, monkeypatch, table
     monkeypatch.setattr(hotcoco, "COCOeval", broken)
     assert compute() == pytest.approx(expected, abs=1e-12)
     (record,) = caplog.records
-    assert "hotcoco cannot be used: its COCO numbers of a known case are wrong" in record.message
+    assert "hotcoco cannot be used: its COCO results on a test case are wrong" in record.message
 
 
 def test_wrong_lvis_numbers_and_wrong_matches_are_noticed_too(monkeypatch):
@@ -214,16 +214,16 @@ def test_wrong_lvis_numbers_and_wrong_matches_are_noticed_too(monkeypatch):
         return type(one)(**{**vars(one), **values})
 
     assert fault() == ""
-    assert fault(tables=as_coco) == "its LVIS numbers of a known case are wrong"
+    assert fault(tables=as_coco) == "its LVIS results on a test case are wrong"
     assert fault(tables=lambda *args: Tables(*(v[..., :1] for v in vars(right.tables(*args)).values()))) != ""
-    assert fault(matches=lambda *args: right.matches(*args)[:-1]) == "it loses images or objects of a known case"
+    assert fault(matches=lambda *args: right.matches(*args)[:-1]) == "it loses images or objects of a test case"
     assert "loses" in fault(matches=lambda *args: [changed(m, num_objects=1) for m in right.matches(*args)])
     for name in ("matched", "ignored", "scores"):
         for turned in ("matched", "ignored", "scores"):
             wrong = [changed(m, **{turned: getattr(m, turned)[..., ::-1]}) for m in right.matches(*self_check_input())]
-            assert fault(matches=lambda *args, wrong=wrong: wrong) == "its matches of a known case are wrong"
+            assert fault(matches=lambda *args, wrong=wrong: wrong) == "its matches on a test case are wrong"
         wrong = [changed(m, **{name: getattr(m, name) * 0}) for m in right.matches(*self_check_input())]
-        assert fault(matches=lambda *args, wrong=wrong: wrong) == "its matches of a known case are wrong"
+        assert fault(matches=lambda *args, wrong=wrong: wrong) == "its matches on a test case are wrong"
 
 
 def self_check_input():

@@ -45,7 +45,7 @@ def test_native_divides_by_the_detectors_number_and_each_images_factor():
 
 
 def test_native_needs_a_detector_that_has_such_a_number():
-    with pytest.raises(UsageError, match="NativeNormalizer: this detector gives no number of its own"):
+    with pytest.raises(UsageError, match="NativeNormalizer: this detector does not define its own divisor"):
         Criterion(Given(), normalizer=NativeNormalizer())(images_with([1.0], [1]))
 
 

@@ -45,7 +45,7 @@ def test_crowds_do_not_make_a_class_present():
     assert repeat_factors(data.presence(CATEGORY_IDS), 1.0).max() == pytest.approx((4 / 3) ** 0.5)
 
 
-@pytest.mark.filterwarnings("ignore:repeat_factor repeats nothing")
+@pytest.mark.filterwarnings("ignore:repeat_factor repeats no image")
 @given(IMAGES, st.floats(0, 1), st.integers(0, 5))
 def test_an_epoch_rounds_each_factor_up_or_down_and_is_always_equally_long(labels, threshold, epoch):
     factors = np.array(factors_image_by_image(labels, threshold))
@@ -91,7 +91,7 @@ def test_images_come_in_another_order_each_epoch_and_the_same_for_the_same_seed(
 def test_that_nothing_is_repeated_is_said():
     data = images_showing([0], [0, 1], [1], [])
     with pytest.warns(
-        UserWarning, match=r"no class is in less than a share of 0\.001 of the 4 .*the rarest is in 0\.5"
+        UserWarning, match=r"no class is in less than a fraction of 0\.001 of the 4 .*the rarest is in 0\.5"
     ):
         assert drawn(RepeatFactorSampler(), data).tolist() == [1, 1, 1, 1]
     with pytest.warns(UserWarning, match="of the 2 training images. Raise"):

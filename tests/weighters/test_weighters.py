@@ -142,7 +142,7 @@ def test_cleanliness_decides_assignment_and_targets():
     assert seen[0].soft_targets.std() > 0
     with pytest.raises(UsageError, match="both decide the assignment"):
         Criterion(weighters=["cleanliness"], assigner="atss")
-    with pytest.raises(UsageError, match="gives soft targets, which the loss GHMLoss does not heed"):
+    with pytest.raises(UsageError, match="gives soft targets, which the loss GHMLoss does not use"):
         Criterion("ghm", weighters=["cleanliness"])
 
 

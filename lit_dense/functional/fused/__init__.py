@@ -1,1 +1,1 @@
-"""From logits to a value for each anchor, in chunks that fit a cache or in one compiled kernel."""
+"""Evaluation of losses per anchor, with values and gradients in one pass, by chunks or in one compiled kernel."""

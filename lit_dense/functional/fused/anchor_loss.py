@@ -1,6 +1,6 @@
-"""From logits to one value per anchor, in one pass over chunks that fit a cache: the mechanism behind every loss."""
+"""Evaluation of a formula for all anchors: values and gradients in one pass over chunks of the logits."""
 
-from __future__ import annotations  # torch 2.4 compiles no function that is defined in another with X | None
+from __future__ import annotations  # torch 2.4 cannot compile nested functions annotated with X | None
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,18 +14,18 @@ from torch.autograd.function import once_differentiable
 from .chunking import Chunked
 
 IGNORED = -2
-LARGEST_LOGIT = 1e5  # beyond float16's largest number, so that only an infinite logit is changed
+LARGEST_LOGIT = 1e5  # larger than any finite float16, so that only infinite half-precision logits are changed
 
 _plain: ContextVar[bool] = ContextVar("plain", default=False)
 
 
 class Rows(NamedTuple):
-    """What a formula says of n anchors.
+    """Result of a formula for a chunk of n anchors.
 
     Args:
-        values: Loss of each [n].
-        slopes: Derivative of each value with respect to the anchor's own logits [n, L].
-        statistic: Anything that is added up over anchors, of one shape whatever n.
+        values: Loss of each anchor [n].
+        slopes: Derivative of each value with respect to the logits of its anchor [n, L].
+        statistic: Sum over the anchors of any quantity; its shape must not depend on n.
     """
 
     values: Tensor
@@ -34,14 +34,15 @@ class Rows(NamedTuple):
 
 
 Formula = Callable[[Tensor, Tensor, Tensor | None], Rows]
+"""Computes :class:`Rows` from logits [n, L], labels [n] and targets [n] or None."""
 
 
 @contextmanager
 def plain_path() -> Iterator[None]:
-    """Let autograd differentiate whole tensors in place of the closed-form derivatives, within this context.
+    """Use autograd on whole tensors instead of the closed-form gradients, within this context.
 
-    It needs several times the memory and time and gives the same numbers: what the fast path is tested against, and
-    what ``torch.compile`` sees.
+    The results are the same, with several times the memory and time. Tests compare the fast path with this one, and
+    ``torch.compile`` traces this one.
 
     Example:
         >>> from lit_dense.functional import focal_loss
@@ -61,31 +62,31 @@ def plain_path() -> Iterator[None]:
 def per_anchor(
     logits: Tensor, labels: Tensor, formula: Formula, targets: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """Apply a formula to all anchors, chunk by chunk.
+    """Apply a formula to all anchors, one chunk at a time.
 
-    Values and derivatives are computed together, in float32 whatever the logits' type; the only tensor as large as the
-    logits is their gradient. Weights that multiply the values later reach the gradient in the backward pass. Infinite
-    logits count as very large ones; NaN stays NaN.
+    Values and gradients are computed together, in float32 or wider. The only tensor as large as the logits is their
+    gradient. If values are multiplied by weights later, the backward pass applies the weights to the gradient. Infinite
+    logits are replaced by very large ones; NaN stays NaN.
 
     Args:
-        logits: Scores [A, L].
+        logits: Class logits [A, L].
         labels: Class of each anchor, 0 to C - 1; -1 background, -2 ignored [A].
-        formula: Gives :class:`Rows` of logits [n, L], labels [n] and targets [n].
-        targets: Passed on to the formula with the anchors they belong to [A].
+        formula: Computes :class:`Rows` from logits [n, L], labels [n] and targets [n].
+        targets: Passed to the formula, sliced like the anchors [A].
 
     Returns:
-        One value per anchor, 0 where it is ignored, connected to the logits [A]; and the sum of the statistics.
+        One value per anchor, 0 for ignored anchors, connected to the logits [A]; and the sum of the statistics.
     """
-    if torch.compiler.is_compiling() or _plain.get():  # torch 2.4 compiles no context variable
+    if torch.compiler.is_compiling() or _plain.get():  # torch 2.4 cannot compile context variables: test them last
         rows = formula(readable(logits), labels, targets)
         return rows.values.masked_fill(labels == IGNORED, 0.0), rows.statistic
     needs_grad = torch.is_grad_enabled() and logits.requires_grad
-    answer: tuple[Tensor, Tensor | None] = _PerAnchor.apply(logits, labels, targets, formula, needs_grad)
-    return answer
+    result: tuple[Tensor, Tensor | None] = _PerAnchor.apply(logits, labels, targets, formula, needs_grad)
+    return result
 
 
 def readable(logits: Tensor) -> Tensor:
-    """Logits as a formula may read them: a copy of its own, float32 or wider, finite or NaN."""
+    """Copy logits for a formula: float32 or wider, with infinite logits replaced by very large ones."""
     wide = logits.float() if logits.dtype.itemsize < 4 else logits
     return wide.clamp(-LARGEST_LOGIT, LARGEST_LOGIT)
 
@@ -94,7 +95,7 @@ def readable(logits: Tensor) -> Tensor:
 def _rows(
     formula: Formula, logits: Tensor, labels: Tensor, targets: Tensor | None, with_slopes: bool
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Values [n], slopes [n, L] and statistic of a chunk."""
+    """Compute values [n], slopes [n, L] or None, and statistic of a chunk."""
     rows = formula(readable(logits), labels, targets)
     return rows.values, rows.slopes if with_slopes else None, rows.statistic
 
@@ -103,7 +104,7 @@ def _rows(
 def _scaled_slopes(
     formula: Formula, logits: Tensor, labels: Tensor, targets: Tensor | None, slopes: Tensor, scale: Tensor
 ) -> None:
-    """Write the slopes of all logits [n, L], each row times a number [n, 1]."""
+    """Write the slopes of a chunk to ``slopes`` [n, L], multiplied by ``scale`` [n, 1]."""
     slopes.copy_(formula(readable(logits), labels, targets).slopes * scale)
 
 
@@ -113,8 +114,8 @@ class _PerAnchor(torch.autograd.Function):
         ctx: Any, logits: Tensor, labels: Tensor, targets: Tensor | None, formula: Formula, needs_grad: bool
     ) -> tuple[Tensor, Tensor | None]:
         ctx.formula, ctx.compiled = formula, _rows.compiles(logits)
-        # Half precision would round slopes before the loss scale is applied, and what is compiled has computed them
-        # sooner than it has read them again: there they come in the backward pass.
+        # In two cases the backward pass computes the slopes again. In half precision, stored slopes would be rounded
+        # before the loss scale is applied. A compiled formula is faster than reading stored slopes.
         keep = needs_grad and logits.dtype.itemsize >= 4 and not ctx.compiled
         slopes = torch.empty_like(logits) if keep else None
 
@@ -122,12 +123,12 @@ class _PerAnchor(torch.autograd.Function):
             return chunk, rows(formula, logits[chunk], labels[chunk], _part(targets, chunk), keep)
 
         values, statistic = [], None
-        for chunk, (value, slope, own) in _rows.over(logits, of_chunk, ctx.compiled):
+        for chunk, (value, slope, chunk_statistic) in _rows.over(logits, of_chunk, ctx.compiled):
             values.append(value)
             if slopes is not None:
                 slopes[chunk] = slope
-            if own is not None:
-                statistic = own if statistic is None else statistic + own
+            if chunk_statistic is not None:
+                statistic = chunk_statistic if statistic is None else statistic + chunk_statistic
         ctx.slopes = slopes
         ctx.save_for_backward(logits, labels, targets)
         if statistic is not None:

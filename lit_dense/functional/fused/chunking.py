@@ -1,6 +1,6 @@
-"""Functions of chunks of the logits: compiled to one kernel on a GPU, as they are written everywhere else."""
+"""Evaluation of functions on chunks of the logits: compiled to one kernel on a GPU, eager elsewhere."""
 
-from __future__ import annotations  # torch 2.4 compiles no function that is defined in another with X | None
+from __future__ import annotations  # torch 2.4 cannot compile nested functions annotated with X | None
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 WORTH_COMPILING = 2**20
-"""Logits from which on a compiler's seconds come back: a few images of a small detector."""
+"""Number of logits from which compilation is worth its seconds: a few images of a small detector."""
 COMPILED_AT_MOST = 64
-"""Graphs of one function: for each loss with its settings, in training and in validation."""
+"""Most compiled graphs of one function; each configured loss needs one for training and one for validation."""
 ALIGNED = 16
-"""Rows that a chunk is a multiple of, so that each begins where a kernel reads fastest."""
+"""Chunks have a multiple of this number of rows, so that they begin at an aligned address."""
 
 _forced: ContextVar[bool | None] = ContextVar("forced", default=None)
 T = TypeVar("T")
@@ -25,14 +25,14 @@ T = TypeVar("T")
 
 @contextmanager
 def compiled_formulas(wanted: bool = True) -> Iterator[None]:
-    """Compile losses' formulas on any device, or on none, within this context.
+    """Compile the formulas of losses on every device, or on none, within this context.
 
-    By default they are compiled for logits on a GPU that Triton writes kernels for, and there alone: on a processor
-    chunks that fit its cache are as fast. Numbers agree to 1e-5 of their size. ``TORCH_COMPILE_DISABLE=1`` in the
-    environment turns compiling off for a whole run.
+    By default formulas are compiled only for logits on a GPU that Triton supports. On a CPU, chunks that fit its cache
+    are as fast. Compiled and eager results agree to a relative difference of 1e-5. The environment variable
+    ``TORCH_COMPILE_DISABLE=1`` disables compilation for a whole run.
 
     Args:
-        wanted: Whether to compile.
+        wanted: Whether to compile formulas.
 
     Example:
         >>> from lit_dense.functional import focal_loss
@@ -47,16 +47,16 @@ def compiled_formulas(wanted: bool = True) -> Iterator[None]:
 
 
 class NotCompiledError(Exception):
-    """PyTorch runs a function as it is although it was to be compiled: it was told to, or has compiled it too often."""
+    """Raised if PyTorch runs a function eagerly: compilation is disabled, or the recompilation limit is reached."""
 
 
 class Chunked:
-    """A function of chunks of the logits, which is compiled when a device first gains from it.
+    """A function of chunks of the logits, compiled on first use on a device where that is faster.
 
-    Where the compiler fails, a warning says so once and the function is called as it is from then on.
+    If compilation fails, it warns once and runs the function eagerly from then on.
 
     Args:
-        function: Gets tensors with a row for each anchor, and anything else.
+        function: Function of tensors with one row per anchor, and of any other arguments.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -65,7 +65,7 @@ class Chunked:
         self._works = True
 
     def compiles(self, logits: Tensor) -> bool:
-        """Whether the function is to be compiled for these logits."""
+        """Decide whether to compile the function for these logits."""
         if not self._works or torch.compiler.is_compiling():
             return False
         forced = _forced.get()
@@ -74,17 +74,18 @@ class Chunked:
         return logits.is_cuda and logits.numel() >= WORTH_COMPILING and find_spec("triton") is not None
 
     def over(self, logits: Tensor, call: Callable[[Callable[..., Any], slice], T], compiled: bool) -> Iterator[T]:
-        """What comes of each chunk, one after another.
+        """Yield the result of each chunk.
 
         Args:
-            logits: Scores [A, L].
-            call: Calls the function that it is given for the anchors of a slice.
-            compiled: What :meth:`compiles` said. Backward passes have threads of their own, which would not know.
+            logits: Class logits [A, L].
+            call: Called with a function and a slice; must apply the function to the anchors of the slice.
+            compiled: Result of :meth:`compiles`. Backward passes run in other threads, in which
+                :func:`compiled_formulas` has no effect, so the result of the forward pass is passed on.
         """
-        if torch.compiler.is_compiling():  # somebody else does, all of the model
+        if torch.compiler.is_compiling():  # the user compiles the whole model
             yield call(self._function, slice(None))
             return
-        done, failure = 0, None
+        done, failure = 0, None  # number of finished anchors, error of the compiler
         if compiled and self._works:
             try:
                 for chunk in chunks(logits, compiled=True):
@@ -95,12 +96,13 @@ class Chunked:
                 raise
             except NotCompiledError:
                 pass
-            except Exception as error:  # a compiler raises anything; what is not its fault is raised again below
+            # A compiler can raise anything. If the function itself is at fault, it raises again below.
+            except Exception as error:
                 failure = error
         for chunk in chunks(logits, start=done):
             result = call(self._function, chunk)
             if failure is not None:
-                self._do_without(failure)
+                self._stop_compiling(failure)
                 failure = None
             yield result
 
@@ -108,19 +110,21 @@ class Chunked:
         if self._compiled is None:
             self._compiled = torch.compile(_only_compiled(self._function))
         for arg in args:
-            if isinstance(arg, Tensor):  # else images of another size would be compiled for anew
+            if isinstance(arg, Tensor):  # avoids a recompilation for each number of anchors
                 torch._dynamo.maybe_mark_dynamic(arg, 0)
         limit = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"  # < 2.6
         with torch._dynamo.config.patch({limit: COMPILED_AT_MOST}):
             return self._compiled(*args)
 
-    def _do_without(self, failure: Exception) -> None:
+    def _stop_compiling(self, failure: Exception) -> None:
         self._works = False
         why = str(failure).strip().split("\n")[0]
-        warnings.warn(f"Losses run without a compiler, slower but with the same numbers: {why}", stacklevel=4)
+        warnings.warn(f"Losses run uncompiled, slower but with the same results: {why}", stacklevel=4)
 
 
 def _only_compiled(function: Callable[..., T]) -> Callable[..., T]:
+    """Wrap a function to raise :class:`NotCompiledError` where it runs eagerly."""
+
     def run(*args: Any) -> T:
         if not torch.compiler.is_compiling():
             raise NotCompiledError
@@ -130,17 +134,17 @@ def _only_compiled(function: Callable[..., T]) -> Callable[..., T]:
 
 
 def chunks(logits: Tensor, compiled: bool = False, start: int = 0) -> Iterator[slice]:
-    """Slices of the anchors such that a chunk fits a processor's cache; at least one, empty where there are none.
+    """Split the anchors into slices whose logits fit the CPU's cache; without anchors there is one empty slice.
 
     Args:
-        logits: Scores [A, L].
-        compiled: Whether what reads the chunks keeps nothing but its results, so that they may be large.
+        logits: Class logits [A, L].
+        compiled: Whether compiled code reads the chunks. It has no temporaries, so the chunks can be larger.
         start: The first anchor.
     """
     if compiled:
-        elements = 2**26
-    else:  # CPU: half a MiB of float32 for each thread, so that the formula's temporaries stay in its cache
-        elements = 2**17 * min(torch.get_num_threads(), 8) if logits.device.type == "cpu" else 2**24
-    step = elements // max(1, logits.shape[1])
+        size = 2**26
+    else:  # CPU: half a MiB of float32 per thread, so that the formula's temporaries stay in the cache
+        size = 2**17 * min(torch.get_num_threads(), 8) if logits.device.type == "cpu" else 2**24
+    step = size // max(1, logits.shape[1])
     step = max(ALIGNED, step - step % ALIGNED)
     return (slice(first, first + step) for first in range(start, max(1, len(logits)), step))

@@ -1,4 +1,4 @@
-"""Evaluators: hotcoco, which is fast, and pycocotools, with the same numbers where hotcoco cannot be used."""
+"""Evaluators of boxes: hotcoco, which is fast, and pycocotools, a slower fallback with the same results."""
 
 import importlib
 import logging
@@ -23,34 +23,34 @@ _log = logging.getLogger(__name__)
 
 
 def load_backend(name: BackendName) -> Backend:
-    """A backend, after its numbers of a known case were found right.
+    """Load a backend and check its results on a built-in test case.
 
     Args:
         name: ``hotcoco`` or ``pycocotools``.
 
     Raises:
-        UsageError: If the name is unknown, or if the package is missing or computes wrong numbers.
+        UsageError: If the name is unknown, or if the package is missing or computes wrong results.
     """
     check_choice("DetectionMAP", "backend", name, get_args(BackendName))
     backend, why = _try_backend(name)
     if backend is None:
         raise UsageError(
-            f"DetectionMAP: backend={name!r} cannot be used: {why}. Install it anew with pip install {name}, or leave "
-            "backend out: then one that works is used."
+            f"DetectionMAP: backend={name!r} cannot be used: {why}. Reinstall it with pip install {name}, or omit "
+            "backend to use one that works."
         )
     return backend
 
 
 def with_backend(name: BackendName | None, evaluation: Callable[[Backend], ResultT]) -> ResultT:
-    """The result of an evaluation.
+    """Run an evaluation with a backend that works, and return its result.
 
     Args:
-        name: The backend; None takes hotcoco, and pycocotools where hotcoco is missing, computes wrong numbers or
-            fails, which is logged once.
-        evaluation: What the backend is to do.
+        name: The backend. None uses hotcoco, or pycocotools if hotcoco is missing, computes wrong results or fails,
+            which is logged once.
+        evaluation: The function to call with the backend.
 
     Raises:
-        UsageError: If the backend, or with None both, cannot be used.
+        UsageError: If the backend cannot be used; with None, if neither backend can be used.
     """
     if name is not None:
         return evaluation(load_backend(name))
@@ -58,7 +58,7 @@ def with_backend(name: BackendName | None, evaluation: Callable[[Backend], Resul
     if backend is not None:
         try:
             return evaluation(backend)
-        except Exception as error:  # whatever it is, the other evaluator may be without it
+        except Exception as error:  # any error: the other evaluator may not have it
             why = _text(error)
     other, reason = _try_backend("pycocotools")
     if other is None:
@@ -66,12 +66,12 @@ def with_backend(name: BackendName | None, evaluation: Callable[[Backend], Resul
             f"DetectionMAP: no evaluator can be used: hotcoco: {why}; pycocotools: {reason}. pip install hotcoco "
             "pycocotools installs both."
         )
-    _say_once(f"hotcoco cannot be used: {why}. pycocotools evaluates instead: the same numbers, but much slower.")
+    _say_once(f"hotcoco cannot be used: {why}. Using pycocotools instead: the same results, but much slower.")
     return evaluation(other)
 
 
 def _try_backend(name: BackendName) -> tuple[Backend | None, str]:
-    """A backend that works, or why there is none."""
+    """Return a backend that works, or None and the reason."""
     try:
         backend = _import_backend(name)
         fault = _fault(backend)
@@ -90,7 +90,7 @@ def _import_backend(name: BackendName) -> Backend:
 
 @lru_cache
 def _made(kind: Callable[[Any, Any], Backend], coco: Any, coco_eval: Any) -> Backend:
-    """One object for the same classes, so that they are checked once."""
+    """Return the same object for the same classes, so that each backend is checked only once."""
     return kind(coco, coco_eval)
 
 

@@ -1,4 +1,4 @@
-"""What an evaluator must do for the metric."""
+"""Base class of evaluators, ``Backend``, with its results and conversions of its inputs."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -12,19 +12,19 @@ from ..detection_table import ABSENT, CROWD, NOT_EXHAUSTIVE, OBJECT, Array, Dete
 Protocol = Literal["coco", "lvis"]
 
 NUM_THRESHOLDS, NUM_RECALLS, NUM_AREAS = 10, 101, 4
-"""COCO's IoU thresholds .50:.05:.95, recalls 0:.01:1, and sizes: all, small, medium, large."""
+"""Number of COCO's IoU thresholds .50:.05:.95, recalls 0:.01:1, and sizes (all, small, medium, large)."""
 
 
 @dataclass(frozen=True)
 class Tables:
-    """What an evaluation accumulates over the images: T IoU thresholds, R recalls, K classes, A sizes, L limits.
+    """Accumulated results of an evaluation: T IoU thresholds, R recalls, K classes, A sizes, L limits.
 
-    -1 stands where a class has no ground truth of a size.
+    Values are -1 if a class has no ground truth of a size.
 
     Args:
-        precision: Precision with the last limit, float64 [T, R, K, A].
-        scores: The score down to which detections count there, float64 [T, R, K, A].
-        recall: Greatest recall, float64 [T, K, A, L].
+        precision: Precision at each recall with the last limit, float64 [T, R, K, A].
+        scores: Score threshold at which each recall is reached, float64 [T, R, K, A].
+        recall: Largest recall, float64 [T, K, A, L].
     """
 
     precision: Array
@@ -34,14 +34,14 @@ class Tables:
 
 @dataclass(frozen=True)
 class ClassMatches:
-    """The matches of one class in one image, of objects of all sizes: D detections, T IoU thresholds.
+    """Matches of one class in one image, for objects of all sizes: D detections, T IoU thresholds.
 
     Args:
         image: Index of the image.
         label: The class.
-        scores: Scores, best first, float64 [D].
-        matched: Whether a detection matched an object or a crowd, bool [T, D].
-        ignored: Whether a detection counts neither as right nor as wrong, bool [T, D].
+        scores: Scores of the detections, best first, float64 [D].
+        matched: Mask of detections that match an object or a crowd, bool [T, D].
+        ignored: Mask of detections that are neither true nor false positives, bool [T, D].
         num_objects: Number of objects, without crowds.
     """
 
@@ -54,7 +54,7 @@ class ClassMatches:
 
 
 class Backend(ABC):
-    """An evaluator of boxes by COCO's and LVIS's rules."""
+    """Base class of evaluators of boxes by the rules of COCO and LVIS."""
 
     name: ClassVar[str]
 
@@ -62,32 +62,33 @@ class Backend(ABC):
     def tables(
         self, rows: DetectionTable, classes: Mapping[int, str], protocol: Protocol, limits: Sequence[int]
     ) -> Tables:
-        """Evaluates detections.
+        """Evaluate detections.
 
         Args:
-            rows: Detections and ground truth; with ``lvis`` the best detections of each image only.
-            classes: The name of each label, in ascending order of labels; every label of ``rows`` is among them.
-            protocol: The rules: with ``lvis`` a class counts in an image only where it is annotated or known to be
+            rows: Detections and ground truth; with ``lvis`` only the best detections of each image.
+            classes: The name of each label, in ascending order of labels, including every label of ``rows``.
+            protocol: The rules. With ``lvis`` a class is evaluated in an image only if it is annotated or known to be
                 absent, and unmatched detections of a class that is not annotated exhaustively are ignored.
-            limits: Numbers of best detections of an image and class that count, ascending.
+            limits: Numbers of best detections per image and class that are evaluated, ascending.
         """
 
     @abstractmethod
     def matches(self, rows: DetectionTable, classes: Mapping[int, str], limit: int) -> list[ClassMatches]:
-        """Matches detections and ground truth by COCO's rules, without evaluating them.
+        """Match detections and ground truth by COCO's rules, without evaluating them.
 
         Args:
             rows: Detections and ground truth.
             classes: The name of each label, in ascending order of labels.
-            limit: Number of best detections of an image and class that are matched.
+            limit: Number of best detections per image and class that are matched.
 
         Returns:
-            The matches of each class in each image that has detections or objects of it, those of a class by image.
+            The matches of each class in each image with detections or objects of the class; sorted by image within a
+            class.
         """
 
 
 def object_columns(rows: DetectionTable) -> dict[str, Array]:
-    """The ground truth as COCO's evaluator takes it.
+    """Convert the ground truth to the columns of COCO's evaluator.
 
     Returns:
         ``images``, ``labels``, ``boxes`` (left, top, width, height), ``area`` and ``iscrowd``.
@@ -104,7 +105,7 @@ def object_columns(rows: DetectionTable) -> dict[str, Array]:
 
 
 def image_entries(rows: DetectionTable, protocol: Protocol) -> list[dict[str, Any]]:
-    """The images as COCO's evaluator takes them, numbered from 0; with ``lvis`` with LVIS's lists of classes."""
+    """Make the image entries of COCO's evaluator, with ids from 0; with ``lvis`` including LVIS's class lists."""
     entries: list[dict[str, Any]] = [{"id": number} for number in range(len(rows.image_ids))]
     if protocol == "lvis":
         for key, kind in (("neg_category_ids", ABSENT), ("not_exhaustive_category_ids", NOT_EXHAUSTIVE)):

@@ -1,4 +1,4 @@
-"""Evaluation by hotcoco: https://pypi.org/project/hotcoco, fast, and LVIS's rules too."""
+"""Evaluation by hotcoco (https://pypi.org/project/hotcoco), a fast evaluator for COCO and LVIS."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ from .base import (
 
 
 class HotcocoBackend(Backend):
-    """hotcoco's evaluator.
+    """The evaluator of hotcoco.
 
     Args:
         coco: hotcoco's class ``COCO``.
@@ -41,12 +41,12 @@ class HotcocoBackend(Backend):
             evaluator = self._evaluator(rows, classes, protocol, limits)
             evaluator.evaluate()
             evaluator.accumulate()
-            found = evaluator.eval
+            results = evaluator.eval
         shape = (NUM_THRESHOLDS, NUM_RECALLS, len(classes), NUM_AREAS, len(limits))
         return Tables(
-            precision=found["precision"].reshape(shape)[..., -1],
-            scores=found["scores"].reshape(shape)[..., -1],
-            recall=found["recall"].reshape(NUM_THRESHOLDS, *shape[2:]),
+            precision=results["precision"].reshape(shape)[..., -1],
+            scores=results["scores"].reshape(shape)[..., -1],
+            recall=results["recall"].reshape(NUM_THRESHOLDS, *shape[2:]),
         )
 
     def matches(self, rows: DetectionTable, classes: Mapping[int, str], limit: int) -> list[ClassMatches]:
@@ -55,7 +55,7 @@ class HotcocoBackend(Backend):
             evaluator = self._evaluator(rows, classes, "coco", [limit])
             evaluator.params.area_rng, evaluator.params.area_rng_lbl = evaluator.params.area_rng[:1], ["all"]
             evaluator.evaluate()
-            found = evaluator.eval_imgs
+            results = evaluator.eval_imgs
         return [
             ClassMatches(
                 image=one["image_id"],
@@ -65,7 +65,7 @@ class HotcocoBackend(Backend):
                 ignored=np.asarray(one["dtIgnore"], bool).reshape(NUM_THRESHOLDS, -1),
                 num_objects=int((~np.asarray(one["gtIgnore"], bool)).sum()),
             )
-            for one in found
+            for one in results
             if one is not None
         ]
 
@@ -93,7 +93,7 @@ class HotcocoBackend(Backend):
 
 @contextmanager
 def _panics_as_errors() -> Iterator[None]:
-    """Raises a panic of Rust code, which is no ``Exception`` and would pass every handler, as a RuntimeError."""
+    """Raise panics of Rust code as RuntimeError; they are not an ``Exception``, so handlers would not catch them."""
     try:
         yield
     except BaseException as error:

@@ -1,4 +1,4 @@
-"""Evaluation by pycocotools, COCO's own evaluator: https://pypi.org/project/pycocotools."""
+"""Evaluation by pycocotools (https://pypi.org/project/pycocotools), COCO's own evaluator."""
 
 import contextlib
 import io
@@ -12,7 +12,7 @@ from .base import Backend, ClassMatches, Protocol, Tables, image_entries, object
 
 
 class PycocotoolsBackend(Backend):
-    """pycocotools' evaluator; what LVIS's rules have besides COCO's is done here.
+    """The evaluator of pycocotools, with the additional rules of LVIS.
 
     Args:
         coco: pycocotools' class ``COCO``.
@@ -29,13 +29,13 @@ class PycocotoolsBackend(Backend):
     ) -> Tables:
         """See :meth:`Backend.tables`."""
         with _quiet():
-            evaluator = self._evaluator(_looked_for(rows) if protocol == "lvis" else rows, classes, limits)
+            evaluator = self._evaluator(_evaluated_rows(rows) if protocol == "lvis" else rows, classes, limits)
             evaluator.evaluate()
             if protocol == "lvis":
                 _ignore_unmatched(evaluator, rows)
             evaluator.accumulate()
-        found = evaluator.eval
-        return Tables(found["precision"][..., -1], found["scores"][..., -1], found["recall"])
+        results = evaluator.eval
+        return Tables(results["precision"][..., -1], results["scores"][..., -1], results["recall"])
 
     def matches(self, rows: DetectionTable, classes: Mapping[int, str], limit: int) -> list[ClassMatches]:
         """See :meth:`Backend.matches`."""
@@ -65,7 +65,7 @@ class PycocotoolsBackend(Backend):
         objects = object_columns(rows)
         detections = rows.of(DETECTION)
         boxes = detections.xywh
-        found = {
+        detection_columns = {
             "images": detections.images,
             "labels": detections.labels,
             "boxes": boxes,
@@ -75,7 +75,7 @@ class PycocotoolsBackend(Backend):
         }
         truth, results = self._coco(), self._coco()
         truth.dataset = {**header, "annotations": _annotations(objects)}
-        results.dataset = {**header, "annotations": _annotations(found)}
+        results.dataset = {**header, "annotations": _annotations(detection_columns)}
         truth.createIndex()
         results.createIndex()
         evaluator = self._coco_eval(truth, results, "bbox")
@@ -84,22 +84,22 @@ class PycocotoolsBackend(Backend):
 
 
 def _annotations(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """COCO's annotations, numbered from 1: pycocotools takes the id 0 of a match for no match."""
+    """Make COCO annotations with ids from 1, because pycocotools interprets a match with id 0 as no match."""
     keys = {"images": "image_id", "labels": "category_id", "boxes": "bbox"}
     names = [keys.get(name, name) for name in columns]
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
     return [{"id": number, **dict(zip(names, row, strict=True))} for number, row in enumerate(rows, start=1)]
 
 
-def _looked_for(rows: DetectionTable) -> DetectionTable:
-    """The rows without detections of classes that are neither annotated in their image nor known to be absent."""
+def _evaluated_rows(rows: DetectionTable) -> DetectionTable:
+    """Remove detections of classes that are neither annotated in their image nor known to be absent."""
     pairs = rows.images * (int(rows.labels.max(initial=0)) + 1) + rows.labels
-    found = rows.kinds == DETECTION
-    return rows.where(~found | np.isin(pairs, pairs[~found & (rows.kinds != NOT_EXHAUSTIVE)]))
+    is_detection = rows.kinds == DETECTION
+    return rows.where(~is_detection | np.isin(pairs, pairs[~is_detection & (rows.kinds != NOT_EXHAUSTIVE)]))
 
 
 def _ignore_unmatched(evaluator: Any, rows: DetectionTable) -> None:
-    """Ignores unmatched detections of classes that are not annotated exhaustively in their image."""
+    """Ignore unmatched detections of classes that are not annotated exhaustively in their image."""
     listed = rows.of(NOT_EXHAUSTIVE)
     partly = set(zip(listed.images.tolist(), listed.labels.tolist(), strict=True))
     for one in evaluator.evalImgs:
@@ -108,5 +108,5 @@ def _ignore_unmatched(evaluator: Any, rows: DetectionTable) -> None:
 
 
 def _quiet() -> contextlib.redirect_stdout[io.StringIO]:
-    """Without what pycocotools prints."""
+    """Suppress the output of pycocotools."""
     return contextlib.redirect_stdout(io.StringIO())

@@ -1,4 +1,4 @@
-"""A scene whose evaluation is worked by hand, which shows whether an evaluator's numbers are right."""
+"""Self-check of an evaluator on a small scene with results computed by hand."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from .base import NUM_AREAS, NUM_RECALLS, NUM_THRESHOLDS, Backend, Protocol, Tab
 CLASSES = {0: "found", 1: "once", 2: "absent"}
 LIMITS = (1, 2, 3)
 
-_SPLIT = 6  # places of the IoU thresholds up to .75; one detection has IoU .78
+_SPLIT = 6  # number of IoU thresholds up to .75; one detection has IoU .78
 _NAN = float("nan")
 _A, _B, _C, _CROWD = (0, 0, 20, 20), (100, 0, 150, 50), (0, 0, 200, 200), (300, 300, 400, 400)
 _NEAR_B = (100, 0, 150, 39)  # IoU .78 with _B
@@ -22,7 +22,7 @@ _ROWS: tuple[tuple[int, int, int, tuple[int, ...], float], ...] = (
     (0, 0, OBJECT, _B, 500.0),  # small by its area, though its box is not
     (0, 0, NOT_EXHAUSTIVE, (0, 0, 0, 0), _NAN),
     (1, 0, DETECTION, (310, 310, 320, 320), 0.99),  # inside the crowd
-    (1, 0, DETECTION, _C, 0.8),  # as good as one of image 0, and so after it
+    (1, 0, DETECTION, _C, 0.8),  # ties with a detection of image 0, and ranks after it
     (1, 1, DETECTION, _A, 0.9),  # LVIS: not annotated and not known to be absent
     (1, 0, OBJECT, _C, _NAN),
     (1, 0, CROWD, _CROWD, _NAN),
@@ -35,7 +35,7 @@ _ROWS: tuple[tuple[int, int, int, tuple[int, ...], float], ...] = (
 
 
 def scene() -> DetectionTable:
-    """Three images, one of them without the class that the others have."""
+    """Make the table of the scene: three images, one of them without the class of the others."""
     images, labels, kinds, boxes, scores = zip(*_ROWS, strict=True)
     return DetectionTable(
         image_ids=np.arange(3),
@@ -48,50 +48,53 @@ def scene() -> DetectionTable:
 
 
 def find_fault(backend: Backend) -> str:
-    """What a backend computes wrongly on the scene; empty if all is right."""
+    """Check the results of a backend on the scene; return a description of the fault, empty if there is none."""
     coco = scene()
     coco = coco.where(~np.isin(coco.kinds, (ABSENT, NOT_EXHAUSTIVE)))
     if not _equal(backend.tables(coco, CLASSES, "coco", LIMITS), _expected("coco")):
-        return "its COCO numbers of a known case are wrong"
+        return "its COCO results on a test case are wrong"
     lvis = scene()
     lvis = lvis.where((lvis.kinds != CROWD) & (lvis.scores != np.float32(0.99)))
     if not _equal(backend.tables(lvis, CLASSES, "lvis", LIMITS[-1:]), _expected("lvis")):
-        return "its LVIS numbers of a known case are wrong"
-    found = {(one.image, one.label): one for one in backend.matches(coco, CLASSES, LIMITS[-1])}
-    if {place: one.num_objects for place, one in found.items()} != {(0, 0): 2, (1, 0): 1, (1, 1): 0} | {
+        return "its LVIS results on a test case are wrong"
+    matches = {(one.image, one.label): one for one in backend.matches(coco, CLASSES, LIMITS[-1])}
+    if {key: one.num_objects for key, one in matches.items()} != {(0, 0): 2, (1, 0): 1, (1, 1): 0} | {
         (2, 0): 0,
         (2, 1): 1,
         (2, 2): 0,
     }:
-        return "it loses images or objects of a known case"
-    right, crowd = found[0, 0].matched & ~found[0, 0].ignored, found[1, 0]
+        return "it loses images or objects of a test case"
+    true, crowd = matches[0, 0].matched & ~matches[0, 0].ignored, matches[1, 0]
     if (
-        right[:_SPLIT].tolist() != [[False, True, True]] * _SPLIT
-        or right[_SPLIT:].tolist() != [[False, True, False]] * (NUM_THRESHOLDS - _SPLIT)
+        true[:_SPLIT].tolist() != [[False, True, True]] * _SPLIT
+        or true[_SPLIT:].tolist() != [[False, True, False]] * (NUM_THRESHOLDS - _SPLIT)
         or crowd.ignored.tolist() != [[True, False]] * NUM_THRESHOLDS
         or not crowd.matched.all()
         or not np.allclose(crowd.scores, [0.99, 0.8])
     ):
-        return "its matches of a known case are wrong"
+        return "its matches on a test case are wrong"
     return ""
 
 
-def _equal(found: Tables, expected: Tables) -> bool:
-    """Whether all arrays agree; scores are kept as float32."""
+def _equal(computed: Tables, expected: Tables) -> bool:
+    """Compare all arrays, with a tolerance because scores are stored as float32."""
     return all(
         values.shape == getattr(expected, name).shape
         and np.allclose(values, getattr(expected, name), rtol=0, atol=1e-6)
-        for name, values in vars(found).items()
+        for name, values in vars(computed).items()
     )
 
 
 def _expected(protocol: Protocol) -> Tables:
-    """The tables of the scene.
+    """Make the expected tables of the scene.
 
-    COCO, the first class, best first: .99 in the crowd, .95 wrong, .9 right, .85 wrong, .8 right up to IoU .75, .8
-    right. LVIS leaves out the first, and ignores the second, and the fifth where it is not right. A curve is given as
-    steps: up to a recall, the greatest precision from there on and the score at which the recall is reached. Recall 0
-    is reached at the first detection, whatever it is.
+    Detections of the first class with COCO, by score: 0.99 inside the crowd, 0.95 false positive, 0.9 true positive,
+    0.85 false positive, 0.8 true positive up to IoU 0.75, 0.8 true positive. With LVIS the first is excluded, the
+    second is ignored, and the fifth is ignored if it is not a true positive.
+
+    A curve is given as steps. Each step has a recall up to which it reaches, the largest precision from there on, and
+    the score at which the recall is reached. Recall 0 is reached at the first detection, even if that is a false
+    positive.
     """
     coco = protocol == "coco"
     low, high = slice(None, _SPLIT), slice(_SPLIT, None)
@@ -126,7 +129,7 @@ def _expected(protocol: Protocol) -> Tables:
 def _steps(
     tables: Tables, thresholds: slice, label: int, area: int, first: float, *steps: tuple[float, float, float]
 ) -> None:
-    """Writes a curve: the score at recall 0, then recall up to which a step reaches, precision and score."""
+    """Write a curve: the score at recall 0, then steps of largest recall, precision and score."""
     recalls = np.linspace(0, 1, NUM_RECALLS)
     precision: Array = np.zeros(NUM_RECALLS)
     scores: Array = np.zeros(NUM_RECALLS)

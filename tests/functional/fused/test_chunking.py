@@ -115,9 +115,7 @@ def test_a_compiler_that_fails_is_told_of_once_and_done_without(monkeypatch):
         warnings.simplefilter("always")
         for _ in range(2):
             torch.testing.assert_close(focal_loss(logits, labels), expected)
-    assert [str(w.message) for w in seen] == [
-        "Losses run without a compiler, slower but with the same numbers: no C compiler"
-    ]
+    assert [str(w.message) for w in seen] == ["Losses run uncompiled, slower but with the same results: no C compiler"]
 
 
 def test_a_fault_of_a_formula_is_its_own_and_no_reason_to_do_without_a_compiler(traced):
