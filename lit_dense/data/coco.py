@@ -5,15 +5,11 @@ from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from ..core.array_types import Bools, Floats, Ints
 from ..core.class_counts import ClassCounts
 from .federated import Federated
-
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
-Bools = npt.NDArray[np.bool_]
 
 
 class Category(TypedDict):

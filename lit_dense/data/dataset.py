@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from .coco import CocoData, Ints
+from ..core.array_types import Ints
+from .coco import CocoData
 from .images import read_image
 from .ordering import Draw
 from .problems import DataError

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.utils.data import Dataset, DistributedSampler
 
+from ..core.array_types import Ints
 from ..core.errors import UsageError
-from .coco import Ints
 
 
 class Draw(NamedTuple):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .coco import Bools, Ints
+from ..core.array_types import Bools, Ints
 
 
 def stratified_split(presence: Bools, val_share: float, seed: int, groups: Ints | None = None) -> tuple[Ints, Ints]:

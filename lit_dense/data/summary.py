@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..core.array_types import Floats, Ints
 from ..core.errors import UsageError
 from .checks.duplicate_images import check_contents
-from .coco import CocoData, Floats, Ints
+from .coco import CocoData
 from .problems import KEPT, Problems
 from .thin_images import vanishes
 

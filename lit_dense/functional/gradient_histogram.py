@@ -2,8 +2,6 @@
 
 from __future__ import annotations  # torch 2.4 cannot compile nested functions annotated with X | None
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -44,16 +42,14 @@ def classification_histogram(
     """
     logits = logits.detach()
 
-    def of_chunk(histogram: Callable[..., Tensor], chunk: slice) -> Tensor:
-        chunk_levels = None if levels is None else levels[chunk]
-        return histogram(logits[chunk], labels[chunk], bins, class_weights, chunk_levels, num_levels)
-
-    return torch.stack(list(_chunk_histogram.over(logits, of_chunk, _chunk_histogram.compiles(logits)))).sum(0)
+    rows, args = (logits, labels, levels), (bins, class_weights, num_levels)
+    counts = [count for _, count in _chunk_histogram.over(rows, args, _chunk_histogram.compiles(logits))]
+    return torch.stack(counts).sum(0)
 
 
 @Chunked
 def _chunk_histogram(
-    logits: Tensor, labels: Tensor, bins: int, class_weights: Tensor | None, levels: Tensor | None, num_levels: int
+    logits: Tensor, labels: Tensor, levels: Tensor | None, bins: int, class_weights: Tensor | None, num_levels: int
 ) -> Tensor:
     p = torch.sigmoid(readable(logits))
     own = p.gather(1, labels.clamp(min=0).unsqueeze(1)).squeeze(1)

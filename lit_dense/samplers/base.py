@@ -1,14 +1,26 @@
 """Base class of samplers: ``ImageSampler``."""
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
+from ..core.array_types import Bools, Ints
 from ..core.component import Component
 
-if TYPE_CHECKING:
-    from ..data.coco import CocoData, Ints
+
+class TrainingSet(Protocol):
+    """The images that a sampler chooses from, such as :class:`~lit_dense.data.CocoData`."""
+
+    def __len__(self) -> int:
+        """Number of images I."""
+
+    def presence(self, category_ids: Ints) -> Bools:
+        """Whether an image shows a category, crowd boxes left out [I, C].
+
+        Args:
+            category_ids: Ids of the categories, ascending [C].
+        """
 
 
 class ImageSampler(Component, ABC):
@@ -20,7 +32,7 @@ class ImageSampler(Component, ABC):
     """
 
     @abstractmethod
-    def order(self, data: "CocoData", category_ids: "Ints", rng: np.random.Generator) -> "Ints":
+    def order(self, data: TrainingSet, category_ids: Ints, rng: np.random.Generator) -> Ints:
         """Select and order the images of an epoch.
 
         Args:

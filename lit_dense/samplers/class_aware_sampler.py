@@ -1,13 +1,9 @@
 """Class-aware sampling (https://arxiv.org/abs/1512.05830)."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from .base import ImageSampler
-
-if TYPE_CHECKING:
-    from ..data.coco import CocoData, Ints
+from ..core.array_types import Ints
+from .base import ImageSampler, TrainingSet
 
 
 class ClassAwareSampler(ImageSampler):
@@ -22,7 +18,7 @@ class ClassAwareSampler(ImageSampler):
     without objects.
     """
 
-    def order(self, data: "CocoData", category_ids: "Ints", rng: np.random.Generator) -> "Ints":
+    def order(self, data: TrainingSet, category_ids: Ints, rng: np.random.Generator) -> Ints:
         """Draw images of classes in turn, with images without objects at random positions [I]."""
         presence = data.presence(category_ids)
         empty = ~presence.any(1)
@@ -38,7 +34,7 @@ class ClassAwareSampler(ImageSampler):
         return order
 
 
-def _cycles(members: "Ints", number: int, rng: np.random.Generator) -> "Ints":
+def _cycles(members: Ints, number: int, rng: np.random.Generator) -> Ints:
     """Repeat all members in rounds, each round in a new random order, and return the first ``number`` [number]."""
     rounds = -(-number // max(len(members), 1))
     return rng.permuted(np.tile(members, (rounds, 1)), axis=1).ravel()[:number]

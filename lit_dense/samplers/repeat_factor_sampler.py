@@ -1,19 +1,15 @@
 """Repeat-factor sampling (https://arxiv.org/abs/1908.03195)."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import numpy.typing as npt
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
+from ..core.array_types import Bools, Ints
 from ..core.errors import check_range
-from .base import ImageSampler
-
-if TYPE_CHECKING:
-    from ..data.coco import Bools, CocoData, Ints
+from .base import ImageSampler, TrainingSet
 
 
-def repeat_factors(presence: "Bools", threshold: float) -> npt.NDArray[np.float64]:
+def repeat_factors(presence: Bools, threshold: float) -> npt.NDArray[np.float64]:
     """Compute the repeat factor of each image: its mean number of draws per epoch, before rescaling.
 
     Args:
@@ -58,7 +54,7 @@ class RepeatFactorSampler(ImageSampler):
         super().__init__()
         self.threshold = check_range("repeat_factor", "threshold", threshold, 0, 1)
 
-    def order(self, data: "CocoData", category_ids: "Ints", rng: np.random.Generator) -> "Ints":
+    def order(self, data: TrainingSet, category_ids: Ints, rng: np.random.Generator) -> Ints:
         """Draw each image as often as its scaled repeat factor, rounded up or down, in random order [D]."""
         presence = data.presence(category_ids)
         factors = repeat_factors(presence, self.threshold)
@@ -72,7 +68,7 @@ class RepeatFactorSampler(ImageSampler):
         return rng.permutation(np.repeat(images, _round_at_random(factors[images], rng)))
 
 
-def _round_at_random(values: npt.NDArray[np.float64], rng: np.random.Generator) -> "Ints":
+def _round_at_random(values: npt.NDArray[np.float64], rng: np.random.Generator) -> Ints:
     """Round by systematic sampling: the means are proportional to the values, and the sum is always ceil(sum)."""
     sums = values.cumsum()
     total = np.ceil(sums[-1])
@@ -82,7 +78,7 @@ def _round_at_random(values: npt.NDArray[np.float64], rng: np.random.Generator) 
     return counts
 
 
-def _rarest(presence: "Bools") -> str:
+def _rarest(presence: Bools) -> str:
     """Describe the fraction of images with the rarest class, for the warning; empty without objects."""
     counts = presence.sum(0)
     return f"; the rarest is in {counts[counts > 0].min() / len(presence):.2g}" if counts.any() else ""

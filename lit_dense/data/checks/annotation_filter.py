@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from ..coco import Bools
+from ...core.array_types import Bools
 from ..formats.coco import NO_ID, CocoJson
 from ..problems import Problems
 from .images import CheckedImage

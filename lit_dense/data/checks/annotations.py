@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..coco import Bools, CocoData, Floats, Ints
+from ...core.array_types import Bools, Floats, Ints
+from ..coco import CocoData
 from ..formats.coco import NO_ID, CocoJson
 from ..formats.lvis import read_federated
 from ..problems import KEPT, Problems

@@ -1,13 +1,10 @@
 """Boxes whose numbers are no x, y, width and height in pixels: other units, corners, centres."""
 
 import numpy as np
-import numpy.typing as npt
 
-from ..coco import Bools, Ints
+from ...core.array_types import Bools, Doubles, Ints
 from ..problems import KEPT
 from .annotation_filter import AnnotationFilter
-
-Doubles = npt.NDArray[np.float64]
 
 FAR = 0.05  # of the image's side: who annotates carelessly passes the border by less
 SLACK = 1.0  # pixels of rounding, or of counting from 1

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from ..coco import Bools, Ints
+from ...core.array_types import Bools, Ints
 from ..problems import KEPT
 from .annotation_filter import AnnotationFilter
 

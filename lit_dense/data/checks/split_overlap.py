@@ -8,7 +8,8 @@ from pathlib import PurePath
 
 import numpy as np
 
-from ..coco import CocoData, Ints
+from ...core.array_types import Ints
+from ..coco import CocoData
 from ..problems import KEPT, Problems
 
 

@@ -93,7 +93,7 @@ def readable(logits: Tensor) -> Tensor:
 
 @Chunked
 def _rows(
-    formula: Formula, logits: Tensor, labels: Tensor, targets: Tensor | None, with_slopes: bool
+    logits: Tensor, labels: Tensor, targets: Tensor | None, formula: Formula, with_slopes: bool
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Compute values [n], slopes [n, L] or None, and statistic of a chunk."""
     rows = formula(readable(logits), labels, targets)
@@ -102,7 +102,7 @@ def _rows(
 
 @Chunked
 def _scaled_slopes(
-    formula: Formula, logits: Tensor, labels: Tensor, targets: Tensor | None, slopes: Tensor, scale: Tensor
+    logits: Tensor, labels: Tensor, targets: Tensor | None, slopes: Tensor, scale: Tensor, formula: Formula
 ) -> None:
     """Write the slopes of a chunk to ``slopes`` [n, L], multiplied by ``scale`` [n, 1]."""
     slopes.copy_(formula(readable(logits), labels, targets).slopes * scale)
@@ -119,11 +119,9 @@ class _PerAnchor(torch.autograd.Function):
         keep = needs_grad and logits.dtype.itemsize >= 4 and not ctx.compiled
         slopes = torch.empty_like(logits) if keep else None
 
-        def of_chunk(rows: Callable[..., Any], chunk: slice) -> Any:
-            return chunk, rows(formula, logits[chunk], labels[chunk], _part(targets, chunk), keep)
-
         values, statistic = [], None
-        for chunk, (value, slope, chunk_statistic) in _rows.over(logits, of_chunk, ctx.compiled):
+        rows = _rows.over((logits, labels, targets), (formula, keep), ctx.compiled)
+        for chunk, (value, slope, chunk_statistic) in rows:
             values.append(value)
             if slopes is not None:
                 slopes[chunk] = slope
@@ -145,13 +143,6 @@ class _PerAnchor(torch.autograd.Function):
             return slopes.mul_(scale), None, None, None, None
         slopes = torch.empty_like(logits)
 
-        def of_chunk(write: Callable[..., None], chunk: slice) -> None:
-            write(ctx.formula, logits[chunk], labels[chunk], _part(targets, chunk), slopes[chunk], scale[chunk])
-
-        for _ in _scaled_slopes.over(logits, of_chunk, ctx.compiled):
-            pass
+        for _ in _scaled_slopes.over((logits, labels, targets, slopes, scale), (ctx.formula,), ctx.compiled):
+            pass  # each chunk is written in place
         return slopes, None, None, None, None
-
-
-def _part(tensor: Tensor | None, chunk: slice) -> Tensor | None:
-    return None if tensor is None else tensor[chunk]

@@ -3,7 +3,7 @@
 from __future__ import annotations  # torch 2.4 cannot compile nested functions annotated with X | None
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.util import find_spec
@@ -73,23 +73,28 @@ class Chunked:
             return forced and logits.numel() > 0
         return logits.is_cuda and logits.numel() >= WORTH_COMPILING and find_spec("triton") is not None
 
-    def over(self, logits: Tensor, call: Callable[[Callable[..., Any], slice], T], compiled: bool) -> Iterator[T]:
-        """Yield the result of each chunk.
+    def over(self, rows: Sequence[Tensor | None], args: Sequence[Any], compiled: bool) -> Iterator[tuple[slice, Any]]:
+        """Apply the function to the anchors chunk by chunk; yield the slice and the result of each chunk.
 
         Args:
-            logits: Class logits [A, L].
-            call: Called with a function and a slice; must apply the function to the anchors of the slice.
+            rows: The first arguments, sliced for each chunk: logits [A, L], then other tensors [A, ...] or None.
+            args: The other arguments.
             compiled: Result of :meth:`compiles`. Backward passes run in other threads, in which
                 :func:`compiled_formulas` has no effect, so the result of the forward pass is passed on.
         """
+
+        def of_chunk(function: Callable[..., Any], chunk: slice) -> tuple[slice, Any]:
+            return chunk, function(*[None if tensor is None else tensor[chunk] for tensor in rows], *args)
+
         if torch.compiler.is_compiling():  # the user compiles the whole model
-            yield call(self._function, slice(None))
+            yield of_chunk(self._function, slice(None))
             return
+        logits: Any = rows[0]
         done, failure = 0, None  # number of finished anchors, error of the compiler
         if compiled and self._works:
             try:
                 for chunk in chunks(logits, compiled=True):
-                    yield call(self._call_compiled, chunk)
+                    yield of_chunk(self._call_compiled, chunk)
                     done = chunk.stop
                 return
             except torch.cuda.OutOfMemoryError:
@@ -100,7 +105,7 @@ class Chunked:
             except Exception as error:
                 failure = error
         for chunk in chunks(logits, start=done):
-            result = call(self._function, chunk)
+            result = of_chunk(self._function, chunk)
             if failure is not None:
                 self._stop_compiling(failure)
                 failure = None
