@@ -55,12 +55,12 @@ class Criterion(nn.Module):
 
     Args:
         loss: The classification loss: a name, an object, or a dict with class_path and init_args.
-        box_loss: The box loss, in the same form; None for a detector that has its own box loss.
-        weighters: One weighter or a list of weighters, in the same form. Their weights multiply.
-        normalizer: Computes the divisors of the sums; by default ``image``, unless a loss has its own normalizer.
+        box_loss: The box loss, given in the same way; None for a detector that has its own box loss.
+        weighters: One weighter or a list of weighters, whose weights multiply.
+        normalizer: What the sums are divided by; by default ``image``, unless a loss has its own normalizer.
         assigner: Matches anchors and ground-truth boxes; by default the matcher of the detector is used.
-        loss_weight: Factor of the classification term, at least 0.
-        box_loss_weight: Factor of the box term, at least 0.
+        loss_weight: Factor of the classification term; at least 0.
+        box_loss_weight: Factor of the box term; at least 0.
         class_counts: Class frequencies of the training set, or the number of boxes of each class. Needed only by some
             losses and weighters.
 
