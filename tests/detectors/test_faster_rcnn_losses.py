@@ -175,7 +175,7 @@ def test_heads_with_detections_of_their_own_keep_them_with_a_softmax():
     ("change", "arguments", "message"),
     [
         (None, {"loss": "seesaw"}, "SeesawLoss needs 2 columns besides those of classes, but FasterRCNN has one"),
-        (None, {"loss": "softmax", "stage": "rpn"}, "SoftmaxLoss needs columns.*objectness alone.*such as bce"),
+        (None, {"loss": "softmax", "stage": "rpn"}, "SoftmaxLoss needs columns.*objectness only.*such as bce"),
         (None, {"assigner": "atss"}, r"FasterRCNN matches .* itself \(stage 'roi'\), and ATSSAssigner"),
         (
             None,
@@ -226,7 +226,7 @@ def test_a_predictor_that_comes_later_is_an_error_until_the_model_is_patched_aga
     patch(model)
     model.roi_heads.box_predictor = FastRCNNPredictor(16, 7)
     images, targets = batch()
-    with pytest.raises(UsageError, match=r"FastRCNNPredictor took the place of another.*patch the model again"):
+    with pytest.raises(UsageError, match=r"FastRCNNPredictor replaced another.*patch the model again"):
         model(images, targets)
     assert patch(model).num_classes == 6
     assert model(images, targets)["loss_classifier"].isfinite()
