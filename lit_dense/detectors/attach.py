@@ -111,8 +111,8 @@ def unpatch(model: nn.Module, module: str | None = None) -> None:
         columns = adapter.columns(stage)
         if criterion.step and not own_scores(columns, criterion.loss):
             warnings.warn(
-                f"{name} was trained with {type(criterion.loss).__name__}, but its own inference takes a "
-                f"{columns.scores} for scores, which this loss does not train: detect with the loss in place (patch "
+                f"{name} was trained with {type(criterion.loss).__name__}, but its own inference computes "
+                f"scores with a {columns.scores}, which this loss does not train: attach the loss for inference (patch "
                 "the model again, or give SwapLoss to the Trainer that tests it).",
                 stacklevel=2,
             )

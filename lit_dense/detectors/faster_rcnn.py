@@ -80,8 +80,8 @@ class FasterRCNNAdapter(RoIStage, RPNStage):
         own = stage == "roi" and type(module).postprocess_detections is not RoIHeads.postprocess_detections
         if own and not own_scores(self.columns(stage), criterion.loss):
             raise UsageError(
-                f"{type(module).__name__} has a postprocess_detections of its own, which makes scores by softmax, and "
-                f"{type(criterion.loss).__name__} trains others: take softmax."
+                f"{type(module).__name__} has its own postprocess_detections, which computes softmax scores, but "
+                f"{type(criterion.loss).__name__} trains other scores: take softmax."
             )
 
     def term_name(self, stage: str, name: str) -> str:

@@ -41,8 +41,7 @@ class SSDAdapter(OneStageAdapter):
         if number is None:
             head = type(self.detector.head.classification_head).__name__
             raise UsageError(
-                f"{head} does not tell how many columns it has: give it the attribute num_columns, which counts "
-                "background."
+                f"{head} has no attribute num_columns: set it to the number of columns, including background."
             )
         return Columns(number - 1, background="first", scores="softmax", first_label=1)
 
@@ -62,8 +61,8 @@ class SSDAdapter(OneStageAdapter):
         own = type(self.detector).postprocess_detections is not SSD.postprocess_detections
         if own and not own_scores(self.columns(stage), criterion.loss):
             raise UsageError(
-                f"{name} has a postprocess_detections of its own, which makes scores by softmax, and "
-                f"{type(criterion.loss).__name__} trains others: take softmax."
+                f"{name} has its own postprocess_detections, which computes softmax scores, but "
+                f"{type(criterion.loss).__name__} trains other scores: take softmax."
             )
 
     def install(self) -> None:

@@ -77,7 +77,7 @@ def _check(name: str, weights: str | None, options: Mapping[str, Any]) -> None:
         check_range("LitDetector", "frozen_stages", options["frozen_stages"], 0, WHOLE[name].stages)
         if not weights and not options["weights_backbone"]:
             problems.append(
-                "without weights it is trained as a whole: leave frozen_stages out, or give weights_backbone=DEFAULT"
+                "without weights all its layers are trained: leave frozen_stages out, or give weights_backbone=DEFAULT"
             )
     if problems:
         raise UsageError(f"The backbone {name} does not take all of these arguments: {'; '.join(problems)}.")

@@ -77,7 +77,7 @@ def test_detaching_a_loss_of_other_scores_warns_once_it_was_trained(recwarn):
         assert not recwarn.list
         if loss == "ghm":
             with pytest.warns(
-                UserWarning, match=r"FasterRCNN was trained with GHMLoss.*takes a softmax for scores.*patch"
+                UserWarning, match=r"FasterRCNN was trained with GHMLoss.*computes scores with a softmax.*patch"
             ):
                 unpatch(model)
         unpatch(model)
@@ -189,7 +189,7 @@ def test_heads_with_detections_of_their_own_keep_them_with_a_softmax():
         (
             own_detections,
             {"loss": "ghm"},
-            r"OwnDetections has a postprocess_detections of its own.*GHMLoss trains others",
+            r"OwnDetections has its own postprocess_detections.*GHMLoss trains other scores",
         ),
         (refused_heads, {}, r"FasterRCNN.roi_heads is a Cascade without select_training_samples.*stage 'roi'"),
     ],

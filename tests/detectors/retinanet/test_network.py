@@ -96,7 +96,7 @@ def test_mistakes_are_explained(arguments, message):
             {"fpn_channels": 128, "head_convs": 2, "aspect_ratios": [1.0], "anchor_sizes": [[8]]},
             "leave fpn_channels and head_convs and anchor_sizes and aspect_ratios out, or take backbone=resnet50",
         ),
-        ({"frozen_stages": 3}, "without weights it is trained as a whole: leave frozen_stages out"),
+        ({"frozen_stages": 3}, "without weights all its layers are trained: leave frozen_stages out"),
         ({"frozen_stages": 6, "weights": "COCO_V1"}, r"frozen_stages must be in \[0, 5\], not 6"),
         ({"weights": "COCO_V1", "weights_backbone": "DEFAULT"}, "leave weights_backbone out"),
         (
