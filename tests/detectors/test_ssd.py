@@ -186,7 +186,8 @@ def test_taking_a_trained_loss_away_warns_where_scores_change():
         patch(model, "bce")  # another loss, but none was taken away
     patch(model, "focal")
     step(model, batch_of())
-    with pytest.warns(UserWarning, match="SSD was trained with FocalLoss, but its own inference takes a softmax"):
+    message = "SSD was trained with FocalLoss, but its own inference computes scores with a softmax"
+    with pytest.warns(UserWarning, match=message):
         unpatch(model)
 
 
