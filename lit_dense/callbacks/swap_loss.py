@@ -20,34 +20,34 @@ from ..weighters import WeightersLike
 
 
 class SwapLoss(Callback):
-    """Trains the detector inside a LightningModule with another loss; the module knows nothing of it.
+    """A callback that trains the detector inside a LightningModule with another loss; the module does not change.
 
-    The detector may be any that an adapter knows: torchvision's RetinaNet, FCOS, SSD, Faster R-CNN and others. The
-    model keeps its parameters, keys, forward and checkpoints. The state of the loss and of weighters is saved under the
-    checkpoint's ``callbacks`` and restored on resume. After the run the model has its own loss again. A weighter's own
-    network is trained by an Adam of the callback's, at each step of the module's optimiser, with gradients averaged
-    over processes.
+    The detector may be any that an adapter supports: torchvision's RetinaNet, FCOS, SSD, Faster R-CNN and others. The
+    model keeps its parameters, state-dict keys, forward and checkpoints. The state of the loss and of the weighters is
+    saved under the checkpoint's ``callbacks`` and restored on resume. After the run the model's own loss is restored.
+    If a weighter has parameters, the callback trains them with its own Adam optimiser at each step of the module's
+    optimiser, with gradients averaged over processes.
 
     Args:
         loss: The classification loss: a name, an object, or a dict with class_path and init_args; by default the
-            detector's own, with its weighters.
-        box_loss: The box loss; by default the detector's own.
-        weighters: One sample weighter or a list of them, whose weights multiply; none by default where a loss is named.
-        normalizer: What the losses are divided by; by default the detector's own.
-        assigner: Matches anchors and ground truths; by default the detector's own matcher.
-        loss_weight: Factor of the classification term.
-        box_loss_weight: Factor of the box term.
-        class_counts: Class frequencies of the training set, or the number of boxes of each class; by default the data
-            module's, if it has an attribute ``class_counts``.
-        prior: Probability of an object that the classifier's bias is set to when training starts from the first step;
-            by default the bias stays what it is.
-        stage: Which of the detector's losses; by default the first, which is ``roi`` for Faster R-CNN. Several
-            callbacks may take a stage each.
-        module: Path of the detector within the LightningModule, such as ``model.student``, where it contains several.
+            detector's own loss with its own weighters.
+        box_loss: The box loss, given in the same way; by default the detector's own.
+        weighters: One weighter or a list of weighters, whose weights multiply; by default none if a loss is given.
+        normalizer: What the sums are divided by; by default the detector's own normalizer.
+        assigner: Matches anchors and ground-truth boxes; by default the detector's own matcher.
+        loss_weight: Factor of the classification term; by default the detector's own, or 1 if a loss is given.
+        box_loss_weight: Factor of the box term; by default the detector's own.
+        class_counts: Class counts of the training set, or the number of boxes of each class; by default those of the
+            data module, if it has an attribute ``class_counts``.
+        prior: Initial score of an object, to which the classifier's bias is set if training starts at the first step;
+            by default the bias does not change.
+        stage: Name of the loss to replace, if the detector has several; by default the first (``roi`` in Faster R-CNN).
+            Use one callback for each stage.
+        module: Path of the detector within the LightningModule, such as ``model.student``; needed if it has several.
 
     Raises:
-        UsageError: At setup, if the module contains no detector, or several, if another callback takes the same stage,
-            or if class counts are missing.
+        UsageError: At setup, if the module contains no detector, or several; if another callback replaces the same
+            loss; or if class counts are missing.
 
     Example:
         >>> from lightning.pytorch import Trainer

@@ -1,1 +1,1 @@
-"""What the parts stand on: samples, the base of parts, names, sums over processes, errors."""
+"""Foundations of all components: samples, the base class, names, sums over processes, errors."""

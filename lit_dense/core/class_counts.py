@@ -1,4 +1,4 @@
-"""How often each class occurs in the training set."""
+"""Class counts: the number of boxes and images of each class in the training set."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,13 +11,13 @@ from .errors import UsageError
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """How often each class occurs in the training set.
+    """Numbers of boxes and images of each class in the training set.
 
     Args:
-        instances: Boxes of each class [C].
-        images: Images that show each class [C].
-        num_images: Images of the training set, the empty ones included.
-        num_annotated: Images with at least one box; None if all are.
+        instances: Number of boxes of each class [C].
+        images: Number of images that contain each class [C].
+        num_images: Number of training images, including images without boxes.
+        num_annotated: Number of images with at least one box; None if every image has one.
     """
 
     instances: Tensor
@@ -27,33 +27,33 @@ class ClassCounts:
 
     @property
     def frequencies(self) -> Tensor:
-        """Share of the images with boxes that show each class [C]."""
+        """Fraction of the annotated images that contain each class [C]."""
         annotated = self.num_images if self.num_annotated is None else self.num_annotated
         return self.images.double() / max(1, annotated)
 
     def in_columns(self, columns: Sequence[int], num_columns: int) -> "ClassCounts":
-        """The same counts in the order of a head's columns; a column that no class of the data has gets 0.
+        """Reorder the counts by the columns of a head; a column without a class of the data gets 0.
 
         Args:
-            columns: The column of each class, -1 for one that has none [C].
+            columns: Column of each class, -1 for a class without a column [C].
             num_columns: Number of columns.
         """
-        places = torch.tensor(columns, dtype=torch.int64)
-        kept = places >= 0
+        columns_of_classes = torch.tensor(columns, dtype=torch.int64)
+        kept = columns_of_classes >= 0
 
-        def moved(numbers: Tensor) -> Tensor:
-            return numbers.new_zeros(num_columns).index_add(0, places[kept], numbers[kept])
+        def reordered(numbers: Tensor) -> Tensor:
+            return numbers.new_zeros(num_columns).index_add(0, columns_of_classes[kept], numbers[kept])
 
-        return replace(self, instances=moved(self.instances), images=moved(self.images))
+        return replace(self, instances=reordered(self.instances), images=reordered(self.images))
 
 
 def as_class_counts(counts: ClassCounts | Sequence[float] | None) -> ClassCounts | None:
-    """Class counts from what a user has: :class:`ClassCounts`, or the number of boxes of each class.
+    """Convert the class counts that a user gave into :class:`ClassCounts`.
 
-    Of numbers of boxes alone, each box counts as an image of its own.
+    Numbers of boxes say nothing about images: each box then counts as one image.
 
     Args:
-        counts: Either, or None.
+        counts: :class:`ClassCounts`, the number of boxes of each class [C], or None, which is returned as it is.
 
     Raises:
         UsageError: If a number is negative or NaN.
@@ -63,7 +63,7 @@ def as_class_counts(counts: ClassCounts | Sequence[float] | None) -> ClassCounts
     wrong = f"class_counts must be the number of boxes of each class, at least 0, not {counts!r}."
     try:
         numbers = torch.as_tensor(counts)
-    except (TypeError, ValueError, RuntimeError) as error:  # of words, mappings and uneven lists
+    except (TypeError, ValueError, RuntimeError) as error:  # counts is a string, a mapping or an uneven list
         raise UsageError(wrong) from error
     if numbers.dim() != 1 or not bool((numbers >= 0).all()):
         raise UsageError(wrong)

@@ -1,13 +1,13 @@
-"""The annotation that lets any LightningCLI take a part by name.
+"""Type annotations that let a LightningCLI accept a component by name.
 
-It is a union of two types. The first, a registered type of jsonargparse, takes a whole value given as text: a name or
-an import path stays the text that the user wrote. The second is a virtual base class. jsonargparse asks it which
-subclasses it has, to resolve names in ``class_path`` and for ``--help``; whether a value is an instance; and whether a
-class is a subclass. Its metaclass answers from a registry.
+Each annotation is a union of two types. The first is a registered type of jsonargparse. It parses a value that is given
+as text: a name or an import path stays the text that the user wrote. The second is a virtual base class. jsonargparse
+asks it for its subclasses (to resolve names in ``class_path`` and for ``--help``), whether a value is an instance, and
+whether a class is a subclass. Its metaclass answers these questions from a registry.
 
-A value that names a class replaces what an earlier file or option gave, arguments included. jsonargparse alone would
-hand on the arguments that both classes have: a file with ``{class_path: focal, init_args: {alpha: 0.9}}`` and then
-``--model.loss=bce`` would train bce with focal's alpha.
+A value that names a class replaces the value of an earlier file or option, including its arguments. By itself
+jsonargparse would keep the arguments that both classes have: ``--model.loss=bce`` after a file with
+``{class_path: focal, init_args: {alpha: 0.9}}`` would train bce with focal's alpha.
 """
 
 from abc import ABCMeta
@@ -22,25 +22,25 @@ from .registry import Registry, accepted_args
 PLAIN = (str, int, float, tuple, type(None))
 
 refused: deque[str] = deque(maxlen=8)
-"""What was last said of values that were refused: jsonargparse buries it among what it says of other types."""
+"""The last messages about rejected values: jsonargparse hides them among its messages about other types."""
 
 
 class _Listed:
-    """Stands for an entry point that is not imported: jsonargparse only asks for its import path."""
+    """A stand-in for the class of an entry point that is not imported: jsonargparse only reads its import path."""
 
     def __init__(self, module: str, name: str) -> None:
         self.__module__, self.__qualname__ = module, name
 
 
 class _NamedMeta(ABCMeta):
-    """Metaclass of the virtual base classes: nothing inherits from them.
+    """Metaclass of the virtual base classes, from which no class inherits.
 
-    The instance check sees each value before jsonargparse reads it. It explains mistakes better than jsonargparse does,
-    and writes out the default arguments of a class that a value names, so that no others are taken over.
+    The instance check sees each value before jsonargparse parses it. It gives better error messages than jsonargparse,
+    and it adds the default arguments of the class that a value names, so that no earlier arguments are kept.
     """
 
     registry: "Registry[Any]"
-    given: Iterable[str] = ()  # argument names in the value that the instance check saw last
+    given: Iterable[str] = ()  # names of the arguments in the last value that the instance check saw
 
     def __subclasses__(cls) -> Iterator[Any]:  # type: ignore[override]
         registry = cls.registry
@@ -54,7 +54,7 @@ class _NamedMeta(ABCMeta):
         cls.given = ()
         if isinstance(value, cls.registry.base):
             return True
-        cls._look_at(value)
+        cls._inspect_value(value)
         return False
 
     def __subclasscheck__(cls, sub: type) -> bool:
@@ -65,13 +65,13 @@ class _NamedMeta(ABCMeta):
             raise _refusal(problem)
         return True
 
-    def _look_at(cls, value: Any) -> None:
-        """Raise if the value names no class; note its arguments, to check them when the class is known."""
+    def _inspect_value(cls, value: Any) -> None:
+        """Raise an error if the value names no class; store the names of its arguments for the subclass check."""
         registry = cls.registry
         if isinstance(value, str):
             return
-        if (changed := _argument(value)) is not None:  # --model.loss.KEY=VAL
-            cls.given = () if changed[0] in ("class_path", "init_args") else (changed[0].split(".")[0],)
+        if (option := _key_and_value(value)) is not None:  # --model.loss.KEY=VAL
+            cls.given = () if option[0] in ("class_path", "init_args") else (option[0].split(".")[0],)
             return
         fields = vars(value) if hasattr(value, "as_dict") else value  # jsonargparse.Namespace or dict
         if not isinstance(fields, dict):
@@ -84,11 +84,11 @@ class _NamedMeta(ABCMeta):
         if path.isidentifier() and not registry.has(path):
             raise _refusal(registry.unknown(path))
         try:
-            part = registry.find(path)
+            component = registry.find(path)
         except (ImportError, TypeError, UsageError):
-            return  # jsonargparse says so
-        _complete(fields, given, _defaults(part))
-        cls.given = given  # reading the defaults of a part with parts in it has come through here
+            return  # jsonargparse reports it
+        _complete(fields, given, _defaults(component))
+        cls.given = given  # the look-up of defaults may have called this method for nested components
 
 
 def _complete(fields: dict[str, Any], given: Iterable[str], defaults: dict[str, Any]) -> None:
@@ -103,7 +103,7 @@ def _complete(fields: dict[str, Any], given: Iterable[str], defaults: dict[str, 
 
 
 def _names(args: Any) -> tuple[str, ...]:
-    """Names of given arguments; jsonargparse disguises those that are methods of its namespaces, such as ``update``."""
+    """Names of the given arguments; ``as_dict`` restores names that are methods of Namespace, such as ``update``."""
     named = args.as_dict() if hasattr(args, "as_dict") else args
     return tuple(named) if isinstance(named, dict) else ()
 
@@ -113,42 +113,42 @@ def _refusal(message: str) -> UsageError:
     return UsageError(message)
 
 
-def _argument(value: Any) -> tuple[str, Any] | None:
-    """Key and value of an option such as ``--model.loss.gamma=1``, which jsonargparse gives as a named tuple."""
+def _key_and_value(value: Any) -> tuple[str, Any] | None:
+    """Key and value of an option such as ``--model.loss.gamma=1``, which jsonargparse passes as a named tuple."""
     return (value.key, value.val) if getattr(value, "_fields", None) == ("key", "val") else None
 
 
-_found_defaults: WeakKeyDictionary[type, dict[str, Any]] = WeakKeyDictionary()  # jsonargparse asks many times
+_defaults_cache: WeakKeyDictionary[type, dict[str, Any]] = WeakKeyDictionary()  # jsonargparse asks often
 
 
-def _defaults(part: type) -> dict[str, Any]:
-    """The default arguments of a class, of those that jsonargparse takes and that are plain data."""
-    if part not in _found_defaults:
-        _found_defaults[part] = _find_defaults(part)
-    return _found_defaults[part]
+def _defaults(cls: type) -> dict[str, Any]:
+    """The default arguments of a class that jsonargparse accepts and that are plain data."""
+    if cls not in _defaults_cache:
+        _defaults_cache[cls] = _find_defaults(cls)
+    return _defaults_cache[cls]
 
 
-def _find_defaults(part: type) -> dict[str, Any]:
-    from jsonargparse import ArgumentParser  # it has called us
+def _find_defaults(cls: type) -> dict[str, Any]:
+    from jsonargparse import ArgumentParser  # optional, but here it is installed: it has called this function
 
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(part, fail_untyped=False)
-    accepted, taken = accepted_args(part) or {}, parser.get_defaults()
-    return {name: p.default for name, p in accepted.items() if name in taken and isinstance(p.default, PLAIN)}
+    parser.add_class_arguments(cls, fail_untyped=False)
+    accepted, parsed = accepted_args(cls) or {}, parser.get_defaults()
+    return {name: p.default for name, p in accepted.items() if name in parsed and isinstance(p.default, PLAIN)}
 
 
 def cli_type(registry: "Registry[Any]", label: str) -> Any:
-    """Annotation of "a part of this registry, or its name".
+    """Return the annotation for a component of a registry, or its name.
 
     Args:
-        registry: Where names come from.
-        label: Name of the annotation, as help shows it.
+        registry: The registry that resolves names.
+        label: Name of the annotation, which the help text shows.
     """
 
     def __init__(self: Any, class_path: str, init_args: dict[str, Any] | None = None) -> None:  # noqa: N807 (for help)
         raise TypeError(f"{label} is only an annotation")
 
-    doc = f"""A {registry.kind}; for the arguments of one, give its name to this option.
+    doc = f"""A {registry.kind}; to list the arguments of one, give its name to this option.
 
     Args:
         class_path: A name ({", ".join(registry.points)}), the name of an imported class, or an import path.
@@ -156,13 +156,13 @@ def cli_type(registry: "Registry[Any]", label: str) -> Any:
     """
     cls = _NamedMeta(label, (), {"__init__": __init__, "__doc__": doc, "__module__": registry.group})
     cls.__qualname__, cls.registry = label, registry
-    cls.__abstractmethods__ = frozenset({"__init__"})  # abstract: jsonargparse must not take it for a choice
-    return Union[_word_type(registry, label), cls]  # noqa: UP007 (| asks the metaclass, which is not a plain type's)
+    cls.__abstractmethods__ = frozenset({"__init__"})  # abstract: jsonargparse must not offer it as a choice
+    return Union[_name_type(registry, label), cls]  # noqa: UP007 (| asks the metaclass, which is not a plain type's)
 
 
-def _word_type(registry: "Registry[Any]", label: str) -> type:
-    """The type of a part given as text alone; jsonargparse is told how to read it, where it is installed."""
-    word = type(label.replace("Like", "Name"), (str,), {"__module__": registry.group})
+def _name_type(registry: "Registry[Any]", label: str) -> type:
+    """Return the type of a component given as text; it is registered with jsonargparse if that is installed."""
+    name_type = type(label.replace("Like", "Name"), (str,), {"__module__": registry.group})
 
     def write(value: Any) -> str:
         if not isinstance(value, str):
@@ -170,8 +170,8 @@ def _word_type(registry: "Registry[Any]", label: str) -> type:
         return value
 
     def read(value: Any) -> str:
-        changed = _argument(value)
-        text = write(changed[1] if changed is not None and changed[0] == "class_path" else value)
+        option = _key_and_value(value)
+        text = write(option[1] if option is not None and option[0] == "class_path" else value)
         try:
             registry.find(text)
         except (ImportError, TypeError, UsageError) as error:
@@ -181,6 +181,6 @@ def _word_type(registry: "Registry[Any]", label: str) -> type:
     try:
         from jsonargparse.typing import register_type
     except ModuleNotFoundError:  # without it there is no command line either
-        return word
-    register_type(word, write, read, deserializer_exceptions=())
-    return word
+        return name_type
+    register_type(name_type, write, read, deserializer_exceptions=())
+    return name_type

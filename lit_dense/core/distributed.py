@@ -1,8 +1,8 @@
-"""Sums over the processes of a data-parallel run: all that calls torch.distributed, but for ``testing``.
+"""Sums over the processes of a data-parallel run: the only calls of torch.distributed outside ``testing``.
 
-Losses, weighters and normalizers get a :class:`Reduce` with their samples and never ask how many processes there are.
-Each method is a fixed number of collectives whatever a process holds, an empty tensor included, so that processes
-cannot get out of step; in one process each is the identity.
+Losses, weighters and normalizers get a :class:`Reduce` with their samples and do not depend on the number of processes.
+Each method makes a fixed number of collectives, even for an empty tensor, so that no process waits for ever.
+With one process each method is the identity.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from torch.autograd.function import FunctionCtx
 
 
 class _SumWithGrad(torch.autograd.Function):
-    """All-reduce whose backward is an all-reduce: every process's loss depends on every process's term."""
+    """All-reduce with an all-reduce as backward: the loss of every process depends on the terms of all processes."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, tensor: Tensor, reduce: "Reduce") -> Tensor:
@@ -30,9 +30,9 @@ class Reduce:
     """Sums and gathers over the processes of a group.
 
     Args:
-        group: The process group, None for all processes.
-        enabled: False makes every method the identity, as in evaluation, where processes may hold different numbers
-            of batches and a collective would wait for ever.
+        group: The process group; by default all processes.
+        enabled: False makes every method the identity. Evaluation needs that: processes may have different numbers
+            of batches, and a collective would then wait for ever.
 
     Example:
         >>> Reduce().sum(torch.tensor([1.0, 2.0]))  # one process: nothing to add
@@ -45,32 +45,32 @@ class Reduce:
 
     @property
     def world_size(self) -> int:
-        """The number of processes whose values are summed."""
+        """Number of processes; 1 if sums are not enabled."""
         if not (self.enabled and dist.is_available() and dist.is_initialized()):
             return 1
         return dist.get_world_size(self.group)
 
     @property
     def rank(self) -> int:
-        """The index of this process in the group."""
+        """Index of this process in the group."""
         return dist.get_rank(self.group) if self.world_size > 1 else 0
 
     def sum_number(self, number: float, device: torch.device) -> Tensor:
-        """The sum over processes of a number, written by the device: the host would wait for a copy. One collective."""
+        """Sum a number over processes, without a device synchronisation: the device writes it. One collective."""
         return self.sum(torch.full((), float(number), device=device))
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over processes of a tensor of equal shape everywhere, detached. One collective."""
+        """Sum a tensor over processes, detached. All processes pass the same shape. One collective."""
         total = tensor.detach().clone()
         if self.world_size > 1:
             dist.all_reduce(total, group=self.group)
         return total
 
     def sum_with_grad(self, tensor: Tensor) -> Tensor:
-        """The sum over processes through which gradients flow back to every process. One collective each way.
+        """Sum a tensor over processes; gradients flow back to every process. One collective in each direction.
 
-        Every process must use the result in its loss, if only multiplied by zero: a process whose backward pass does
-        not come through here leaves the others waiting.
+        Every process must use the result in its loss, even if it multiplies it by zero: the other processes wait for
+        ever for a process that skips the backward pass.
         """
         if self.world_size == 1:
             return tensor
@@ -78,10 +78,10 @@ class Reduce:
         return total
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """The rows of all processes, in the order of processes, detached. Two collectives.
+        """Return the rows of all processes, in the order of processes, detached. Two collectives.
 
         Args:
-            tensor: Rows [N, ...]; N may differ between processes and be 0, the other sizes and the type may not.
+            tensor: Rows [N, ...]. N may differ between processes and may be 0. The other sizes and the dtype are equal.
         """
         tensor = tensor.detach()
         if self.world_size == 1:
@@ -97,7 +97,7 @@ class Reduce:
         return torch.cat([r[:n] for r, n in zip(rows, sizes, strict=True)])
 
     def gather_with_own(self, tensor: Tensor) -> tuple[Tensor, slice]:
-        """The rows of all processes, and which of them are this one's. Four collectives; see :meth:`gather`."""
+        """Return the rows of all processes and the slice of this one. Four collectives; see :meth:`gather`."""
         if self.world_size == 1:
             return tensor.detach(), slice(None)
         counts = self.gather(torch.tensor([len(tensor)], device=tensor.device)).tolist()
@@ -105,7 +105,7 @@ class Reduce:
         return self.gather(tensor), slice(start, start + len(tensor))
 
     def broadcast(self, tensor: Tensor) -> Tensor:
-        """The tensor of the first process; the others pass one of the same shape and type. One collective."""
+        """Return the tensor of the first process. All pass the same shape and dtype. One collective."""
         tensor = tensor.detach().clone()
         if self.world_size > 1:
             first = dist.get_global_rank(self.group, 0) if self.group is not None else 0
@@ -113,7 +113,7 @@ class Reduce:
         return tensor
 
     def gather_objects(self, item: object) -> list[Any]:
-        """What each process holds, in the order of processes: for results that are written, not trained on."""
+        """Return one object of each process, in the order of processes; for results that are written to files."""
         if self.world_size == 1:
             return [item]
         items: list[Any] = [None] * self.world_size

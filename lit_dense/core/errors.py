@@ -1,4 +1,4 @@
-"""Errors whose message is for the person who reads it."""
+"""Errors for mistakes of the user, and checks of arguments that raise them."""
 
 import difflib
 import re
@@ -11,15 +11,15 @@ _FROM_WORKER = re.compile(r"Caught \w+ in .*\.\nOriginal Traceback ")
 ChoiceT = TypeVar("ChoiceT", bound=str)
 
 IMPORT_NAMES = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
-"""What packages are imported as, where that is not their name."""
+"""Import names of packages that differ from the name of the package."""
 
 
 class UsageError(ValueError):
-    """A mistake in configuration or data; the message says what was wrong, where, and what is accepted.
+    """An error in configuration or data; the message says what is wrong, where, and what is accepted.
 
     Args:
-        message: What to say. Of the text that torch makes of an error in a worker of a data loader, which holds the
-            worker's stack trace, the error's own message is taken.
+        message: The message. If it is the text in which torch wraps an error of a data loader worker, with the stack
+            trace of the worker, only the message of the original error is kept.
     """
 
     def __init__(self, message: str) -> None:
@@ -35,21 +35,21 @@ class NonFiniteLossError(RuntimeError):
 
 
 def check_range(owner: str, name: str, value: float, low: float, high: float = float("inf")) -> float:
-    """The value, if it lies in a range.
+    """Return the value of an argument if it lies in a range.
 
     Args:
-        owner: Whose argument it is, for the message.
-        name: The argument.
-        value: What was given.
-        low: Smallest value accepted.
-        high: Largest value accepted.
+        owner: Name of the class that has the argument, for the message.
+        name: Name of the argument.
+        value: The value.
+        low: Smallest accepted value.
+        high: Largest accepted value; by default there is no limit.
 
     Raises:
-        UsageError: If it does not; NaN lies in no range.
+        UsageError: If the value is not a number, is NaN or lies outside the range.
     """
     try:
         inside = low <= value <= high
-    except TypeError as error:  # of words, lists and None
+    except TypeError as error:  # value is a string, a list or None
         raise UsageError(f"{owner}: {name} must be a number, not {value!r}.") from error
     if not inside:
         accepted = f"at least {low}" if high == float("inf") else f"in [{low}, {high}]"
@@ -58,16 +58,16 @@ def check_range(owner: str, name: str, value: float, low: float, high: float = f
 
 
 def check_choice(owner: str, name: str, value: ChoiceT, choices: Collection[str]) -> ChoiceT:
-    """The value, if it is one of several words.
+    """Return the value of an argument if it is one of several names.
 
     Args:
-        owner: Whose argument it is, for the message.
-        name: The argument.
-        value: What was given.
-        choices: What is accepted, such as ``get_args`` of a ``Literal``.
+        owner: Name of the class that has the argument, for the message.
+        name: Name of the argument.
+        value: The value.
+        choices: Accepted names, such as ``get_args`` of a ``Literal``.
 
     Raises:
-        UsageError: If it is none of them.
+        UsageError: If the value is not among them.
     """
     if value not in choices:
         hint = nearest(str(value), choices)
@@ -76,27 +76,27 @@ def check_choice(owner: str, name: str, value: ChoiceT, choices: Collection[str]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`` Did you mean 'x'?`` for the known name that is most like this one; empty if none is."""
+    """Return `` Did you mean 'x'?`` for the most similar known name; empty if no name is similar."""
     lowered = {k.lower(): k for k in known}
-    found = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
-    return f" Did you mean {lowered[found[0]]!r}?" if found else ""
+    matches = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
+    return f" Did you mean {lowered[matches[0]]!r}?" if matches else ""
 
 
 def missing_package(error: ImportError) -> str | None:
-    """One line on a package that lit-dense uses and that is not installed.
+    """Explain a failed import of a package that lit-dense uses.
 
     Args:
-        error: What the import raised.
+        error: The error that the import raised.
 
     Returns:
-        Which package is missing and what installs it; None if the error is about anything else.
+        One line with the missing package and the command that installs it; None if the error has another cause.
     """
     missing = (error.name or "").partition(".")[0]
     if not isinstance(error, ModuleNotFoundError) or (missing != error.name and missing and find_spec(missing)):
-        return None  # the package is there, in another version
+        return None  # the package is installed, in another version
     for requirement in requires("lit-dense") or []:
         package = re.split(r"[^\w.-]", requirement)[0]
-        # Lightning's own error has no name: the package stands in its text
+        # Lightning's own error has no name: the package is in its text
         if missing == IMPORT_NAMES.get(package, package) or (not missing and f"'{package}" in str(error)):
             extra = re.search(r"extra == .(\w+)", requirement)
             install = f"lit-dense[{extra[1]}]" if extra else "lit-dense"

@@ -1,4 +1,4 @@
-"""Sizes of a batch: pyramid levels and images."""
+"""Geometry of a batch: sizes of its pyramid levels and images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Geometry:
-    """Sizes of a batch that the loss of torchvision's detectors is not told.
+    """Sizes of the levels and images of a batch, which torchvision does not pass to ``compute_loss``.
 
     Args:
-        level_sizes: Height and width of each pyramid level, in cells.
-        image_sizes: Height and width of each image in the padded batch, in pixels.
-        anchors_per_cell: Anchors of a cell of each level; None where it is the same number on all levels.
+        level_sizes: Height and width of each pyramid level in cells.
+        image_sizes: Height and width of each image in pixels, without the padding of the batch.
+        anchors_per_cell: Number of anchors of a cell, for each level; None if all levels have the same number.
     """
 
     level_sizes: Sequence[tuple[int, int]]
@@ -19,10 +19,10 @@ class Geometry:
     anchors_per_cell: Sequence[int] | None = None
 
     def anchors_of_cells(self, number: int) -> Sequence[int]:
-        """Anchors of a cell of each level.
+        """Return the number of anchors of a cell, for each level.
 
         Args:
-            number: Anchors of an image.
+            number: Number of anchors of an image.
         """
         if self.anchors_per_cell is not None:
             return self.anchors_per_cell
@@ -30,10 +30,10 @@ class Geometry:
         return [number // max(1, cells)] * len(self.level_sizes)
 
     def anchors_of_levels(self, number: int) -> list[int]:
-        """Anchors of each level.
+        """Return the number of anchors of each level.
 
         Args:
-            number: Anchors of an image.
+            number: Number of anchors of an image.
         """
         per_cell = self.anchors_of_cells(number)
         return [h * w * n for (h, w), n in zip(self.level_sizes, per_cell, strict=True)]

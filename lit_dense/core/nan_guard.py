@@ -1,4 +1,4 @@
-"""Stops a training run at the first loss that is no number, with a message that helps."""
+"""A guard that stops training at the first loss term that is NaN or infinite."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from .errors import NonFiniteLossError
 
 
 class _Step(NamedTuple):
-    """The terms of one step and what to say of it; nothing here waits for a GPU unless a term is bad."""
+    """The loss terms of one step, and the data for an error message."""
 
     terms: list[str]
     values: Tensor
@@ -20,14 +20,14 @@ class _Step(NamedTuple):
     criterion: nn.Module
     stage: str = ""
 
-    def raise_if_bad(self) -> None:
+    def raise_if_non_finite(self) -> None:
         if bool(self.values.isfinite().all()):
             return
         named = zip(self.terms, self.values.tolist(), strict=True)
         bad = ", ".join(f"{name} = {value}" for name, value in named if not math.isfinite(value))
         where = f" in stage {self.stage!r}" if self.stage else ""
         raise NonFiniteLossError(
-            f"A loss is not finite: {bad}. Computed by {self._parts()}{where}, on {self._images()}. Try a lower "
+            f"A loss is not finite: {bad}. Computed by {self._components()}{where}, on {self._images()}. Try a lower "
             "learning rate or a longer warm-up, gradient clipping (--trainer.gradient_clip_val=10), precision 32-true "
             "or bf16-mixed in place of 16-mixed, and look at the boxes of these images."
         )
@@ -38,22 +38,23 @@ class _Step(NamedTuple):
             return f"a batch of {len(self.targets)} images whose targets have no image_id"
         return f"images {', '.join(str(i.item() if isinstance(i, Tensor) else i) for i in ids)}"
 
-    def _parts(self) -> str:
+    def _components(self) -> str:
         return ", ".join(dict.fromkeys(type(m).__name__ for m in self.criterion.modules() if isinstance(m, Component)))
 
 
 class NaNGuard:
-    """Looks whether each loss term is finite.
+    """A check that each loss term is finite.
 
-    On the CPU a bad term stops the run before its gradient is computed. On a GPU waiting for the value would stall
-    every step, so it is copied while the step goes on and looked at in the next one, that of each stage for itself.
+    On the CPU a non-finite term stops the run before its gradient is computed. On a GPU reading the value at once would
+    synchronise the device in every step. There the value is copied asynchronously and checked in the next step, for
+    each stage of the detector separately.
     """
 
     def __init__(self) -> None:
         self._pending: dict[str, tuple[_Step, torch.cuda.Event]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_pending": {}}  # an event cannot be copied, and a copy has no step behind it
+        return {"_pending": {}}  # events cannot be copied, and a copy has no previous step
 
     def __call__(
         self,
@@ -62,38 +63,38 @@ class NaNGuard:
         criterion: nn.Module,
         stage: str = "",
     ) -> None:
-        """Check the terms of a batch, or on a GPU those of the batch before.
+        """Check the loss terms of a batch; on a GPU those of the previous batch.
 
         Args:
             terms: Loss terms by name.
-            targets: The batch's targets; their ``image_id`` is named where they have one.
-            criterion: What computed the terms.
-            stage: The detector's stage that they are of.
+            targets: Targets of the batch; the error message names their ``image_id``, if they have one.
+            criterion: The criterion that computed the terms.
+            stage: Name of the detector's stage.
 
         Raises:
             NonFiniteLossError: If a term is NaN or infinite.
         """
         values = torch.stack([t.detach().float() for t in terms.values()])
         if not values.is_cuda:
-            _Step(list(terms), values, targets, criterion, stage).raise_if_bad()
+            _Step(list(terms), values, targets, criterion, stage).raise_if_non_finite()
             return
-        self._look_at(stage)
+        self._check_pending(stage)
         copy = torch.empty(values.shape, pin_memory=True).copy_(values, non_blocking=True)
         ready = torch.cuda.Event()
         ready.record()
         self._pending[stage] = (_Step(list(terms), copy, targets, criterion, stage), ready)
 
     def flush(self) -> None:
-        """Look at steps that are still to be looked at, before a checkpoint keeps what came of them.
+        """Check the steps that are still pending; called before a checkpoint saves their result.
 
         Raises:
-            NonFiniteLossError: If a term of one is NaN or infinite.
+            NonFiniteLossError: If a term of such a step is NaN or infinite.
         """
         for stage in tuple(self._pending):
-            self._look_at(stage)
+            self._check_pending(stage)
 
-    def _look_at(self, stage: str) -> None:
+    def _check_pending(self, stage: str) -> None:
         if stage in self._pending:
             step, ready = self._pending.pop(stage)
             ready.synchronize()
-            step.raise_if_bad()
+            step.raise_if_non_finite()

@@ -1,4 +1,4 @@
-"""One number for each class, given by the user or taken from the training set."""
+"""A table with one number for each class, given by the user or taken from the training set."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -12,19 +12,20 @@ from .errors import UsageError
 
 
 class PerClassTable(Component):
-    """One number for each class, given as an argument or taken from the counts of the training set.
+    """One number for each class, given as an argument or taken from the class counts of the training set.
 
-    A loss that needs class frequencies keeps one as a submodule. The numbers are a buffer: a checkpoint holds them, so
-    evaluation of it needs no training set. Nothing is summed over processes: all have the same training set.
+    A loss that needs class frequencies has such a table as a submodule. The numbers are a buffer, so a checkpoint
+    contains them and its evaluation does not need the training set. Nothing is summed over processes, because all
+    processes have the same training set.
 
     Args:
-        owner: Name of the part whose table this is, for messages.
-        argument: Its argument that gives the numbers.
-        kind: Which numbers are taken from the training set's counts.
-        given: The numbers that the user gave [C], None to take them from the training set.
+        owner: Name of the component that has the table, for messages.
+        argument: Name of the component's argument for the numbers, for messages.
+        kind: The numbers to take from the class counts: ``frequencies``, ``images`` or ``instances``.
+        given: The numbers that the user gave [C]; None to take them from the training set.
 
     Raises:
-        UsageError: If a given number is negative or no number.
+        UsageError: If a given number is negative or NaN.
     """
 
     values: Tensor
@@ -45,7 +46,10 @@ class PerClassTable(Component):
         self.register_buffer("values", torch.empty(0))
 
     def prepare(self, num_classes: int) -> None:
-        """Make room for as many classes as the head has.
+        """Create the buffer for the classes of the head.
+
+        Args:
+            num_classes: C, number of classes.
 
         Raises:
             UsageError: If the argument has another number of classes.
@@ -58,17 +62,17 @@ class PerClassTable(Component):
         self.values = (unknown if self.given is None else torch.tensor(self.given)).to(self.values.device)
 
     def receive_class_counts(self, counts: ClassCounts) -> None:
-        """Take the numbers of the training set, unless the user gave others; columns beyond its classes have 0."""
+        """Take the numbers from the training set unless the user gave them; columns without a class get 0."""
         if self.given is None:
             numbers = getattr(counts, self.kind)
             self.values.zero_()
             self.values[: len(numbers)] = numbers.to(self.values)
 
     def check_ready(self) -> None:
-        """Raise an error if the numbers are not known.
+        """Check that the numbers are known.
 
         Raises:
-            UsageError: If they are not; it says how to give them.
+            UsageError: If they are not; the message says how to give them.
         """
         if self.values.isnan().any():
             raise UsageError(

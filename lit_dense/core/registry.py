@@ -1,13 +1,13 @@
-"""Names of parts: one entry-point group is one :class:`Registry`.
+"""Registries of component names: one :class:`Registry` for each entry-point group.
 
-A registry is met in three ways:
+A registry is used in three ways:
 
 * in Python: ``LOSSES.build("focal")``;
-* as a namespace: ``lit_dense.losses.focal`` is the class behind the entry point ``focal`` of the group
-  ``lit_dense.losses``, so that a name is also an import path;
-* on a command line or in a YAML file: as the annotation that :func:`lit_dense.core.cli_types.cli_type` makes.
+* as a namespace: ``lit_dense.losses.focal`` is the class of the entry point ``focal`` in the group
+  ``lit_dense.losses``, so a name is also an import path;
+* on a command line or in a YAML file, through the annotation that :func:`lit_dense.core.cli_types.cli_type` returns.
 
-Names are listed from the metadata of installed packages; a plug-in is imported when it is chosen.
+Names are listed from the metadata of installed packages. A plug-in is imported only when it is chosen.
 """
 
 import inspect
@@ -31,9 +31,9 @@ class Registry(Generic[ComponentT]):
     """The named classes of one entry-point group.
 
     Args:
-        group: The entry-point group, which is also the import path of the module that shows its names.
-        kind: What the members are called in messages, such as ``loss``.
-        base: What every member is a subclass of.
+        group: Name of the entry-point group, which is also the import path of the module that exposes its names.
+        kind: Word for a member in messages, such as ``loss``.
+        base: Base class of all members.
     """
 
     def __init__(self, group: str, kind: str, base: type[ComponentT]) -> None:
@@ -42,17 +42,17 @@ class Registry(Generic[ComponentT]):
         NAME_FINDERS.append(self.name_of)
 
     def name_of(self, cls: type) -> str | None:
-        """The registered name of a class; None where it has none, or two packages claim it."""
+        """Return the registered name of a class; None if it has none, or if two packages claim the name."""
         name = self.imported().get(cls) if issubclass(cls, self.base) else None
         return name if name is None or len(self.points[name]) == 1 else None
 
     def named(self, spec: Any) -> Any:
-        """A saved spec with registered names in place of import paths, as far as they can be found.
+        """Replace the import paths in a saved spec by registered names, for the classes that have one.
 
-        Files of version 0.1.0 hold import paths.
+        Files of version 0.1.0 contain import paths.
 
         Args:
-            spec: ``class_path`` and ``init_args``, a list of such, or None.
+            spec: A dict with ``class_path`` and ``init_args``, a list of such dicts, or None.
         """
         if isinstance(spec, list):
             return [self.named(item) for item in spec]
@@ -60,27 +60,27 @@ class Registry(Generic[ComponentT]):
             return spec
         try:
             cls = self.find(spec["class_path"])
-        except (UsageError, ImportError, TypeError):  # what is not installed here is compared as it is
+        except (UsageError, ImportError, TypeError):  # a class that is not installed keeps its import path
             return spec
         args = {name: self.named(value) for name, value in (spec.get("init_args") or {}).items()}
         return {"class_path": name_or_path(cls), "init_args": args}
 
     @cached_property
     def points(self) -> dict[str, list[EntryPoint]]:
-        """The entry points that claim each name; more than one is a clash. Reads package metadata only."""
+        """The entry points of each name; more than one is a conflict. Only package metadata is read."""
         claims: dict[str, dict[str, EntryPoint]] = {}
         for point in sorted(entry_points(group=self.group), key=lambda p: (p.name, p.value)):
             if point.name.isidentifier():
                 claims.setdefault(point.name, {})[point.value] = point
             else:
                 warnings.warn(
-                    f"The {self.kind} {point.name!r} of {_owner(point)} is left out: a name must be an identifier.",
+                    f"The {self.kind} {point.name!r} of {_owner(point)} is ignored: a name must be an identifier.",
                     stacklevel=2,
                 )
-        return {name: self._settle(list(points.values())) for name, points in claims.items()}
+        return {name: self._prefer_own(list(points.values())) for name, points in claims.items()}
 
-    def _settle(self, points: list[EntryPoint]) -> list[EntryPoint]:
-        """Our own names win over a plug-in's."""
+    def _prefer_own(self, points: list[EntryPoint]) -> list[EntryPoint]:
+        """Keep only the entry point of lit_dense itself if a plug-in claims the same name."""
         own = [p for p in points if p.value.startswith(f"{PACKAGE}.")]
         if own and len(points) > len(own):
             others = ", ".join(_owner(p) for p in points if p not in own)
@@ -91,32 +91,32 @@ class Registry(Generic[ComponentT]):
         return own or points
 
     def imported(self) -> dict[type, str]:
-        """Names of the entry points whose modules are imported, by class."""
-        found: dict[type, str] = {}
+        """Return the names of the entry points whose modules are imported, by class."""
+        names: dict[type, str] = {}
         for name, points in self.points.items():
             for point in points:
                 if cls := getattr(sys.modules.get(point.module), point.attr, None):
-                    found[cls] = name
-        return found
+                    names[cls] = name
+        return names
 
     def unnamed(self) -> dict[str, type]:
-        """Imported subclasses of the base that have no name, such as those of a user's script, by class name."""
-        found: dict[str, type] = {}
+        """Return imported subclasses without a registered name, such as those of a user's script, by class name."""
+        classes: dict[str, type] = {}
         named, todo = self.imported(), [self.base]
         while todo:
             for sub in todo.pop().__subclasses__():
                 todo.append(sub)
                 if sub not in named and not sub.__name__.startswith("_") and not inspect.isabstract(sub):
-                    found.setdefault(sub.__name__, sub)
-        return found
+                    classes.setdefault(sub.__name__, sub)
+        return classes
 
     def load(self, name: str) -> type[ComponentT]:
-        """Import the class behind a name.
+        """Import the class of a registered name.
 
         Raises:
-            UsageError: If there is none, or two packages claim the name.
-            ImportError: If the package that brings it cannot be imported.
-            TypeError: If it is no such part.
+            UsageError: If the name is unknown, or two packages claim it.
+            ImportError: If the package that registers it cannot be imported.
+            TypeError: If the class is not a subclass of the registry's base class.
         """
         if name not in self.points:
             raise UsageError(self.unknown(name))
@@ -143,7 +143,7 @@ class Registry(Generic[ComponentT]):
 
     @contextmanager
     def listing(self) -> Iterator[None]:
-        """While names are only listed, looking one up as an attribute must not import its package."""
+        """Do not import packages on attribute look-up in this context, in which names are only listed."""
         self._listing = True
         try:
             yield
@@ -151,7 +151,7 @@ class Registry(Generic[ComponentT]):
             self._listing = False
 
     def attribute(self, name: str) -> Any:
-        """The ``__getattr__`` of the module that is called like the group: a registered name, or a class of ours."""
+        """Look up a registered name or a class of lit_dense: the ``__getattr__`` of the group's module."""
         if self._listing or name.startswith("_"):
             raise AttributeError(name)
         if name in self.points:
@@ -161,11 +161,15 @@ class Registry(Generic[ComponentT]):
         raise AttributeError(f"module {self.group!r} has no attribute {name!r}. {self.unknown(name)}")
 
     def build(self, value: ComponentT | str | dict[str, Any]) -> ComponentT:
-        """A part from a part, a name, or ``{"class_path": name or import path, "init_args": {...}}``.
+        """Build a component.
+
+        Args:
+            value: A component, which is returned as it is; a registered name; or a dict
+                ``{"class_path": name or import path, "init_args": {...}}``.
 
         Raises:
             UsageError: If the name, the import path or an argument is unknown.
-            TypeError: If the value is none of the three.
+            TypeError: If the value has another type.
         """
         if isinstance(value, self.base):
             return value
@@ -183,16 +187,16 @@ class Registry(Generic[ComponentT]):
     def build_list(
         self, values: Sequence[ComponentT | str | dict[str, Any]] | ComponentT | str | dict[str, Any]
     ) -> list[ComponentT]:
-        """Several parts, each given as for :meth:`build`; one part may be given without a list."""
+        """Build several components, each given as for :meth:`build`; a single one may be given without a list."""
         single = isinstance(values, (self.base, str, dict))
         listed: Sequence[Any] = [values] if single else values  # type: ignore[assignment]
         return [self.build(value) for value in listed]
 
     def find(self, path: str) -> type[ComponentT]:
-        """The class of a name, of an imported subclass or of an import path.
+        """Return the class of a registered name, of the name of an imported subclass, or of an import path.
 
         Raises:
-            UsageError: If there is none.
+            UsageError: If there is no such class.
         """
         module, _, attr = path.rpartition(".")
         if not module:
@@ -206,22 +210,25 @@ class Registry(Generic[ComponentT]):
         return self._checked(cls, path)
 
     def _own_class(self, module: str, attr: str) -> type[ComponentT] | None:
-        """The class of ours that a file of an earlier version names by a module that has moved since."""
+        """Find a class of lit_dense whose module has moved since an earlier version wrote the path into a file."""
         if module.partition(".")[0] != PACKAGE:
             return None
         return self.load(name) if (name := self._own_name(attr)) is not None else None
 
     def _own_name(self, cls: str) -> str | None:
-        """The registered name of a class in a module of ours below the group's own, which would ask here again."""
+        """Return the registered name of a class of lit_dense.
+
+        Only classes in submodules of the group's module count: the module itself would call this registry again.
+        """
         own = f"{self.group}."
         return next((n for n, (p, *_) in self.points.items() if p.attr == cls and p.module.startswith(own)), None)
 
     def has(self, name: str) -> bool:
-        """Whether a name is that of an entry point or of an imported class."""
+        """Whether a name belongs to an entry point or an imported class."""
         return name in self.points or name in self.unnamed()
 
     def unknown(self, name: str) -> str:
-        """What to say of a name that nothing has."""
+        """Return the error message for an unknown name."""
         owned = [f"{n} ({_owner(points[0])})" for n, points in self.points.items()]
         by_class = {points[0].attr.lower(): n for n, points in self.points.items()}
         hint = nearest(by_class.get(name.lower(), name), [*self.points, *self.unnamed()])
@@ -230,7 +237,7 @@ class Registry(Generic[ComponentT]):
         return f"Unknown {self.kind} {name!r}.{hint} Available: {', '.join([*owned, *self.unnamed()]) or 'none'}."
 
     def unknown_args(self, cls: type, given: Iterable[str]) -> str | None:
-        """What to say of arguments that a class does not accept; None if there is nothing to say."""
+        """Return the error message for arguments that a class does not accept; None if all are accepted."""
         accepted = accepted_args(cls)
         bad = [] if accepted is None else [name for name in given if name not in accepted]
         if not bad or accepted is None:
@@ -242,7 +249,7 @@ class Registry(Generic[ComponentT]):
         )
 
     def missing_args(self, cls: type, given: Iterable[str]) -> str | None:
-        """What to say of arguments that a class needs and did not get; None if there is nothing to say."""
+        """Return the error message for required arguments that are missing; None if none is missing."""
         accepted = accepted_args(cls) or {}
         missing = [name for name, p in accepted.items() if p.default is p.empty and name not in set(given)]
         if not missing:
@@ -254,12 +261,15 @@ class Registry(Generic[ComponentT]):
 
 
 def accepted_args(cls: type) -> dict[str, inspect.Parameter] | None:
-    """The arguments that a class accepts by name, ``**kwargs`` taken to go to the next class; None if it takes any."""
+    """Return the arguments that a class accepts by name; None if it accepts any.
+
+    ``**kwargs`` are assumed to go to the constructor of the next base class.
+    """
     accepted: dict[str, inspect.Parameter] = {}
     for owner in cls.__mro__:
         if "__init__" not in vars(owner):
             continue
-        if owner is Component.__mro__[1]:  # nn.Module, whose __init__ takes anything and uses nothing
+        if owner is Component.__mro__[1]:  # nn.Module, whose __init__ accepts and ignores all arguments
             return accepted
         _, *parameters = inspect.signature(vars(owner)["__init__"]).parameters.values()
         named = {p.name: p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
@@ -270,5 +280,5 @@ def accepted_args(cls: type) -> dict[str, inspect.Parameter] | None:
 
 
 def _owner(point: EntryPoint) -> str:
-    """The package that brings an entry point."""
+    """Return name and version of the package that registers an entry point."""
     return f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown package"

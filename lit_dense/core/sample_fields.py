@@ -1,4 +1,4 @@
-"""Fields of samples from what a head of one's own has."""
+"""Conversion of the tensors of a custom head into the fields of ``DenseSamples``."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,10 +21,12 @@ def fields_of_rows(
     box_coder: Any,
     images: Tensor | int | None,
 ) -> dict[str, Any]:
-    """The fields of ``DenseSamples`` from labels that are assigned already; arguments as ``DenseSamples.of``.
+    """Return the fields of ``DenseSamples`` for labels that are assigned already.
+
+    The arguments are those of ``DenseSamples.of``.
 
     Raises:
-        UsageError: If shapes do not fit together, or the logits seem to be probabilities already.
+        UsageError: If shapes do not fit together, or the logits seem to be probabilities.
     """
     rows, number = _rows(logits), labels.numel()
     per_row = {"labels": labels, "boxes": boxes, "deltas": deltas, "anchors": anchors, "matched_idxs": matched_idxs}
@@ -62,37 +64,38 @@ def fields_of_rows(
 
 
 def repeated_images(num_images: int, number: int, device: torch.device) -> Tensor:
-    """Image of each anchor where all images have equally many, one image after another [num_images * number]."""
+    """Return the image of each anchor if every image has the same number of anchors [num_images * number]."""
     return torch.arange(num_images, device=device).repeat_interleave(number)
 
 
 def on_device(numbers: Sequence[int], device: torch.device) -> Tensor:
-    """Integers as a tensor that the device writes: a copy from the host would need a device synchronisation."""
+    """Convert integers to a tensor that the device writes: a copy from the CPU would synchronise the device."""
     if not numbers:
         return torch.zeros(0, dtype=torch.int64, device=device)
     return torch.stack([torch.full((), number, device=device) for number in numbers])
 
 
 def _rows(tensor: Tensor) -> Tensor:
-    """[B, K, n] as [A, n]."""
+    """Flatten [B, K, n] to [A, n]."""
     return tensor.reshape(-1, tensor.shape[-1])
 
 
 def _check_rows(number: int, per_row: dict[str, Tensor | None]) -> None:
     for name, value in per_row.items():
-        wide = name in ("boxes", "gt_boxes", "deltas", "anchors")
+        has_boxes = name in ("boxes", "gt_boxes", "deltas", "anchors")
         if value is None:
             continue
-        if wide and value.shape[-1:] != (4,):
+        if has_boxes and value.shape[-1:] != (4,):
             raise UsageError(f"{name} must be [A, 4], not {list(value.shape)}.")
-        if (found := value.numel() // (4 if wide else 1)) != number:
-            raise UsageError(f"{name} has {found} rows, but the logits have {number}.")
+        if (count := value.numel() // (4 if has_boxes else 1)) != number:
+            raise UsageError(f"{name} has {count} rows, but the logits have {number}.")
 
 
 def _check_logits(logits: Tensor) -> None:
     if logits.numel() == 0:
         return
-    low, high = torch.stack(list(logits.detach().aminmax())).tolist()  # a list: torch 2.4 compiles no stack of a pair
+    # as a list, because torch 2.4 cannot compile torch.stack of a tuple
+    low, high = torch.stack(list(logits.detach().aminmax())).tolist()
     if low >= 0 and high <= 1 and high > 0:
         raise UsageError(
             f"All logits lie in [{low:.3g}, {high:.3g}]: they seem to be probabilities. Give the scores before the "
@@ -101,7 +104,7 @@ def _check_logits(logits: Tensor) -> None:
 
 
 def _images(logits: Tensor, images: Tensor | int | None, number: int) -> tuple[Tensor, int]:
-    """Image of each row [A], and the number of images."""
+    """Return the image of each row [A] and the number of images."""
     if isinstance(images, Tensor):
         image_idxs = images.reshape(-1).long()
         return image_idxs, int(image_idxs.max()) + 1 if number else 1
@@ -112,12 +115,12 @@ def _images(logits: Tensor, images: Tensor | int | None, number: int) -> tuple[T
 
 
 def image_of_rows(counts: Sequence[int], device: torch.device) -> Tensor:
-    """Image of each row, where image b has counts[b] of them.
+    """Return the image of each row; image b has counts[b] rows.
 
     Args:
-        counts: Rows of each image.
-        device: Where they are.
+        counts: Number of rows of each image.
+        device: Device of the result.
     """
     images = torch.arange(len(counts), device=device)
-    # without the size the device would be asked for it
+    # output_size avoids a device synchronisation
     return images.repeat_interleave(on_device(counts, device), output_size=sum(counts))

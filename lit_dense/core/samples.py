@@ -1,4 +1,4 @@
-"""What travels from a detector to losses and weighters: the anchors of a batch and what was decided for them."""
+"""The batch that losses and weighters get: all anchors with predictions, matches and ground-truth boxes."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -24,27 +24,27 @@ NEGATIVE = -1
 
 
 class BoxCoder(Protocol):
-    """Turns boxes into deltas of anchors and back, as torchvision's ``BoxCoder`` does."""
+    """Interface of a box coder: converts boxes into deltas of anchors and back, as torchvision's ``BoxCoder``."""
 
     def encode_single(self, reference_boxes: Tensor, proposals: Tensor) -> Tensor:
-        """Deltas [N, 4] that lead from the proposals to the boxes."""
+        """Encode boxes as deltas of the proposals [N, 4]."""
 
     def decode_single(self, rel_codes: Tensor, boxes: Tensor) -> Tensor:
-        """Boxes [N, 4] that the deltas lead to."""
+        """Decode deltas of ``boxes`` into boxes [N, 4]."""
 
 
-def _as_they_are(logits: Tensor) -> Tensor:
+def _identity(logits: Tensor) -> Tensor:
     return logits
 
 
 @dataclass(frozen=True, eq=False)
 class NativeDivisor:
-    """What a detector's own classification loss is divided by, which the normalizer of its adapter reads.
+    """The divisor of a detector's own classification loss, which ``NativeNormalizer`` reads.
 
     Args:
-        count: What this process counts, such as objects; summed over processes [].
-        factors: What the sum is multiplied by for each image [B].
-        least: Smallest sum over processes to divide by.
+        count: Count of this process, such as its number of objects; it is summed over processes [].
+        factors: Factor of the sum for each image [B].
+        least: Smallest divisor: a smaller sum over processes is replaced by it.
     """
 
     count: Tensor
@@ -54,34 +54,34 @@ class NativeDivisor:
 
 @dataclass(frozen=True, eq=False)
 class DenseSamples:
-    """A batch as its anchors: A anchors of all images and levels, G ground-truth boxes, P positive anchors, C classes.
+    """A batch as A anchors of all images and levels, with G ground-truth boxes, P positive anchors and C classes.
 
-    Images may have different numbers of anchors, in any order. What a detector does not have (anchors and deltas of a
-    set predictor, boxes of a classifier) is a :class:`~lit_dense.core.missing_field.MissingField`, which raises a
-    ``UsageError`` when it is used. :meth:`of` builds samples of a head of one's own.
+    Images may have different numbers of anchors, in any order. A field that a detector does not have (anchors and
+    deltas of a set predictor, boxes of a classifier) is a :class:`~lit_dense.core.missing_field.MissingField`, which
+    raises a ``UsageError`` when it is used. :meth:`of` builds the samples of a custom head.
 
     Args:
-        logits: Class scores, with their graph [A, C], or wider where the loss has columns of its own.
+        logits: Class logits, with their graph [A, C]; with more columns if the loss has extra columns.
         deltas: Predicted box deltas [A, 4], with their graph.
         anchors: Anchor boxes in pixels of the resized image, x1 y1 x2 y2 [A, 4].
-        matched_idxs: Index of the matched ground truth, unique in the batch; -1 background, -2 ignored [A].
+        matched_idxs: Index of the matched ground truth in ``gt_boxes``; -1 background, -2 ignored [A].
         gt_boxes: Ground-truth boxes in pixels of the resized image [G, 4].
-        gt_labels: Their classes, 0 to C - 1 [G].
-        gt_image_idxs: Their images, 0 to B - 1 [G].
-        num_images: B, images on this process.
+        gt_labels: Class of each ground truth, 0 to C - 1 [G].
+        gt_image_idxs: Image of each ground truth, 0 to B - 1 [G].
+        num_images: B, number of images on this process.
         image_idxs: Image of each anchor, 0 to B - 1 [A].
-        box_coder: What encodes and decodes deltas.
-        boxes: Predicted boxes in pixels, with their graph, where the detector predicts these and no deltas [A, 4].
-        geometry: Sizes of levels and images; None where the detector does not tell them.
-        context: Step, epoch, class frequencies and sums over processes; by default the criterion's.
-        soft_targets: Target of each positive's own class in [0, 1], None for 1 [P].
-        class_weights: Factor of the elements of each class in losses of single logits, None for 1 [C]; or apart for
-            elements whose target is 0 and 1 [2, C].
-        extra_logits: Columns of the logits beyond one per class.
-        score_logits: Turns logits into those whose sigmoid is the score, as the loss says.
-        auxiliary: Further losses of the positives by name, such as FCOS's centre-ness, with their graph [P].
-        target_fields: What else the targets hold for each box, by name, such as weights [G].
-        native: What the detector's own loss is divided by, where that is no number of positives or anchors.
+        box_coder: Encodes and decodes deltas.
+        boxes: Predicted boxes in pixels, with their graph, if the detector predicts boxes and no deltas [A, 4].
+        geometry: Sizes of levels and images; None if the detector does not provide them.
+        context: Step, epoch, class counts and sums over processes; by default the criterion sets it.
+        soft_targets: Target in [0, 1] of the ground-truth class of each positive; None for 1 [P].
+        class_weights: Factor of the logits of each class, for losses of single logits; None for 1 [C]. With two rows,
+            the first is for logits with target 0 and the second for logits with target 1 [2, C].
+        extra_logits: Number of columns of the logits besides one per class.
+        score_logits: Function of the loss that converts logits into logits whose sigmoid is the score.
+        auxiliary: Other losses of the positives by name, such as FCOS's centre-ness, with their graph [P].
+        target_fields: Other fields that the targets have for each box, by name, such as weights [G].
+        native: Divisor of the detector's own loss, if it is not a number of positives or anchors.
     """
 
     logits: Tensor
@@ -100,7 +100,7 @@ class DenseSamples:
     soft_targets: Tensor | None = None
     class_weights: Tensor | None = None
     extra_logits: int = 0
-    score_logits: Callable[[Tensor], Tensor] = _as_they_are
+    score_logits: Callable[[Tensor], Tensor] = _identity
     auxiliary: Mapping[str, Tensor] = field(default_factory=dict)
     target_fields: Mapping[str, Tensor] = field(default_factory=dict)
     native: NativeDivisor | None = None
@@ -120,25 +120,25 @@ class DenseSamples:
         images: Tensor | int | None = None,
         **more: Any,
     ) -> "DenseSamples":
-        """Samples of a head whose labels are assigned already, from what there is.
+        """Build the samples of a custom head whose labels are assigned already.
 
         Args:
-            logits: Class scores, with their graph [A, C]; [B, K, C] says the images too.
+            logits: Class logits, with their graph [A, C]; or [B, K, C], which also defines the images.
             labels: Class of each row, 0 to C - 1; -1 background, -2 ignored [A] or [B, K].
             boxes: Predicted boxes, x1 y1 x2 y2 in pixels [A, 4]; or give ``deltas``, ``anchors`` and ``box_coder``.
-            gt_boxes: Target box of each row, of which only those of positives are read [A, 4]; with ``matched_idxs``
-                the ground-truth boxes [G, 4].
-            matched_idxs: Ground truth of each row, unique in the batch; by default each positive has one of its own
-                [A].
+            gt_boxes: Target box of each row; only those of positives are read [A, 4]. With ``matched_idxs``, the
+                ground-truth boxes of the batch [G, 4].
+            matched_idxs: Index of the ground truth of each row in the batch; by default each positive has its own
+                ground truth [A].
             deltas: Predicted box deltas [A, 4].
             anchors: Anchor boxes in pixels [A, 4].
-            box_coder: What encodes and decodes deltas, as torchvision's ``BoxCoder``.
-            images: Image of each row [A], or the number of images with equally many rows each; by default the first
-                dimension of [B, K, C], else 1.
+            box_coder: Encodes and decodes deltas, as torchvision's ``BoxCoder``.
+            images: Image of each row [A], or the number of images if all have the same number of rows; by default B of
+                [B, K, C], otherwise 1.
             more: Other fields, such as ``geometry`` and ``target_fields``.
 
         Raises:
-            UsageError: If shapes do not fit together, or the logits seem to be probabilities already.
+            UsageError: If shapes do not fit together, or the logits seem to be probabilities.
 
         Example:
             >>> samples = DenseSamples.of(torch.randn(2, 5, 3), torch.tensor([[0, -1, -1, -2, 2]] * 2))
@@ -151,7 +151,7 @@ class DenseSamples:
 
     @property
     def device(self) -> torch.device:
-        """Where the tensors are."""
+        """Device of the tensors."""
         return self.logits.device
 
     @property
@@ -161,17 +161,17 @@ class DenseSamples:
 
     @property
     def step(self) -> int:
-        """Training steps so far."""
+        """Number of training steps so far."""
         return self._context.step
 
     @property
     def epoch(self) -> int:
-        """Epochs so far."""
+        """Number of epochs so far."""
         return self._context.epoch
 
     @property
     def class_counts(self) -> ClassCounts | None:
-        """Class frequencies of the training set, None if unknown."""
+        """Class counts of the training set; None if unknown."""
         return self._context.class_counts
 
     @property
@@ -180,19 +180,19 @@ class DenseSamples:
 
     @property
     def num_classes(self) -> int:
-        """C, the head's classes."""
+        """C, number of classes."""
         return self.logits.shape[1] - self.extra_logits
 
     def rows_of(self, image: int) -> Tensor:
-        """Indices of one image's anchors, in ascending order."""
+        """Return the indices of the anchors of one image, in ascending order."""
         return (self.image_idxs == image).nonzero().squeeze(1)
 
     @property
     def anchors_per_image(self) -> int:
-        """Anchors of one image, where all images have equally many, one image after another.
+        """Number of anchors of an image, if all images have the same number and are in order.
 
         Raises:
-            UsageError: If they do not: use ``image_idxs``.
+            UsageError: If they are not: use ``image_idxs``.
         """
         number = len(self.image_idxs) // max(1, self.num_images)
         if not torch.equal(self.image_idxs, repeated_images(self.num_images, number, self.device)):
@@ -204,9 +204,9 @@ class DenseSamples:
         """Pyramid level of each anchor, 0 the finest [A].
 
         Raises:
-            UsageError: If the detector does not tell the sizes of its levels.
+            UsageError: If the detector does not provide the sizes of its levels.
         """
-        numbers = self._known_geometry.anchors_of_levels(len(self.matched_idxs) // max(1, self.num_images))
+        numbers = self._required_geometry.anchors_of_levels(len(self.matched_idxs) // max(1, self.num_images))
         levels = torch.arange(len(numbers), device=self.device)
         counts = on_device(numbers, self.device)
         return levels.repeat_interleave(counts, output_size=sum(numbers)).repeat(self.num_images)
@@ -216,24 +216,24 @@ class DenseSamples:
         """Number of pyramid levels.
 
         Raises:
-            UsageError: If the detector does not tell the sizes of its levels.
+            UsageError: If the detector does not provide the sizes of its levels.
         """
-        return len(self._known_geometry.level_sizes)
+        return len(self._required_geometry.level_sizes)
 
     @cached_property
     def in_padding(self) -> Tensor:
         """Whether the centre of an anchor lies outside its image, in the padding of the batch [A].
 
         Raises:
-            UsageError: If the detector does not tell the sizes of its images.
+            UsageError: If the detector does not provide the sizes of its images.
         """
-        sizes = on_device(list(chain(*self._known_geometry.image_sizes)), self.device).view(-1, 2)
+        sizes = on_device(list(chain(*self._required_geometry.image_sizes)), self.device).view(-1, 2)
         height, width = sizes[self.image_idxs].unbind(1)
         centre_x, centre_y = (self.anchors[:, :2] + self.anchors[:, 2:]).div(2).unbind(1)
         return (centre_x >= width) | (centre_y >= height)
 
     @property
-    def _known_geometry(self) -> Geometry:
+    def _required_geometry(self) -> Geometry:
         if self.geometry is None:
             raise UsageError("This detector does not tell the sizes of its levels and images.")
         return self.geometry
@@ -245,7 +245,7 @@ class DenseSamples:
 
     @cached_property
     def valid(self) -> Tensor:
-        """Whether an anchor counts: positive or negative, not ignored [A]."""
+        """Whether an anchor is positive or negative, and not ignored [A]."""
         return self.matched_idxs != IGNORED
 
     @cached_property
@@ -255,43 +255,43 @@ class DenseSamples:
         return labels.index_put((self.positives,), self.gt_labels[self.pos_matched_idxs])
 
     def with_soft_targets(self, soft_targets: Tensor) -> "DenseSamples":
-        """The same batch with targets of the positives [P]."""
-        return self._twin(soft_targets=soft_targets)
+        """Return the same batch with soft targets of the positives [P]."""
+        return self._replaced(soft_targets=soft_targets)
 
     def with_auxiliary(self, auxiliary: Mapping[str, Tensor]) -> "DenseSamples":
-        """The same batch with further losses of the positives by name [P]."""
-        return self._twin(auxiliary=auxiliary)
+        """Return the same batch with other losses of the positives by name [P]."""
+        return self._replaced(auxiliary=auxiliary)
 
     def of_step(
         self, context: StepContext, extra_logits: int, score_logits: Callable[[Tensor], Tensor]
     ) -> "DenseSamples":
-        """The same batch in a training step, with what the criterion's loss says of its columns."""
-        return self._twin(context=context, extra_logits=extra_logits, score_logits=score_logits)
+        """Return the same batch with the context of a step and the meaning of the columns for the criterion's loss."""
+        return self._replaced(context=context, extra_logits=extra_logits, score_logits=score_logits)
 
     def with_class_weights(self, class_weights: Tensor) -> "DenseSamples":
-        """The same batch with weights of the classes [C] or [2, C]."""
-        return self._twin(class_weights=class_weights)
+        """Return the same batch with weights of the classes [C] or [2, C]."""
+        return self._replaced(class_weights=class_weights)
 
-    def _twin(self, **changes: Any) -> "DenseSamples":
-        """A copy that keeps what was derived already: some of it made the host wait for the device."""
-        twin = replace(self, **changes)
-        twin.__dict__.update({name: value for name, value in self.__dict__.items() if name not in twin.__dict__})
-        return twin
+    def _replaced(self, **changes: Any) -> "DenseSamples":
+        """Copy the samples with other fields; cached properties are kept, because some synchronise the device."""
+        copied = replace(self, **changes)
+        copied.__dict__.update({name: value for name, value in self.__dict__.items() if name not in copied.__dict__})
+        return copied
 
     def scatter_to_anchors(self, values: Tensor | None) -> Tensor | None:
-        """Values of the positives [P] as values of all anchors, 0 elsewhere [A]; None stays None."""
+        """Expand values of the positives [P] to all anchors, with 0 for the others [A]; None stays None."""
         if values is None:
             return None
         return values.new_zeros(len(self.matched_idxs)).index_put((self.positives,), values)
 
     def of_anchors(self, values: Tensor | None) -> Tensor | None:
-        """The name of :meth:`scatter_to_anchors` in version 0.1.0."""
+        """Deprecated: the name of :meth:`scatter_to_anchors` in version 0.1.0."""
         warnings.warn("of_anchors is now called scatter_to_anchors.", DeprecationWarning, stacklevel=2)
         return self.scatter_to_anchors(values)
 
     @property
     def pos_live_ious(self) -> Tensor:
-        """The name of :attr:`pos_ious_with_grad` in version 0.1.0."""
+        """Deprecated: the name of :attr:`pos_ious_with_grad` in version 0.1.0."""
         warnings.warn("pos_live_ious is now called pos_ious_with_grad.", DeprecationWarning, stacklevel=2)
         return self.pos_ious_with_grad
 
@@ -328,7 +328,7 @@ class DenseSamples:
 
     @cached_property
     def pos_target_deltas(self) -> Tensor:
-        """Deltas that lead from each positive anchor to its ground truth [P, 4]."""
+        """Target deltas from each positive anchor to its ground truth [P, 4]."""
         return self.box_coder.encode_single(self.pos_gt_boxes, self.anchors[self.positives])
 
     @cached_property
@@ -348,13 +348,13 @@ class DenseSamples:
 
     @cached_property
     def pos_score_logits(self) -> Tensor:
-        """Logit of the score that each positive gives its own class, with its graph [P]."""
+        """Logit of the score of the ground-truth class of each positive, with its graph [P]."""
         logits = self.score_logits(self.logits[self.positives].float())
         return logits.gather(1, self.pos_labels.unsqueeze(1)).squeeze(1)
 
     @cached_property
     def pos_scores(self) -> Tensor:
-        """Score that each positive gives its own class, detached [P]."""
+        """Score of the ground-truth class of each positive, detached [P]."""
         return self.pos_score_logits.detach().sigmoid()
 
     @cached_property
@@ -363,12 +363,12 @@ class DenseSamples:
         return self.score_logits(self.logits.detach()).amax(1).float().sigmoid()
 
     def anchor_gt_iou(self, image: int) -> Tensor:
-        """IoU of one image's ground truths with its anchors, both in the order of the batch [G_image, A_image]."""
+        """Return the IoU of one image's ground truths and anchors, in the order of the batch [G_image, A_image]."""
         gt_boxes = self.gt_boxes[self.gt_image_idxs == image]
         return torch.as_tensor(box_iou(gt_boxes, self.anchors[self.rows_of(image)]))
 
     def decoded(self, rows: Tensor) -> Tensor:
-        """Predicted boxes of some anchors, in pixels, with their graph [N, 4].
+        """Return the predicted boxes of some anchors, in pixels, with their graph [N, 4].
 
         Args:
             rows: Indices of the anchors [N].

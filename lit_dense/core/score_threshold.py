@@ -1,4 +1,4 @@
-"""Score thresholds: the detections that reach one, and what to say where none does."""
+"""Score thresholds: selection of detections, and the note that is shown if none is selected."""
 
 import math
 from collections.abc import Sequence
@@ -8,19 +8,19 @@ from torch import Tensor
 
 
 def keep_scores(detection: dict[str, Tensor], threshold: float, most: int | None = None) -> dict[str, Tensor]:
-    """The detections whose score reaches a threshold.
+    """Select the detections whose score reaches a threshold.
 
     Args:
         detection: ``boxes`` [N, 4], ``labels`` [N] and ``scores`` [N], best first.
         threshold: Smallest score.
-        most: Most detections; by default all.
+        most: Largest number of detections; by default all.
     """
     keep = detection["scores"] >= threshold
     return {name: torch.as_tensor(rows)[keep][:most] for name, rows in detection.items()}
 
 
 def hidden_note(scores: Sequence[float], threshold: float) -> str:
-    """What to say where a threshold hides every detection; empty where it does not, or where there is none.
+    """Return a note if the threshold hides every detection; empty if one is shown, or if there are no detections.
 
     Args:
         scores: Scores of all detections.
@@ -32,7 +32,7 @@ def hidden_note(scores: Sequence[float], threshold: float) -> str:
 
 
 def lower_threshold(scores: Sequence[float]) -> float:
-    """A round threshold somewhat below the best score.
+    """Return a round threshold, at most 80 % of the best score.
 
     Args:
         scores: Scores of at least one detection.

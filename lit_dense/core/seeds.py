@@ -1,4 +1,4 @@
-"""Random numbers that follow a seed and a step: the same in every process, in a resumed run and in every Python."""
+"""Random numbers from a seed and a step: the same in every process, resumed run and Python version."""
 
 import torch
 
@@ -6,10 +6,10 @@ _MASK = 2**64 - 1
 
 
 def generator_of(seed: int, step: int) -> torch.Generator:
-    """A generator on the CPU for one step of a run.
+    """Return a random generator on the CPU for one step of a run.
 
-    The two numbers are mixed by SplitMix64 (https://doi.org/10.1145/2660193.2660195), so that neighbouring steps and
-    neighbouring seeds have unrelated random numbers.
+    The two numbers are mixed by SplitMix64 (https://doi.org/10.1145/2660193.2660195), so neighbouring steps and
+    neighbouring seeds give unrelated random numbers.
 
     Args:
         seed: Seed of the run, any integer.
@@ -19,11 +19,11 @@ def generator_of(seed: int, step: int) -> torch.Generator:
         >>> torch.rand(2, generator=generator_of(0, 7)).equal(torch.rand(2, generator=generator_of(0, 7)))
         True
     """
-    return torch.Generator().manual_seed(_mixed(_mixed(seed) + step) >> 1)  # which takes 63 bits
+    return torch.Generator().manual_seed(_mixed(_mixed(seed) + step) >> 1)  # manual_seed accepts 63 bits
 
 
 def _mixed(number: int) -> int:
-    """The output of SplitMix64 at a state: each bit of the number changes about half of the result's 64."""
+    """Return the output of SplitMix64 for a state: each bit of the state changes about half of the 64 output bits."""
     z = (number + 0x9E3779B97F4A7C15) & _MASK
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK

@@ -1,4 +1,4 @@
-"""The state of training that a batch does not hold: step, epoch, class frequencies, sums over processes."""
+"""The context of a training step: step, epoch, class counts and sums over processes."""
 
 from dataclasses import dataclass, field
 
@@ -8,13 +8,13 @@ from .distributed import Reduce
 
 @dataclass(frozen=True)
 class StepContext:
-    """What is known of a training step besides its batch. The criterion makes one for each call.
+    """Data of a training step that are not part of its batch. The criterion creates one for each call.
 
     Args:
         reduce: Sums over the processes of the run.
-        step: Training steps so far.
-        epoch: Epochs so far.
-        class_counts: Class frequencies of the training set, None if unknown.
+        step: Number of training steps so far.
+        epoch: Number of epochs so far.
+        class_counts: Class counts of the training set; None if unknown.
     """
 
     reduce: Reduce = field(default_factory=lambda: Reduce(enabled=False))

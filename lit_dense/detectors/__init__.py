@@ -1,4 +1,4 @@
-"""Detectors by name: how each class of detectors is reached.
+"""Adapters by name: each connects the criterion to one class of detectors.
 
 The names are entry points of the group ``lit_dense.detectors``, and attributes of this module.
 """

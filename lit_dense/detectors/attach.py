@@ -1,4 +1,4 @@
-"""The way in: finds the detector inside any module and lets a criterion compute its loss."""
+"""Functions that find the detector inside a module and replace its loss by a criterion."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from ..normalizers import NormalizerLike
 from ..weighters import WeightersLike
 from .base import ATTRIBUTE, DetectorAdapter, own_scores
 
-_BASE: Any = DetectorAdapter  # abstract, which a type checker refuses where a class is expected
+_BASE: Any = DetectorAdapter  # Any, because type checkers reject an abstract class as an argument
 DETECTORS: Registry[DetectorAdapter] = Registry("lit_dense.detectors", "detector", _BASE)
 """Adapters by name."""
 
@@ -36,35 +36,35 @@ def patch(
     stage: str | None = None,
     module: str | None = None,
 ) -> Criterion:
-    """Give the detector inside a module another loss; forward, state-dict keys and everything else stay.
+    """Replace the loss of the detector inside a module; its forward and its state-dict keys do not change.
 
-    With nothing but the model, the loss is the detector's own, to rounding.
+    Without further arguments, the loss is the detector's own, up to rounding.
+
+    A loss with extra columns (``softmax``, ``seesaw``) uses the last columns of a RetinaNet's or FCOS's head: build the
+    model with a ``num_classes`` that is larger by their number.
 
     Args:
-        model: A detector that an adapter knows, or any module that contains one.
+        model: A detector that an adapter supports, or any module that contains one.
         loss: The classification loss: a name, an object, or a dict with class_path and init_args; by default the
-            detector's own, with its weighters (SSD's hard negatives).
-        box_loss: The box loss; by default the detector's own.
-        weighters: One weighter or a list of them, whose weights multiply; none by default where a loss is named.
-        normalizer: What the sums are divided by; by default the detector's own.
-        assigner: Matches anchors and ground truths; by default the detector's own matcher.
-        loss_weight: Factor of the classification term.
-        box_loss_weight: Factor of the box term.
-        class_counts: Class frequencies of the training set, or the number of boxes of each class.
-        prior: Probability of an object that the classifier's bias is set to; by default the bias stays what it is.
-        stage: Which of the detector's losses; by default the first, which is ``roi`` for Faster R-CNN.
-        module: Path of the detector within the model, such as ``model.student``, where it contains several.
-
-    A loss with columns of its own (``softmax``, ``seesaw``) takes them from the end of a RetinaNet's or FCOS's head:
-    build the model with so many more ``num_classes``.
+            detector's own loss with its own weighters (SSD's hard negatives).
+        box_loss: The box loss, given in the same way; by default the detector's own.
+        weighters: One weighter or a list of weighters, whose weights multiply; by default none if a loss is given.
+        normalizer: What the sums are divided by; by default the detector's own normalizer.
+        assigner: Matches anchors and ground-truth boxes; by default the detector's own matcher.
+        loss_weight: Factor of the classification term; by default the detector's own, or 1 if a loss is given.
+        box_loss_weight: Factor of the box term; by default the detector's own.
+        class_counts: Class counts of the training set, or the number of boxes of each class.
+        prior: Initial score of an object, to which the classifier's bias is set; by default the bias does not change.
+        stage: Name of the loss to replace, if the detector has several; by default the first (``roi`` in Faster R-CNN).
+        module: Path of the detector within the model, such as ``model.student``; needed if the model has several.
 
     Returns:
-        The criterion that now computes the loss. It is no submodule: save its ``state_dict`` if its parts have state.
-        A model that was patched before gets the new criterion in place of the old one of this stage.
+        The criterion that now computes the loss. It is not a submodule of the model: save its ``state_dict`` if its
+        components have state. In a model that is patched already, it replaces the previous criterion of this stage.
 
     Raises:
-        UsageError: If there is no detector inside, or several; if a part does not fit the detector; or if a loss needs
-            class counts and has none.
+        UsageError: If the model contains no detector, or several; if a component does not fit the detector; or if a
+            loss needs class counts and has none.
 
     Example:
         >>> from torchvision.models.detection import fcos_resnet50_fpn
@@ -93,16 +93,16 @@ def patch(
 
 
 def unpatch(model: nn.Module, module: str | None = None) -> None:
-    """Give the detector inside a module its own losses back; does nothing where none was replaced.
+    """Restore the own losses of the detector inside a module; does nothing if none was replaced.
 
-    Warns where a loss was trained whose scores the detector's own inference does not make.
+    Warns if the detector's own inference does not compute the scores that the criterion's loss has trained.
 
     Args:
-        model: What was given to :func:`patch`.
+        model: The model that was given to :func:`patch`.
         module: Path of the detector within the model.
 
     Raises:
-        UsageError: If there is no detector inside, or several.
+        UsageError: If the model contains several patched detectors, or no module of this path.
     """
     if (adapter := attached(model, module)) is None:
         return
@@ -111,8 +111,8 @@ def unpatch(model: nn.Module, module: str | None = None) -> None:
         columns = adapter.columns(stage)
         if criterion.step and not own_scores(columns, criterion.loss):
             warnings.warn(
-                f"{name} was trained with {type(criterion.loss).__name__}, but its own inference takes a "
-                f"{columns.scores} for scores, which this loss does not train: detect with the loss in place (patch "
+                f"{name} was trained with {type(criterion.loss).__name__}, but its own inference computes "
+                f"scores with a {columns.scores}, which this loss does not train: attach the loss for inference (patch "
                 "the model again, or give SwapLoss to the Trainer that tests it).",
                 stacklevel=2,
             )
@@ -122,16 +122,16 @@ def unpatch(model: nn.Module, module: str | None = None) -> None:
 def build_criterion(
     stock: CriterionArgs, given: CriterionArgs, class_counts: ClassCounts | Sequence[float] | None = None
 ) -> Criterion:
-    """A criterion from what was chosen, and the detector's own for the rest.
+    """Build a criterion from the user's arguments; arguments that are None are the detector's own.
 
     Args:
-        stock: The detector's own arguments.
-        given: Arguments of the criterion; None where nothing was chosen.
-        class_counts: Class frequencies of the training set.
+        stock: Arguments of the criterion for the detector's own loss.
+        given: The user's arguments; None means not given.
+        class_counts: Class counts of the training set.
     """
     own: dict[str, Any] = dict(stock)
     native_normalizer = own.pop("normalizer", "image")
-    if given.get("loss") is not None:  # what belongs to the detector's own loss goes with it
+    if given.get("loss") is not None:  # these arguments belong to the detector's own loss
         own = {name: value for name, value in own.items() if name not in ("weighters", "loss_weight")}
     chosen = {name: value for name, value in given.items() if value is not None}
     criterion = Criterion(**{**own, **chosen}, class_counts=class_counts)
@@ -140,34 +140,35 @@ def build_criterion(
 
 
 def attach(adapter: DetectorAdapter, criteria: Mapping[str, Criterion]) -> DetectorAdapter:
-    """Let criteria compute a detector's losses; stages that are attached already and not named stay.
+    """Replace a detector's losses by criteria; criteria of other stages that are attached already stay.
 
     Args:
-        adapter: The detector's adapter, attached or not.
+        adapter: An adapter of the detector, attached or not.
         criteria: Criteria by stage.
 
     Returns:
-        The adapter that is attached now.
+        The adapter that is now attached.
     """
-    before = adapter.criteria if ATTRIBUTE in vars(adapter.detector) else {}
+    previous = adapter.criteria if ATTRIBUTE in vars(adapter.detector) else {}
     for stage, criterion in criteria.items():
         adapter.check(stage, criterion)
-    if before:
+    if previous:
         adapter.remove()
-    fresh = type(adapter)(adapter.detector)
-    fresh.attach({**before, **criteria})
-    return fresh
+    attached_adapter = type(adapter)(adapter.detector)
+    attached_adapter.attach({**previous, **criteria})
+    return attached_adapter
 
 
 def set_prior(adapter: DetectorAdapter, stage: str, criterion: Criterion, prior: float) -> None:
-    """Set the classifier's bias such that an object has the score ``prior`` before training.
+    """Set the classifier's bias so that the initial score of an object is ``prior``.
 
-    That is the score of each class, or of all together where the loss has them share one probability.
+    ``prior`` is the score of each class, or of all classes together if they share one probability in the loss. This
+    overwrites a trained bias.
 
     Args:
-        adapter: The detector's adapter; a bias that was trained is overwritten.
-        stage: The stage.
-        criterion: Its loss decides what the columns mean.
+        adapter: The detector's adapter.
+        stage: Name of the stage.
+        criterion: The criterion of the stage; its loss defines the meaning of the columns.
         prior: Probability of an object.
 
     Raises:
@@ -178,7 +179,7 @@ def set_prior(adapter: DetectorAdapter, stage: str, criterion: Criterion, prior:
 
 
 def check_stage(adapter: DetectorAdapter, stage: str | None) -> str:
-    """The stage, the adapter's first where none is named.
+    """Return the name of the stage; the first stage of the adapter if the name is None.
 
     Raises:
         UsageError: If the detector has no such stage.
@@ -191,44 +192,46 @@ def check_stage(adapter: DetectorAdapter, stage: str | None) -> str:
 
 
 def attached(model: nn.Module, module: str | None = None) -> DetectorAdapter | None:
-    """The adapter of the detector inside a module whose loss is a criterion's; None where it is the detector's own.
+    """Return the adapter that is attached to the detector inside a module; None if there is none.
 
     Args:
         model: Any module that contains a detector.
         module: Path of the detector within the model.
 
     Raises:
-        UsageError: If there are several.
+        UsageError: If adapters are attached to several detectors, or no module has this path.
     """
-    found = {
+    adapters = {
         name or "the module itself": vars(inner)[ATTRIBUTE]
-        for name, inner in _within(model, module).named_modules()
+        for name, inner in _submodule(model, module).named_modules()
         if ATTRIBUTE in vars(inner)
     }
-    if len(found) > 1:
-        raise UsageError(f"{type(model).__name__} contains several detectors: {', '.join(found)}. Name one by module.")
-    return next(iter(found.values()), None)
+    if len(adapters) > 1:
+        names = ", ".join(adapters)
+        raise UsageError(f"{type(model).__name__} contains several detectors: {names}. Name one by module.")
+    return next(iter(adapters.values()), None)
 
 
 def find_detector(model: nn.Module, module: str | None = None) -> DetectorAdapter:
-    """The adapter of the one detector inside a module.
+    """Return the adapter of the only detector inside a module.
 
     Args:
         model: Any module that contains a detector.
-        module: Path of the detector within the model, where it contains several.
+        module: Path of the detector within the model; needed if the model contains several.
 
     Raises:
-        UsageError: If there is none, or more than one; the message lists what was found.
+        UsageError: If there is no detector, or more than one; the message lists what the model contains.
     """
-    found = detectors_inside(_within(model, module))
-    if len(found) == 1:
-        detector, adapter = next(iter(found.values()))
+    detectors = detectors_inside(_submodule(model, module))
+    if len(detectors) == 1:
+        detector, adapter_class = next(iter(detectors.values()))
         present = vars(detector).get(ATTRIBUTE)
-        return present if isinstance(present, DetectorAdapter) else adapter(detector)
-    if found:
-        kinds = ", ".join(f"{name or 'the module itself'} ({type(d).__name__})" for name, (d, _) in found.items())
+        return present if isinstance(present, DetectorAdapter) else adapter_class(detector)
+    if detectors:
+        listed = ", ".join(f"{name or 'the module itself'} ({type(d).__name__})" for name, (d, _) in detectors.items())
         raise UsageError(
-            f"{type(model).__name__} contains {len(found)} detectors: {kinds}. Pass one of them, or name it by module=."
+            f"{type(model).__name__} contains {len(detectors)} detectors: {listed}. Pass one of them, or name it by "
+            "module=."
         )
     inside = ", ".join(f"{name}: {type(m).__name__}" for name, m in model.named_children()) or "no submodules"
     known = ", ".join(sorted(DETECTORS.points))
@@ -239,21 +242,21 @@ def find_detector(model: nn.Module, module: str | None = None) -> DetectorAdapte
 
 
 def detectors_inside(model: nn.Module) -> dict[str, tuple[nn.Module, type[DetectorAdapter]]]:
-    """Every detector inside a module that an adapter knows, by path; those inside of another are left out."""
+    """Return the detectors inside a module with the class of their adapter, by path; nested ones are ignored."""
     adapters = [DETECTORS.load(name) for name in DETECTORS.points]
-    found: dict[str, tuple[nn.Module, type[DetectorAdapter]]] = {}
+    detectors: dict[str, tuple[nn.Module, type[DetectorAdapter]]] = {}
     for name, inner in model.named_modules():
-        if any(outer == "" or name.startswith(f"{outer}.") for outer in found):
+        if any(outer == "" or name.startswith(f"{outer}.") for outer in detectors):
             continue
         paths = {f"{base.__module__}.{base.__qualname__}" for base in type(inner).__mro__}
         for adapter in adapters:
             if not paths.isdisjoint(adapter.detectors) and adapter.accepts(inner):
-                found[name] = (inner, adapter)
+                detectors[name] = (inner, adapter)
                 break
-    return found
+    return detectors
 
 
-def _within(model: nn.Module, path: str | None) -> nn.Module:
+def _submodule(model: nn.Module, path: str | None) -> nn.Module:
     if path is None:
         return model
     try:

@@ -1,4 +1,4 @@
-"""Builds backbones with a feature pyramid from names."""
+"""Backbones with a feature pyramid, built from their names."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -18,19 +18,20 @@ from ..core.errors import UsageError, nearest
 from .tiny_backbone import tiny_backbone
 
 STRIDES = (2, 4, 8, 16, 32)
-"""A stage of a backbone is what lies between two of these."""
+"""Strides at the ends of the stages of a backbone."""
 
 
 class Whole(NamedTuple):
-    """A whole detector of torchvision, which is named in place of a backbone."""
+    """A torchvision model, which can be named instead of a backbone."""
 
     detector: str
-    """The word that chooses its kind."""
+    """Name of the detector, as the argument ``detector`` has it."""
     build: Callable[..., nn.Module]
+    """torchvision's builder."""
     body: str
-    """Its backbone, whose weights it takes."""
+    """torchvision's name of its backbone, for the backbone's weights."""
     stages: int
-    """Stages of the backbone that can be frozen."""
+    """Number of stages of the backbone that can be frozen."""
 
 
 WHOLE: Mapping[str, Whole] = {
@@ -45,26 +46,26 @@ WHOLE: Mapping[str, Whole] = {
         "faster_rcnn", detection.fasterrcnn_mobilenet_v3_large_fpn, "mobilenet_v3_large", 6
     ),
 }
-"""Whole detectors by name."""
+"""torchvision models by name."""
 OTHERS = ("tiny", *WHOLE)
-"""What is named in place of a classifier of torchvision."""
+"""Accepted backbones that are not torchvision classifiers."""
 
 
 def build_backbone(name: str, weights: str | None, frozen_stages: int | None, fpn_channels: int) -> nn.Module:
-    """A backbone with a pyramid of strides 8 to 128, from one of torchvision's or timm's classifiers.
+    """Build a backbone with a feature pyramid of strides 8 to 128 from a torchvision or timm classifier.
 
-    With weights its batch norm is frozen, as torchvision's detectors have it; without, it is trained.
+    Batch norm is frozen if the backbone has weights, as in torchvision's detectors; otherwise it is trained.
 
     Args:
         name: A torchvision ResNet or MobileNet, ``timm/NAME``, or ``tiny``.
         weights: Name of the classifier's weights, such as ``IMAGENET1K_V1`` or ``DEFAULT``; for timm ``DEFAULT`` or a
-            tag, such as ``a1_in1k``.
-        frozen_stages: Stages that are not trained, 0 to 5; by default 2 with weights and 0 without.
-        fpn_channels: Channels of the pyramid.
+            tag, such as ``a1_in1k``; None for random weights.
+        frozen_stages: Number of stages that are not trained, 0 to 5; by default 2 with weights and 0 without.
+        fpn_channels: Number of channels of the pyramid.
 
     Raises:
-        UsageError: If the name, the weights or the number of stages is unknown, if timm is asked for and not installed,
-            or if its model does not give the features of a pyramid for an image of any size.
+        UsageError: If the name, the weights or the number of stages is unknown; if timm is needed and not installed;
+            or if the timm model does not compute pyramid features for images of any size.
     """
     if name == "tiny" and weights is not None:
         raise UsageError(f"The backbone tiny has no weights {weights!r}: leave weights_backbone out.")
@@ -87,7 +88,7 @@ def build_backbone(name: str, weights: str | None, frozen_stages: int | None, fp
 
 
 def _torchvision_body(name: str, weights: str | None) -> nn.Module:
-    """The convolutional part of a torchvision classifier, as a sequence of children."""
+    """Build the convolutional layers of a torchvision classifier, as a sequence of children."""
     known = [
         n for n in models.list_models(module=models) if n.startswith(("resnet", "resnext", "wide_res", "mobilenet"))
     ]
@@ -97,7 +98,7 @@ def _torchvision_body(name: str, weights: str | None) -> nn.Module:
             "timm/NAME."
         )
     if weights is not None:
-        weights_of(name, weights)  # which refuses a name that is unknown
+        weights_of(name, weights)  # raises an error for an unknown name
     norm: Any = FrozenBatchNorm2d if weights else nn.BatchNorm2d
     with downloads(f"{name}'s weights {weights}"):
         model: nn.Module = models.get_model(name, weights=weights, norm_layer=norm)
@@ -107,14 +108,14 @@ def _torchvision_body(name: str, weights: str | None) -> nn.Module:
 
 
 def weights_of(name: str, weights: str) -> Any:
-    """Weights of one of torchvision's models.
+    """Return the weights of a torchvision model.
 
     Args:
-        name: The model.
+        name: Name of the model.
         weights: Name of the weights, such as ``COCO_V1`` or ``DEFAULT``.
 
     Raises:
-        UsageError: If there are none of that name.
+        UsageError: If the model has no weights of this name.
     """
     enum = models.get_model_weights(name)
     if weights not in enum.__members__:
@@ -125,7 +126,7 @@ def weights_of(name: str, weights: str) -> Any:
 
 @torch.no_grad()
 def pyramid_of(body: nn.Module) -> dict[str, Tensor]:
-    """The features of an image of 64 pixels, which tell strides, channels and the number of levels.
+    """Compute the features of an image of 64 x 64 pixels, which show strides, channels and the number of levels.
 
     Args:
         body: A backbone with a feature pyramid.
@@ -137,7 +138,7 @@ def pyramid_of(body: nn.Module) -> dict[str, Tensor]:
 
 
 def _stage_ends(body: nn.Module, name: str) -> list[tuple[str, int]]:
-    """The last child of each stride and its channels, found by passing an image through."""
+    """Find the last child of each stride and its channels, by passing an image through the body."""
     x, ends = torch.zeros(1, 3, 64, 64), dict[int, tuple[str, int]]()
     training = body.training
     body.eval()
@@ -152,7 +153,7 @@ def _stage_ends(body: nn.Module, name: str) -> list[tuple[str, int]]:
 
 
 def _freeze(body: nn.Module, ends: list[tuple[str, int]], stages: int) -> None:
-    """Stop the gradients of the first stages."""
+    """Freeze the parameters of the first stages."""
     if stages == 0:
         return
     last = ends[stages - 1][0]
@@ -163,7 +164,7 @@ def _freeze(body: nn.Module, ends: list[tuple[str, int]], stages: int) -> None:
 
 
 class _TimmPyramid(nn.Module):
-    """A timm feature extractor and a pyramid on top of it."""
+    """A timm feature extractor with a feature pyramid."""
 
     def __init__(self, body: nn.Module, in_channels: list[int], out_channels: int) -> None:
         super().__init__()
@@ -199,13 +200,13 @@ def _timm_backbone(name: str, weights: str | None, fpn_channels: int) -> nn.Modu
 
 
 def _with_tag(model: str, weights: str | None) -> str:
-    """A timm model's name with the tag of the weights, which are then those that timm loads."""
+    """Return the name of a timm model with the tag of the weights, which decides the weights that timm loads."""
     import timm
 
     architecture, _, own = model.partition(".")
     tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{architecture}.*")]
-    asked = weights if weights and weights != "DEFAULT" else ""
-    for tag in filter(None, (own, asked)):
+    requested = weights if weights and weights != "DEFAULT" else ""
+    for tag in filter(None, (own, requested)):
         if tag not in tags:
             raise UsageError(
                 f"timm/{model} has no weights {tag!r}.{nearest(tag, tags)} Accepted: {', '.join(['DEFAULT', *tags])}."
@@ -213,11 +214,11 @@ def _with_tag(model: str, weights: str | None) -> str:
         tags = [tag]
     if weights and not tags:
         raise UsageError(f"timm/{model} has no weights: leave weights_backbone out.")
-    return f"{architecture}.{own or asked}".rstrip(".")
+    return f"{architecture}.{own or requested}".rstrip(".")
 
 
 def _check_features(body: nn.Module, name: str, wanted: list[int], channels: list[int]) -> None:
-    """Refuse a model made for one size of image, or whose features are not [N, C, H, W], such as transformers."""
+    """Reject a model for a single image size, and one with features that are not [N, C, H, W] (transformers)."""
     expected, problem = [(1, c, 64 // s, 64 // s) for c, s in zip(channels, STRIDES[2:], strict=True)], ""
     try:
         with torch.no_grad():
@@ -225,21 +226,21 @@ def _check_features(body: nn.Module, name: str, wanted: list[int], channels: lis
     except (AssertionError, RuntimeError, ValueError) as error:
         problem = f"it does not take an image of 64 pixels: {error}"
     else:
-        if (found := [tuple(features[i].shape) for i in wanted]) != expected:
-            problem = f"its features of an image of 64 pixels are {found}, not {expected}"
+        if (shapes := [tuple(features[i].shape) for i in wanted]) != expected:
+            problem = f"its features of an image of 64 pixels are {shapes}, not {expected}"
     if problem:
         raise UsageError(
-            f"The backbone {name} cannot be used, {problem.rstrip('.')}. Images of all sizes pass through a detector: "
+            f"The backbone {name} cannot be used, {problem.rstrip('.')}. A detector gets images of all sizes: "
             "take a convolutional model, such as timm/resnet50, timm/convnext_tiny or timm/mobilenetv3_large_100."
         )
 
 
 @contextmanager
 def downloads(what: str) -> Iterator[None]:
-    """Say in one line that weights cannot be had, and where their file may be put by hand."""
+    """Convert download errors in this context into one line that says how to provide the file by hand."""
     try:
         yield
-    except OSError as error:  # of the network, or of a folder that cannot be written
+    except OSError as error:  # of the network, or because a folder is not writable
         raise UsageError(
             f"{what} cannot be downloaded: {error}. Without a network put the file into {get_dir()}/checkpoints "
             "(TORCH_HOME chooses another folder)."

@@ -1,4 +1,4 @@
-"""The base of detector adapters: what the package needs to know of one class of detectors."""
+"""The base class of detector adapters, each of which connects the criterion to one class of detectors."""
 
 import weakref
 from abc import ABC, abstractmethod
@@ -19,17 +19,17 @@ from ..losses import DenseLoss
 Terms = dict[str, Tensor]
 Detections = list[dict[str, Tensor]]
 ATTRIBUTE = "_lit_dense"
-"""Attribute of a detector that holds its adapter while it is attached; no state dict has it."""
+"""Attribute of a detector with its attached adapter; it is not part of the state dict."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What the columns of a stage's class logits are.
+    """Meaning of the columns of a stage's class logits.
 
     Args:
-        classes: C, object classes.
-        background: Where the column of background is, None if there is none.
-        scores: What the detector's own inference makes scores with.
+        classes: C, number of object classes.
+        background: Position of the background column; None if there is none.
+        scores: Function with which the detector's own inference computes scores.
         first_label: Label of the first class in the detector's targets.
     """
 
@@ -40,14 +40,14 @@ class Columns:
 
 
 class Override:
-    """Called in place of a method of a module, as an attribute of that module.
+    """An attribute of a module that is called instead of the module's method of the same name.
 
-    So the module keeps its class and its state dict, copies and pickles take the attribute along, and deleting it gives
-    the method back.
+    The module keeps its class and its state dict. Copies and pickles of the module contain the attribute. Deleting it
+    restores the method.
 
     Args:
-        adapter: The adapter whose method is called instead.
-        method: Name of that method.
+        adapter: The adapter that has the replacement.
+        method: Name of the adapter's method that is called.
     """
 
     def __init__(self, adapter: "DetectorAdapter", method: str) -> None:
@@ -55,11 +55,11 @@ class Override:
 
     @property
     def adapter(self) -> "DetectorAdapter | None":
-        """The adapter whose method is called instead."""
+        """The adapter that has the replacement."""
         return self._adapter()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """What the adapter's method returns."""
+        """Call the adapter's method."""
         return getattr(self._adapter(), self._method)(*args, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -70,25 +70,25 @@ class Override:
 
 
 class DetectorAdapter(ABC):
-    """Ties a criterion, or one for each stage, to a detector of one class.
+    """Base class of adapters, which connect criteria to the losses of one class of detectors.
 
     Subclass it for a class of detectors, and register the subclass in the entry-point group ``lit_dense.detectors``.
-    ``install`` replaces methods by :meth:`override` and listens by :meth:`hook`; both are undone by :meth:`remove`,
-    and survive ``copy.deepcopy`` and pickle. With ``defaults`` the detector must give its own loss terms and gradients
-    to rounding: :func:`lit_dense.testing.check_detector` tests that, and the rest.
+    ``install`` replaces methods with :meth:`override` and observes modules with :meth:`hook`. :meth:`remove` undoes
+    both, and both survive ``copy.deepcopy`` and pickle. A criterion that is built from ``defaults`` must give the
+    detector's own loss terms and gradients up to rounding. :func:`lit_dense.testing.check_detector` tests all this.
 
     Attributes:
-        detectors: Classes of detectors as ``module.Class``; looked for by name, so that nothing is imported.
-        stages: Names of the losses. The first is the one that is meant where no stage is named.
-        offers: What samples of the detector have: ``boxes``, ``deltas`` and ``anchors``, ``geometry``, ``assignment``
-            (matching can be replaced), ``box_loss`` (the box loss can be replaced).
-        stock: Arguments of each stage's criterion for the detector as its authors build it, of which no detector need
-            be there: where :class:`~lit_dense.LitDetector` builds it. ``defaults`` are those of a detector that is.
+        detectors: Supported classes as ``module.Class``. They are compared by name, so that nothing is imported.
+        stages: Names of the detector's losses. The first one is the default.
+        offers: What the adapter provides: ``boxes``, ``deltas``, ``anchors`` and ``geometry`` (fields of the samples),
+            ``assignment`` (matching can be replaced), ``box_loss`` (the box loss can be replaced).
+        stock: Criterion arguments of each stage for the detector as its authors build it. ``LitDetector`` reads them
+            before the detector exists. ``defaults`` are the arguments for an existing detector.
         criteria: The criterion of each stage while the adapter is attached.
-        batch_is_checked: Whether formats, boxes and labels of the batch have been checked before.
+        batch_is_checked: Whether the caller has already checked formats, boxes and labels of the batch.
 
     Args:
-        detector: The detector; referred to weakly.
+        detector: The detector; the adapter has only a weak reference to it.
     """
 
     detectors: ClassVar[tuple[str, ...]]
@@ -106,7 +106,7 @@ class DetectorAdapter(ABC):
 
     @classmethod
     def accepts(cls, module: nn.Module) -> bool:
-        """Whether the adapter knows this module, whose class or base class is one of ``detectors``."""
+        """Whether the adapter supports this module, which is an instance of one of ``detectors``."""
         return True
 
     @property
@@ -116,58 +116,66 @@ class DetectorAdapter(ABC):
 
     @abstractmethod
     def columns(self, stage: str) -> Columns:
-        """What the columns of the class logits are."""
+        """Return the meaning of the columns of the class logits.
+
+        Args:
+            stage: Name of the stage.
+        """
 
     @abstractmethod
     def defaults(self, stage: str) -> CriterionArgs:
-        """Arguments of the criterion whose loss terms and gradients are the detector's own."""
+        """Return the arguments of a criterion with the loss terms and gradients of the detector's own loss.
+
+        Args:
+            stage: Name of the stage.
+        """
 
     @abstractmethod
     def install(self) -> None:
-        """Let the detector's loss be :meth:`terms` of samples."""
+        """Replace the detector's loss by :meth:`terms`, with overrides and hooks."""
 
     def set_class_bias(self, bias: Tensor, stage: str) -> None:
         """Set the classifier's bias, in the order of the loss's columns.
 
         Args:
             bias: Bias of each column [C + extra_logits].
-            stage: The stage.
+            stage: Name of the stage.
         """
         raise UsageError(f"{type(self.detector).__name__}: the bias of its classifier cannot be set.")
 
     def class_bias(self, stage: str) -> Tensor:
-        """The classifier's bias, in the order of the loss's columns, a row for each anchor of a cell [N, C + extra].
+        """Return the classifier's bias in the order of the loss's columns, one row per anchor of a cell [N, C + extra].
 
         Args:
-            stage: The stage.
+            stage: Name of the stage.
         """
         raise UsageError(f"{type(self.detector).__name__}: the bias of its classifier cannot be read.")
 
     def limit_outputs(
         self, score_thresh: float, nms_thresh: float, topk_candidates: int, detections_per_img: int
     ) -> None:
-        """Set which of its outputs the detector gives as detections.
+        """Set the limits of the detector's post-processing.
 
         Args:
-            score_thresh: Smallest score.
-            nms_thresh: IoU from which of two detections of a class only the better is kept.
-            topk_candidates: Most boxes of each pyramid level from which detections are chosen, where it has that.
-            detections_per_img: Most detections of an image.
+            score_thresh: Smallest score of a detection.
+            nms_thresh: IoU threshold of non-maximum suppression within a class.
+            topk_candidates: Largest number of candidates of each pyramid level, if the detector has such a limit.
+            detections_per_img: Largest number of detections of an image.
         """
         raise UsageError(f"{type(self.detector).__name__}: its thresholds cannot be set.")
 
     def losses_and_detections(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> tuple[Terms, Detections]:
-        """Loss terms and detections of one forward pass, of a detector in evaluation mode.
+        """Return the loss terms and the detections of one forward pass in evaluation mode.
 
         Args:
             images: Images in [0, 1], each [3, H, W].
-            targets: As the detector takes them.
+            targets: Targets in the format of the detector.
         """
         raise UsageError(f"{type(self.detector).__name__} gives losses or detections, not both at once.")
 
     @contextmanager
     def checked_batch(self) -> Iterator[None]:
-        """Trust the batch within this context: the caller has checked formats, boxes and labels already."""
+        """Skip the checks of formats, boxes and labels in this context: the caller has made them."""
         self.batch_is_checked = True
         try:
             yield
@@ -175,15 +183,15 @@ class DetectorAdapter(ABC):
             self.batch_is_checked = False
 
     def accelerate(self) -> None:  # noqa: B027  # most adapters have nothing to replace
-        """Replace methods by faster ones with the same results."""
+        """Replace methods of the detector by faster ones with the same results; by default none."""
 
     def terms(self, stage: str, samples: DenseSamples, targets: Sequence[Mapping[str, Any]]) -> Terms:
-        """The criterion's loss terms of a batch, under the detector's names.
+        """Compute the criterion's loss terms of a batch, under the detector's names.
 
         Args:
-            stage: The stage.
+            stage: Name of the stage.
             samples: The batch.
-            targets: The detector's targets, whose ``image_id`` an error names.
+            targets: The detector's targets; an error message names their ``image_id``.
 
         Raises:
             NonFiniteLossError: If a term is NaN or infinite.
@@ -194,24 +202,24 @@ class DetectorAdapter(ABC):
         return terms
 
     def term_name(self, stage: str, name: str) -> str:
-        """The detector's name of a term of the criterion; by default they are the same.
+        """Return the detector's name of a loss term; by default the criterion's name.
 
         Args:
-            stage: The stage.
-            name: The criterion's name of it.
+            stage: Name of the stage.
+            name: The criterion's name of the term.
         """
         return name
 
     def override(self, owner: nn.Module, name: str, method: str) -> None:
-        """Call a method of the adapter in place of a method of a module.
+        """Replace a method of a module by a method of the adapter.
 
         Args:
             owner: The module.
-            name: Its method.
-            method: The adapter's method, which gets the same arguments.
+            name: Name of the module's method.
+            method: Name of the adapter's method, which gets the same arguments.
 
         Raises:
-            UsageError: If something else has replaced the method of this module already.
+            UsageError: If the method of this module has already been replaced.
         """
         if name in vars(owner):
             raise UsageError(
@@ -226,17 +234,17 @@ class DetectorAdapter(ABC):
         Args:
             module: The module.
             function: A method of the adapter.
-            pre: Whether it is called before the module's forward.
-            options: Options of PyTorch's method, such as ``with_kwargs``.
+            pre: Whether to register a pre-hook, which is called before the module's forward.
+            options: Options of PyTorch's ``register_forward_hook``, such as ``with_kwargs``.
         """
         register = module.register_forward_pre_hook if pre else module.register_forward_hook
         self._hooks.append(register(function, **options))
 
     def attach(self, criteria: Mapping[str, Criterion]) -> None:
-        """Let criteria compute the detector's losses.
+        """Replace the detector's losses by criteria.
 
         Args:
-            criteria: The criterion of each stage whose loss is replaced; a stage without one keeps its own.
+            criteria: Criteria by stage; a stage without a criterion keeps its own loss.
 
         Raises:
             UsageError: If a criterion does not fit the detector.
@@ -254,7 +262,7 @@ class DetectorAdapter(ABC):
             raise
 
     def refuse_scripting(self) -> None:
-        """Refuse TorchScript, whose own message would name a type that it does not know.
+        """Reject TorchScript, which would fail with a message about an unknown type.
 
         Raises:
             UsageError: Always.
@@ -263,16 +271,17 @@ class DetectorAdapter(ABC):
         losses = [
             criterion.loss for stage, criterion in self.criteria.items() if self.columns(stage).background is None
         ]
-        if extra := next((loss for loss in losses if loss.extra_logits), None):  # a stock head shows them as classes
+        # an unpatched head would treat extra columns as classes
+        if extra := next((loss for loss in losses if loss.extra_logits), None):
             cure = f"{type(extra).__name__} has columns that only a patched model reads, so use"
         raise UsageError(
             f"torch.jit.script cannot compile a patched model: {cure} torch.jit.trace or torch.onnx.export."
         )
 
     def remove(self) -> None:
-        """Give the detector its own losses back; it is then as it was before."""
+        """Restore the detector's own losses: remove all overrides and hooks."""
         for reference, name in self._overrides:
-            owner = reference()  # None where the module was replaced since
+            owner = reference()  # None if the module does not exist any more
             if owner is not None and isinstance(vars(owner).get(name), Override):
                 delattr(owner, name)
         for handle in self._hooks:
@@ -281,19 +290,23 @@ class DetectorAdapter(ABC):
         vars(self.detector).pop(ATTRIBUTE, None)
 
     def check(self, stage: str, criterion: Criterion) -> None:
-        """Refuse a criterion that does not fit the detector, and tell it the number of classes.
+        """Reject a criterion that does not fit the detector, and prepare it for the number of classes.
+
+        Args:
+            stage: Name of the stage.
+            criterion: The criterion for this stage.
 
         Raises:
-            UsageError: If it does not fit.
+            UsageError: If the criterion does not fit.
         """
         name, columns, loss = type(self.detector).__name__, self.columns(stage), criterion.loss
-        extra, spare = loss.extra_logits, int(columns.background is not None)
+        extra, background = loss.extra_logits, int(columns.background is not None)
         if columns.background is None and columns.classes <= extra:
             raise UsageError(
                 f"{type(loss).__name__} has {extra} columns besides those of classes, but the head has only "
                 f"{columns.classes}: build the model with num_classes={columns.classes + extra}."
             )
-        if spare and extra > spare:
+        if background and extra > background:
             raise UsageError(
                 f"{type(loss).__name__} needs {extra} columns besides those of classes, but {name} has one, of "
                 "background: take another loss."
@@ -302,7 +315,7 @@ class DetectorAdapter(ABC):
             raise UsageError(f"{name} needs a box loss: give box_loss.")
         if criterion.box_loss is not None and "box_loss" not in self.offers:
             raise UsageError(
-                f"{name} keeps its own loss of boxes, and {type(criterion.box_loss).__name__} cannot take its place: "
+                f"{name} keeps its own loss of boxes, and {type(criterion.box_loss).__name__} cannot replace it: "
                 "leave box_loss out."
             )
         if criterion.box_loss is not None and criterion.box_loss.space == "deltas" and "deltas" not in self.offers:
@@ -314,13 +327,14 @@ class DetectorAdapter(ABC):
             of_owner = f" of {type(owners[0]).__name__}" if owners else ""
             raise UsageError(
                 f"{name} matches predictions and ground truths itself{f' (stage {stage!r})' if stage else ''}, and "
-                f"{type(criterion.matcher).__name__}{of_owner} cannot take its place: leave it out."
+                f"{type(criterion.matcher).__name__}{of_owner} cannot replace its matcher: leave it out."
             )
-        criterion.prepare(columns.classes - (0 if spare else extra))
+        criterion.prepare(columns.classes - (0 if background else extra))
 
     def __getstate__(self) -> dict[str, Any]:
         overrides = [(owner, name) for reference, name in self._overrides if (owner := reference()) is not None]
-        hooks = [handle for handle in self._hooks if handle.hooks_dict_ref() is not None]  # else torch cannot copy them
+        # torch cannot copy the handle of a hook if its module does not exist any more
+        hooks = [handle for handle in self._hooks if handle.hooks_dict_ref() is not None]
         return {**self.__dict__, "_detector": self.detector, "_overrides": overrides, "_hooks": hooks}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -330,17 +344,21 @@ class DetectorAdapter(ABC):
 
 
 def loss_columns(logits: Tensor, extra_logits: int) -> Tensor:
-    """Class logits in a loss's order of columns, of logits whose first column is background [..., C + extra_logits].
+    """Reorder class logits with background first into the order of a loss's columns [..., C + extra_logits].
 
-    Without extra columns the background column is left out: it stays in the model and gets no gradient.
+    If the loss has no extra columns, the background column is dropped: it stays in the model and gets no gradient.
+
+    Args:
+        logits: Class logits of the detector, background first [..., 1 + C].
+        extra_logits: Number of extra columns of the loss, 0 or 1.
     """
     if extra_logits == 0:
         return logits[..., 1:]
     return torch.cat([logits[..., 1:], logits[..., :1]], -1)
 
 
-def _classes_alone(columns: Columns, values: Tensor) -> Tensor:
-    """Columns of classes, without that of background [..., L] -> [..., C]."""
+def _without_background(columns: Columns, values: Tensor) -> Tensor:
+    """Drop the background column [..., L] -> [..., C]."""
     if columns.background is None:
         return values
     return values[..., 1:] if columns.background == "first" else values[..., :-1]
@@ -348,20 +366,20 @@ def _classes_alone(columns: Columns, values: Tensor) -> Tensor:
 
 @torch.no_grad()
 def own_scores(columns: Columns, loss: DenseLoss) -> bool:
-    """Whether a detector's own inference makes the scores that a loss trains; some logits are tried.
+    """Whether a detector's own inference computes the scores that a loss trains; compared on sample logits.
 
     Args:
-        columns: What the columns of the class logits are.
-        loss: The loss.
+        columns: Meaning of the columns of the class logits.
+        loss: The classification loss.
     """
     width = columns.classes + int(columns.background is not None)
     state = next(iter([*loss.parameters(), *loss.buffers()]), torch.empty(0))
     logits = torch.linspace(-3, 3, 2 * width, device=state.device).view(2, width)
     own = logits.softmax(-1) if columns.scores == "softmax" else logits.sigmoid()
-    own = _classes_alone(columns, own)
+    own = _without_background(columns, own)
     if columns.background == "first":
         logits = loss_columns(logits, loss.extra_logits)
     elif loss.extra_logits == 0:
-        logits = _classes_alone(columns, logits)
+        logits = _without_background(columns, logits)
     trained = loss.score_logits(logits).sigmoid()
     return own.shape == trained.shape and bool(torch.allclose(own, trained, atol=1e-5))

@@ -1,4 +1,4 @@
-"""Builds torchvision's detectors from names, on any backbone with a feature pyramid."""
+"""Construction of torchvision's detectors from names, with any backbone that has a feature pyramid."""
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -28,38 +28,39 @@ from .ssd import SSDAdapter
 from .torchvision_models import NEUTRAL, build_whole
 
 STAGE_ARGUMENTS = tuple(name for name in CriterionArgs.__annotations__ if name != "assigner")
-"""Arguments of the criterion of a stage that matches itself."""
+"""Criterion arguments of a stage that does its own matching."""
 
 
 class Network(NamedTuple):
-    """How a detector is built from a word, and what must be known of it before."""
+    """A kind of detector: its name, its builder, and facts that are needed before it is built."""
 
     word: str
+    """Value of the argument ``detector``."""
     build: Callable[..., nn.Module]
-    """Takes the number of the head's columns, and the network's options."""
+    """Function of the number of columns of the head and the options of the network."""
     adapter: type[DetectorAdapter]
     background: int = 0
-    """Columns of background, besides those of the object classes."""
+    """Number of background columns, besides those of the object classes."""
     sizes: tuple[int, int] = (800, 1333)
-    """``min_size`` and ``max_size`` by default."""
+    """Default ``min_size`` and ``max_size``."""
     squares: bool = False
     """Whether images are scaled to squares of ``max_size``."""
     unused: tuple[str, ...] = ()
-    """Options of the network that it has no use for, of which it warns where one was chosen."""
+    """Options that the network ignores; a warning is shown if one was chosen."""
 
     def criteria(
         self, backbone: str, chosen: CriterionArgs, second: Mapping[str, Any] | None
     ) -> tuple[Criterion, Criterion | None]:
-        """The criteria of the first stage, and of the second where there is one.
+        """Build the criterion of the first stage, and of the second stage if the detector has one.
 
         Args:
-            backbone: Name of the backbone or the whole detector.
-            chosen: Arguments of the first, all of them; None where nothing was chosen. An assigner that cannot be used
-                is left out with a warning, for a configuration serves several detectors.
-            second: Arguments of the second; by default its own.
+            backbone: Name of the backbone or the torchvision model.
+            chosen: All criterion arguments of the first stage; None means not chosen. An assigner that cannot be used
+                is ignored with a warning, because one configuration may be used for several detectors.
+            second: Criterion arguments of the second stage; by default the detector's own.
 
         Raises:
-            UsageError: If there is no second stage, or it has no such argument.
+            UsageError: If ``second`` is given and there is no second stage, or it does not have such an argument.
         """
         stages, adapter = self.adapter.stages, self.adapter
         own: CriterionArgs = {**adapter.stock[stages[0]]}
@@ -67,7 +68,7 @@ class Network(NamedTuple):
             own["box_loss"] = "giou"
         if chosen["assigner"] is not None and "assignment" not in adapter.offers:
             warnings.warn(
-                f"{self.word} matches and draws its proposals itself: the assigner {chosen['assigner']} is left out.",
+                f"{self.word} matches and draws its proposals itself: the assigner {chosen['assigner']} is ignored.",
                 stacklevel=2,
             )
             chosen = {**chosen, "assigner": None}
@@ -76,13 +77,13 @@ class Network(NamedTuple):
             if second:
                 raise UsageError(f"{self.word} has no region proposal network: leave rpn={dict(second)} out.")
             return first, None
-        named = {name: value for name, value in (second or {}).items() if value is not None}
-        for name in named:
+        second_args = {name: value for name, value in (second or {}).items() if value is not None}
+        for name in second_args:
             check_choice("rpn", "an argument", name, STAGE_ARGUMENTS)
-        return first, build_criterion(adapter.stock[stages[1]], cast(CriterionArgs, named))
+        return first, build_criterion(adapter.stock[stages[1]], cast(CriterionArgs, second_args))
 
     def keeps_classifier(self, loss: DenseLoss) -> bool:
-        """Whether a classifier that comes with weights means to the loss what it means to the detector's own.
+        """Whether the columns of a pretrained classifier have the same meaning for a loss as for the detector's own.
 
         Args:
             loss: The classification loss.
@@ -91,7 +92,7 @@ class Network(NamedTuple):
 
 
 def _backbone(options: Mapping[str, Any]) -> tuple[Any, dict[str, Tensor]]:
-    """The backbone, and its features of an image of 64 pixels."""
+    """Build the backbone, and compute its features of an image of 64 x 64 pixels."""
     names = ("backbone", "weights_backbone", "frozen_stages", "fpn_channels")
     backbone = build_backbone(*(options[name] for name in names))
     return backbone, pyramid_of(backbone)
@@ -124,7 +125,7 @@ def _build_ssd(num_columns: int, lite: bool = False, **options: Any) -> nn.Modul
     channels, side = [level.shape[1] for level in features.values()], int(options["max_size"])
     generator = DefaultBoxGenerator([[2, 3] for _ in channels], scales=_scales(options, len(channels), side))
     numbers = generator.num_anchors_per_location()
-    # of groups, not of the batch: what an image gives does not depend on its batch, nor on the number of processes
+    # group norm: the outputs of an image depend neither on its batch nor on the number of processes
     norm = partial(nn.GroupNorm, channels[0] // 8)
     head = SSDLiteHead(channels, numbers, num_columns, norm) if lite else SSDHead(channels, numbers, num_columns)
     model: nn.Module = SSD(backbone, generator, (side, side), num_columns, head=head)
@@ -132,7 +133,7 @@ def _build_ssd(num_columns: int, lite: bool = False, **options: Any) -> nn.Modul
 
 
 def _scales(options: Mapping[str, Any], levels: int, side: int) -> list[float]:
-    """Sizes of SSD's default boxes over the size of the image: one for each level, and a last one [levels + 1]."""
+    """Sizes of SSD's default boxes as fractions of the image size: one per level and a last one [levels + 1]."""
     sizes = options["anchor_sizes"]
     if sizes is None:
         return [0.1 + 0.8 * level / max(1, levels - 1) for level in range(levels)] + [1.0]
@@ -146,7 +147,7 @@ def _build_faster_rcnn(num_columns: int, **options: Any) -> nn.Module:
     sizes: Sequence[Sequence[int]] = options["anchor_sizes"] or [(32 * 2**level,) for level in range(levels)]
     check_levels(options["backbone"], sizes, levels)
     generator = AnchorGenerator(tuple(tuple(s) for s in sizes), (tuple(options["aspect_ratios"]),) * levels)
-    pooled = [name for name in features if name not in ("pool", "p6", "p7")]  # RoIs of the levels of a backbone's own
+    pooled = [name for name in features if name not in ("pool", "p6", "p7")]  # RoIs use the levels of the body only
     pool = MultiScaleRoIAlign(pooled, output_size=7, sampling_ratio=2)
     width = 4 * backbone.out_channels  # torchvision's 1,024 for its 256 channels
     model: nn.Module = FasterRCNN(
@@ -169,22 +170,22 @@ _ALL = (
     Network("faster_rcnn", _build_faster_rcnn, FasterRCNNAdapter, 1, unused=("head_convs",)),
 )
 NETWORKS: Mapping[str, Network] = {network.word: network for network in _ALL}
-"""The detectors that :class:`~lit_dense.LitDetector` builds, by the word that chooses one."""
+"""The detectors that :class:`~lit_dense.LitDetector` builds, by name."""
 
 
 def build_detector(
     word: str, num_columns: int, weights: str | None = None, keep_classifier: bool = True, **options: Any
 ) -> nn.Module:
-    """Build a detector of torchvision.
+    """Build a torchvision detector.
 
     Args:
         word: ``retinanet``, ``fcos``, ``ssd``, ``ssdlite`` or ``faster_rcnn``.
-        num_columns: Columns of its classifier: those of the object classes, of background where the detector has
-            it, and what a loss has besides.
-        weights: Weights of a whole detector.
-        keep_classifier: Whether weights with as many columns keep their classifier; a loss that gives columns another
-            meaning needs a new one.
-        options: The network's other options, as :class:`~lit_dense.LitDetector` has them.
+        num_columns: Number of columns of the classifier: the object classes, background if the detector has it, and
+            extra columns of the loss.
+        weights: Weights of a torchvision model, such as ``COCO_V1``.
+        keep_classifier: Whether to keep the classifier of the weights if it has ``num_columns`` columns. A loss that
+            gives columns another meaning needs a new one.
+        options: Other options of the network; see :class:`~lit_dense.LitDetector`.
 
     Raises:
         UsageError: If a name is unknown or an argument does not fit.
@@ -192,23 +193,23 @@ def build_detector(
     network, backbone = NETWORKS[word], options["backbone"]
     whole = WHOLE.get(backbone)
     if whole is not None and whole.detector != word:
-        raise UsageError(f"The backbone {backbone} is a whole detector: take detector={whole.detector}.")
+        raise UsageError(f"The backbone {backbone} is a torchvision model: take detector={whole.detector}.")
     if whole is not None:
         side = network.sizes[1] if network.squares else None
         return build_whole(backbone, num_columns, weights, keep_classifier, side, options)
     if weights is not None:
         names = " or ".join(name for name, known in WHOLE.items() if known.detector == word)
         raise UsageError(
-            f"weights={weights!r} are those of a whole detector: take backbone={names}, or give weights_backbone for "
-            "the backbone alone."
+            f"weights={weights!r} are those of a torchvision model: take backbone={names}, or give "
+            "weights_backbone for the backbone only."
         )
     if unused := [name for name in network.unused if options[name] != NEUTRAL[name]]:
-        warnings.warn(f"{word} has no use for {' and '.join(unused)}, which it ignores.", stacklevel=2)
+        warnings.warn(f"{word} ignores {' and '.join(unused)}.", stacklevel=2)
     return network.build(num_columns, **options)
 
 
 def known_categories(word: str, backbone: str, weights: str | None) -> list[str] | None:
-    """Names of the object classes that detector weights come with, in the order of columns; None without weights."""
+    """Return the names of the classes of detector weights, in the order of columns; None without weights."""
     if weights is None or backbone not in WHOLE:
         return None
     return list(weights_of(backbone, weights).meta["categories"])[NETWORKS[word].background :]

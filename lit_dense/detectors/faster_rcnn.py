@@ -1,4 +1,4 @@
-"""torchvision's Faster R-CNN, and Mask and Keypoint R-CNN, which are built on it."""
+"""The adapter of torchvision's Faster R-CNN, and of Mask and Keypoint R-CNN, which are built on it."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -17,24 +17,25 @@ from .rpn import TERMS as RPN_TERMS
 from .rpn import RPNStage
 
 SEED = 0
-"""Seed of what is drawn for the losses of an evaluation."""
+"""Seed of the sampling of proposals and anchors in evaluation."""
 
 SEAMS = {
     "roi": ("roi_heads", ("select_training_samples", "postprocess_detections")),
     "rpn": ("rpn", ("assign_targets_to_anchors", "compute_loss")),
 }
-"""Of each stage the module whose loss is replaced, and the methods that it must have."""
+"""For each stage, the module whose loss is replaced, and the methods that it must have."""
 
 
 SMOOTH_L1 = {"class_path": "smooth_l1", "init_args": {"beta": 1 / 9}}
 
 
 class FasterRCNNAdapter(RoIStage, RPNStage):
-    """torchvision's Faster R-CNN of either version, and the box heads of Mask R-CNN and Keypoint R-CNN.
+    """Adapter of torchvision's Faster R-CNN (both versions) and of the box heads of Mask R-CNN and Keypoint R-CNN.
 
-    Stage ``roi`` is the loss of classes and boxes of proposals, stage ``rpn`` that of the region proposal network. A
-    stage without a criterion is left as it is. Matching and sampling stay the detector's own: what it does not draw is
-    ignored. Terms keep their names, and those that weighters add begin with the stage, such as ``roi_carl``.
+    Stage ``roi`` is the loss of the classes and boxes of proposals. Stage ``rpn`` is the loss of the region proposal
+    network. A stage without a criterion keeps its own loss. The detector does its own matching and sampling; proposals
+    and anchors that it does not sample are ignored. Loss terms keep their names. The names of terms that weighters add
+    begin with the stage, such as ``roi_carl``.
     """
 
     detectors = ("torchvision.models.detection.generalized_rcnn.GeneralizedRCNN",)
@@ -48,20 +49,20 @@ class FasterRCNNAdapter(RoIStage, RPNStage):
     }
 
     def columns(self, stage: str) -> Columns:
-        """Classes after background, with a softmax's scores; of the proposal network one column, objectness."""
+        """Return background and the classes with softmax scores for ``roi``; one column, objectness, for ``rpn``."""
         if stage == "rpn":
             return Columns(1, first_label=1)
         return Columns(self.classifier.out_features - 1, "first", "softmax", first_label=1)
 
     def defaults(self, stage: str) -> CriterionArgs:
-        """Cross-entropy and ``smooth_l1``, as mean over what was drawn."""
+        """Return cross-entropy and ``smooth_l1``, averaged over the sampled proposals or anchors."""
         return self.stock[stage]
 
     def check(self, stage: str, criterion: Criterion) -> None:
-        """Refuse a criterion that does not fit the detector, and tell it the number of classes.
+        """Reject a criterion that does not fit the detector, and prepare it for the number of classes.
 
         Raises:
-            UsageError: If it does not fit, or if the detector's modules lack the methods that are replaced.
+            UsageError: If the criterion does not fit, or if the detector's modules lack the methods to replace.
         """
         path, methods = SEAMS[stage]
         module = getattr(self.detector, path)
@@ -73,28 +74,28 @@ class FasterRCNNAdapter(RoIStage, RPNStage):
         if stage == "rpn" and criterion.loss.extra_logits:
             raise UsageError(
                 f"{type(criterion.loss).__name__} needs columns besides those of classes, but the region proposal "
-                "network has objectness alone: take a loss of single logits for stage 'rpn', such as bce or focal."
+                "network has objectness only: take a loss of single logits for stage 'rpn', such as bce or focal."
             )
         super().check(stage, criterion)
         own = stage == "roi" and type(module).postprocess_detections is not RoIHeads.postprocess_detections
         if own and not own_scores(self.columns(stage), criterion.loss):
             raise UsageError(
-                f"{type(module).__name__} has a postprocess_detections of its own, which makes scores by softmax, and "
-                f"{type(criterion.loss).__name__} trains others: take softmax."
+                f"{type(module).__name__} has its own postprocess_detections, which computes softmax scores, but "
+                f"{type(criterion.loss).__name__} trains other scores: take softmax."
             )
 
     def term_name(self, stage: str, name: str) -> str:
-        """Torchvision's name of a term of the criterion, or the stage and the name of what a weighter adds.
+        """Return torchvision's name of a term; for a term that a weighter adds, the stage and its name.
 
         Args:
-            stage: The stage.
-            name: The criterion's name of it.
+            stage: Name of the stage.
+            name: The criterion's name of the term.
         """
         own = RPN_TERMS if stage == "rpn" else ROI_TERMS
         return own.get(name, f"{stage}_{name}")
 
     def install(self) -> None:
-        """Take over the losses of the stages that have a criterion."""
+        """Replace the losses of the stages that have a criterion."""
         if "rpn" in self.criteria:
             self.install_rpn()
         if "roi" in self.criteria:
@@ -103,17 +104,18 @@ class FasterRCNNAdapter(RoIStage, RPNStage):
     def set_class_bias(self, bias: Tensor, stage: str) -> None:
         """Set the classifier's bias.
 
-        Where the loss has no column of background, the classifier's own is set to 0: nothing reads or trains it.
+        If the loss has no background column, the weights and bias of the classifier's background column are set to 0:
+        the column is neither read nor trained.
 
         Args:
             bias: Bias of each column [C + extra_logits], background last.
-            stage: The stage.
+            stage: Name of the stage.
         """
         layer = self.detector.rpn.head.cls_logits if stage == "rpn" else self.classifier
         if layer.bias is None:
             super().set_class_bias(bias, stage)
         with torch.no_grad():
-            if stage == "rpn":  # a channel for each anchor of a cell
+            if stage == "rpn":  # one channel per anchor of a cell
                 layer.bias.fill_(bias[0])
                 return
             num_classes = layer.out_features - 1
@@ -125,10 +127,10 @@ class FasterRCNNAdapter(RoIStage, RPNStage):
                 layer.weight[0] = 0.0
 
     def class_bias(self, stage: str) -> Tensor:
-        """The classifier's bias in the order of the loss's columns [1, C + extra_logits]; of ``rpn`` [N, 1].
+        """Return the classifier's bias in the order of the loss's columns [1, C + extra_logits]; of ``rpn`` [N, 1].
 
         Args:
-            stage: The stage.
+            stage: Name of the stage.
         """
         layer = self.detector.rpn.head.cls_logits if stage == "rpn" else self.classifier
         if layer.bias is None:
@@ -141,35 +143,35 @@ class FasterRCNNAdapter(RoIStage, RPNStage):
     def limit_outputs(
         self, score_thresh: float, nms_thresh: float, topk_candidates: int, detections_per_img: int
     ) -> None:
-        """Set the box head's attributes; candidates are the proposals, whose numbers are left as they are."""
+        """Set the limits of the box head; its candidates are the proposals, so ``topk_candidates`` is ignored."""
         heads = self.detector.roi_heads
         heads.score_thresh, heads.nms_thresh, heads.detections_per_img = score_thresh, nms_thresh, detections_per_img
 
     def losses_and_detections(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> tuple[Terms, Detections]:
-        """Loss terms and detections of one pass through backbone and proposal network.
+        """Return loss terms and detections of one pass through the backbone and the proposal network.
 
-        What is drawn for the losses is drawn with a fixed seed: they are the same at every call, and the random stream
-        of the training goes on as if nothing had been drawn. They are those of the proposals of an evaluation.
+        The losses sample proposals and anchors with a fixed seed: they are the same at every call, and the random state
+        of the training does not change. They are computed for the proposals that the detector makes in evaluation.
 
         Args:
             images: Images in [0, 1], each [3, H, W].
-            targets: Per image ``boxes`` [G, 4] in pixels and ``labels`` [G], and what masks and keypoints need.
+            targets: For each image ``boxes`` [G, 4] in pixels and ``labels`` [G]; masks and keypoints if trained.
         """
         model = self.detector
         original_sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         batch, resized = model.transform(images, targets)
         features = model.backbone(batch.tensors)
         features = {"0": features} if isinstance(features, Tensor) else features
-        with _own_draws(batch.tensors.device), _with_losses(model.rpn), _with_losses(model.roi_heads):
+        with _fixed_seed(batch.tensors.device), _with_losses(model.rpn), _with_losses(model.roi_heads):
             proposals, rpn_terms = model.rpn(batch, features, resized)
             _, terms = model.roi_heads(features, proposals, batch.image_sizes, resized)
-        found, _ = model.roi_heads(features, proposals, batch.image_sizes)
-        return {**terms, **rpn_terms}, model.transform.postprocess(found, batch.image_sizes, original_sizes)
+        detections, _ = model.roi_heads(features, proposals, batch.image_sizes)
+        return {**terms, **rpn_terms}, model.transform.postprocess(detections, batch.image_sizes, original_sizes)
 
 
 @contextmanager
-def _own_draws(device: torch.device) -> Iterator[None]:
-    """Draw random numbers from a fixed seed, and leave the random streams as they are."""
+def _fixed_seed(device: torch.device) -> Iterator[None]:
+    """Use a fixed random seed in this context, and restore the random state afterwards."""
     on_gpu = device.type == "cuda"
     with torch.random.fork_rng([device] if on_gpu else []):
         torch.default_generator.manual_seed(SEED)
@@ -181,13 +183,13 @@ def _own_draws(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _with_losses(module: Any) -> Iterator[None]:
-    """Let a module in evaluation mode compute its losses; its submodules and numbers of proposals stay as they are."""
-    with ExitStack() as undone:
-        for name in ("pre_nms_top_n", "post_nms_top_n"):  # of the proposal network, which asks whether it is trained
+    """Let a module compute its losses in evaluation mode, without changing submodules and numbers of proposals."""
+    with ExitStack() as stack:
+        for name in ("pre_nms_top_n", "post_nms_top_n"):  # the proposal network chooses them by its training flag
             if hasattr(module, name) and name not in vars(module):
                 number = getattr(module, name)()
                 setattr(module, name, lambda number=number: number)
-                undone.callback(delattr, module, name)
-        undone.callback(setattr, module, "training", module.training)
+                stack.callback(delattr, module, name)
+        stack.callback(setattr, module, "training", module.training)
         module.training = True
         yield

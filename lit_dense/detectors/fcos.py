@@ -1,4 +1,4 @@
-"""torchvision's FCOS."""
+"""The adapter of torchvision's FCOS."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -16,10 +16,10 @@ from .one_stage import OneStageAdapter
 
 
 class FCOSAdapter(OneStageAdapter):
-    """torchvision's FCOS: focal loss over all locations, ``giou`` and the centre-ness of positives.
+    """Adapter of torchvision's FCOS: focal loss over all locations, ``giou`` and the centre-ness of positives.
 
-    Scores stay the square root of class score times centre-ness. The term ``bbox_ctrness`` is summed with the weights
-    of boxes, ``box_loss_weight`` included, and divided by what the normalizer says.
+    Scores are still the square root of class score times centre-ness. The term ``bbox_ctrness`` is summed with the box
+    weights (including ``box_loss_weight``) and divided by the normalizer.
     """
 
     detectors = ("torchvision.models.detection.fcos.FCOS",)
@@ -27,11 +27,11 @@ class FCOSAdapter(OneStageAdapter):
     stock: ClassVar[Mapping[str, CriterionArgs]] = {"": {"loss": "focal", "box_loss": "giou", "normalizer": "batch"}}
 
     def defaults(self, stage: str) -> CriterionArgs:
-        """Focal loss and ``giou``, divided by the batch's positives."""
+        """Return focal loss and ``giou``, divided by the number of positives of the batch."""
         return self.stock[stage]
 
     def attach(self, criteria: Mapping[str, Criterion]) -> None:
-        """Let criteria compute the detector's loss; warns of scores that hold the quality of boxes already."""
+        """Replace the detector's loss; warns if the class scores already contain the quality of the boxes."""
         super().attach(criteria)
         for criterion in criteria.values():
             soft = [w for w in criterion.weighters if isinstance(w, Weighter) and "soft_targets" in w.exclusive]
@@ -46,7 +46,7 @@ class FCOSAdapter(OneStageAdapter):
 
     @property
     def box_coder(self) -> BoxCoder:
-        """The box coder of the head, which the loss is computed with."""
+        """The box coder of the head."""
         return LinearBoxCoder(self.detector.head.box_coder)
 
     def samples(
@@ -56,7 +56,7 @@ class FCOSAdapter(OneStageAdapter):
         anchors: Sequence[Tensor],
         matched_idxs: Sequence[Tensor],
     ) -> DenseSamples:
-        """The batch, with the loss of centre-ness."""
+        """Build the samples of a batch, with the centre-ness loss as an auxiliary loss."""
         samples = super().samples(targets, head_outputs, anchors, matched_idxs)
         logits = head_outputs["bbox_ctrness"].flatten()[samples.positives].float()
         centreness = centreness_of(samples.pos_target_deltas.float())
@@ -70,13 +70,13 @@ class FCOSAdapter(OneStageAdapter):
         anchors: list[Tensor],
         per_level: list[int],
     ) -> Terms:
-        """FCOS matches with the number of anchors of each level."""
+        """Compute the loss terms; FCOS needs the number of anchors of each level for matching."""
         terms: Terms = self.detector.compute_loss(targets, head_outputs, anchors, per_level)
         return terms
 
 
 class LinearBoxCoder:
-    """FCOS's box coder with the methods that the other detectors' coders have.
+    """FCOS's box coder with the methods of torchvision's ``BoxCoder``.
 
     Args:
         coder: torchvision's ``BoxLinearCoder``.
@@ -86,21 +86,24 @@ class LinearBoxCoder:
         self.coder = coder
 
     def encode_single(self, reference_boxes: Tensor, proposals: Tensor) -> Tensor:
-        """Distances from the centres of proposals to the sides of boxes [N, 4]."""
+        """Return the distances from the centres of proposals to the sides of boxes [N, 4]."""
         return torch.as_tensor(self.coder.encode(proposals, reference_boxes))
 
     def decode_single(self, rel_codes: Tensor, boxes: Tensor) -> Tensor:
-        """Boxes whose sides are at these distances from the centres of ``boxes`` [N, 4]."""
+        """Return the boxes with sides at these distances from the centres of ``boxes`` [N, 4]."""
         return torch.as_tensor(self.coder.decode(rel_codes, boxes))
 
 
 def centreness_of(distances: Tensor) -> Tensor:
-    """Centre-ness of locations from their distances to the sides of a box (https://arxiv.org/abs/2006.09214).
+    """Compute the centre-ness of locations from their distances to the sides of a box (FCOS).
+
+    Paper: https://arxiv.org/abs/2006.09214.
 
     Args:
-        distances: Left, top, right, bottom; negative where a location lies outside, whose centre-ness is 0 [N, 4].
+        distances: Left, top, right, bottom. A location with a negative distance lies outside: its centre-ness is 0
+            [N, 4].
     """
-    inside = distances.clamp(min=0)  # FCOS matches locations inside boxes alone, other assigners do not
+    inside = distances.clamp(min=0)  # FCOS matches only locations inside boxes; other assigners may match others
     left_right, top_bottom = inside[:, [0, 2]], inside[:, [1, 3]]
     ratio = (left_right.amin(1) / left_right.amax(1)) * (top_bottom.amin(1) / top_bottom.amax(1))
     return ratio.sqrt()

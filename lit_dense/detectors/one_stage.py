@@ -1,4 +1,4 @@
-"""What torchvision's one-stage detectors share: one method computes the loss of all outputs of the head."""
+"""The base class of adapters of torchvision's one-stage detectors, in which one method computes the loss."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -18,9 +18,10 @@ from .tracing import records_graph
 
 
 class OneStageAdapter(DetectorAdapter):
-    """An adapter of a detector whose head has ``compute_loss(targets, head_outputs, anchors, matched_idxs)``.
+    """Base class of adapters of a detector with ``head.compute_loss(targets, head_outputs, anchors, matched_idxs)``.
 
-    Outputs of the head are ``cls_logits`` [B, K, L], ``bbox_regression`` [B, K, 4] and what a subclass knows of.
+    The outputs of the head are ``cls_logits`` [B, K, L], ``bbox_regression`` [B, K, 4], and outputs that a subclass
+    reads, for B images with K anchors each and L columns.
     """
 
     offers = frozenset({"boxes", "deltas", "anchors", "geometry", "assignment", "box_loss"})
@@ -30,7 +31,7 @@ class OneStageAdapter(DetectorAdapter):
         self._geometry: Geometry | None = None
 
     def columns(self, stage: str) -> Columns:
-        """One column for each class."""
+        """Return one column for each class."""
         return Columns(self.detector.head.classification_head.num_classes)
 
     @property
@@ -40,10 +41,10 @@ class OneStageAdapter(DetectorAdapter):
         return coder
 
     def install(self) -> None:
-        """Take the head's loss over; in evaluation its scores are those that the loss trains."""
+        """Replace the head's loss; in evaluation the head gives the scores that the criterion's loss trains."""
         self.override(self.detector.head, "compute_loss", "compute_loss")
         self.hook(self.detector, self._check_inputs, pre=True, with_kwargs=True)
-        self.hook(self.detector.head, self._give_scores)
+        self.hook(self.detector.head, self._convert_scores)
         self.hook(self.detector.anchor_generator, self._note_geometry, pre=True)
 
     def compute_loss(
@@ -53,7 +54,7 @@ class OneStageAdapter(DetectorAdapter):
         anchors: list[Tensor],
         matched_idxs: list[Tensor],
     ) -> Terms:
-        """The criterion's loss terms, in place of the detector's.
+        """Compute the criterion's loss terms; replaces the method of the head.
 
         Raises:
             UsageError: If a label has no column.
@@ -63,12 +64,12 @@ class OneStageAdapter(DetectorAdapter):
         return self.terms("", self.samples(targets, head_outputs, anchors, matched), targets)
 
     def loss_logits(self, head_outputs: dict[str, Tensor]) -> Tensor:
-        """Class logits in the order of the loss's columns [B, K, L]."""
+        """Return the class logits in the order of the loss's columns [B, K, L]."""
         return head_outputs["cls_logits"]
 
     @property
     def assigner(self) -> Assigner | None:
-        """The component that matches in place of the detector's own matcher; None where the detector matches."""
+        """The assigner that replaces the detector's own matcher; None if the detector matches."""
         return self.criteria[""].matcher
 
     def matched(
@@ -78,7 +79,7 @@ class OneStageAdapter(DetectorAdapter):
         anchors: Sequence[Tensor],
         matched_idxs: Sequence[Tensor],
     ) -> Sequence[Tensor]:
-        """Per image the ground truth of each anchor: the criterion's assignment, or else the detector's [K]."""
+        """Return the matched ground truth of each anchor [K] per image, from the assigner or the detector's matcher."""
         assigner, score_logits = self.assigner, self.criteria[""].loss.score_logits
         if assigner is None:
             return matched_idxs
@@ -98,13 +99,13 @@ class OneStageAdapter(DetectorAdapter):
         anchors: Sequence[Tensor],
         matched_idxs: Sequence[Tensor],
     ) -> DenseSamples:
-        """The batch."""
+        """Build the samples of a batch."""
         logits, deltas = self.loss_logits(head_outputs), head_outputs["bbox_regression"]
         columns, extra = self.columns(""), self.criteria[""].loss.extra_logits
         if not self.batch_is_checked:
             labels = torch.cat([target["labels"].reshape(-1) for target in targets]).long() - columns.first_label
-            taken = extra if columns.background is None else 0
-            check_labels(labels, logits.shape[-1] - extra, columns.first_label, taken)
+            reserved = extra if columns.background is None else 0
+            check_labels(labels, logits.shape[-1] - extra, columns.first_label, reserved)
         return collect_samples(
             targets,
             logits.flatten(0, 1),
@@ -117,7 +118,7 @@ class OneStageAdapter(DetectorAdapter):
         )
 
     def set_class_bias(self, bias: Tensor, stage: str) -> None:
-        """Set the classifier's bias, whose channels are anchors times columns."""
+        """Set the classifier's bias; its channels are the columns of each anchor of a cell."""
         tower = self.detector.head.classification_head
         if tower.cls_logits.bias is None:
             super().set_class_bias(bias, stage)
@@ -125,7 +126,7 @@ class OneStageAdapter(DetectorAdapter):
             tower.cls_logits.bias.copy_(bias.repeat(tower.num_anchors))
 
     def class_bias(self, stage: str) -> Tensor:
-        """The classifier's bias, a row for each anchor of a cell [N, C + extra_logits]."""
+        """Return the classifier's bias, one row per anchor of a cell [N, C + extra_logits]."""
         tower = self.detector.head.classification_head
         bias: Tensor = tower.cls_logits.bias.detach().view(tower.num_anchors, -1)
         return bias
@@ -139,27 +140,28 @@ class OneStageAdapter(DetectorAdapter):
         detector.topk_candidates, detector.detections_per_img = topk_candidates, detections_per_img
 
     def with_scores(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Outputs with one logit for each class, whose sigmoid is its score, whatever columns the loss needs."""
+        """Convert the class logits to one logit per class; its sigmoid is the score."""
         return {**outputs, "cls_logits": self.criteria[""].loss.score_logits(outputs["cls_logits"])}
 
     def losses_and_detections(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> tuple[Terms, Detections]:
-        """Loss terms and detections of one forward pass; torchvision's own forward gives one or the other.
+        """Return loss terms and detections of one forward pass; torchvision's own forward gives only one of them.
 
         Args:
             images: Images in [0, 1], each [3, H, W].
-            targets: Per image ``boxes`` [G, 4] in pixels and ``labels`` [G].
+            targets: For each image ``boxes`` [G, 4] in pixels and ``labels`` [G].
         """
         model = self.detector
         original_sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         batch, resized = model.transform(images, targets)
-        of_backbone = model.backbone(batch.tensors)
-        features = [of_backbone] if isinstance(of_backbone, Tensor) else list(of_backbone.values())
-        outputs: dict[str, Tensor] = type(model.head).forward(model.head, features)  # without the hook: as the loss
+        backbone_outputs = model.backbone(batch.tensors)
+        features = [backbone_outputs] if isinstance(backbone_outputs, Tensor) else list(backbone_outputs.values())
+        # without the hook, because the loss needs all columns
+        outputs: dict[str, Tensor] = type(model.head).forward(model.head, features)
         anchors: list[Tensor] = model.anchor_generator(batch, features)
         per_level = self._geometry_of(features, batch).anchors_of_levels(len(anchors[0]))
         terms = self.detector_loss(resized, outputs, anchors, per_level)
-        found = self.detections(outputs, anchors, per_level, batch.image_sizes)
-        return terms, model.transform.postprocess(found, batch.image_sizes, original_sizes)
+        detections = self.detections(outputs, anchors, per_level, batch.image_sizes)
+        return terms, model.transform.postprocess(detections, batch.image_sizes, original_sizes)
 
     @abstractmethod
     def detector_loss(
@@ -169,13 +171,13 @@ class OneStageAdapter(DetectorAdapter):
         anchors: list[Tensor],
         per_level: list[int],
     ) -> Terms:
-        """What the detector's forward does for its loss terms, matching included.
+        """Match anchors and compute the loss terms, as the detector's forward does.
 
         Args:
             targets: Targets of the resized images.
             head_outputs: Outputs of the head.
-            anchors: Per image [K, 4].
-            per_level: Anchors of each level of an image.
+            anchors: Anchors of each image [K, 4].
+            per_level: Number of anchors of each level of an image.
         """
 
     def detections(
@@ -185,27 +187,27 @@ class OneStageAdapter(DetectorAdapter):
         per_level: list[int],
         image_sizes: list[tuple[int, int]],
     ) -> Detections:
-        """What the detector's forward does for its detections, in pixels of the resized images.
+        """Compute the detections as the detector's forward does, in pixels of the resized images.
 
         Args:
-            head_outputs: Outputs of the head, as the loss takes them.
-            anchors: Per image [K, 4].
-            per_level: Anchors of each level of an image.
-            image_sizes: Height and width of each resized image.
+            head_outputs: Outputs of the head, with all columns of the loss.
+            anchors: Anchors of each image [K, 4].
+            per_level: Number of anchors of each level of an image.
+            image_sizes: Height and width of each resized image in pixels.
         """
         outputs = {name: list(o.split(per_level, dim=1)) for name, o in self.with_scores(head_outputs).items()}
-        of_levels = [list(a.split(per_level)) for a in anchors]
-        found: Detections = self.detector.postprocess_detections(outputs, of_levels, image_sizes)
-        return found
+        level_anchors = [list(a.split(per_level)) for a in anchors]
+        detections: Detections = self.detector.postprocess_detections(outputs, level_anchors, image_sizes)
+        return detections
 
     def _check_inputs(self, detector: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Name a batch in another format before torchvision fails on it."""
+        """Reject a batch in another format with a clear message before torchvision fails on it."""
         if self.batch_is_checked or records_graph():
             return
-        given = {**dict(zip(("images", "targets"), args, strict=False)), **kwargs}
-        check_format(detector, list(given["images"]), given.get("targets"), objects=detector.training)
+        inputs = {**dict(zip(("images", "targets"), args, strict=False)), **kwargs}
+        check_format(detector, list(inputs["images"]), inputs.get("targets"), objects=detector.training)
 
-    def _give_scores(self, head: nn.Module, args: Any, outputs: dict[str, Tensor]) -> dict[str, Tensor] | None:
+    def _convert_scores(self, head: nn.Module, args: Any, outputs: dict[str, Tensor]) -> dict[str, Tensor] | None:
         return None if head.training else self.with_scores(outputs)
 
     def _note_geometry(self, generator: nn.Module, inputs: tuple[ImageList, Sequence[Tensor]]) -> None:
@@ -218,5 +220,5 @@ class OneStageAdapter(DetectorAdapter):
 
     @property
     def anchors_per_cell(self) -> Sequence[int] | None:
-        """Anchors of a cell of each level; None where it is the same number on all levels."""
+        """Number of anchors of a cell, for each level; None if all levels have the same number."""
         return None

@@ -1,4 +1,4 @@
-"""RF-DETR of the package ``rfdetr``."""
+"""The adapter of RF-DETR from the package ``rfdetr``."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,72 +16,72 @@ TERM = "loss_ce"
 
 
 class RFDETRAdapter(SetPredictionAdapter):
-    """``SetCriterion`` of RF-DETR, which its LightningModule has as ``criterion``.
+    """Adapter of RF-DETR's ``SetCriterion``, which its LightningModule has as ``criterion``.
 
-    Its matcher, its losses of boxes and masks and its weights stay. Class losses of all layers become one, ``loss_ce``,
-    with everything that weighters add: the host sums only terms whose names it knows.
+    RF-DETR keeps its matcher, its box and mask losses and its weights. The class losses of all layers become one term,
+    ``loss_ce``. It includes the terms that weighters add, because RF-DETR sums only terms with names that it knows.
     """
 
     detectors = ("rfdetr.models.criterion.SetCriterion",)
 
     def __init__(self, detector: Any) -> None:
         super().__init__(detector)
-        self._outputs: list[Output] | None = None  # None outside of a step
+        self._outputs: list[Output] | None = None  # None outside a step
 
     def columns(self, stage: str) -> Columns:
-        """A column for each class."""
+        """Return one column for each class."""
         return Columns(self.detector.num_classes)
 
     def defaults(self, stage: str) -> CriterionArgs:
-        """The loss that the host's switches choose.
+        """Return the loss that the switches of RF-DETR's criterion choose.
 
         Raises:
-            UsageError: If they choose the position-supervised loss, which has no counterpart.
+            UsageError: If they choose the position-supervised loss, which lit_dense does not have.
         """
-        host = self.detector
-        if host.ia_bce_loss:
-            name, alpha = "ia_bce", host.focal_alpha
-        elif host.use_position_supervised_loss:
+        detector = self.detector
+        if detector.ia_bce_loss:
+            name, alpha = "ia_bce", detector.focal_alpha
+        elif detector.use_position_supervised_loss:
             raise UsageError(
-                f"{type(host).__name__} has use_position_supervised_loss=True, a loss that lit_dense does not have: "
-                "build it with ia_bce_loss=True."
+                f"{type(detector).__name__} has use_position_supervised_loss=True, a loss that lit_dense does not "
+                "have: build it with ia_bce_loss=True."
             )
-        elif host.use_varifocal_loss:
-            name, alpha = "vfl", 1 - host.focal_alpha  # which is the share of negatives there
+        elif detector.use_varifocal_loss:
+            name, alpha = "vfl", 1 - detector.focal_alpha  # RF-DETR weights negatives by this
         else:
-            name, alpha = "focal", host.focal_alpha
+            name, alpha = "focal", detector.focal_alpha
         loss = {"class_path": name, "init_args": {"alpha": alpha}}
         return {"loss": loss, "box_loss": None, "normalizer": NativeNormalizer()}
 
     def check(self, stage: str, criterion: Criterion) -> None:
-        """Refuse a criterion that does not fit, keypoints, and weights that differ between layers.
+        """Reject a criterion that does not fit, keypoint models, and weights that differ between layers.
 
         Raises:
-            UsageError: If it does not fit.
+            UsageError: If the criterion or the model does not fit.
         """
-        host = self.detector
-        if "keypoints" in host.losses:
+        detector = self.detector
+        if "keypoints" in detector.losses:
             raise UsageError(
-                f"{type(host).__name__} trains keypoints, and RF-DETR then divides its losses by itself over several "
+                f"{type(detector).__name__} trains keypoints, and RF-DETR then divides its losses itself over several "
                 "batches: the loss of a keypoint model cannot be replaced."
             )
-        of_layers = {name: weight for name, weight in host.weight_dict.items() if name.startswith(TERM)}
-        if len(set(of_layers.values())) > 1:
+        layer_weights = {name: weight for name, weight in detector.weight_dict.items() if name.startswith(TERM)}
+        if len(set(layer_weights.values())) > 1:
             raise UsageError(
-                f"{type(host).__name__}: weight_dict has different weights for class losses, {of_layers}, which become "
-                f"one term, {TERM}: give all of them the same."
+                f"{type(detector).__name__}: weight_dict has different weights for class losses, {layer_weights}, "
+                f"which become one term, {TERM}: give all of them the same."
             )
         super().check(stage, criterion)
 
     def install(self) -> None:
-        """Listen to the class losses, and put the criterion's in their place."""
+        """Record the inputs of the class losses, and replace these losses by the criterion's."""
         self.override(self.detector, "get_loss", "get_loss")
         self.override(self.detector, "forward", "forward")
-        if hasattr(self.detector, "_can_batch_detection_losses"):  # a compiled path that does not ask get_loss
+        if hasattr(self.detector, "_can_batch_detection_losses"):  # a compiled path that does not call get_loss
             self.override(self.detector, "_can_batch_detection_losses", "refuse_batching")
 
     def refuse_batching(self, *args: Any, **kwargs: Any) -> bool:
-        """Take the host's path layer by layer, whether its compiled one is switched on or not."""
+        """Disable RF-DETR's compiled path, so that it computes its losses layer by layer."""
         return False
 
     def get_loss(
@@ -93,63 +93,63 @@ class RFDETRAdapter(SetPredictionAdapter):
         num_boxes: Any,
         **kwargs: Any,
     ) -> Any:
-        """The host's losses but for that of classes, which is noted.
+        """Compute one of RF-DETR's losses; for the class loss, only record its inputs.
 
         Args:
             loss: Name of the loss.
-            outputs: What a layer predicts.
-            targets: Per image ``boxes`` and ``labels``.
-            indices: Per image indices of queries and of the objects that they are matched with.
-            num_boxes: What the host divides by.
-            kwargs: What else the host passes on.
+            outputs: Predictions of a layer.
+            targets: For each image ``boxes`` and ``labels``.
+            indices: For each image the indices of queries and of the objects that they are matched with.
+            num_boxes: Divisor of RF-DETR's losses.
+            kwargs: Other arguments of RF-DETR.
         """
         if loss != "labels" or self._outputs is None:
             return type(self.detector).get_loss(self.detector, loss, outputs, targets, indices, num_boxes, **kwargs)
         if "valid" in targets[0]:
-            indices = [_real(pair, target["valid"]) for pair, target in zip(indices, targets, strict=True)]
+            indices = [_without_padding(pair, target["valid"]) for pair, target in zip(indices, targets, strict=True)]
         self._outputs.append(Output(outputs["pred_logits"], outputs["pred_boxes"], indices))
         return {}
 
     def forward(self, outputs: Any, targets: Sequence[Mapping[str, Tensor]], num_boxes: Any = None) -> Terms:
-        """The host's losses, with the criterion's in place of those of classes.
+        """Compute RF-DETR's losses, with the class losses replaced by the criterion's.
 
         Args:
-            outputs: What the model predicts.
-            targets: Per image ``boxes`` and ``labels``.
-            num_boxes: What to divide by; only the host's own number, None, is known here.
+            outputs: Predictions of the model.
+            targets: For each image ``boxes`` and ``labels``.
+            num_boxes: Divisor of the losses; only None, RF-DETR's own divisor, is supported.
 
         Raises:
-            UsageError: If a number to divide by is given, or a label has no column.
+            UsageError: If ``num_boxes`` is given, or a label has no column.
             NonFiniteLossError: If a term is NaN or infinite.
         """
-        host = self.detector
+        detector = self.detector
         if num_boxes is not None:
             raise UsageError(
-                f"{type(host).__name__}: num_boxes was given, but lit_dense divides by the objects itself: leave it "
-                "out."
+                f"{type(detector).__name__}: num_boxes was given, but lit_dense divides by the objects itself: leave "
+                "it out."
             )
         self._outputs = []
         try:
-            terms: Terms = type(host).forward(host, outputs, targets)
-            seen = self._outputs
+            terms: Terms = type(detector).forward(detector, outputs, targets)
+            recorded = self._outputs
         finally:
             self._outputs = None
-        if not seen:
+        if not recorded:
             raise UsageError(
-                f"{type(host).__name__} has not asked get_loss for its class loss, which this release of lit_dense "
+                f"{type(detector).__name__} has not asked get_loss for its class loss, which this release of lit_dense "
                 "replaces. Take another release of rfdetr."
             )
-        if "valid" in targets[0]:  # targets of a fixed size are filled up
-            targets = [{name: _rows(value, target["valid"]) for name, value in target.items()} for target in targets]
+        if "valid" in targets[0]:  # targets of a fixed size are padded
+            targets = [{name: _valid_rows(value, t["valid"]) for name, value in t.items()} for t in targets]
         objects = sum(len(target["labels"]) for target in targets)
-        groups = host.group_detr if host.training and not host.sum_group_losses else 1
-        count = torch.full((), float(objects * groups), device=seen[0].logits.device)
-        own = self.terms("", self.samples(seen, targets, (count, 1.0)), targets)
+        groups = detector.group_detr if detector.training and not detector.sum_group_losses else 1
+        count = torch.full((), float(objects * groups), device=recorded[0].logits.device)
+        own = self.terms("", self.samples(recorded, targets, (count, 1.0)), targets)
         return {**terms, TERM: torch.stack(list(own.values())).sum()}
 
 
-def _real(pair: tuple[Tensor, Tensor], valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Matches with real objects alone, numbered without the rows that fill targets up; the other queries have none."""
+def _without_padding(pair: tuple[Tensor, Tensor], valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Drop matches with padding, and number the objects without the padded rows of the targets."""
     source, target = pair
     valid = valid.bool()
     rank = valid.cumsum(0) - 1
@@ -158,7 +158,7 @@ def _real(pair: tuple[Tensor, Tensor], valid: Tensor) -> tuple[Tensor, Tensor]:
     return source.to(valid.device)[kept], rank[target[kept]]
 
 
-def _rows(value: Any, valid: Tensor) -> Any:
-    """Rows of real objects, where a value has a row for each."""
-    of_objects = isinstance(value, Tensor) and value.dim() > 0 and len(value) == len(valid)
-    return value[valid.bool()] if of_objects else value
+def _valid_rows(value: Any, valid: Tensor) -> Any:
+    """Drop the padded rows of a tensor with one row per object; other values stay."""
+    has_rows = isinstance(value, Tensor) and value.dim() > 0 and len(value) == len(valid)
+    return value[valid.bool()] if has_rows else value

@@ -1,4 +1,4 @@
-"""The loss of the box head of torchvision's RoI heads."""
+"""The stage ``roi`` of Faster R-CNN: the loss of the box head in torchvision's RoI heads."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,11 +13,11 @@ from .base import DetectorAdapter, Terms, loss_columns, own_scores
 from .torchvision_batch import check_labels, collect_samples
 
 TERMS = {"classification": "loss_classifier", "bbox_regression": "loss_box_reg"}
-"""The box head's names of the criterion's terms."""
+"""torchvision's names of the criterion's terms."""
 
 
-class _Drawn(NamedTuple):
-    """The proposals of a batch that were drawn for training."""
+class _Sampled(NamedTuple):
+    """The proposals of a batch that were sampled for training."""
 
     targets: Sequence[dict[str, Tensor]]
     proposals: list[Tensor]
@@ -26,22 +26,22 @@ class _Drawn(NamedTuple):
 
 
 class RoIStage(DetectorAdapter):
-    """The stage ``roi`` of an adapter: classes and boxes of the proposals that ``detector.roi_heads`` draws.
+    """The stage ``roi`` of an adapter: classes and boxes of the proposals that ``detector.roi_heads`` samples.
 
-    The heads compute their own loss, a function of torchvision's module, with at most 512 rows an image; its terms are
-    replaced afterwards. Losses of masks and keypoints are left alone.
+    torchvision computes its own loss in a module-level function, for at most 512 proposals per image by default. Its
+    terms are replaced afterwards. The losses of masks and keypoints do not change.
     """
 
     def __init__(self, detector: nn.Module) -> None:
         super().__init__(detector)
-        self._drawn: _Drawn | None = None
+        self._sampled: _Sampled | None = None
         self._outputs: tuple[Tensor, Tensor] | None = None
 
-    def __getstate__(self) -> dict[str, Any]:  # nothing of a batch is copied
-        return {**super().__getstate__(), "_drawn": None, "_outputs": None}
+    def __getstate__(self) -> dict[str, Any]:  # a copy contains no batch
+        return {**super().__getstate__(), "_sampled": None, "_outputs": None}
 
     def install_roi(self) -> None:
-        """Take the loss of the box head over, and its scores where the loss trains others."""
+        """Replace the loss of the box head, and its scores if the loss trains other scores."""
         heads = self.detector.roi_heads
         self.hook(heads, self._begin_roi, pre=True)
         self.override(heads, "select_training_samples", "select_training_samples")
@@ -52,10 +52,10 @@ class RoIStage(DetectorAdapter):
 
     @property
     def classifier(self) -> Any:
-        """The layer that gives the class logits, background first.
+        """The layer that computes the class logits, background first.
 
         Raises:
-            UsageError: If the box predictor has no layer of this name and kind.
+            UsageError: If the box predictor has no layer ``cls_score`` with ``out_features``.
         """
         predictor = self.detector.roi_heads.box_predictor
         layer = getattr(predictor, "cls_score", None)
@@ -67,7 +67,7 @@ class RoIStage(DetectorAdapter):
         return layer
 
     def select_training_samples(self, proposals: list[Tensor], targets: Sequence[dict[str, Tensor]]) -> Any:
-        """Proposals drawn for training as the heads draw them; they are noted for the loss.
+        """Sample proposals as the RoI heads do, and record them for the loss.
 
         Raises:
             UsageError: If a label has no column.
@@ -76,10 +76,10 @@ class RoIStage(DetectorAdapter):
         heads.check_targets(targets)
         if not self.batch_is_checked:
             labels = torch.cat([t["labels"].reshape(-1) for t in targets])
-            check_labels(labels - 1, self.columns("roi").classes, first_label=1)  # the heads' own loss does not
-        drawn = type(heads).select_training_samples(heads, proposals, targets)
-        self._drawn = _Drawn(targets, *drawn[:3])
-        return drawn
+            check_labels(labels - 1, self.columns("roi").classes, first_label=1)  # torchvision does not check them
+        sampled = type(heads).select_training_samples(heads, proposals, targets)
+        self._sampled = _Sampled(targets, *sampled[:3])
+        return sampled
 
     def postprocess_detections(
         self,
@@ -88,13 +88,13 @@ class RoIStage(DetectorAdapter):
         proposals: list[Tensor],
         image_shapes: Sequence[tuple[int, int]],
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Boxes, scores and labels of each image, with the scores that the loss trains in place of a softmax's.
+        """Return boxes, scores and labels of each image, with the scores that the loss trains instead of a softmax's.
 
         Args:
-            class_logits: Of all proposals, background first [N, C + 1].
-            box_regression: Box deltas for each column, or one for all [N, 4 (C + 1)] or [N, 4].
-            proposals: Per image [N_b, 4].
-            image_shapes: Height and width of each image.
+            class_logits: Class logits of all proposals, background first [N, C + 1].
+            box_regression: Box deltas of each column [N, 4 (C + 1)], or shared by all columns [N, 4].
+            proposals: Proposals of each image [N_b, 4].
+            image_shapes: Height and width of each image in pixels.
         """
         heads, loss = self.detector.roi_heads, self.criteria["roi"].loss
         counts = [len(p) for p in proposals]
@@ -102,7 +102,7 @@ class RoIStage(DetectorAdapter):
         decoded = heads.box_coder.decode_single(box_regression, torch.cat(proposals)).unflatten(1, (-1, 4))
         boxes = (decoded[:, 1:] if decoded.shape[1] > 1 else decoded).expand(-1, scores.shape[1], -1)
         labels = torch.arange(1, scores.shape[1] + 1, device=scores.device).expand_as(scores)
-        found: tuple[list[Tensor], list[Tensor], list[Tensor]] = [], [], []
+        detections: tuple[list[Tensor], list[Tensor], list[Tensor]] = [], [], []
         split = zip(boxes.split(counts), scores.split(counts), labels.split(counts), image_shapes, strict=True)
         for *of_image, shape in split:
             box, score, label = (x.flatten(0, 1) for x in of_image)
@@ -110,51 +110,52 @@ class RoIStage(DetectorAdapter):
             keep = (score > heads.score_thresh).nonzero().squeeze(1)
             keep = keep[remove_small_boxes(box[keep], min_size=1e-2)]
             keep = keep[batched_nms(box[keep], score[keep], label[keep], heads.nms_thresh)]
-            for values, x in zip(found, (box, score, label), strict=True):
+            for values, x in zip(detections, (box, score, label), strict=True):
                 values.append(x[keep[: heads.detections_per_img]])
-        return found
+        return detections
 
     def _begin_roi(self, heads: nn.Module, inputs: Any) -> None:
-        self._drawn = self._outputs = None  # an exception may have left them
+        self._sampled = self._outputs = None  # an exception may have left old ones
 
     def _note_outputs(self, predictor: nn.Module, inputs: Any, outputs: tuple[Tensor, Tensor]) -> None:
-        if self._drawn is not None:
+        if self._sampled is not None:
             self._outputs = outputs
 
     def _replace_terms(self, heads: nn.Module, inputs: Any, outputs: tuple[Any, Terms]) -> tuple[Any, Terms] | None:
         if not heads.training:
             return None
-        drawn, predicted, self._drawn, self._outputs = self._drawn, self._outputs, None, None
-        found, terms = outputs
-        if drawn is None or predicted is None or not terms.keys() >= set(TERMS.values()):
-            raise UsageError(self._why_not(drawn, predicted, terms))
-        return found, {**terms, **self.terms("roi", self._roi_samples(drawn, *predicted), drawn.targets)}
+        sampled, predicted, self._sampled, self._outputs = self._sampled, self._outputs, None, None
+        detections, terms = outputs
+        if sampled is None or predicted is None or not terms.keys() >= set(TERMS.values()):
+            raise UsageError(self._reason(sampled, predicted, terms))
+        return detections, {**terms, **self.terms("roi", self._roi_samples(sampled, *predicted), sampled.targets)}
 
-    def _roi_samples(self, drawn: _Drawn, logits: Tensor, deltas: Tensor) -> DenseSamples:
-        labels = torch.cat(drawn.labels)
+    def _roi_samples(self, sampled: _Sampled, logits: Tensor, deltas: Tensor) -> DenseSamples:
+        labels = torch.cat(sampled.labels)
         own = deltas.unflatten(1, (-1, 4))  # [N, C + 1, 4]; [N, 1, 4] where all classes share the deltas
-        if own.shape[1] > 1:  # a negative's are those of its best class: nothing trains the deltas of background
+        if own.shape[1] > 1:  # deltas of background are not trained: a negative uses those of its best class
             column = torch.where(labels > 0, labels, logits[:, 1:].detach().argmax(1) + 1)
             own = own[torch.arange(len(labels), device=labels.device), column]
         return collect_samples(
-            drawn.targets,
+            sampled.targets,
             loss_columns(logits, self.criteria["roi"].loss.extra_logits),
             own.reshape(-1, 4),
-            drawn.proposals,
+            sampled.proposals,
             # label 0 is background, -1 is ignored
-            [torch.where(n > 0, m, n - 1) for m, n in zip(drawn.matched_idxs, drawn.labels, strict=True)],
+            [torch.where(n > 0, m, n - 1) for m, n in zip(sampled.matched_idxs, sampled.labels, strict=True)],
             first_label=1,
             box_coder=self.detector.roi_heads.box_coder,
         )
 
-    def _why_not(self, drawn: _Drawn | None, predicted: Any, terms: Terms) -> str:
+    def _reason(self, sampled: _Sampled | None, predicted: Any, terms: Terms) -> str:
+        """Explain why the terms cannot be replaced."""
         heads = self.detector.roi_heads
-        if drawn is None:
+        if sampled is None:
             return f"{type(heads).__name__} does not call select_training_samples: its loss cannot be replaced."
         if predicted is None:
             return (
-                f"{type(heads.box_predictor).__name__} took the place of another box predictor after the loss was "
+                f"{type(heads.box_predictor).__name__} replaced another box predictor after the loss was "
                 "replaced: patch the model again."
             )
-        found, replaced = ", ".join(terms), " and ".join(sorted(TERMS.values()))
-        return f"{type(heads).__name__} has the loss terms {found}, without {replaced}, which are to be replaced."
+        listed, replaced = ", ".join(terms), " and ".join(sorted(TERMS.values()))
+        return f"{type(heads).__name__} has the loss terms {listed}, without {replaced}, which are to be replaced."

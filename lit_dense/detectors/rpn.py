@@ -1,4 +1,4 @@
-"""The loss of torchvision's region proposal network."""
+"""The stage ``rpn`` of Faster R-CNN: the loss of torchvision's region proposal network."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,14 +11,14 @@ from .base import DetectorAdapter, Terms
 from .torchvision_batch import collect_samples
 
 TERMS = {"classification": "loss_objectness", "bbox_regression": "loss_rpn_box_reg"}
-"""The network's names of the criterion's terms."""
+"""torchvision's names of the criterion's terms."""
 
 
 class RPNStage(DetectorAdapter):
-    """The stage ``rpn`` of an adapter: objectness and boxes of the anchors that ``detector.rpn`` draws.
+    """The stage ``rpn`` of an adapter: objectness and boxes of the anchors that ``detector.rpn`` samples.
 
-    The network's own matcher and sampler stay. Its ``compute_loss`` is told neither the anchors nor the matches, so
-    they are noted when anchors are matched.
+    The network keeps its own matcher and sampler. Its ``compute_loss`` gets neither the anchors nor the matches, so
+    they are recorded when anchors are matched.
     """
 
     def __init__(self, detector: nn.Module) -> None:
@@ -26,11 +26,11 @@ class RPNStage(DetectorAdapter):
         self._matched: tuple[list[Tensor], Sequence[dict[str, Tensor]], list[Tensor]] | None = None
         self._rpn_extra: Terms | None = None
 
-    def __getstate__(self) -> dict[str, Any]:  # nothing of a batch is copied
+    def __getstate__(self) -> dict[str, Any]:  # a copy contains no batch
         return {**super().__getstate__(), "_matched": None, "_rpn_extra": None}
 
     def install_rpn(self) -> None:
-        """Take the loss of the region proposal network over."""
+        """Replace the loss of the region proposal network."""
         rpn = self.detector.rpn
         self.hook(rpn, self._begin_rpn, pre=True)
         self.override(rpn, "assign_targets_to_anchors", "assign_targets_to_anchors")
@@ -40,7 +40,7 @@ class RPNStage(DetectorAdapter):
     def assign_targets_to_anchors(
         self, anchors: list[Tensor], targets: Sequence[dict[str, Tensor]]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Labels and matched boxes of the anchors as the network gives them; both are noted for the loss."""
+        """Match anchors as the network does, and record anchors, targets and matched boxes for the loss."""
         rpn = self.detector.rpn
         labels, boxes = type(rpn).assign_targets_to_anchors(rpn, anchors, targets)
         self._matched = anchors, targets, boxes
@@ -49,15 +49,16 @@ class RPNStage(DetectorAdapter):
     def rpn_loss(
         self, objectness: Tensor, deltas: Tensor, labels: list[Tensor], regression_targets: Any
     ) -> tuple[Tensor, Tensor]:
-        """The criterion's terms in place of the network's ``compute_loss``: objectness and boxes.
+        """Compute the criterion's terms of objectness and boxes; replaces the network's ``compute_loss``.
 
         Args:
-            objectness: Logits of the anchors of all images, one column [A, 1].
+            objectness: Objectness logits of the anchors of all images [A, 1].
             deltas: Box deltas [A, 4].
-            labels: Per image 1 for positives, 0 for negatives, -1 for anchors that are ignored [K].
+            labels: For each image 1 for positive, 0 for negative and -1 for ignored anchors [K].
             regression_targets: Not used.
 
         Raises:
+            UsageError: If the network has not called ``assign_targets_to_anchors`` before.
             NonFiniteLossError: If a term is NaN or infinite.
         """
         if self._matched is None:
@@ -65,7 +66,7 @@ class RPNStage(DetectorAdapter):
             raise UsageError(f"{name} does not call assign_targets_to_anchors before compute_loss: leave stage 'rpn'.")
         (anchors, targets, boxes), self._matched = self._matched, None
         rpn = self.detector.rpn
-        positive, negative = rpn.fg_bg_sampler(labels)  # once, as the stock loss does: the random stream stays the same
+        positive, negative = rpn.fg_bg_sampler(labels)  # once, as in torchvision: the random state stays the same
         matched_idxs = [
             _matched_idxs(pos, neg, own, target["boxes"])
             for pos, neg, own, target in zip(positive, negative, boxes, targets, strict=True)
@@ -84,7 +85,7 @@ class RPNStage(DetectorAdapter):
         return self._rpn_extra.pop("loss_objectness"), self._rpn_extra.pop("loss_rpn_box_reg")
 
     def _begin_rpn(self, rpn: nn.Module, inputs: Any) -> None:
-        self._matched = self._rpn_extra = None  # an exception may have left them
+        self._matched = self._rpn_extra = None  # an exception may have left old ones
 
     def _add_rpn_extra(self, rpn: nn.Module, inputs: Any, outputs: tuple[Any, Terms]) -> tuple[Any, Terms] | None:
         if not rpn.training:
@@ -96,16 +97,16 @@ class RPNStage(DetectorAdapter):
 
 
 def _matched_idxs(positive: Tensor, negative: Tensor, boxes: Tensor, gt_boxes: Tensor) -> Tensor:
-    """Ground truth of each anchor of an image: -1 background, -2 not drawn [K].
+    """Return the matched ground truth of each anchor of an image; -1 background, -2 not sampled [K].
 
     Args:
-        positive: Whether an anchor was drawn as a positive [K].
-        negative: Whether it was drawn as a negative [K].
-        boxes: Box of the ground truth of each anchor [K, 4].
-        gt_boxes: Boxes of the image [G, 4].
+        positive: Whether an anchor was sampled as a positive [K].
+        negative: Whether an anchor was sampled as a negative [K].
+        boxes: Box of the matched ground truth of each anchor [K, 4].
+        gt_boxes: Ground-truth boxes of the image [G, 4].
     """
     matched_idxs = torch.where(negative.bool(), -1, -2)
-    if len(gt_boxes):  # the network gives boxes and no indices, which are looked up
+    if len(gt_boxes):  # the network gives boxes only, so their indices are looked up
         rows = positive.nonzero().squeeze(1)
         matched_idxs[rows] = torch.cdist(boxes[rows], gt_boxes.to(boxes.dtype), p=1.0).argmin(1)
     return matched_idxs

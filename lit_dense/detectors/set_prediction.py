@@ -1,4 +1,4 @@
-"""What adapters of set predictors share: DETR and its kin, which match predicted boxes and objects one to one."""
+"""The base class of adapters of set predictors: DETR and its variants, which match queries and objects one to one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,20 +16,20 @@ from .base import DetectorAdapter, own_scores
 from .torchvision_batch import check_labels, fields_of_targets
 
 NOMINAL_SIZE = 1024.0
-"""Width and height that images are taken to have, in pixels: these detectors give boxes as fractions."""
+"""Nominal width and height of images in pixels: these detectors give boxes as fractions of the image."""
 
 Matches = Sequence[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class Output:
-    """What one layer predicts for a batch, and what the detector matched it with.
+    """Predictions of one layer for a batch, and their matches.
 
     Args:
         logits: Class logits of the queries [B, Q, L].
-        boxes: Their boxes, centre x, centre y, width, height as fractions of the image [B, Q, 4].
-        matches: Per image indices of queries and of the objects that they are matched with.
-        factor: What the divisor of the last layer is multiplied by for this one.
+        boxes: Boxes of the queries: centre x, centre y, width and height as fractions of the image [B, Q, 4].
+        matches: For each image the indices of queries and of the objects that they are matched with.
+        factor: Divisor of this layer's loss over that of the last layer.
     """
 
     logits: Tensor
@@ -39,27 +39,27 @@ class Output:
 
 
 class SetPredictionAdapter(DetectorAdapter):
-    """An adapter of a detector whose class loss is computed from matched queries, layer by layer.
+    """Base class of adapters of a detector that computes its class loss from matched queries, layer by layer.
 
-    Samples hold the outputs of all layers, auxiliary ones, encoder and denoising included: the criterion is called once
-    in a step. A row is a query of one layer, and what is an image elsewhere is an image in one layer, with the objects
-    of the image. The matches are the detector's, and so is the loss of boxes.
+    The samples contain the outputs of all layers, including auxiliary, encoder and denoising outputs, so the criterion
+    is called once per step. A row of the samples is a query of one layer. An image of the samples is an image in one
+    layer, with the objects of the image. The detector keeps its matcher and its box loss.
     """
 
     offers = frozenset({"boxes"})
 
     def check(self, stage: str, criterion: Criterion) -> None:
-        """Refuse a criterion that does not fit the detector.
+        """Reject a criterion that does not fit the detector.
 
         Raises:
-            UsageError: If it does not fit.
+            UsageError: If the criterion does not fit.
         """
         super().check(stage, criterion)
         name, columns, loss = type(self.detector).__name__, self.columns(stage), criterion.loss
         if criterion.box_loss_weight != 1:
             raise UsageError(
-                f"box_loss_weight={criterion.box_loss_weight} has no effect: {name} keeps its own loss of boxes, whose "
-                "weights are in its own configuration."
+                f"box_loss_weight={criterion.box_loss_weight} has no effect: {name} keeps its own box loss, and its "
+                "configuration has the weights."
             )
         if not own_scores(columns, loss):
             own = "a softmax over classes and 'no object'" if columns.scores == "softmax" else "a sigmoid of each class"
@@ -69,7 +69,7 @@ class SetPredictionAdapter(DetectorAdapter):
             )
 
     def set_class_bias(self, bias: Tensor, stage: str) -> None:
-        """Refuse a prior, where a subclass does not know the classifiers.
+        """Reject a prior, unless a subclass can set the bias of its classifiers.
 
         Raises:
             UsageError: Always.
@@ -86,13 +86,13 @@ class SetPredictionAdapter(DetectorAdapter):
         native: tuple[Tensor, float],
         labels: str = "labels",
     ) -> DenseSamples:
-        """The batch.
+        """Build the samples of a batch.
 
         Args:
             outputs: Outputs of all layers.
-            targets: Per image ``boxes`` [G, 4] as fractions, and the classes [G], 0 for the first.
-            native: What the last layer's loss is divided by, counted on this process, and the least to divide by.
-            labels: Name of the classes in the targets.
+            targets: For each image ``boxes`` [G, 4] as fractions of the image, and the classes [G], from 0.
+            native: Divisor of the last layer's loss, counted on this process, and the smallest divisor.
+            labels: Key of the classes in the targets.
 
         Raises:
             UsageError: If a label has no column.
@@ -104,8 +104,9 @@ class SetPredictionAdapter(DetectorAdapter):
         gt_boxes = torch.cat([target["boxes"].reshape(-1, 4) for target in targets]).to(device)
         fields = fields_of_targets(targets, counts, ("boxes", labels, "masks"))
         count, least = native
-        why = f"{type(self.detector).__name__} predicts boxes of queries, not deltas of anchors"
-        missing: Any = {what: MissingField(what.replace("_", " "), why) for what in ("deltas", "anchors", "box_coder")}
+        reason = f"{type(self.detector).__name__} predicts boxes of queries, not deltas of anchors"
+        names = ("deltas", "anchors", "box_coder")
+        missing: Any = {name: MissingField(name.replace("_", " "), reason) for name in names}
         image_of_object = image_of_rows(counts, device)
         return DenseSamples(
             logits=torch.cat([output.logits.flatten(0, 1) for output in outputs]),
@@ -129,18 +130,18 @@ class SetPredictionAdapter(DetectorAdapter):
 
 
 def corners(boxes: Tensor) -> Tensor:
-    """Corners x1 y1 x2 y2 in nominal pixels of boxes given as centre and size in fractions [..., 4] -> [N, 4]."""
+    """Convert boxes from centre and size in fractions to x1 y1 x2 y2 in nominal pixels [..., 4] -> [N, 4]."""
     centre, size = boxes.reshape(-1, 4).float().mul(NOMINAL_SIZE).split(2, 1)
     return torch.cat([centre - size / 2, centre + size / 2], 1)
 
 
 def matched(output: Output, counts: Sequence[int], first: int) -> Tensor:
-    """Object of each query, unique over images and layers, -1 where there is none [B * Q].
+    """Return the index of the object of each query over all images and layers; -1 for unmatched queries [B * Q].
 
     Args:
-        output: What a layer predicts.
-        counts: Objects of each image.
-        first: Number of the layer's first object.
+        output: Output of a layer.
+        counts: Number of objects of each image.
+        first: Index of the layer's first object.
     """
     images, queries = output.logits.shape[:2]
     device = output.logits.device
@@ -152,7 +153,7 @@ def matched(output: Output, counts: Sequence[int], first: int) -> Tensor:
 
 
 def _images(output: Output, layer: int) -> Tensor:
-    """Image of each query, counted on over layers [B * Q]."""
+    """Return the image of each query, numbered consecutively over layers [B * Q]."""
     images, queries = output.logits.shape[:2]
     device = output.logits.device
     return torch.arange(layer * images, (layer + 1) * images, device=device).repeat_interleave(queries)

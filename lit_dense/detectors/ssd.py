@@ -1,4 +1,4 @@
-"""torchvision's SSD and SSDlite."""
+"""The adapter of torchvision's SSD and SSDlite."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -15,10 +15,9 @@ from .one_stage import OneStageAdapter
 
 
 class SSDAdapter(OneStageAdapter):
-    """torchvision's SSD300 and SSDlite: softmax with background, and the hardest negatives of each image.
+    """Adapter of torchvision's SSD300 and SSDlite: softmax with background, and the hardest negatives of each image.
 
-    A loss of single logits leaves the background column unread, and the scores in evaluation are then the sigmoids that
-    it trains.
+    With a loss of single logits the background column is ignored, and the scores in evaluation are sigmoids.
     """
 
     detectors = ("torchvision.models.detection.ssd.SSD",)
@@ -33,38 +32,41 @@ class SSDAdapter(OneStageAdapter):
     }
 
     def columns(self, stage: str) -> Columns:
-        """Background first; labels start at 1.
+        """Return background and the classes; labels start at 1.
 
         Raises:
-            UsageError: If the head does not tell its number of columns.
+            UsageError: If the head has no attribute ``num_columns``.
         """
         number = getattr(self.detector.head.classification_head, "num_columns", None)
         if number is None:
             head = type(self.detector.head.classification_head).__name__
             raise UsageError(
-                f"{head} does not tell how many columns it has: give it the attribute num_columns, which counts "
-                "background."
+                f"{head} has no attribute num_columns: set it to the number of columns, including background."
             )
         return Columns(number - 1, background="first", scores="softmax", first_label=1)
 
     def defaults(self, stage: str) -> CriterionArgs:
-        """Softmax and ``smooth_l1`` with SSD's hard negatives, divided by the batch's positives."""
+        """Return softmax and ``smooth_l1`` with SSD's hard negatives, divided by the positives of the batch."""
         ohem = {"class_path": "ohem", "init_args": {"ratio": self.detector.neg_to_pos_ratio, "k_min": 0}}
         return {**self.stock[stage], "weighters": [ohem]}
 
     def check(self, stage: str, criterion: Criterion) -> None:
-        """Refuse what does not fit, and scores that a detector's own post-processing would not give."""
+        """Reject a criterion that does not fit, or scores that a subclass's own post-processing does not compute.
+
+        Raises:
+            UsageError: If the criterion does not fit.
+        """
         super().check(stage, criterion)
         name = type(self.detector).__name__
         own = type(self.detector).postprocess_detections is not SSD.postprocess_detections
         if own and not own_scores(self.columns(stage), criterion.loss):
             raise UsageError(
-                f"{name} has a postprocess_detections of its own, which makes scores by softmax, and "
-                f"{type(criterion.loss).__name__} trains others: take softmax."
+                f"{name} has its own postprocess_detections, which computes softmax scores, but "
+                f"{type(criterion.loss).__name__} trains other scores: take softmax."
             )
 
     def install(self) -> None:
-        """Take the detector's loss over, and its post-processing where the loss trains other scores than softmax."""
+        """Replace the detector's loss, and its post-processing if the loss does not train softmax scores."""
         self.override(self.detector, "compute_loss", "compute_loss")
         if not own_scores(self.columns(""), self.criteria[""].loss):
             self.override(self.detector, "postprocess_detections", "postprocess_detections")
@@ -72,23 +74,23 @@ class SSDAdapter(OneStageAdapter):
 
     @property
     def anchors_per_cell(self) -> Sequence[int]:
-        """Default boxes of a cell of each level."""
+        """Number of default boxes of a cell, for each level."""
         numbers: list[int] = self.detector.anchor_generator.num_anchors_per_location()
         return numbers
 
     def loss_logits(self, head_outputs: dict[str, Tensor]) -> Tensor:
-        """Classes, and then background where the loss reads it [B, K, L]."""
+        """Return the logits of the classes, followed by background if the loss reads it [B, K, L]."""
         return loss_columns(head_outputs["cls_logits"], self.criteria[""].loss.extra_logits)
 
     def postprocess_detections(
         self, head_outputs: dict[str, Tensor], image_anchors: list[Tensor], image_shapes: list[tuple[int, int]]
     ) -> Detections:
-        """``SSD.postprocess_detections`` with the scores of the loss.
+        """Replace ``SSD.postprocess_detections``: use the scores that the loss trains.
 
         Args:
             head_outputs: Outputs of the head.
-            image_anchors: Per image [K, 4].
-            image_shapes: Height and width of each resized image.
+            image_anchors: Default boxes of each image [K, 4].
+            image_shapes: Height and width of each resized image in pixels.
         """
         scores = self.criteria[""].loss.score_logits(self.loss_logits(head_outputs).float()).sigmoid()
         images = zip(head_outputs["bbox_regression"], scores, image_anchors, image_shapes, strict=True)
@@ -105,40 +107,41 @@ class SSDAdapter(OneStageAdapter):
             best, order = of_class[rows].topk(min(len(rows), detector.topk_candidates))
             kept.append((boxes[rows[order]], best, torch.full_like(best, label, dtype=torch.int64)))
         all_boxes, all_scores, labels = (torch.cat(parts) for parts in zip(*kept, strict=True))
-        stays = batched_nms(all_boxes, all_scores, labels, detector.nms_thresh)[: detector.detections_per_img]
-        return {"boxes": all_boxes[stays], "scores": all_scores[stays], "labels": labels[stays]}
+        kept_rows = batched_nms(all_boxes, all_scores, labels, detector.nms_thresh)[: detector.detections_per_img]
+        return {"boxes": all_boxes[kept_rows], "scores": all_scores[kept_rows], "labels": labels[kept_rows]}
 
     @property
     def _class_layers(self) -> list[Any]:
         """The last convolution of each level's classifier."""
         levels = self.detector.head.classification_head.module_list
-        return [level if isinstance(level, nn.Conv2d) else level[-1] for level in levels]  # SSDlite has a block before
+        # a level of SSDlite is a block of layers
+        return [level if isinstance(level, nn.Conv2d) else level[-1] for level in levels]
 
     def set_class_bias(self, bias: Tensor, stage: str) -> None:
-        """Set the biases of all levels; a loss that does not read background gets a background logit of 0.
+        """Set the biases of all levels; if the loss does not read background, its logit becomes 0.
 
         Args:
-            bias: Bias of each class, and then of background where the loss reads it [C] or [C + 1].
-            stage: The stage.
+            bias: Bias of each class [C], followed by background if the loss reads it [C + 1].
+            stage: Name of the stage.
         """
         columns = self.columns(stage).classes + 1
         with torch.no_grad():
             for layer in self._class_layers:
                 if layer.bias is None:
-                    DetectorAdapter.set_class_bias(self, bias, stage)  # which raises
+                    DetectorAdapter.set_class_bias(self, bias, stage)  # raises an error
                 own = layer.bias.view(-1, columns)
                 own[:, 1:] = bias[: columns - 1]
                 if len(bias) == columns:
                     own[:, 0] = bias[-1]
-                else:  # so that torchvision's softmax reads something neutral, should it ever
+                else:  # neutral, in case torchvision's softmax reads it later
                     own[:, 0] = 0.0
                     layer.weight.view(-1, columns, *layer.weight.shape[1:])[:, 0] = 0.0
 
     def class_bias(self, stage: str) -> Tensor:
-        """The biases of all levels, a row for each default box of a cell of each level [N, C + extra_logits]."""
+        """Return the biases of all levels, one row per default box of a cell of each level [N, C + extra_logits]."""
         columns = self.columns(stage).classes + 1
         if any(layer.bias is None for layer in self._class_layers):
-            DetectorAdapter.class_bias(self, stage)  # which raises
+            DetectorAdapter.class_bias(self, stage)  # raises an error
         rows = torch.cat([layer.bias.detach().view(-1, columns) for layer in self._class_layers])
         return loss_columns(rows, self.criteria[stage].loss.extra_logits)
 
@@ -149,7 +152,7 @@ class SSDAdapter(OneStageAdapter):
         anchors: list[Tensor],
         per_level: list[int],
     ) -> Terms:
-        """SSD matches in its forward."""
+        """Match anchors as SSD's forward does, and compute the loss terms."""
         matched = [
             torch.full((len(a),), -1, device=a.device)
             if t["boxes"].numel() == 0
@@ -166,6 +169,6 @@ class SSDAdapter(OneStageAdapter):
         per_level: list[int],
         image_sizes: list[tuple[int, int]],
     ) -> Detections:
-        """SSD takes all levels at once."""
-        found: Detections = self.detector.postprocess_detections(head_outputs, anchors, image_sizes)
-        return found
+        """Compute the detections; SSD post-processes all levels together."""
+        detections: Detections = self.detector.postprocess_detections(head_outputs, anchors, image_sizes)
+        return detections

@@ -1,4 +1,4 @@
-"""A small backbone for the demo and for tests: trained from scratch, on a CPU, in minutes."""
+"""A small backbone for the demo and for tests, which trains from scratch on a CPU in minutes."""
 
 from collections import OrderedDict
 
@@ -8,17 +8,17 @@ from torchvision.models.resnet import BasicBlock
 
 
 def tiny_backbone(out_channels: int = 64) -> BackboneWithFPN:
-    """A convolutional network of half a million parameters with a feature pyramid, for objects of 10 to 60 pixels.
+    """Build a convolutional network of half a million parameters with a pyramid, for objects of 10 to 60 pixels.
 
-    It normalises each image by itself (group norm), so that what an image gives does not depend on its batch: the
-    gradient of many processes equals that of one.
+    Group norm normalises each image separately, so the features of an image do not depend on its batch. The gradient of
+    several processes therefore equals that of one process.
 
     Args:
-        out_channels: Channels of each level, a multiple of 8.
+        out_channels: Number of channels of each level, a multiple of 8.
 
     Returns:
-        A backbone for torchvision's ``RetinaNet``: pictures [N, 3, H, W] to levels "0", "1" and "pool",
-        [N, out_channels, H / s, W / s] for strides s of 8, 16 and 32, sizes rounded up.
+        A backbone for torchvision's ``RetinaNet``: images [N, 3, H, W] to levels "0", "1" and "pool",
+        [N, out_channels, H / s, W / s] for strides s of 8, 16 and 32, rounded up.
 
     Example:
         >>> import torch
@@ -37,7 +37,7 @@ def tiny_backbone(out_channels: int = 64) -> BackboneWithFPN:
 
 
 def _stage(in_channels: int, channels: int, num_blocks: int) -> nn.Sequential:
-    """Residual blocks, the first of which halves the resolution."""
+    """Build residual blocks; the first one halves the resolution."""
     shortcut = nn.Sequential(nn.Conv2d(in_channels, channels, 1, 2, bias=False), _group_norm(channels))
     first = BasicBlock(in_channels, channels, 2, shortcut, norm_layer=_group_norm)
     rest = [BasicBlock(channels, channels, norm_layer=_group_norm) for _ in range(num_blocks - 1)]

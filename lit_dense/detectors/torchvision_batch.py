@@ -1,4 +1,4 @@
-"""Samples of the batches of torchvision's detectors."""
+"""Conversion of batches of torchvision's detectors into samples, and the check of their labels."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -20,17 +20,17 @@ def collect_samples(
     first_label: int = 0,
     **fields: Any,
 ) -> DenseSamples:
-    """Join the images of a batch, as torchvision's detectors hand them to their losses.
+    """Build the samples of a batch from the arguments of torchvision's losses.
 
     Args:
-        targets: Per image ``boxes`` [G_b, 4] and ``labels`` [G_b]; other tensors with G_b rows, which are equally wide
-            in all images and are no ``masks``, become target fields.
-        logits: Class scores, one image after another [A, L].
+        targets: For each image ``boxes`` [G_b, 4] and ``labels`` [G_b]. Other tensors with G_b rows, except ``masks``,
+            become target fields if the shape of their rows is the same in all images.
+        logits: Class logits, one image after another [A, L].
         deltas: Box deltas in the same order [A, 4].
-        anchors: Per image [K_b, 4].
-        matched_idxs: Per image, index into its boxes, -1 background, -2 ignored [K_b].
+        anchors: Anchors of each image [K_b, 4].
+        matched_idxs: For each image, the index of the matched box; -1 background, -2 ignored [K_b].
         first_label: Label of the first class in the targets.
-        fields: The other fields of :class:`DenseSamples`.
+        fields: Other fields of :class:`DenseSamples`.
     """
     counts = [len(t["boxes"]) for t in targets]
     offsets = [sum(counts[:image]) for image in range(len(counts))]
@@ -53,13 +53,13 @@ def collect_samples(
 
 
 def check_labels(labels: Tensor, num_classes: int, first_label: int, taken: int = 0) -> None:
-    """Refuse labels without a column.
+    """Check that every label has a column.
 
     Args:
-        labels: Classes of the ground truths, 0 for the first.
-        num_classes: C.
+        labels: Classes of the ground truths, from 0 [G].
+        num_classes: C, number of classes.
         first_label: Label of the first class in the targets.
-        taken: Columns of the head that are no classes because the loss takes them.
+        taken: Number of columns of the head that the loss uses as extra columns.
 
     Raises:
         UsageError: If a label is negative or has no column in the logits.
@@ -71,7 +71,7 @@ def check_labels(labels: Tensor, num_classes: int, first_label: int, taken: int 
     if first_label <= low and high <= last_label:
         return
     hint = ""
-    if taken and low >= first_label:  # the labels may be right: with the detector's own loss all columns are classes
+    if taken and low >= first_label:  # the labels may be correct: for the detector's own loss all columns are classes
         columns = num_classes + taken
         hint = (
             f" The loss takes {taken} of its {columns} columns for itself: build the model with "
@@ -92,18 +92,18 @@ def fields_of_targets(
     counts: Sequence[int],
     known: Collection[str] = ("boxes", "labels", "masks"),
 ) -> dict[str, Tensor]:
-    """What every target holds besides boxes, labels and masks with one row per box, equally wide in all images.
+    """Collect the other tensors of the targets that have one row per box and the same row shape in all images.
 
     Args:
         targets: Targets of each image.
-        counts: Boxes of each image.
-        known: Names that are left out.
+        counts: Number of boxes of each image.
+        known: Keys that are not collected.
     """
     names = set.intersection(*(set(t) for t in targets)) - set(known) if targets else set()
-    found = {}
+    fields = {}
     for name in sorted(names):
         rows = [t[name] for t in targets]
-        of_boxes = all(isinstance(r, Tensor) and r.dim() > 0 and len(r) == n for r, n in zip(rows, counts, strict=True))
-        if of_boxes and len({r.shape[1:] for r in rows}) == 1:
-            found[name] = torch.cat(rows)
-    return found
+        per_box = all(isinstance(r, Tensor) and r.dim() > 0 and len(r) == n for r, n in zip(rows, counts, strict=True))
+        if per_box and len({r.shape[1:] for r in rows}) == 1:
+            fields[name] = torch.cat(rows)
+    return fields

@@ -1,4 +1,4 @@
-"""torchvision's detectors as they come, with weights for the whole detector."""
+"""Construction of torchvision models, optionally with torchvision's pretrained weights."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -19,7 +19,7 @@ NEUTRAL: Mapping[str, Any] = {
     "anchor_sizes": None,
     "aspect_ratios": ASPECT_RATIOS,
 }
-"""What a whole detector has of its own, as its options are where nobody chose them."""
+"""Default values of the options that a torchvision model does not accept."""
 
 
 def build_whole(
@@ -30,28 +30,28 @@ def build_whole(
     side: int | None,
     options: Mapping[str, Any],
 ) -> nn.Module:
-    """One of torchvision's detectors; where its weights have other classes, the classifier starts anew.
+    """Build a torchvision model; if its weights have another number of classes, it gets a new classifier.
 
     Args:
-        name: The detector.
-        num_columns: Columns of its classifier.
-        weights: Weights of the whole detector.
-        keep_classifier: Whether weights with as many columns keep their classifier.
-        side: Side of the squares that it scales images to, None where it has no such size.
-        options: The network's other options.
+        name: Name of the model, such as ``retinanet_resnet50_fpn_v2``.
+        num_columns: Number of columns of the classifier.
+        weights: Weights of the model, such as ``COCO_V1``; None for no weights.
+        keep_classifier: Whether to keep the classifier of the weights if it has ``num_columns`` columns.
+        side: Side in pixels of the squares to which the model scales images; None if it does not scale to squares.
+        options: Other options of the network.
 
     Raises:
-        UsageError: If a name is unknown or an option is chosen that such a detector has itself.
+        UsageError: If a name is unknown, or an option is chosen that a torchvision model does not accept.
     """
-    whole, of_backbone, frozen = WHOLE[name], options["weights_backbone"], options["frozen_stages"]
+    whole, backbone_weights, frozen = WHOLE[name], options["weights_backbone"], options["frozen_stages"]
     _check(name, weights, options)
     if side is not None and options["max_size"] != side:
         raise UsageError(f"{name} takes images of {side} x {side} pixels: leave min_size and max_size out.")
     sizes = {} if side is not None else {size: options[size] for size in ("min_size", "max_size")}
-    trainable = whole.stages - frozen if frozen is not None and (weights or of_backbone) else None
-    with downloads(f"{name}'s weights {weights}" if weights else f"{whole.body}'s weights {of_backbone}"):
+    trainable = whole.stages - frozen if frozen is not None and (weights or backbone_weights) else None
+    with downloads(f"{name}'s weights {weights}" if weights else f"{whole.body}'s weights {backbone_weights}"):
         if weights is None:
-            chosen = of_backbone and weights_of(whole.body, of_backbone)
+            chosen = backbone_weights and weights_of(whole.body, backbone_weights)
             columns = {"weights": None, "weights_backbone": chosen, "num_classes": num_columns}
             return whole.build(**columns, trainable_backbone_layers=trainable, **sizes)
         chosen = weights_of(name, weights)
@@ -62,13 +62,13 @@ def build_whole(
 
 
 def _check(name: str, weights: str | None, options: Mapping[str, Any]) -> None:
-    """Refuse what a whole detector would ignore."""
+    """Reject options that a torchvision model would ignore."""
     chosen = {**options, "aspect_ratios": tuple(options["aspect_ratios"])}
-    parts = [part for part, neutral in NEUTRAL.items() if chosen[part] != neutral]
+    ignored = [option for option, neutral in NEUTRAL.items() if chosen[option] != neutral]
     problems = []
-    if parts:
+    if ignored:
         problems.append(
-            f"it has anchors, a pyramid and a head of its own: leave {' and '.join(parts)} out, or take "
+            f"it has anchors, a pyramid and a head of its own: leave {' and '.join(ignored)} out, or take "
             "backbone=resnet50"
         )
     if weights and options["weights_backbone"]:
@@ -77,17 +77,17 @@ def _check(name: str, weights: str | None, options: Mapping[str, Any]) -> None:
         check_range("LitDetector", "frozen_stages", options["frozen_stages"], 0, WHOLE[name].stages)
         if not weights and not options["weights_backbone"]:
             problems.append(
-                "without weights it is trained as a whole: leave frozen_stages out, or give weights_backbone=DEFAULT"
+                "without weights all its layers are trained: leave frozen_stages out, or give weights_backbone=DEFAULT"
             )
     if problems:
         raise UsageError(f"The backbone {name} does not take all of these arguments: {'; '.join(problems)}.")
 
 
 def _replace_in_tower(model: Any, num_columns: int) -> None:
-    """Of RetinaNet and FCOS the last layer starts anew, and its tower stays."""
+    """Replace the last layer of the classification head of RetinaNet or FCOS; its tower stays."""
     head = model.head.classification_head
-    fresh = type(head)(head.cls_logits.in_channels, head.num_anchors, num_columns)
-    head.cls_logits, head.num_classes = fresh.cls_logits, num_columns
+    new_head = type(head)(head.cls_logits.in_channels, head.num_anchors, num_columns)
+    head.cls_logits, head.num_classes = new_head.cls_logits, num_columns
 
 
 def _replace_ssd(model: Any, num_columns: int, head: Any = SSDClassificationHead) -> None:
@@ -111,4 +111,4 @@ REPLACE: Mapping[str, Callable[[nn.Module, int], None]] = {
     ),
     "faster_rcnn": _replace_faster_rcnn,
 }
-"""What gives a detector a new classifier."""
+"""Functions that replace the classifier of a detector, by the name of the detector."""

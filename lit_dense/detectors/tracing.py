@@ -1,8 +1,8 @@
-"""What PyTorch records: graphs of traced and compiled models."""
+"""Detection of tracing and compilation."""
 
 import torch
 
 
 def records_graph() -> bool:
-    """Whether a graph is traced or compiled, into which what is decided by looking at numbers would be frozen."""
+    """Whether PyTorch traces or compiles a graph, which would keep the result of every decision that reads values."""
     return bool(torch.jit.is_tracing()) or torch.compiler.is_compiling()  # type: ignore[attr-defined, no-untyped-call]

@@ -1,4 +1,4 @@
-"""DETR and its kin in Hugging Face ``transformers``."""
+"""The adapter of DETR and its variants in Hugging Face ``transformers``."""
 
 import types
 import weakref
@@ -16,18 +16,18 @@ from .base import Columns
 from .set_prediction import Matches, Output, SetPredictionAdapter
 
 CLASSIFIERS = ("class_labels_classifier", "class_embed", "enc_score_head", "enc_out_class_embed")
-"""Names of the linear layers, or of lists of them, that give class logits."""
+"""Names of the linear layers, or lists of them, that compute class logits."""
 
 
 class Family(NamedTuple):
-    """What is to be known of one of transformers' loss functions.
+    """Description of a loss function of transformers.
 
     Args:
-        criterion: Class of the criterion that the function makes.
-        part: What the criterion calls its class loss.
-        term: Key of that loss in ``loss_dict``.
-        weight: Name of its weight in the model's configuration, None where it is 1.
-        argument: Name of an argument of that loss in the model's configuration.
+        criterion: Name of the criterion class that the function creates.
+        part: The criterion's name of its class loss.
+        term: Key of the class loss in ``loss_dict``.
+        weight: Name of the weight of the class loss in the model's configuration; None if it is 1.
+        argument: Name of an argument of the class loss in the model's configuration.
     """
 
     criterion: str
@@ -58,24 +58,25 @@ WITH_MASKS = (
     "DeformableDetrForSegmentation",
     "RfDetrForInstanceSegmentation",
 )
-"""Loss functions of models that contain a detector and do not ask its loss: found, so that they can be refused."""
+"""Loss functions of models with masks, which do not call the detector's loss: supported only to be rejected."""
 
 
 class TransformersAdapter(SetPredictionAdapter):
-    """DETR, Conditional, DAB and Deformable DETR, RT-DETR, D-FINE, LW-DETR and RF-DETR of ``transformers``.
+    """Adapter of DETR, Conditional, DAB and Deformable DETR, RT-DETR, D-FINE, LW-DETR and RF-DETR of ``transformers``.
 
-    The model's loss function runs as it is, but for the class loss: its matcher, its loss of boxes, auxiliary, encoder
-    and denoising outputs stay. ``loss_dict`` holds one class term in place of one of each layer, weighted as it enters
-    the sum.
+    Only the class loss of the model's loss function is replaced. The matcher, the box loss and the auxiliary, encoder
+    and denoising outputs do not change. ``loss_dict`` has one class term instead of one per layer; it is already
+    multiplied by its weight in the sum.
     """
 
     detectors = ("transformers.modeling_utils.PreTrainedModel",)
 
     @classmethod
     def accepts(cls, module: nn.Module) -> bool:
-        """Whether the model is trained with one of the loss functions that are known, or has masks besides.
+        """Whether the model has a supported loss function, or is a detector with masks.
 
-        Detectors of another kind, such as OWL-ViT, have the ``loss_type`` of DETR by their name.
+        Other detectors, such as OWL-ViT, have the ``loss_type`` of DETR because of their class name, but not the
+        arguments of its loss in their configuration.
         """
         kind = getattr(module, "loss_type", None)
         if kind in WITH_MASKS:
@@ -84,10 +85,10 @@ class TransformersAdapter(SetPredictionAdapter):
 
     @property
     def family(self) -> Family:
-        """What is known of the model's loss function.
+        """Description of the model's loss function.
 
         Raises:
-            UsageError: If it trains masks too.
+            UsageError: If the model also trains masks.
         """
         kind = self.detector.loss_type
         if kind in WITH_MASKS:
@@ -99,16 +100,16 @@ class TransformersAdapter(SetPredictionAdapter):
 
     @property
     def softmax(self) -> bool:
-        """Whether the model has a column of 'no object' and a softmax."""
+        """Whether the model has a 'no object' column and softmax scores."""
         return self.family.criterion == "ImageLoss"
 
     def columns(self, stage: str) -> Columns:
-        """DETR has a softmax, and its column of 'no object' last; the others have a column for each class."""
+        """Return the classes and 'no object' with softmax scores for DETR; one column per class for other models."""
         classes = self.detector.config.num_labels
         return Columns(classes, "last", "softmax") if self.softmax else Columns(classes)
 
     def defaults(self, stage: str) -> CriterionArgs:
-        """The loss of the model's own function, with the arguments of its configuration."""
+        """Return the loss of the model's own loss function, with the arguments of its configuration."""
         config, family = self.detector.config, self.family
         loss: dict[str, Any]
         argument = getattr(config, family.argument)
@@ -123,10 +124,10 @@ class TransformersAdapter(SetPredictionAdapter):
         return {"loss": loss, "box_loss": None, "normalizer": NativeNormalizer(), "loss_weight": weight}
 
     def check(self, stage: str, criterion: Criterion) -> None:
-        """Refuse a criterion that does not fit, and a release of ``transformers`` whose loss is another.
+        """Reject a criterion that does not fit, and a release of ``transformers`` with another loss.
 
         Raises:
-            UsageError: If it does not fit.
+            UsageError: If the criterion or the release does not fit.
         """
         self.stock_loss()
         super().check(stage, criterion)
@@ -135,7 +136,7 @@ class TransformersAdapter(SetPredictionAdapter):
         """The model's own loss function.
 
         Raises:
-            UsageError: If it does not make the criterion that is known.
+            UsageError: If the function does not create the expected criterion.
         """
         kind, name = self.detector.loss_type, self.family.criterion
         stock = import_module("transformers.loss.loss_utils").LOSS_MAPPING.get(kind)
@@ -148,87 +149,90 @@ class TransformersAdapter(SetPredictionAdapter):
         return stock
 
     def install(self) -> None:
-        """Give the model a loss function of its own, which ``loss_function`` returns."""
+        """Override the model's loss function, which its property ``loss_function`` returns."""
         self.override(self.detector, "_loss_function", "loss")
 
     def loss(self, *args: Any, **kwargs: Any) -> tuple[Tensor, dict[str, Tensor], Any]:
-        """The model's loss function with the criterion's class loss.
+        """Compute the model's loss with the criterion's class loss.
 
         Args:
-            args: What the model gives its loss function.
-            kwargs: The same, by name.
+            args: Positional arguments of the model's loss function.
+            kwargs: Keyword arguments of the model's loss function.
 
         Raises:
             UsageError: If a label has no column.
             NonFiniteLossError: If a term is NaN or infinite.
         """
-        stock, seen = self.stock_loss(), _Seen(self.family)
-        # its code with one name bound to another class, so that nothing is changed for other models
-        names = {**stock.__globals__, self.family.criterion: seen.listening(stock.__globals__[self.family.criterion])}
+        stock, recorder = self.stock_loss(), _Recorder(self.family)
+        # the same code with one name bound to another class: other models of the process do not change
+        name = self.family.criterion
+        names = {**stock.__globals__, name: recorder.recording(stock.__globals__[name])}
         run = types.FunctionType(stock.__code__, names, stock.__name__, stock.__defaults__, stock.__closure__)
         run.__kwdefaults__ = stock.__kwdefaults__
         loss, terms, auxiliary = run(*args, **kwargs)
-        own = self.own_terms(seen)
+        own = self.own_terms(recorder)
         return loss + torch.stack(list(own.values())).sum(), {**terms, **own}, auxiliary
 
-    def own_terms(self, seen: "_Seen") -> dict[str, Tensor]:
-        """The criterion's terms, that of classes under the name that the model has for it.
+    def own_terms(self, recorder: "_Recorder") -> dict[str, Tensor]:
+        """Compute the criterion's terms; the class term has the model's name for it.
 
         Args:
-            seen: What the model's criterion was asked.
+            recorder: The recorded inputs of the model's class loss.
+
+        Raises:
+            UsageError: If the model has not computed its class loss.
         """
-        if not seen.outputs:
+        if not recorder.outputs:
             raise UsageError(
                 f"{type(self.detector).__name__}: its loss function has not asked {self.family.criterion} for its "
                 "class loss, which this release of lit_dense replaces. Take another release of transformers."
             )
-        terms = self.terms(
-            "", self.samples(seen.outputs, seen.targets, self._native(seen), "class_labels"), seen.targets
-        )
+        samples = self.samples(recorder.outputs, recorder.targets, self._native(recorder), "class_labels")
+        terms = self.terms("", samples, recorder.targets)
         return {self.family.term if name == "classification" else name: term for name, term in terms.items()}
 
-    def _native(self, seen: "_Seen") -> tuple[Tensor, float]:
-        """What the model divides the last layer's class loss by, on this process, and the least."""
-        first = seen.outputs[0]
-        device, objects = first.logits.device, sum(len(target["class_labels"]) for target in seen.targets)
+    def _native(self, recorder: "_Recorder") -> tuple[Tensor, float]:
+        """Return the divisor of the last layer's class loss, counted on this process, and the smallest divisor."""
+        first = recorder.outputs[0]
+        device, objects = first.logits.device, sum(len(target["class_labels"]) for target in recorder.targets)
         if not self.softmax:
             groups = self.detector.config.group_detr if self.family is _LW_DETR else 1
             return torch.full((), float(objects * groups), device=device), 1.0
-        weight = getattr(self.criteria[""].loss, "background_weight", 1.0)  # the mean is over weights
+        weight = getattr(self.criteria[""].loss, "background_weight", 1.0)  # the model divides by a sum of weights
         positives = sum(len(source) for source, _ in first.matches)
         negatives = first.logits.shape[0] * first.logits.shape[1] - positives
         return torch.full((), positives + weight * negatives, device=device), torch.finfo(torch.float32).tiny
 
     def set_class_bias(self, bias: Tensor, stage: str) -> None:
-        """Set the bias of each layer's classifier, and of the encoder's."""
+        """Set the bias of the classifiers of all layers and of the encoder."""
         for layer in self._classifiers(stage):
             with torch.no_grad():
                 layer.bias.copy_(bias)
 
     def class_bias(self, stage: str) -> Tensor:
-        """The bias of each layer's classifier [N, C + extra_logits]."""
+        """Return the bias of the classifiers of all layers and of the encoder [N, C + extra_logits]."""
         return torch.stack([layer.bias.detach() for layer in self._classifiers(stage)])
 
     def _classifiers(self, stage: str) -> list[nn.Linear]:
         width = self.columns(stage).classes + int(self.softmax)
-        found = [
+        layers = [
             module
             for name, module in self.detector.named_modules()
             if isinstance(module, nn.Linear)
             and module.bias is not None
             and module.out_features == width
-            and any(part in CLASSIFIERS for part in name.split("."))
+            and any(component in CLASSIFIERS for component in name.split("."))
         ]
-        if not found:
+        if not layers:
             super().set_class_bias(torch.empty(0), stage)
-        return found
+        return layers
 
 
-class _Seen:
-    """What the criterion of one step was asked.
+class _Recorder:
+    """The inputs of the class loss in one step.
 
     Args:
-        family: What is known of the criterion.
+        family: Description of the model's loss function.
     """
 
     def __init__(self, family: Family) -> None:
@@ -237,8 +241,8 @@ class _Seen:
         self.targets: list[Mapping[str, Tensor]] = []
         self._first: float | None = None
 
-    def listening(self, stock: Any) -> Callable[..., Any]:
-        """Makes criteria as the model's class does, whose class loss is noted and not computed.
+    def recording(self, stock: Any) -> Callable[..., Any]:
+        """Return a factory of the model's criterion that records the inputs of the class loss and skips the loss.
 
         Args:
             stock: Class of the model's criterion.
@@ -246,7 +250,7 @@ class _Seen:
 
         def make(*args: Any, **kwargs: Any) -> Any:
             criterion = stock(*args, **kwargs)
-            own = weakref.ref(criterion)  # a strong reference would keep the batch until the garbage collector comes
+            own = weakref.ref(criterion)  # a strong reference would be a cycle and keep the batch
 
             def get_loss(loss: str, outputs: Any, targets: Any, indices: Any, num_boxes: Any, **more: Any) -> Any:
                 if loss != self.family.part:
@@ -260,7 +264,7 @@ class _Seen:
         return make
 
     def note(self, outputs: Mapping[str, Tensor], targets: Any, matches: Matches, divisor: float) -> None:
-        """Note what one layer predicts; the divisor is the model's, which denoising multiplies by its groups."""
+        """Record the predictions of one layer and its divisor, which denoising multiplies by its groups."""
         self._first = divisor if self._first is None else self._first
         self.targets = list(targets)
         self.outputs.append(Output(outputs["logits"], outputs["pred_boxes"], matches, divisor / self._first))

@@ -1,4 +1,4 @@
-"""Steps of a detector in Lightning: training, evaluation, prediction and their metrics."""
+"""Steps of a detector in Lightning: training, validation, test and prediction, with their metrics."""
 
 from typing import Any
 
@@ -21,9 +21,10 @@ from .targets import checked_batch, float_images, metric_targets, warn_of_range,
 
 
 class DetectorSteps(KnownClasses):
-    """The steps of a module whose ``model`` is a detector with an adapter attached.
+    """The steps of a module with a detector as ``model``, to which an adapter is attached.
 
-    Batches carry the data's labels. The network gets those of its own columns, and results are turned back.
+    Batches have the labels of the data. They are converted to labels of the network before its forward, and the labels
+    of detections are converted back.
     """
 
     model: nn.Module
@@ -33,61 +34,64 @@ class DetectorSteps(KnownClasses):
 
     def __init__(self) -> None:
         super().__init__()
-        self._told_of_limits = self._range_checked = False
-        self._first_label = 0  # the detector's own label of the first column
+        self._warned_of_limits = self._range_checked = False
+        self._first_label = 0  # label of the first column in the detector
         self.more_val_maps, self.more_test_maps = ModuleList(), ModuleList()
 
     @property
     def longest_side(self) -> int | None:
-        """Largest length of an image's longer side in pixels, None where images are scaled to squares."""
+        """Largest length of an image's longer side in pixels; None if images are scaled to squares."""
         transform: Any = self.model.transform
         return None if getattr(transform, "fixed_size", None) is not None else int(transform.max_size)
 
     def match_classes(self, stage: str) -> None:
-        """Match the data's labels with the columns, and make the metrics of these labels.
+        """Match the labels of the data with the columns, and create the metrics for these labels.
 
         Args:
             stage: ``fit``, ``validate``, ``test`` or ``predict``.
 
         Raises:
-            UsageError: If the loss needs class counts that the data does not tell.
+            UsageError: If the loss needs class counts and the data module has none.
         """
         super().match_classes(stage)
         if stage != "predict" and not self.label_map.problem:
             self._make_metrics()
 
     def unpack_batch(self, batch: Any) -> Batch:
-        """Images and targets of a batch; override it for another format.
+        """Return the images and targets of a batch; override it for another format.
 
         Args:
-            batch: What the data loader gives.
+            batch: A batch of the data loader.
 
         Raises:
-            UsageError: If it is no pair of images and targets.
+            UsageError: If the batch is not a pair of images and targets.
         """
         return unpack(batch)
 
     def _checked(self, batch: Any, objects: bool = True) -> Batch:
-        """Images as floats, and targets with the data's labels; without objects, targets need no boxes."""
+        """Unpack and check a batch, and convert its images to floats; without ``objects``, targets need no boxes."""
         images, targets = self.unpack_batch(batch)
         num_labels = (self.label_map.num_labels or self.num_classes or 0) if objects else None
         floats, targets = checked_batch(images, targets, self.model, num_labels, self.longest_side)
-        if not self._range_checked:  # of one batch only, because it synchronises the device
+        if not self._range_checked:  # only for the first batch, because it synchronises the device
             self._range_checked = True
             warn_of_range(images)
         return floats, targets
 
     def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
-        """Detections of images [3, H, W]: per image ``boxes`` [N, 4], ``labels`` [N] and ``scores`` [N], best first.
+        """Detect objects: returns ``boxes`` [N, 4], ``labels`` [N] and ``scores`` [N] for each image, best first.
 
-        Labels are columns, which ``categories`` names.
+        Labels are columns of the head; ``categories`` has their names.
+
+        Args:
+            images: Images [3, H, W], uint8 or float in [0, 1].
         """
         check_format(self.model, images, None)
         detections = [self._in_columns(d) for d in self.model(float_images(images))]
         return [keep_scores(d, self.score_thresh, self.detections_per_img) for d in detections]
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """The sum of the loss terms."""
+        """Compute the sum of the loss terms, and log it."""
         images, targets = self._checked(batch)
         targets = self._of_network(without_crowd(targets))
         with self._adapter.checked_batch():
@@ -98,38 +102,38 @@ class DetectorSteps(KnownClasses):
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """Losses and detections of one forward pass; returns the detections for callbacks."""
+        """Compute losses and detections in one forward pass; returns the detections for callbacks."""
         return {"detections": self._evaluate(batch, "val", self._maps("val")[dataloader_idx])}
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """The same for the test set."""
+        """Compute losses and detections of a test batch in one forward pass; returns the detections for callbacks."""
         return {"detections": self._evaluate(batch, "test", self._maps("test")[dataloader_idx])}
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Any]]:
-        """Detections of each image, with what its target tells of it: ``image_id``, ``file_name``.
+        """Return the detections of each image with the fields of its target, such as ``image_id`` and ``file_name``.
 
-        Labels are those of the data, which ``data_categories`` names.
+        Labels are those of the data; ``data_categories`` has their names.
         """
         images, targets = self._checked(batch, objects=False)
-        detections = [self.label_map.in_labels(found) for found in self(images)]
-        return [{**target, **found} for target, found in zip(targets, detections, strict=True)]
+        detections = [self.label_map.in_labels(detection) for detection in self(images)]
+        return [{**target, **detection} for target, detection in zip(targets, detections, strict=True)]
 
     def on_validation_start(self) -> None:
-        """Make a metric for each further validation loader."""
+        """Create a metric for each additional validation loader."""
         super().on_validation_start()
         self.more_val_maps = ModuleList(self._new_metric() for _ in self.trainer.num_val_batches[1:])
 
     def on_test_start(self) -> None:
-        """Make a metric for each further test loader."""
+        """Create a metric for each additional test loader."""
         super().on_test_start()
         self.more_test_maps = ModuleList(self._new_metric() for _ in self.trainer.num_test_batches[1:])
 
     def on_validation_epoch_end(self) -> None:
-        """Log mAP over all images of all processes, of each validation loader."""
+        """Log the mAP of each validation loader, over the images of all processes."""
         log_maps(self, "val", self._maps("val"))
 
     def on_test_epoch_end(self) -> None:
-        """Log mAP over all images of all processes, of each test loader."""
+        """Log the mAP of each test loader, over the images of all processes."""
         log_maps(self, "test", self._maps("test"))
 
     def _evaluate(self, batch: Any, stage: str, metric: DetectionMAP) -> list[dict[str, Tensor]]:
@@ -142,16 +146,16 @@ class DetectorSteps(KnownClasses):
         self.log_dict(logged, on_epoch=True, on_step=False, sync_dist=True, batch_size=len(images))
         rules = self.evaluation
         kept = [keep_scores(self._in_columns(d), rules.score_thresh, rules.detections_per_img) for d in detections]
-        counted = [self.label_map.in_labels(d) for d in kept]
+        evaluated = [self.label_map.in_labels(d) for d in kept]
         ids = [t["image_id"] for t in targets if "image_id" in t]
-        metric.update(counted, metric_targets(targets), ids if len(ids) == len(targets) else None)
-        if not self._told_of_limits and (told := too_many_objects(objects, metric, rules.detections_per_img)):
-            self._told_of_limits = True
-            rank_zero_warn(told)
-        return counted
+        metric.update(evaluated, metric_targets(targets), ids if len(ids) == len(targets) else None)
+        if not self._warned_of_limits and (warning := too_many_objects(objects, metric, rules.detections_per_img)):
+            self._warned_of_limits = True
+            rank_zero_warn(warning)
+        return evaluated
 
     def _maps(self, stage: str) -> list[DetectionMAP]:
-        """The metric of each loader of a stage."""
+        """Return the metric of each loader of a stage."""
         return [getattr(self, f"{stage}_map"), *getattr(self, f"more_{stage}_maps")]
 
     def _make_metrics(self) -> None:
@@ -162,12 +166,12 @@ class DetectorSteps(KnownClasses):
         return self.evaluation.metric(self.class_names(), self.label_images()).to(self.device)
 
     def _of_network(self, targets: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Targets with the detector's own labels."""
+        """Convert the labels of targets to those of the detector."""
         targets, first = self.label_map.in_columns(targets), self._first_label
         return [{**t, "labels": t["labels"] + first} for t in targets] if first else targets
 
     def _in_columns(self, detections: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Detections whose labels are columns."""
+        """Convert the labels of detections to columns of the head."""
         first = self._first_label
         return {**detections, "labels": detections["labels"] - first} if first else detections
 

@@ -1,4 +1,4 @@
-"""What predictions and evaluation take of a detector's outputs."""
+"""Settings of evaluation and prediction, and checks of their values."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from .optimization import OWNER
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Which detections are evaluated, and by which rules: the arguments of :class:`LitDetector` that begin with eval.
+    """Settings of the evaluation: arguments of :class:`LitDetector`, here without the prefix ``eval_``.
 
     Raises:
         UsageError: If a number is out of range.
@@ -28,16 +28,16 @@ class Evaluation:
     def __post_init__(self) -> None:
         check_range(OWNER, "eval_score_thresh", self.score_thresh, 0, 1)
         check_range(OWNER, "eval_detections_per_img", self.detections_per_img, 1)
-        if self.max_detections is not None:  # over 10, which is COCO's second limit
+        if self.max_detections is not None:  # more than 10, which is COCO's second limit
             check_range(OWNER, "eval_max_detections", self.max_detections, 11)
-        frequency_groups((), self.frequency_bounds)  # which refuses bounds out of order
+        frequency_groups((), self.frequency_bounds)  # raises an error if they are not in order
 
     def metric(self, class_names: Sequence[str] | None, class_images: Sequence[int] | None) -> DetectionMAP:
-        """A new metric.
+        """Create a metric.
 
         Args:
-            class_names: A name for each label.
-            class_images: Training images that show each class.
+            class_names: Name of each label; None if unknown.
+            class_images: Number of training images that contain each class; None if unknown.
         """
         return DetectionMAP(
             class_names,
@@ -50,10 +50,10 @@ class Evaluation:
 
 
 def check_outputs(score_thresh: float, nms_thresh: float, topk_candidates: int, detections_per_img: int) -> None:
-    """Refuse thresholds and numbers of detections with which nothing can be found; as for :class:`LitDetector`.
+    """Check the thresholds and limits of detections; the arguments are those of :class:`LitDetector`.
 
     Raises:
-        UsageError: If one is out of range.
+        UsageError: If a value is out of range.
     """
     check_range(OWNER, "score_thresh", score_thresh, 0, 1)
     check_range(OWNER, "nms_thresh", nms_thresh, 0, 1)
@@ -62,10 +62,10 @@ def check_outputs(score_thresh: float, nms_thresh: float, topk_candidates: int, 
 
 
 def check_precision(precision: str) -> None:
-    """Refuse a precision in which boxes lose their pixels.
+    """Reject a precision that cannot represent pixel coordinates.
 
     Args:
-        precision: The trainer's.
+        precision: The precision of the trainer.
 
     Raises:
         UsageError: If parameters would not be float32.

@@ -1,4 +1,4 @@
-"""The part of LitRetinaNet that knows what its columns stand for, and meets data that say it in another way."""
+"""The classes of a module: names of its columns, and the match between its columns and the labels of the data."""
 
 from typing import Any
 
@@ -11,15 +11,15 @@ from ..data.label_map import LabelMap, match_labels, offered_categories, unique_
 
 
 class KnownClasses(LightningModule):
-    """A module whose columns have category ids and names, which its checkpoints keep.
+    """A module with a category id and name for each column, which its checkpoints contain.
 
-    Whatever data it meets, its columns stay what they are: labels are matched with them at ``setup``, and anew when the
-    trainer has read a checkpoint. Data of other classes is an error when the run begins.
+    The columns never change. The labels of the data are matched with them at ``setup``, and again after the trainer has
+    read a checkpoint. Data with other classes raises an error when the run begins.
 
     Attributes:
-        categories: ``id`` and ``name`` of each column, of the data it was trained on; None if not known.
-        class_images: Training images that show each class, in the order of the columns; None if not known.
-        label_map: How the labels of the data in use are matched with the columns.
+        categories: ``id`` and ``name`` of each column, from the training data; None if unknown.
+        class_images: Number of training images that contain each class, in the order of columns; None if unknown.
+        label_map: The match between the labels of the current data and the columns.
     """
 
     num_classes: int | None
@@ -34,9 +34,9 @@ class KnownClasses(LightningModule):
 
     @property
     def data_categories(self) -> list[dict[str, Any]] | None:
-        """``id`` and ``name`` of each label in batches, and in what validation, test and prediction steps return.
+        """``id`` and ``name`` of each label in batches, and in the results of validation, test and prediction steps.
 
-        They are those of the data in use, or else ``categories``; None where neither is known.
+        They come from the current data, or otherwise from ``categories``; None if both are unknown.
         """
         return self.label_map.categories or self.categories
 
@@ -46,10 +46,10 @@ class KnownClasses(LightningModule):
         raise NotImplementedError
 
     def check_num_classes(self) -> None:
-        """Raise an error if nobody has told how many classes there are.
+        """Check that the number of classes is known.
 
         Raises:
-            UsageError: If neither an argument nor the data nor a checkpoint has.
+            UsageError: If neither an argument nor the data module nor a checkpoint defines it.
         """
         if self.num_classes is None:
             raise UsageError(
@@ -58,26 +58,26 @@ class KnownClasses(LightningModule):
             )
 
     def class_names(self) -> list[str] | None:
-        """A name for each label of the data, all different; None where they are not known."""
+        """Return a unique name for each label of the data; None if the names are unknown."""
         return unique_names(self.data_categories) if self.data_categories else None
 
     def label_images(self) -> list[int] | None:
-        """Training images that show each class, in the order of the data's labels; None where they are not known."""
+        """Return the number of training images that contain each class, by label of the data; None if unknown."""
         if not self.class_images or not self.data_categories:
             return None
         images = self.label_map.of_labels(self.class_images) if self.label_map.num_columns else list(self.class_images)
         return images if len(images) == len(self.data_categories) else None
 
     def match_classes(self, stage: str) -> None:
-        """Match the data's labels with the columns, and tell the criterion how often each class occurs.
+        """Match the labels of the data with the columns, and pass the class counts to the criterion.
 
-        A mismatch is an error only when the run begins, for a checkpoint may follow.
+        A mismatch raises an error only when the run begins, because a checkpoint may be loaded before.
 
         Args:
             stage: ``fit``, ``validate``, ``test`` or ``predict``.
 
         Raises:
-            UsageError: If the loss needs class counts that the data does not tell.
+            UsageError: If the loss needs class counts and the data module has none.
         """
         self._stage = str(getattr(stage, "value", stage))
         data = getattr(self.trainer, "datamodule", None)
@@ -92,23 +92,23 @@ class KnownClasses(LightningModule):
         self.criterion.check_ready()
 
     def classes_to_save(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the classes."""
+        """Return the data about the classes for a checkpoint."""
         return {"categories": self.categories, "class_images": self.class_images, "num_classes": self.num_classes}
 
     def take_classes(self, saved: dict[str, Any]) -> None:
-        """Take over what a checkpoint has kept of the classes; what it does not know stays.
+        """Restore the classes from a checkpoint; values that it lacks do not change.
 
         Args:
-            saved: As ``classes_to_save`` gave it; empty for a checkpoint that knows nothing.
+            saved: The result of ``classes_to_save``; empty for a checkpoint without classes.
         """
         self.categories = saved.get("categories") or self.categories
         self.class_images = saved.get("class_images") or self.class_images
 
     def begin(self) -> None:
-        """Refuse data of other classes; say how classes are matched, and where untrained weights are evaluated.
+        """Reject data with other classes, log how classes are matched, and warn if untrained weights are evaluated.
 
         Raises:
-            UsageError: If the data's classes are not the model's, or nobody has told how many there are.
+            UsageError: If the classes of the data are not those of the model, or their number is unknown.
         """
         self.check_num_classes()
         self.label_map.check()
@@ -118,12 +118,12 @@ class KnownClasses(LightningModule):
         elif self._stage != "fit":
             rank_zero_warn(
                 "The model has not been trained and no checkpoint was loaded: its classifier has random weights, and "
-                f"what {self._stage} gives means nothing. Give --ckpt_path=PATH, or in Python ckpt_path=PATH or "
+                f"the results of {self._stage} are meaningless. Give --ckpt_path=PATH, or in Python ckpt_path=PATH or "
                 "LitRetinaNet.load_from_checkpoint(PATH)."
             )
 
     def on_fit_start(self) -> None:
-        """Refuse data of other classes, or take over what they are called."""
+        """Reject data with other classes, or take their names from the data if the model has none."""
         self.begin()
         self.categories = self.categories or self.data_categories
         categories = self.data_categories or []
@@ -131,32 +131,32 @@ class KnownClasses(LightningModule):
             rank_zero_info("The data's class 0 is called background: it gets a column as every class does.")
 
     def on_validation_start(self) -> None:
-        """Check that there is something to evaluate, unless training does."""
+        """Check the model and the data, unless ``on_fit_start`` has done so."""
         if self._stage != "fit":
             self.begin()
 
     def on_test_start(self) -> None:
-        """Check that there is something to evaluate."""
+        """Check the model and the data."""
         self.begin()
 
     def on_predict_start(self) -> None:
-        """Check that there is something to predict with."""
+        """Check the model and the data."""
         self.begin()
 
 
 def check_same_number(number: int | None, asked: int | None, saved: dict[str, Any]) -> None:
-    """Refuse a checkpoint of another number of classes than was asked for.
+    """Reject a checkpoint with another number of classes than requested.
 
     Args:
-        number: Classes of the checkpoint; None if not known.
-        asked: Classes of the model; None if whatever the checkpoint has is right.
-        saved: What the checkpoint has kept of the classes.
+        number: Number of classes of the checkpoint; None if unknown.
+        asked: Requested number of classes; None to accept the number of the checkpoint.
+        saved: Data about the classes in the checkpoint.
 
     Raises:
-        UsageError: If both are known and differ.
+        UsageError: If both numbers are known and differ.
     """
     if number is not None and asked is not None and number != asked:
-        names = ", ".join(str(c["name"]) for c in saved.get("categories") or []) or "whose names it does not know"
+        names = ", ".join(str(c["name"]) for c in saved.get("categories") or []) or "names unknown"
         raise UsageError(
             f"The checkpoint has {number} classes ({names}), but num_classes={asked}: leave num_classes out, or start "
             "without the checkpoint."

@@ -1,4 +1,4 @@
-"""Learning rates that follow what the module and the trainer have become since the optimiser was made."""
+"""Updates of the optimiser after callbacks have changed ``lr``, the batch size or the length of the run."""
 
 from collections.abc import Sequence
 
@@ -12,41 +12,41 @@ from .optimization import WarmupSchedule
 
 
 class LearningRates:
-    """Keeps an optimiser at the ``lr`` of its module, and its schedule at the length of the run.
+    """Keeps an optimiser's rates at the ``lr`` of its module, and its schedule at the length of the run.
 
-    Callbacks change both after the optimiser was made: LearningRateFinder sets ``lr``, BatchSizeFinder the batch size.
-    For an optimiser with one :class:`WarmupSchedule`; any other is left alone.
+    Callbacks change both after the optimiser was created: LearningRateFinder sets ``lr``, BatchSizeFinder the batch
+    size. Only an optimiser with a single :class:`WarmupSchedule` is updated; others do not change.
 
     Args:
-        lr: Learning rate that the optimiser was made with.
-        factors: Rate of each parameter group over ``lr``; None for a group with a rate of its own.
+        lr: Learning rate with which the optimiser was created.
+        factors: Rate of each parameter group over ``lr``; None for a group with its own rate.
     """
 
     def __init__(self, lr: float, factors: Sequence[float | None]) -> None:
         self.lr, self.factors = lr, factors
-        self._told = False
+        self._warned = False
 
     def start(self, module: LightningModule) -> None:
-        """Settle rates and schedule when training starts, after a checkpoint was read.
+        """Update rates and schedule when training starts, after a checkpoint was loaded.
 
         Args:
-            module: The module, whose ``lr`` is followed.
+            module: The module with the attribute ``lr``.
 
         Raises:
-            UsageError: If its ``lr`` is negative or not a number.
+            UsageError: If ``lr`` is negative or not a number.
         """
         if (scheduler := _warmup(module)) is not None:
             meet_length(scheduler, module.trainer.estimated_stepping_batches)
             self.follow(module)
 
     def follow(self, module: LightningModule) -> None:
-        """Give the optimiser the rate that ``lr`` has become; warn once of rates that the schedule will undo.
+        """Update the optimiser if ``lr`` has changed; warn once about rates that the schedule will overwrite.
 
         Args:
-            module: The module, whose ``lr`` is followed.
+            module: The module with the attribute ``lr``.
 
         Raises:
-            UsageError: If its ``lr`` is negative or not a number.
+            UsageError: If ``lr`` is negative or not a number.
         """
         if (scheduler := _warmup(module)) is None:
             return
@@ -55,8 +55,8 @@ class LearningRates:
             set_rates(scheduler, check_range(type(module).__name__, "lr", lr, 0), self.factors)
             self.lr = lr
         rates = [group["lr"] for group in scheduler.optimizer.param_groups]
-        if not self._told and rates != rates_of(scheduler):
-            self._told = True
+        if not self._warned and rates != rates_of(scheduler):
+            self._warned = True
             rank_zero_warn(
                 f"A callback has set the optimiser's learning rates to {rates}, which the schedule replaces after this "
                 "step. To change the rate, set the module's lr: the schedule goes on from it."
@@ -64,16 +64,16 @@ class LearningRates:
 
 
 def refuse_finders(trainer: Trainer) -> None:
-    """Refuse LearningRateFinder and BatchSizeFinder where a checkpoint is continued.
+    """Reject LearningRateFinder and BatchSizeFinder in a run that resumes from a checkpoint.
 
-    They search before the trainer has restored its state, and the checkpoint that they end with replaces the one that
-    was asked for: step, optimiser and schedule would start anew without a word.
+    The finders run before the trainer has restored its state, and the checkpoint that they load at their end replaces
+    the requested one: step, optimiser and schedule would start from 0 without a warning.
 
     Args:
-        trainer: The trainer, which has read the checkpoint.
+        trainer: The trainer, after it has loaded the checkpoint.
 
     Raises:
-        UsageError: If both are there.
+        UsageError: If the trainer has such a callback and resumes from a checkpoint.
     """
     callbacks = getattr(trainer, "callbacks", [])
     finders = [type(c).__name__ for c in callbacks if isinstance(c, LearningRateFinder | BatchSizeFinder)]
@@ -86,19 +86,20 @@ def refuse_finders(trainer: Trainer) -> None:
 
 
 def _warmup(module: LightningModule) -> LambdaLR | None:
-    """The module's schedule; None where it is of another kind, or another is in its place."""
-    found = module.lr_schedulers()
-    return found if isinstance(found, LambdaLR) and isinstance(found.lr_lambdas[0], WarmupSchedule) else None
+    """Return the module's scheduler if it has a single one with a ``WarmupSchedule``; otherwise None."""
+    scheduler = module.lr_schedulers()
+    if isinstance(scheduler, LambdaLR) and isinstance(scheduler.lr_lambdas[0], WarmupSchedule):
+        return scheduler
+    return None
 
 
 def set_rates(scheduler: LambdaLR, lr: float, factors: Sequence[float | None]) -> None:
-    """Give an optimiser another learning rate under the schedule that it has, from its next step on.
+    """Change the learning rate of an optimiser under its schedule, from its next step on.
 
     Args:
-        scheduler: The schedule of the optimiser.
-        lr: Learning rate before the schedule's factor.
-        factors: Each parameter group's rate over ``lr``; None for a group that keeps its own.
-
+        scheduler: The scheduler of the optimiser.
+        lr: Learning rate before the factor of the schedule.
+        factors: Rate of each parameter group over ``lr``; None for a group that keeps its own rate.
     """
     for index, (group, factor) in enumerate(zip(scheduler.optimizer.param_groups, factors, strict=True)):
         if factor is not None:
@@ -113,20 +114,20 @@ def _apply(scheduler: LambdaLR) -> None:
 
 
 def rates_of(scheduler: LambdaLR) -> list[float]:
-    """The learning rate of each parameter group that the schedule gives for the next step."""
+    """Return the learning rate of each parameter group in the next step."""
     factors = [factor(scheduler.last_epoch) for factor in scheduler.lr_lambdas]
     return [float(base) * factor for base, factor in zip(scheduler.base_lrs, factors, strict=True)]
 
 
 def meet_length(scheduler: LambdaLR, total_steps: float) -> None:
-    """Tell a :class:`WarmupSchedule` how long the run is, which may have changed since it was made.
+    """Adapt a :class:`WarmupSchedule` to the length of the run, which may have changed since it was created.
 
-    A schedule that has not begun becomes so long; one that goes on from a checkpoint stays what it is, and a warning
-    says so.
+    A schedule that has not begun gets the new length. A schedule that resumes from a checkpoint does not change, and a
+    warning says so.
 
     Args:
-        scheduler: The schedule of the optimiser.
-        total_steps: Optimiser steps of the whole run.
+        scheduler: The scheduler of the optimiser.
+        total_steps: Number of optimiser steps of the whole run.
     """
     schedule = scheduler.lr_lambdas[0]
     if not isinstance(schedule, WarmupSchedule) or schedule.total_steps == total_steps:
@@ -137,7 +138,7 @@ def meet_length(scheduler: LambdaLR, total_steps: float) -> None:
     elif schedule.name != "constant":
         end = "the run ends before it does"
         if total_steps > schedule.total_steps:
-            end = f"after step {schedule.total_steps:g} the learning rate is what it is at its end"
+            end = f"after step {schedule.total_steps:g} the learning rate stays at its final value"
         rank_zero_warn(
             f"The checkpoint's schedule {schedule.name!r} was made for {schedule.total_steps:g} optimiser steps and "
             f"stays as it is, but with this batch size, number of processes, accumulate_grad_batches and max_epochs "
@@ -146,10 +147,10 @@ def meet_length(scheduler: LambdaLR, total_steps: float) -> None:
 
 
 def warn_of_ended_schedule(module: LightningModule) -> bool:
-    """Warn where a checkpoint of a finished run is to be continued, and say whether it is.
+    """Warn if the run resumes from a checkpoint of a finished run, and return whether it does.
 
     Args:
-        module: The module whose training starts.
+        module: The module.
     """
     rates = [group["lr"] for optimizer in module.trainer.optimizers for group in optimizer.param_groups]
     if not module.global_step or not rates or any(rates):

@@ -1,4 +1,4 @@
-"""torchvision's detectors as a LightningModule: optimiser, steps and metric. It knows no loss by name."""
+"""torchvision's detectors as a LightningModule, with optimiser, steps and metrics for any loss."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -8,7 +8,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from .. import callbacks as callbacks  # a class name then works after --trainer.callbacks+=
+from .. import callbacks as callbacks  # so that --trainer.callbacks+= accepts their class names
 from ..assigners import AssignerLike
 from ..box_losses import BoxLossLike
 from ..core.component import agrees
@@ -30,74 +30,78 @@ from .optimization import Optimization, OptimizerName, ScheduleName, build_optim
 
 
 class LitDetector(DetectorSteps):
-    """A detector of torchvision's, trained with any loss and any weighting.
+    """A torchvision detector, trained with any loss and any weighting.
 
-    To change a piece, subclass and override it: ``build_model`` (the network), ``unpack_batch`` (the format of
-    batches), ``configure_optimizers``, or a step. Batches are ``(images, targets)``: images [3, H, W] as uint8 or as
-    floats in [0, 1]; targets with ``boxes`` [G, 4] in pixels (x1 y1 x2 y2), ``labels`` [G] and, for evaluation,
-    ``image_id``. An image without objects has boxes [0, 4] and counts as background.
+    Subclass it to change the network (``build_model``), the format of batches (``unpack_batch``), the optimiser
+    (``configure_optimizers``) or a step. Batches are ``(images, targets)``: images [3, H, W] as uint8 or as floats in
+    [0, 1]; targets with ``boxes`` [G, 4] in pixels (x1 y1 x2 y2), ``labels`` [G] and, for evaluation, ``image_id``. An
+    image without objects has boxes [0, 4] and is used as background.
 
     Args:
         detector: ``retinanet``, ``fcos``, ``ssd``, ``ssdlite`` or ``faster_rcnn``.
-        num_classes: Number of object classes, by default that of the data module. Labels are 0 to num_classes - 1, also
-            where the detector's own begin at 1. torchvision's COCO weights of RetinaNet and FCOS have 91 columns, named
-            by category id, of which column 0 and ten others are unused; those of SSD and Faster R-CNN have 90. With
-            that number they are kept and predict as they are; with another the classifier starts anew.
-        backbone: A torchvision ResNet or MobileNet, ``tiny``, ``timm/NAME``, or a whole detector of torchvision, such
-            as ``retinanet_resnet50_fpn_v2`` or ``fasterrcnn_resnet50_fpn``.
-        weights: Weights of a whole detector, such as ``COCO_V1``.
-        weights_backbone: Weights of the backbone, such as ``IMAGENET1K_V1`` or ``DEFAULT``.
-        frozen_stages: Stages of the backbone that are not trained, 0 to 5; by default 2 where it has weights.
-        fpn_channels: Channels of the feature pyramid and the head, a multiple of 8; of 32 for FCOS.
-        head_convs: Convolutions of each of the head's towers, 1 to 4; of RetinaNet and FCOS.
-        anchor_sizes: Anchor sizes of each pyramid level, in pixels; by default three per octave from 32 to 812, and one
-            per level from 32 for Faster R-CNN. SSD takes the smallest of each level for its default boxes, by default a
-            tenth to nine tenths of the image. FCOS has no use for them.
-        aspect_ratios: Heights of anchors over their widths, of RetinaNet and Faster R-CNN.
-        min_size: Length of an image's shorter side in pixels, by default 800; one of several is drawn for each image in
-            training. SSD has no use for it.
-        max_size: Largest length of the longer side, by default 1333. SSD scales images to squares of it, by default
-            300, and 320 for SSDlite.
+        num_classes: Number of object classes, by default that of the data module. Labels are 0 to num_classes - 1, even
+            if the labels of the detector start at 1. torchvision's COCO weights of RetinaNet and FCOS have 91 columns,
+            one per category id; column 0 and ten others are unused. Those of SSD and Faster R-CNN have 90 classes. With
+            that number the pretrained classifier is kept and can predict without training; with another number a new
+            classifier is trained.
+        backbone: A torchvision ResNet or MobileNet, ``tiny``, ``timm/NAME``, or a torchvision model, such as
+            ``retinanet_resnet50_fpn_v2`` or ``fasterrcnn_resnet50_fpn``.
+        weights: Weights of a torchvision model, such as ``COCO_V1``.
+        weights_backbone: Weights of the backbone, such as ``IMAGENET1K_V1`` or ``DEFAULT``; by default random weights.
+        frozen_stages: Number of backbone stages that are not trained, 0 to 5; by default 2 if the backbone has weights.
+        fpn_channels: Number of channels of the feature pyramid and the head, a multiple of 8 (FCOS: of 32).
+        head_convs: Number of convolutions of each tower of the head, 1 to 4; only for RetinaNet and FCOS.
+        anchor_sizes: Anchor sizes of each pyramid level in pixels; by default three per octave from 32 to 812, and one
+            per level from 32 for Faster R-CNN. SSD uses the smallest size of each level for its default boxes; by
+            default from a tenth to nine tenths of the image. FCOS ignores them.
+        aspect_ratios: Aspect ratios of the anchors, height over width; only for RetinaNet and Faster R-CNN.
+        min_size: Length of an image's shorter side in pixels, by default 800; from several, one is drawn for each
+            training image. SSD ignores it.
+        max_size: Largest length of an image's longer side in pixels, by default 1333. SSD and SSDlite scale images to
+            squares of this size, by default 300 and 320.
         loss: The classification loss: a name, an object, or a dict with class_path and init_args; by default the
-            detector's own, ``focal`` or ``softmax``, with the hard negatives of SSD.
-        box_loss: The box loss; by default the detector's own.
-        weighters: One sample weighter or a list of them, whose weights multiply.
-        normalizer: What the losses are divided by; by default as in torchvision.
-        assigner: Matches anchors and ground truths; by default torchvision's matcher. Faster R-CNN keeps its own.
-        loss_weight: What the classification loss is multiplied by.
-        box_loss_weight: What the box loss is multiplied by.
-        prior: Score of an object before training, which the classifier's bias is set to unless it comes with trained
-            weights; by default what the loss recommends: 0.01, and 0.001 for ``eql``, ``eql_v2`` and ``efl``. A softmax
-            of SSD or Faster R-CNN starts by default as in torchvision.
-        rpn: Of Faster R-CNN's region proposal network any of ``loss``, ``box_loss``, ``weighters``, ``normalizer``,
-            ``loss_weight`` and ``box_loss_weight``; by default its own.
+            detector's own, ``focal`` or ``softmax``, with SSD's hard negatives.
+        box_loss: The box loss, given in the same way; by default the detector's own.
+        weighters: One weighter or a list of weighters, whose weights multiply; by default none, or SSD's hard negatives
+            with SSD's own loss.
+        normalizer: What the sums are divided by; by default as in torchvision.
+        assigner: Matches anchors and ground-truth boxes; by default torchvision's matcher. Faster R-CNN ignores it.
+        loss_weight: Factor of the classification term.
+        box_loss_weight: Factor of the box term.
+        prior: Initial score of an object, to which the classifier's bias is set unless the classifier is pretrained; by
+            default the value that the loss recommends: 0.01, and 0.001 for ``eql``, ``eql_v2`` and ``efl``. By default
+            a softmax of SSD or Faster R-CNN is initialised as in torchvision.
+        rpn: Arguments for the loss of Faster R-CNN's region proposal network: ``loss``, ``box_loss``, ``weighters``,
+            ``normalizer``, ``loss_weight`` and ``box_loss_weight``; by default torchvision's.
         optimizer: ``adamw``, or ``sgd`` with momentum 0.9. Norms and biases have no weight decay.
         lr: Learning rate.
-        backbone_lr_factor: Learning rate of the backbone over that of the rest.
+        backbone_lr_factor: Learning rate of the backbone over that of the other layers.
         weight_decay: Weight decay of matrices and convolutions.
         schedule: ``cosine``, ``multistep`` (a tenth at each milestone) or ``constant``, per optimiser step.
-        warmup_steps: Steps over which the learning rate rises; at most a tenth of the run.
-        milestones: Shares of the run at which ``multistep`` falls.
-        score_thresh: Smallest score of a prediction. Evaluation does not use it.
-        eval_score_thresh: Smallest score that evaluation counts; low, for it must not decide a comparison.
-        nms_thresh: IoU from which of two detections of a class only the better is kept.
-        topk_candidates: Most boxes of each pyramid level, of all classes together, from which detections are chosen;
-            several for each object that an image can have. Of each class for SSD; Faster R-CNN has its proposals.
-        detections_per_img: Most predictions of an image. Evaluation does not use it.
-        eval_detections_per_img: Most detections of an image that evaluation counts, of all classes together.
-        eval_max_detections: Most that mAP counts of each image and class; by default COCO's 100. Where there are more
-            objects than that, raise both. With ``lvis`` of each image, by default 300.
-        eval_protocol: Whose rules mAP follows: ``coco``, or ``lvis`` for LVIS's partly annotated images.
-        eval_backend: The evaluator of mAP: ``hotcoco`` or ``pycocotools``; by default hotcoco, and pycocotools, which
-            gives the same numbers but is slower, where hotcoco cannot be used.
-        frequency_bounds: Most training images of a rare and of a common class, for mAP of such classes.
+        warmup_steps: Number of optimiser steps over which the learning rate rises; at most a tenth of the run.
+        milestones: Fractions of the run at which the learning rate of ``multistep`` falls.
+        score_thresh: Smallest score of a prediction. Evaluation ignores it.
+        eval_score_thresh: Smallest score of a detection in evaluation; low, so that it does not decide a comparison.
+        nms_thresh: IoU threshold of non-maximum suppression within a class.
+        topk_candidates: Largest number of candidates of each pyramid level before non-maximum suppression, over all
+            classes (SSD: of each class). Several are needed for each object of an image. Faster R-CNN ignores it.
+        detections_per_img: Largest number of predictions of an image. Evaluation ignores it.
+        eval_detections_per_img: Largest number of detections of an image in evaluation, over all classes.
+        eval_max_detections: Largest number of detections of an image and class in mAP; by default COCO's 100. If images
+            have more objects, raise this and eval_detections_per_img. With ``lvis``, it is the number per image, by
+            default 300.
+        eval_protocol: Rules of mAP: ``coco``, or ``lvis`` for LVIS's partly annotated images.
+        eval_backend: Evaluator of mAP, ``hotcoco`` or ``pycocotools``. Both give the same numbers, and hotcoco is
+            faster; by default hotcoco, or pycocotools if hotcoco cannot be used.
+        frequency_bounds: Largest number of training images of a rare and of a common class, for the mAP of rare, common
+            and frequent classes.
 
     Attributes:
-        criterion: Its loss and weighting; of Faster R-CNN those of the box head.
-        rpn_criterion: Those of Faster R-CNN's region proposal network; None for other detectors.
-        categories: ``id`` and ``name`` of each column of the head, those of the data it was trained on; None if not
-            known. ``model(images)`` gives columns.
-        data_categories: ``id`` and ``name`` of each label in batches and results, which are those of the data in use.
+        criterion: The criterion with loss and weighters; in Faster R-CNN that of the box head.
+        rpn_criterion: The criterion of Faster R-CNN's region proposal network; None for other detectors.
+        categories: ``id`` and ``name`` of each column of the head, from the training data; None if unknown. The labels
+            of ``module(images)`` are columns.
+        data_categories: ``id`` and ``name`` of each label in batches and results, from the current data.
 
     Raises:
         UsageError: If a name is unknown or arguments do not fit together.
@@ -109,7 +113,7 @@ class LitDetector(DetectorSteps):
     """
 
     detectors: ClassVar[tuple[str, ...]] = tuple(NETWORKS)
-    """Words that ``detector`` takes."""
+    """Accepted values of the argument ``detector``."""
     model: nn.Module
 
     def __init__(
@@ -193,12 +197,12 @@ class LitDetector(DetectorSteps):
             "keep_classifier": network.keeps_classifier(self.criterion.loss),
         }
         self.save_hyperparameters()
-        # over the objects among the arguments: a checkpoint holds plain data that rebuilds the same parts
+        # replaces objects among the arguments: a checkpoint contains plain data that rebuilds the same components
         self.save_hyperparameters(self._specs())
-        # never read back from self.hparams: under LightningCLI these hold the arguments of a subclass
+        # not read from self.hparams: under LightningCLI these contain the arguments of a subclass
         self.num_classes, self.prior = num_classes, prior
-        self._asked_classes = num_classes  # None: those of the data, or of a checkpoint that is loaded
-        self.lr = lr  # which callbacks look for and change
+        self._requested_classes = num_classes  # None: those of the data or of a loaded checkpoint
+        self.lr = lr  # callbacks such as LearningRateFinder change it
         self.score_thresh, self.detections_per_img = score_thresh, detections_per_img
         self.nms_thresh, self.topk_candidates = nms_thresh, int(topk_candidates)
         self._untrained_backbone = self._from_scratch = False
@@ -211,7 +215,7 @@ class LitDetector(DetectorSteps):
             self.configure_model()
 
     def configure_model(self) -> None:
-        """Build the network, once, as soon as the number of classes is known: by argument, data or checkpoint."""
+        """Build the network once the number of classes is known from the argument, the data or a checkpoint."""
         if self.num_classes is None:
             number = getattr(getattr(self._trainer, "datamodule", None), "num_classes", None)
             self.num_classes = int(number) if number else None
@@ -222,7 +226,7 @@ class LitDetector(DetectorSteps):
         adapter = find_detector(self.model)
         criteria = zip(adapter.stages, (self.criterion, self.rpn_criterion), strict=False)
         adapter = attach(adapter, {stage: criterion for stage, criterion in criteria if criterion is not None})
-        # what evaluation and predictions need together; each keeps its own part
+        # the union of the detections of evaluation and prediction; each of them filters it
         adapter.limit_outputs(
             min(self.score_thresh, self.evaluation.score_thresh),
             self.nms_thresh,
@@ -232,7 +236,7 @@ class LitDetector(DetectorSteps):
         stage = adapter.stages[0]
         columns, bias = adapter.columns(stage), adapter.class_bias(stage)
         self._first_label = columns.first_label
-        # torchvision starts with equal biases, or with small random ones; trained ones differ
+        # initial biases of torchvision are equal, or small and random; trained biases differ
         if bool((bias == bias[0, 0]).all()) or self._from_scratch:
             if self.prior is not None or columns.background is None or not own_scores(columns, loss):
                 set_prior(adapter, stage, self.criterion, loss.prior if self.prior is None else self.prior)
@@ -240,7 +244,7 @@ class LitDetector(DetectorSteps):
 
     @property
     def untrained(self) -> bool:
-        """Whether the classifier has neither been trained nor loaded: its bias is what it was at the start."""
+        """Whether the classifier has been neither trained nor loaded: its bias still has the initial value."""
         if self._first_bias is None or self.criterion.step:
             return False
         bias = self._adapter.class_bias(self._adapter.stages[0])
@@ -248,21 +252,21 @@ class LitDetector(DetectorSteps):
 
     @property
     def longest_side(self) -> int | None:
-        """Largest length of an image's longer side in pixels, None where images are scaled to squares."""
+        """Largest length of an image's longer side in pixels; None if images are scaled to squares."""
         if "model" in self._modules:
             return super().longest_side
         return None if NETWORKS[self.detector_name].squares else int(self.network_options["max_size"])
 
     def build_model(self, num_classes: int) -> nn.Module:
-        """The network; override it for a backbone of your own.
+        """Build the network; override it to use your own network.
 
-        The constructor calls it: what an override needs is set before ``super().__init__()``. The module's criterion
-        replaces the loss of whatever detector it returns, and the arguments ``score_thresh``, ``nms_thresh``,
-        ``topk_candidates`` and ``detections_per_img`` (with those of evaluation) replace the network's.
+        The constructor calls this method: set the attributes that an override needs before ``super().__init__()``. The
+        module's criterion replaces the loss of the returned detector. The arguments ``score_thresh``, ``nms_thresh``,
+        ``topk_candidates`` and ``detections_per_img`` (and those of evaluation) replace the limits of the network.
 
         Args:
-            num_classes: Columns of the head, as torchvision counts them: the object classes, background where the
-                detector has a column of it, or else what the loss has besides.
+            num_classes: Number of columns of the head, as torchvision counts them: the object classes; and background
+                if the detector has a background column, or otherwise the extra columns of the loss.
         """
         options = self.network_options
         self._untrained_backbone = options["backbone"] != "tiny" and not (
@@ -270,7 +274,7 @@ class LitDetector(DetectorSteps):
         )
         names = known_categories(self.detector_name, options["backbone"], options["weights"])
         kept = names is not None and len(names) + NETWORKS[self.detector_name].background == num_classes
-        own = type(self).build_model is LitDetector.build_model  # an override may load what it likes
+        own = type(self).build_model is LitDetector.build_model  # an override may have loaded weights
         self._from_scratch = own and not (kept and options["keep_classifier"])
         return build_detector(self.detector_name, num_classes, **options)
 
@@ -278,14 +282,14 @@ class LitDetector(DetectorSteps):
         """Take class names and counts from the data module.
 
         Raises:
-            UsageError: If the loss needs class counts that the data does not tell, or precision is not supported.
+            UsageError: If the loss needs class counts and the data module has none, or the precision is not supported.
         """
         check_precision(str(self.trainer.precision))
         self.configure_model()
         self.match_classes(stage)
 
     def begin(self) -> None:
-        """Refuse data of other classes, and images that vanish when they are scaled.
+        """Reject data with other classes, and images that are too thin to be scaled.
 
         Raises:
             UsageError: If the data cannot be used.
@@ -296,32 +300,32 @@ class LitDetector(DetectorSteps):
             check_all_sizes(data.values(), longest)
 
     def on_fit_start(self) -> None:
-        """Meet the data's classes; warn once of a backbone that neither arguments nor a checkpoint have pretrained."""
+        """Check the classes of the data; warn once if the backbone starts from random weights."""
         super().on_fit_start()
         if self._untrained_backbone:
             self._untrained_backbone = False
             rank_zero_warn(
-                f"The backbone {self.network_options['backbone']} starts from random weights, and so needs far more "
-                "images and epochs: set --model.weights_backbone=DEFAULT to start from pretrained ones."
+                f"The backbone {self.network_options['backbone']} starts from random weights and needs far more images "
+                "and epochs: set --model.weights_backbone=DEFAULT to start from pretrained ones."
             )
 
     def on_train_start(self) -> None:
-        """Settle rate and schedule after callbacks and a checkpoint; warn where a finished run is to be continued."""
+        """Update rates and schedule after callbacks and a checkpoint; warn if a finished run is resumed."""
         if not warn_of_ended_schedule(self) and self._rates is not None:
             self._rates.start(self)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Follow a callback that has changed ``lr``."""
+        """Update the optimiser if a callback has changed ``lr``."""
         if self._rates is not None:
             self._rates.follow(self)
 
     def on_train_epoch_start(self) -> None:
-        """Tell the criteria which epoch it is."""
+        """Set the epoch of the criteria."""
         for criterion in self._named_criteria().values():
             criterion.epoch = self.current_epoch
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimiser and a schedule that steps with it."""
+        """Create the optimiser and a schedule that is updated at each optimiser step."""
         self.check_num_classes()
         refuse_finders(self.trainer)
         backbone: Any = self.model.backbone
@@ -336,32 +340,32 @@ class LitDetector(DetectorSteps):
         }
 
     def on_train_end(self) -> None:
-        """Look at the last step's loss."""
+        """Check that the loss of the last step is finite, which a GPU has not checked yet."""
         self._adapter.nan_guard.flush()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what rebuilds this module as plain data: its parts, also where a subclass saved objects, and classes.
+        """Save the components and classes as plain data that rebuilds this module, even if a subclass saved objects.
 
         Raises:
-            NonFiniteLossError: If the last step's loss, which a GPU has told of only now, is no number.
+            NonFiniteLossError: If the loss of the last step is NaN or infinite (a GPU detects it one step late).
         """
         self._adapter.nan_guard.flush()
         specs = {name: criterion.spec for name, criterion in self._named_criteria().items()}
         checkpoint["lit_dense"] = {**specs, "lr": self.lr, **self.classes_to_save()}
         saved = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
-        saved.update({name: part for name, part in self._specs().items() if name in saved})
+        saved.update({name: spec for name, spec in self._specs().items() if name in saved})
         if "num_classes" in saved:
             saved["num_classes"] = self.num_classes
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over the classes, and warn where the checkpoint was trained with other parts.
+        """Restore the classes, and warn if the checkpoint was trained with other components.
 
         Raises:
-            UsageError: If the checkpoint has another number of classes than was asked for.
+            UsageError: If the checkpoint has another number of classes than requested.
         """
         saved = checkpoint.get("lit_dense", {})
         number = saved.get("num_classes") or checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {}).get("num_classes")
-        check_same_number(number, self._asked_classes, saved)
+        check_same_number(number, self._requested_classes, saved)
         if number not in (None, self.num_classes):
             self._modules.pop("model", None)
             self.num_classes = number
@@ -369,26 +373,26 @@ class LitDetector(DetectorSteps):
         self.check_num_classes()
         self._untrained_backbone = False
         self.take_classes(saved)
-        if self._stage and self._trainer is not None:  # which reads the checkpoint after setup
+        if self._stage and self._trainer is not None:  # the trainer loads the checkpoint after setup
             self.lr = saved.get("lr", self.lr) if self._stage == "fit" else self.lr
             self.match_classes(self._stage)
         elif "val_map" in self._modules:
             self._make_metrics()
         for owner, criterion in self._named_criteria().items():
-            parts = named_spec(saved.get(owner, {}))
-            criterion.follow_spec(parts)
-            for name, part in parts.items():
-                if not agrees(part, criterion.spec[name]):
-                    of_stage = f"rpn.{name}" if owner == "rpn" else name
+            saved_specs = named_spec(saved.get(owner, {}))
+            criterion.follow_spec(saved_specs)
+            for name, spec in saved_specs.items():
+                if not agrees(spec, criterion.spec[name]):
+                    argument = f"rpn.{name}" if owner == "rpn" else name
                     rank_zero_warn(
-                        f"The checkpoint was trained with {of_stage} {part}; this model has {criterion.spec[name]}."
+                        f"The checkpoint was trained with {argument} {spec}; this model has {criterion.spec[name]}."
                     )
 
     def _named_criteria(self) -> dict[str, Criterion]:
-        """The criterion of each stage, by its name in checkpoints."""
+        """Return the criterion of each stage, by its name in checkpoints."""
         rpn = {} if self.rpn_criterion is None else {"rpn": self.rpn_criterion}
         return {"criterion": self.criterion, **rpn}
 
     def _specs(self) -> dict[str, Any]:
-        """The parts among the constructor's arguments as plain data."""
+        """Return the components among the constructor's arguments as plain data."""
         return {**self.criterion.spec, "rpn": self.rpn_criterion and self.rpn_criterion.spec}

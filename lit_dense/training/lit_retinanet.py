@@ -9,14 +9,14 @@ from .lit_detector import LitDetector
 class LitRetinaNet(LitDetector):
     """torchvision's RetinaNet, trained with any loss and any weighting.
 
-    To change a piece, subclass and override it, as for :class:`LitDetector`.
+    To change the network, the format of batches, the optimiser or a step, override methods as in :class:`LitDetector`.
 
     Args:
-        num_classes: Number of object classes, by default that of the data module. Labels are 0 to num_classes - 1 and
-            the head has as many columns: there is no background column. torchvision's COCO weights have 91 columns,
-            named by category id, of which column 0 and ten others are unused: with num_classes=91 they are kept and
-            predict as they are; with another number the classifier starts anew.
-        backbone: A torchvision ResNet or MobileNet, ``tiny``, ``timm/NAME``, or a whole detector of torchvision:
+        num_classes: Number of object classes, by default that of the data module. Labels are 0 to num_classes - 1. The
+            head has num_classes columns, without a background column. torchvision's COCO weights have 91 columns, one
+            per category id; column 0 and ten others are unused. With num_classes=91 the pretrained classifier is kept
+            and can predict without training; with another number a new classifier is trained.
+        backbone: A torchvision ResNet or MobileNet, ``tiny``, ``timm/NAME``, or a torchvision model:
             ``retinanet_resnet50_fpn`` or ``retinanet_resnet50_fpn_v2``.
         loss: The classification loss: a name, an object, or a dict with class_path and init_args.
         detector: ``retinanet``.

@@ -1,4 +1,4 @@
-"""Optimiser and learning-rate schedule of the detector."""
+"""Optimiser, parameter groups and learning-rate schedule."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -13,12 +13,12 @@ from ..core.errors import UsageError, check_choice, check_range
 OptimizerName = Literal["adamw", "sgd"]
 ScheduleName = Literal["cosine", "multistep", "constant"]
 OWNER = "LitDetector"
-"""Whose arguments are checked, for messages."""
+"""Name of the class whose arguments are checked, for messages."""
 
 
 @dataclass(frozen=True)
 class Optimization:
-    """How a detector is trained: optimiser, learning rates and schedule, the arguments of :class:`LitDetector`.
+    """Settings of optimiser, learning rates and schedule; the fields are arguments of :class:`LitDetector`.
 
     Raises:
         UsageError: If a name is unknown or a number is out of range.
@@ -40,19 +40,23 @@ class Optimization:
         self.schedule_of(1)
 
     def schedule_of(self, total_steps: float) -> "WarmupSchedule":
-        """The schedule of a run of so many optimiser steps."""
+        """Create the schedule of a run.
+
+        Args:
+            total_steps: Number of optimiser steps of the run.
+        """
         return WarmupSchedule(total_steps, self.schedule, self.warmup_steps, self.milestones)
 
     def groups(
         self, module: nn.Module, backbone: nn.Module | None, lr: float, given: Sequence[dict[str, Any]] = ()
     ) -> tuple[list[dict[str, Any]], list[float | None]]:
-        """Parameter groups of a module, as :func:`parameter_groups` makes them.
+        """Create the parameter groups of a module with :func:`parameter_groups`.
 
         Args:
-            module: What is trained.
-            backbone: Its pretrained part, None if there is none.
-            lr: The learning rate now, which a callback may have changed.
-            given: Groups that are made already.
+            module: The module to train.
+            backbone: Its backbone; None if all parameters have the same learning rate.
+            lr: The current learning rate, which a callback may have changed.
+            given: Additional groups that exist already.
         """
         slow = backbone if self.backbone_lr_factor != 1 else None
         return parameter_groups([module], slow, lr, self.backbone_lr_factor, self.weight_decay, given)
@@ -66,42 +70,43 @@ def parameter_groups(
     weight_decay: float,
     given: Sequence[dict[str, Any]] = (),
 ) -> tuple[list[dict[str, Any]], list[float | None]]:
-    """Trained parameters in groups: the backbone with its own rate, norms and biases without weight decay.
+    """Sort trainable parameters into groups: the backbone has its own rate, norms and biases have no weight decay.
 
     Args:
-        modules: What is trained.
-        backbone: The pretrained part, None if there is none.
+        modules: The modules to train.
+        backbone: The backbone; None if all parameters have the same learning rate.
         lr: Learning rate.
-        backbone_lr_factor: Learning rate of the pretrained part over ``lr``.
+        backbone_lr_factor: Learning rate of the backbone over ``lr``.
         weight_decay: Weight decay of matrices and convolutions.
-        given: Groups that are made already; their parameters are in no other.
+        given: Additional groups that exist already; their parameters are in no other group.
 
     Returns:
-        The groups, those given last, and the learning rate of each over ``lr``: None for those given.
+        The groups, with those of ``given`` last; and the learning rate of each group over ``lr``, None for those of
+        ``given``.
     """
-    taken = {id(p) for group in given for p in group["params"]}
+    in_given = {id(p) for group in given for p in group["params"]}
     slow = {id(p) for p in backbone.parameters()} if backbone is not None else set()
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in dict.fromkeys(p for module in modules for p in module.parameters() if p.requires_grad):
-        if id(parameter) in taken:
+        if id(parameter) in in_given:
             continue
         factor = backbone_lr_factor if id(parameter) in slow else 1.0
         decay = weight_decay if parameter.dim() > 1 else 0.0
         groups.setdefault((factor, decay), []).append(parameter)
-    made = [{"params": p, "lr": lr * factor, "weight_decay": decay} for (factor, decay), p in groups.items()]
-    return [*made, *given], [*(factor for factor, _ in groups), *(None for _ in given)]
+    created = [{"params": p, "lr": lr * factor, "weight_decay": decay} for (factor, decay), p in groups.items()]
+    return [*created, *given], [*(factor for factor, _ in groups), *(None for _ in given)]
 
 
 def build_optimizer(name: OptimizerName, groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
-    """AdamW, or SGD with momentum 0.9.
+    """Create AdamW, or SGD with momentum 0.9.
 
     Args:
         name: ``adamw`` or ``sgd``.
         groups: Parameter groups.
-        lr: Learning rate where a group has none.
+        lr: Learning rate of groups that have none.
 
     Raises:
-        UsageError: If there is no such optimiser.
+        UsageError: If the name is unknown.
     """
     check_choice(OWNER, "optimizer", name, get_args(OptimizerName))
     if name == "sgd":
@@ -113,13 +118,14 @@ class WarmupSchedule:
     """Factor of the learning rate at each optimiser step: a linear warm-up, then a schedule.
 
     Args:
-        total_steps: Optimiser steps of the whole run.
+        total_steps: Number of optimiser steps of the whole run.
         name: ``cosine`` falls to 0 at the end, ``multistep`` falls to a tenth at each milestone, ``constant`` stays.
-        warmup_steps: Steps of warm-up; at most a tenth of the run is used for it.
-        milestones: Shares of the run in (0, 1) at which ``multistep`` falls.
+        warmup_steps: Number of warm-up steps; at most a tenth of the run.
+        milestones: Fractions of the run in (0, 1) at which ``multistep`` falls.
 
     Raises:
-        UsageError: If an argument is unknown or out of range, or the schedule needs an end that the run does not have.
+        UsageError: If an argument is unknown or out of range, or the schedule depends on the length of the run and
+            the run has no limit.
     """
 
     def __init__(self, total_steps: float, name: ScheduleName, warmup_steps: int, milestones: Sequence[float]) -> None:
@@ -135,21 +141,25 @@ class WarmupSchedule:
                 f"schedule={name!r} needs to know how long training is: set --trainer.max_epochs or "
                 "--trainer.max_steps, or take schedule='constant'."
             )
-        self.name, self.milestones, self.asked_warmup = name, milestones, warmup_steps
+        self.name, self.milestones, self.requested_warmup = name, milestones, warmup_steps
         self.set_length(total_steps)
 
     def set_length(self, total_steps: float) -> None:
-        """Make it a schedule of so many optimiser steps."""
+        """Set the length of the run.
+
+        Args:
+            total_steps: Number of optimiser steps of the whole run.
+        """
         self.total_steps = total_steps
-        self.warmup_steps = min(self.asked_warmup, total_steps / 10)
+        self.warmup_steps = min(self.requested_warmup, total_steps / 10)
 
     def __call__(self, step: int) -> float:
-        """The factor at an optimiser step, counted from 0."""
+        """Return the factor at an optimiser step, counted from 0."""
         if step < self.warmup_steps:
             return (step + 1) / (self.warmup_steps + 1)
         if self.name == "constant":
             return 1.0
         if self.name == "multistep":
             return float(0.1 ** sum(step >= m * self.total_steps for m in self.milestones))
-        done = (step - self.warmup_steps) / max(1.0, self.total_steps - self.warmup_steps)
-        return (1 + math.cos(math.pi * min(1.0, done))) / 2
+        progress = (step - self.warmup_steps) / max(1.0, self.total_steps - self.warmup_steps)
+        return (1 + math.cos(math.pi * min(1.0, progress))) / 2

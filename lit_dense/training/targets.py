@@ -1,4 +1,4 @@
-"""What is done to images and targets before they meet the detector, and checks of their values."""
+"""Preparation of images and targets for the detector and the metric, and checks of their values."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,13 +23,13 @@ def checked_batch(
 
     Args:
         images: Images [C, H, W], uint8 or float.
-        targets: Per image ``boxes`` [G, 4] and ``labels`` [G].
-        detector: The torchvision detector that it is for.
-        num_labels: Number of labels that targets may have; None if they need no boxes and labels, as in prediction.
-        max_size: The model's largest length of the longer side in pixels; None where images are scaled to squares.
+        targets: For each image ``boxes`` [G, 4] and ``labels`` [G].
+        detector: The torchvision detector that gets the batch.
+        num_labels: Number of valid labels; None if targets need no boxes and labels, as in prediction.
+        max_size: The model's largest length of the longer side in pixels; None if images are scaled to squares.
 
     Raises:
-        UsageError: If something has another format, an image is too thin, or a box or label cannot be trained on.
+        UsageError: If the format is wrong, an image is too thin, or a box or label is invalid.
     """
     check_format(detector, images, targets, num_labels is not None)
     if num_labels is not None:
@@ -40,7 +40,7 @@ def checked_batch(
 
 
 def warn_of_range(images: Sequence[Tensor]) -> None:
-    """Warn of float images that are not in [0, 1], as the detector takes them to be.
+    """Warn about float images with values outside [0, 1], which is the range that the detector expects.
 
     Args:
         images: Images [C, H, W].
@@ -54,7 +54,7 @@ def warn_of_range(images: Sequence[Tensor]) -> None:
 
 
 def float_images(images: Sequence[Tensor]) -> list[Tensor]:
-    """Images as float32 in [0, 1]: bytes travel, for they are a quarter of the size.
+    """Convert images to float32 in [0, 1]; they are copied to the device as uint8, which is a quarter of the size.
 
     Args:
         images: Images [C, H, W], uint8 or float.
@@ -63,13 +63,13 @@ def float_images(images: Sequence[Tensor]) -> list[Tensor]:
 
 
 def without_crowd(targets: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Targets without their crowd boxes: no anchor is trained on one. Where there are none it costs one transfer.
+    """Remove crowd boxes from targets, because no anchor is trained on them. Synchronises the device once.
 
     Args:
-        targets: Targets, of which ``iscrowd`` [G], where it is given, tells which boxes stand for a crowd.
+        targets: Targets; ``iscrowd`` [G], if present, marks the boxes of crowds.
     """
-    given = [t["iscrowd"] for t in targets if "iscrowd" in t]
-    if not given or not bool(torch.cat(given).any()):
+    flags = [t["iscrowd"] for t in targets if "iscrowd" in t]
+    if not flags or not bool(torch.cat(flags).any()):
         return list(targets)
     return [_without_crowd(t) if "iscrowd" in t else t for t in targets]
 
@@ -83,24 +83,24 @@ def _without_crowd(target: dict[str, Any]) -> dict[str, Any]:
 
 
 def metric_targets(targets: Sequence[dict[str, Any]]) -> list[dict[str, Tensor]]:
-    """What of the targets the metric takes: boxes, labels, and where they are given areas, crowds and LVIS's lists.
+    """Select the fields that the metric reads: boxes, labels and, if present, areas, crowds and LVIS's lists.
 
     Args:
-        targets: Targets of whole images, crowd boxes included.
+        targets: Complete targets, including crowd boxes.
     """
     names = ("boxes", "labels", "area", "iscrowd", "neg_labels", "not_exhaustive_labels")
     return [{name: t[name] for name in names if name in t} for t in targets]
 
 
 def check_targets(targets: Sequence[dict[str, Any]], num_classes: int) -> None:
-    """Check that the boxes and labels of well-formed targets can be trained on; it costs one transfer from the device.
+    """Check the boxes and labels of targets in the correct format. Synchronises the device once.
 
     Args:
-        targets: Per image ``boxes`` [G, 4] and ``labels`` [G].
-        num_classes: Columns of the head.
+        targets: For each image ``boxes`` [G, 4] and ``labels`` [G].
+        num_classes: Number of valid labels.
 
     Raises:
-        UsageError: If a box is not finite or has no area, a label has no column, or all boxes are normalised.
+        UsageError: If a box is not finite or has no area, a label is out of range, or all boxes are normalised.
     """
     if not targets:
         return

@@ -70,8 +70,8 @@ def test_steps_of_two_stages_wait_apart():
         return step, SimpleNamespace(synchronize=lambda: waited.append(stage))
 
     check._pending = {"rpn": left("rpn", 1.0), "roi": left("roi", float("nan"))}
-    check._look_at("rpn")
-    assert waited == ["rpn"]  # the other's step is looked at when it has a next one
+    check._check_pending("rpn")
+    assert waited == ["rpn"]  # the step of the other stage is checked in its next step
     with pytest.raises(NonFiniteLossError, match="in stage 'roi'"):
         check.flush()
 

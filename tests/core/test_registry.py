@@ -93,7 +93,7 @@ def points(monkeypatch, *entries):
 
 def test_a_name_that_is_no_identifier_is_left_out_with_a_warning(monkeypatch):
     registry = points(monkeypatch, ("my-loss", "mine:Loss"), ("focal", "lit_dense.losses.focal_loss:FocalLoss"))
-    with pytest.warns(UserWarning, match="'my-loss' of an unknown package is left out: a name must be an identifier"):
+    with pytest.warns(UserWarning, match="'my-loss' of an unknown package is ignored: a name must be an identifier"):
         assert list(registry.points) == ["focal"]
 
 

@@ -77,7 +77,7 @@ def test_detaching_a_loss_of_other_scores_warns_once_it_was_trained(recwarn):
         assert not recwarn.list
         if loss == "ghm":
             with pytest.warns(
-                UserWarning, match=r"FasterRCNN was trained with GHMLoss.*takes a softmax for scores.*patch"
+                UserWarning, match=r"FasterRCNN was trained with GHMLoss.*computes scores with a softmax.*patch"
             ):
                 unpatch(model)
         unpatch(model)
@@ -175,7 +175,7 @@ def test_heads_with_detections_of_their_own_keep_them_with_a_softmax():
     ("change", "arguments", "message"),
     [
         (None, {"loss": "seesaw"}, "SeesawLoss needs 2 columns besides those of classes, but FasterRCNN has one"),
-        (None, {"loss": "softmax", "stage": "rpn"}, "SoftmaxLoss needs columns.*objectness alone.*such as bce"),
+        (None, {"loss": "softmax", "stage": "rpn"}, "SoftmaxLoss needs columns.*objectness only.*such as bce"),
         (None, {"assigner": "atss"}, r"FasterRCNN matches .* itself \(stage 'roi'\), and ATSSAssigner"),
         (
             None,
@@ -189,7 +189,7 @@ def test_heads_with_detections_of_their_own_keep_them_with_a_softmax():
         (
             own_detections,
             {"loss": "ghm"},
-            r"OwnDetections has a postprocess_detections of its own.*GHMLoss trains others",
+            r"OwnDetections has its own postprocess_detections.*GHMLoss trains other scores",
         ),
         (refused_heads, {}, r"FasterRCNN.roi_heads is a Cascade without select_training_samples.*stage 'roi'"),
     ],
@@ -226,7 +226,7 @@ def test_a_predictor_that_comes_later_is_an_error_until_the_model_is_patched_aga
     patch(model)
     model.roi_heads.box_predictor = FastRCNNPredictor(16, 7)
     images, targets = batch()
-    with pytest.raises(UsageError, match=r"FastRCNNPredictor took the place of another.*patch the model again"):
+    with pytest.raises(UsageError, match=r"FastRCNNPredictor replaced another.*patch the model again"):
         model(images, targets)
     assert patch(model).num_classes == 6
     assert model(images, targets)["loss_classifier"].isfinite()

@@ -249,7 +249,7 @@ def test_labels_from_1_are_said_to_start_at_0():
 
 def test_a_refused_assigner_is_named_with_the_weighter_that_brings_it(monkeypatch):
     monkeypatch.setattr(FCOSAdapter, "offers", FCOSAdapter.offers - {"assignment"})
-    with pytest.raises(UsageError, match="TopNAssigner of CleanlinessWeighter cannot take its place"):
+    with pytest.raises(UsageError, match="TopNAssigner of CleanlinessWeighter cannot replace its matcher"):
         patch(small_fcos(), weighters=["cleanliness"])
-    with pytest.raises(UsageError, match="ATSSAssigner cannot take its place"):
+    with pytest.raises(UsageError, match="ATSSAssigner cannot replace its matcher"):
         patch(small_fcos(), assigner="atss")

@@ -206,7 +206,7 @@ def test_hosts_that_cannot_be_served_are_refused(change, message):
             {"loss": "softmax"},
             "matches and detects by a sigmoid of each class.*SoftmaxLoss trains: name a loss of single",
         ),
-        ({"box_loss": "giou"}, "keeps its own loss of boxes, and GIoULoss cannot take its place"),
+        ({"box_loss": "giou"}, "keeps its own loss of boxes, and GIoULoss cannot replace it"),
         ({"assigner": "atss"}, "ATSSAssigner"),
         ({"prior": 0.01}, "the bias of its classifiers cannot be set. Leave prior out"),
     ],

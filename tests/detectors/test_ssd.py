@@ -186,7 +186,8 @@ def test_taking_a_trained_loss_away_warns_where_scores_change():
         patch(model, "bce")  # another loss, but none was taken away
     patch(model, "focal")
     step(model, batch_of())
-    with pytest.warns(UserWarning, match="SSD was trained with FocalLoss, but its own inference takes a softmax"):
+    message = "SSD was trained with FocalLoss, but its own inference computes scores with a softmax"
+    with pytest.warns(UserWarning, match=message):
         unpatch(model)
 
 
@@ -202,14 +203,14 @@ def test_post_processing_of_ones_own_is_kept_or_the_loss_refused():
     model.__class__ = OwnDetections
     patch(model)
     assert "postprocess_detections" not in vars(model)
-    with pytest.raises(UsageError, match=r"OwnDetections has a postprocess_detections of its own.*FocalLoss"):
+    with pytest.raises(UsageError, match=r"OwnDetections has its own postprocess_detections.*FocalLoss"):
         patch(model, "focal")
 
 
 def test_a_head_that_does_not_tell_its_columns_is_named():
     model = small_ssd()
     model.head.classification_head = nn.Identity()
-    with pytest.raises(UsageError, match="Identity does not tell how many columns it has"):
+    with pytest.raises(UsageError, match="Identity has no attribute num_columns"):
         patch(model)
 
 

@@ -132,10 +132,10 @@ def test_the_second_stage_has_words_of_its_own():
 
 
 def test_what_a_detector_cannot_use_is_said():
-    with pytest.warns(UserWarning, match="faster_rcnn matches .* itself: the assigner atss is left out"):
+    with pytest.warns(UserWarning, match="faster_rcnn matches .* itself: the assigner atss is ignored"):
         module = small("faster_rcnn", assigner="atss")
     assert module.criterion.assigner is None
-    with pytest.warns(UserWarning, match="fcos has no use for anchor_sizes and aspect_ratios, which it ignores"):
+    with pytest.warns(UserWarning, match="fcos ignores anchor_sizes and aspect_ratios"):
         small("fcos", anchor_sizes=[[8], [16], [32]], aspect_ratios=[1.0])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -151,7 +151,9 @@ def test_what_a_detector_cannot_use_is_said():
         small("faster-rcnn")
     with pytest.raises(UsageError, match="take detector=fcos"):
         small("ssd", backbone="fcos_resnet50_fpn")
-    with pytest.raises(UsageError, match="weights='COCO_V1' are those of a whole detector: take backbone=ssd300_vgg16"):
+    with pytest.raises(
+        UsageError, match="weights='COCO_V1' are those of a torchvision model: take backbone=ssd300_vgg16"
+    ):
         small("ssd", weights="COCO_V1")
 
 

@@ -1,3 +1,3 @@
-"""torchvision's RetinaNet."""
+"""torchvision's RetinaNet: its adapter, faster methods and builder."""
 
 from .adapter import RetinaNetAdapter as RetinaNetAdapter

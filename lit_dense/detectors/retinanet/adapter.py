@@ -1,4 +1,4 @@
-"""torchvision's RetinaNet."""
+"""The adapter of torchvision's RetinaNet."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -11,10 +11,10 @@ from .fast_methods import FastMethods
 
 
 class RetinaNetAdapter(FastMethods):
-    """torchvision's RetinaNet, of either version: focal loss over all anchors.
+    """Adapter of torchvision's RetinaNet (both versions): focal loss over all anchors.
 
-    While it is attached, matching, post-processing, anchors and the head's outputs are computed by faster functions
-    with the same results, except where the detector has methods of its own.
+    While the adapter is attached, faster functions with the same results compute the matching, the post-processing, the
+    anchors and the outputs of the head. Methods that a subclass of RetinaNet has overridden are not replaced.
     """
 
     detectors = ("torchvision.models.detection.retinanet.RetinaNet",)
@@ -22,7 +22,7 @@ class RetinaNetAdapter(FastMethods):
     stock: ClassVar[Mapping[str, CriterionArgs]] = {"": {"loss": "focal", "box_loss": "l1", "normalizer": "image"}}
 
     def defaults(self, stage: str) -> CriterionArgs:
-        """Focal loss, and ``l1`` or the second version's ``giou``, as mean over images."""
+        """Return focal loss and ``l1``, or ``giou`` for the second version, averaged over images."""
         box_loss: Any = getattr(self.detector.head.regression_head, "_loss_type", "l1")
         if box_loss == "smooth_l1":
             box_loss = {"class_path": "smooth_l1", "init_args": {"beta": 1.0}}
@@ -35,6 +35,6 @@ class RetinaNetAdapter(FastMethods):
         anchors: list[Tensor],
         per_level: list[int],
     ) -> Terms:
-        """RetinaNet matches, and asks its head."""
+        """Compute the loss terms; ``RetinaNet.compute_loss`` does the matching."""
         terms: Terms = self.detector.compute_loss(targets, head_outputs, anchors)
         return terms

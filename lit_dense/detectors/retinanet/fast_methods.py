@@ -21,21 +21,21 @@ from ..tracing import records_graph
 from .fused_towers import tower_outputs
 
 SHAPES_KEPT = 8
-"""Number of batch shapes whose anchors are kept."""
+"""Number of batch shapes for which anchors are cached."""
 
 
 class FastMethods(OneStageAdapter):
-    """Replaces methods of RetinaNet, its head and its anchor generator, except where a subclass has its own."""
+    """Overrides of methods of RetinaNet, its head and its anchor generator; subclasses keep their own methods."""
 
     def __init__(self, detector: nn.Module) -> None:
         super().__init__(detector)
         self.kept_anchors: OrderedDict[Any, tuple[Tensor, int, list[Tensor]]] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "kept_anchors": OrderedDict()}  # a copy computes its own
+        return {**super().__getstate__(), "kept_anchors": OrderedDict()}  # a copy has its own cache
 
     def accelerate(self) -> None:
-        """Put the faster methods in place of torchvision's."""
+        """Replace torchvision's methods by the faster ones."""
         detector = self.detector
         head, generator = detector.head, detector.anchor_generator
         if _is_stock(detector, RetinaNet, "compute_loss"):
@@ -50,12 +50,12 @@ class FastMethods(OneStageAdapter):
     def match_and_compute_loss(
         self, targets: list[dict[str, Tensor]], head_outputs: dict[str, Tensor], anchors: list[Tensor]
     ) -> Terms:
-        """``RetinaNet.compute_loss`` without the IoU matrix; where the criterion has an assigner, nothing is matched.
+        """Replace ``RetinaNet.compute_loss``: match without the IoU matrix, and only if the criterion has no assigner.
 
         Args:
-            targets: Per image ``boxes`` [G, 4] and ``labels`` [G].
+            targets: For each image ``boxes`` [G, 4] and ``labels`` [G].
             head_outputs: Outputs of the head.
-            anchors: Per image [K, 4].
+            anchors: Anchors of each image [K, 4].
         """
         detector, matched = self.detector, []
         if self.assigner is None:
@@ -65,10 +65,10 @@ class FastMethods(OneStageAdapter):
         return terms
 
     def head_outputs(self, x: list[Tensor]) -> dict[str, Tensor]:
-        """``RetinaNetHead.forward``, which in training writes the outputs of all levels in the order of the anchors.
+        """Replace ``RetinaNetHead.forward``: in training, write the outputs of all levels in the order of the anchors.
 
         Args:
-            x: Features of each level.
+            x: Features of each level [B, channels, H, W].
         """
         head = self.detector.head
         if not head.training:
@@ -82,21 +82,22 @@ class FastMethods(OneStageAdapter):
     def postprocess_detections(
         self, head_outputs: dict[str, list[Tensor]], anchors: list[list[Tensor]], image_shapes: list[tuple[int, int]]
     ) -> Detections:
-        """``RetinaNet.postprocess_detections``, which decodes only boxes that can be among the best.
+        """Replace ``RetinaNet.postprocess_detections``: decode only boxes with a score among the best.
 
         Args:
-            head_outputs: Of each level [B, K, L] and [B, K, 4].
-            anchors: Of each image and level [K, 4].
-            image_shapes: Height and width of each resized image.
+            head_outputs: Outputs of each level, [B, K, L] and [B, K, 4].
+            anchors: Anchors of each image and level [K, 4].
+            image_shapes: Height and width of each resized image in pixels.
         """
         if records_graph():
-            found: Detections = RetinaNet.postprocess_detections(self.detector, head_outputs, anchors, image_shapes)
-            return found
+            stock: Detections = RetinaNet.postprocess_detections(self.detector, head_outputs, anchors, image_shapes)
+            return stock
         return [self._of_image(head_outputs, index, anchors[index], shape) for index, shape in enumerate(image_shapes)]
 
     def _of_image(
         self, head_outputs: dict[str, list[Tensor]], index: int, anchors: list[Tensor], shape: tuple[int, int]
     ) -> dict[str, Tensor]:
+        """Compute the detections of one image of the batch."""
         detector = self.detector
         boxes, scores, labels = [], [], []
         for deltas, logits, own_anchors in zip(
@@ -108,16 +109,16 @@ class FastMethods(OneStageAdapter):
             boxes.append(clip_boxes_to_image(decoded, shape))
             scores.append(level_scores)
             labels.append(positions % logits.shape[-1])
-        found = {"boxes": torch.cat(boxes), "scores": torch.cat(scores), "labels": torch.cat(labels)}
-        kept = suppress(**found, iou_thresh=detector.nms_thresh, number=detector.detections_per_img)
-        return {name: values[kept] for name, values in found.items()}
+        candidates = {"boxes": torch.cat(boxes), "scores": torch.cat(scores), "labels": torch.cat(labels)}
+        kept = suppress(**candidates, iou_thresh=detector.nms_thresh, number=detector.detections_per_img)
+        return {name: values[kept] for name, values in candidates.items()}
 
     def anchors(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
-        """``AnchorGenerator.forward``, which keeps the anchors of the last shapes; all images share one tensor.
+        """Replace ``AnchorGenerator.forward``: cache the anchors of the last batch shapes; all images share one tensor.
 
         Args:
             image_list: The padded batch.
-            feature_maps: Features of each level.
+            feature_maps: Features of each level [B, channels, H, W].
         """
         generator = self.detector.anchor_generator
         if records_graph():
@@ -129,7 +130,7 @@ class FastMethods(OneStageAdapter):
         anchors, version, cells = self.kept_anchors.pop(key, (None, 0, []))
         if anchors is None or anchors._version != version or not _are_same(cells, generator.cell_anchors):
             one_image = ImageList(image_list.tensors, image_list.image_sizes[:1])
-            with torch.inference_mode(False):  # so that anchors computed in validation can be used in training
+            with torch.inference_mode(False):  # anchors that are computed in validation must be usable in training
                 anchors = AnchorGenerator.forward(generator, one_image, feature_maps)[0]
             cells = list(generator.cell_anchors)
         self.kept_anchors[key] = (anchors, anchors._version, cells)
@@ -139,12 +140,12 @@ class FastMethods(OneStageAdapter):
 
 
 def match_anchors(matcher: Any, anchors: Tensor, gt_boxes: Tensor) -> Tensor:
-    """Index of the ground truth of each anchor, -1 background, -2 ignored [K].
+    """Return the index of the matched ground truth of each anchor; -1 background, -2 ignored [K].
 
     Args:
-        matcher: torchvision's ``Matcher``; any other matcher gets the matrix of all IoUs.
-        anchors: Anchors of the image [K, 4].
-        gt_boxes: Its ground-truth boxes [G, 4].
+        matcher: torchvision's ``Matcher``; any other matcher is called with the matrix of all IoUs.
+        anchors: Anchors of an image [K, 4].
+        gt_boxes: Ground-truth boxes of the image [G, 4].
     """
     if gt_boxes.numel() == 0:
         return torch.full((len(anchors),), Matcher.BELOW_LOW_THRESHOLD, device=anchors.device)

@@ -1,4 +1,4 @@
-"""The outputs of a RetinaNet tower over all pyramid levels, written in the order of the anchors right away."""
+"""Faster computation of the outputs of a RetinaNet tower, written directly in the order of the anchors."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,26 +11,26 @@ from torchvision.models.detection.retinanet import RetinaNetClassificationHead, 
 
 from ..tracing import records_graph
 
-PIECE = 512
-"""Cells of a product: few enough for a small result, and rows of one length, which the processor finds easy to read."""
+CHUNK_CELLS = 512
+"""Number of cells of one matrix product: a small result, in rows of equal length, which a CPU reads quickly."""
 
 
 def tower_outputs(tower: Any, features: Sequence[Tensor]) -> Tensor:
-    """What ``tower(features)`` gives, N images by all anchors of an image by columns, with fewer copies.
+    """Compute ``tower(features)`` with fewer copies [N, anchors of an image, columns].
 
-    torchvision permutes each level, copies it, and copies all of them again to join them. A tower that is not
-    torchvision's own, that has hooks, or that is being compiled or traced does that still.
+    torchvision permutes and copies each level, and then copies all levels again to join them. A tower that is not
+    torchvision's, that has hooks, or that is compiled or traced, is called as it is.
 
     Args:
         tower: The classification or the regression head.
-        features: Of each level [N, channels, H, W].
+        features: Features of each level [N, channels, H, W].
     """
     if records_graph() or not _is_stock(tower):  # in this order: torch 2.4 cannot compile vars(tower)
         return torch.as_tensor(tower(features))
     classifies = isinstance(tower, RetinaNetClassificationHead)
     last, columns = (tower.cls_logits, tower.num_classes) if classifies else (tower.bbox_reg, 4)
     inputs = [tower.conv(level) for level in features]
-    if _pays_to_multiply(last, inputs):
+    if _is_faster_as_product(last, inputs):
         flat: Tensor = _Multiplied.apply(last.weight, last.bias, *inputs)
     else:
         flat = _Joined.apply(*[last(level) for level in inputs])
@@ -38,19 +38,19 @@ def tower_outputs(tower: Any, features: Sequence[Tensor]) -> Tensor:
 
 
 def _is_stock(tower: nn.Module) -> bool:
-    """Whether calling the tower does what torchvision wrote and nothing else."""
-    ours = (RetinaNetClassificationHead.forward, RetinaNetRegressionHead.forward)
-    return type(tower).forward in ours and "forward" not in vars(tower) and not _has_hooks(tower)
+    """Whether a call of the tower runs only torchvision's code."""
+    stock = (RetinaNetClassificationHead.forward, RetinaNetRegressionHead.forward)
+    return type(tower).forward in stock and "forward" not in vars(tower) and not _has_hooks(tower)
 
 
 def _has_hooks(module: nn.Module) -> bool:
     return any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks))
 
 
-def _pays_to_multiply(conv: Any, inputs: Sequence[Tensor]) -> bool:
-    """Whether a convolution is better done as a product of matrices: with many classes, on a processor.
+def _is_faster_as_product(conv: Any, inputs: Sequence[Tensor]) -> bool:
+    """Whether a matrix product is faster than a convolution: on a CPU, with many classes.
 
-    From as many output channels on as a window has numbers, the unfolded input is smaller than the output.
+    The unfolded input is smaller than the output if there are more output channels than numbers in a window.
     """
     return (
         type(conv) is nn.Conv2d
@@ -61,13 +61,13 @@ def _pays_to_multiply(conv: Any, inputs: Sequence[Tensor]) -> bool:
         and conv.groups == 1
         and conv.bias is not None
         and conv.out_channels >= conv.weight[0].numel()
-        and not torch.is_autocast_enabled("cpu")  # which would have it in half precision
+        and not torch.is_autocast_enabled("cpu")  # autocast would use half precision
         and all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (conv.weight, *inputs))
     )
 
 
 class _Joined(torch.autograd.Function):
-    """Joins levels [N, channels, H, W] into [N, sum of H W, channels], one copy each way."""
+    """Join levels [N, channels, H, W] into [N, sum of H W, channels] with one copy in each direction."""
 
     @staticmethod
     def forward(ctx: Any, *levels: Tensor) -> Tensor:
@@ -92,11 +92,11 @@ class _Joined(torch.autograd.Function):
 
 
 def _copy_transposed(to: Tensor, source: Tensor) -> None:
-    """Write matrices [N, a, b] that are transposed [N, b, a]."""
+    """Write the transposes of ``source`` [N, b, a] into ``to`` [N, a, b]."""
     if to.device.type != "cpu":
         to.copy_(source.transpose(1, 2))
         return
-    for rows, columns in zip(to, source, strict=True):  # PyTorch goes through two dimensions block by block
+    for rows, columns in zip(to, source, strict=True):  # PyTorch transposes only 2-D tensors block by block
         rows.copy_(columns.t())
 
 
@@ -106,9 +106,9 @@ def _memory_format(tensor: Tensor) -> torch.memory_format:
 
 
 class _Multiplied(torch.autograd.Function):
-    """Convolves levels [N, inputs, H, W] into [N, sum of H W, outputs], all levels of an image in one product.
+    """Convolve levels [N, inputs, H, W] into [N, sum of H W, outputs], as matrix products over all levels of an image.
 
-    The backward pass reads the gradient as it lies, and adds up that of the weight in place.
+    The backward pass reads the gradient in its memory order, and accumulates the gradient of the weight in place.
     """
 
     @staticmethod
@@ -116,10 +116,10 @@ class _Multiplied(torch.autograd.Function):
         ctx.save_for_backward(weight, *levels)
         flat = weight.new_empty(len(levels[0]), sum(_cells(levels)), len(weight))
         for image, rows in enumerate(flat):
-            # piece by piece and then transposed: quicker than a product that writes rows, and little memory
-            pieces = zip(rows.split(PIECE), _windows(levels, image).split(PIECE, 1), strict=True)
-            for piece, windows in pieces:
-                piece.copy_(torch.addmm(bias.unsqueeze(1), weight.flatten(1), windows).t())
+            # a product of each chunk that is then transposed is faster than one that writes rows, and needs less memory
+            chunks = zip(rows.split(CHUNK_CELLS), _windows(levels, image).split(CHUNK_CELLS, 1), strict=True)
+            for chunk, windows in chunks:
+                chunk.copy_(torch.addmm(bias.unsqueeze(1), weight.flatten(1), windows).t())
         return flat
 
     @staticmethod
@@ -127,20 +127,21 @@ class _Multiplied(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         weight, *levels = ctx.saved_tensors
         needs_weight, needs_bias, *needs_levels = ctx.needs_input_grad
-        of_matrix = torch.zeros_like(weight).flatten(1) if needs_weight else None
-        of_levels = [
+        weight_grad = torch.zeros_like(weight).flatten(1) if needs_weight else None
+        level_grads = [
             torch.empty_like(level) if needed else None for level, needed in zip(levels, needs_levels, strict=True)
         ]
         for image, rows in enumerate(grad):
-            if of_matrix is not None:
-                of_matrix.addmm_(rows.t(), _windows(levels, image).t())
+            if weight_grad is not None:
+                weight_grad.addmm_(rows.t(), _windows(levels, image).t())
             if any(needs_levels):
                 parts = torch.mm(rows, weight.flatten(1)).split(_cells(levels))
-                for level, part in zip(of_levels, parts, strict=True):
+                for level, part in zip(level_grads, parts, strict=True):
                     if level is not None:
                         level[image] = F.fold(part.t(), level.shape[-2:], 3, padding=1)
-        of_weight = None if of_matrix is None else of_matrix.view_as(weight)
-        return of_weight, grad.sum((0, 1)) if needs_bias else None, *of_levels
+        if weight_grad is not None:
+            weight_grad = weight_grad.view_as(weight)
+        return weight_grad, grad.sum((0, 1)) if needs_bias else None, *level_grads
 
 
 def _cells(levels: Sequence[Tensor]) -> list[int]:
@@ -148,5 +149,5 @@ def _cells(levels: Sequence[Tensor]) -> list[int]:
 
 
 def _windows(levels: Sequence[Tensor], image: int) -> Tensor:
-    """What a convolution of three by three sees of an image at each cell of all levels [9 inputs, sum of H W]."""
+    """Unfold the 3 x 3 windows of a convolution at each cell of all levels of an image [9 inputs, sum of H W]."""
     return torch.cat([F.unfold(level[image], 3, padding=1) for level in levels], 1)

@@ -1,4 +1,4 @@
-"""Builds torchvision's RetinaNet from names."""
+"""Construction of torchvision's RetinaNet from names."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -31,17 +31,17 @@ def build_retinanet(
     """Build a RetinaNet whose head has ``num_classes`` columns.
 
     Args:
-        num_classes: Columns of the head: the object classes, and those that the loss has besides.
+        num_classes: Number of columns of the head: the object classes and extra columns of the loss.
         backbone: A torchvision ResNet or MobileNet, ``tiny`` or ``timm/NAME``.
-        weights_backbone: Backbone weights, such as ``IMAGENET1K_V1`` or ``DEFAULT``.
-        frozen_stages: Stages of the backbone that are not trained, 0 to 5; by default 2 where it has weights.
-        fpn_channels: Channels of the pyramid and the head, a multiple of 8.
-        head_convs: Convolutions of each of the head's towers, 1 to 4.
+        weights_backbone: Backbone weights, such as ``IMAGENET1K_V1`` or ``DEFAULT``; by default random weights.
+        frozen_stages: Number of backbone stages that are not trained, 0 to 5; by default 2 with weights and 0 without.
+        fpn_channels: Number of channels of the pyramid and the head, a multiple of 8.
+        head_convs: Number of convolutions of each tower of the head, 1 to 4.
         anchor_sizes: Anchor sizes of each pyramid level in pixels; by default three per octave from 32 to 812.
-        aspect_ratios: Heights of anchors over their widths.
-        min_size: Length of an image's shorter side in pixels; one of several is drawn for each image in training.
-        max_size: Largest length of the longer side.
-        detector: Further arguments of torchvision's RetinaNet.
+        aspect_ratios: Aspect ratios of the anchors, height over width.
+        min_size: Length of an image's shorter side in pixels; from several, one is drawn for each training image.
+        max_size: Largest length of the longer side in pixels.
+        detector: Other arguments of torchvision's RetinaNet.
 
     Raises:
         UsageError: If a name is unknown or an argument does not fit the backbone.
@@ -50,7 +50,7 @@ def build_retinanet(
     options: dict[str, Any] = {"min_size": sizes, "max_size": max_size, **detector}
     if fpn_channels < 8 or fpn_channels % 8:
         raise UsageError(
-            f"fpn_channels must be a multiple of 8, for the head normalises groups of 8: not {fpn_channels}."
+            f"fpn_channels must be a multiple of 8, because the head normalises groups of 8: not {fpn_channels}."
         )
     body = build_backbone(backbone, weights_backbone, frozen_stages, fpn_channels)
     levels = len(pyramid_of(body))
@@ -58,7 +58,7 @@ def build_retinanet(
     check_levels(backbone, generator.sizes, levels)
     if len(set(generator.num_anchors_per_location())) > 1:
         raise UsageError(
-            "anchor_sizes must have as many sizes for each level, for all levels share a head: not "
+            "anchor_sizes must have the same number of sizes for each level, because all levels share a head: not "
             f"{', '.join(str(len(sizes)) for sizes in generator.sizes)}."
         )
     channels: Any = body.out_channels
@@ -74,15 +74,15 @@ def build_retinanet(
 
 
 def check_levels(backbone: str, anchor_sizes: Sequence[Any], levels: int) -> None:
-    """Refuse anchors of another number of levels than the backbone gives.
+    """Check that anchors have as many levels as the backbone.
 
     Args:
         backbone: Name of the backbone.
-        anchor_sizes: Sizes of each level.
-        levels: Levels of its pyramid.
+        anchor_sizes: Anchor sizes of each level.
+        levels: Number of levels of the backbone's pyramid.
 
     Raises:
-        UsageError: If they differ.
+        UsageError: If the numbers of levels differ.
     """
     if len(anchor_sizes) != levels:
         raise UsageError(f"anchor_sizes has {len(anchor_sizes)} levels, but the backbone {backbone!r} gives {levels}.")
@@ -93,5 +93,5 @@ def _anchors(sizes: Sequence[Sequence[int]], ratios: Sequence[float]) -> AnchorG
 
 
 def _default_sizes(levels: int) -> list[tuple[int, ...]]:
-    """RetinaNet's: three sizes per octave, 32 pixels and up on the level of stride 8."""
+    """Return RetinaNet's anchor sizes: three per octave, from 32 pixels on the level of stride 8."""
     return [tuple(int(32 * 2 ** (level + octave / 3)) for octave in range(3)) for level in range(levels)]

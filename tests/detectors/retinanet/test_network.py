@@ -61,7 +61,10 @@ def test_frozen_stages_get_no_gradient():
         ({"backbone": "resnet18", "weights_backbone": "IMAGENET_V1"}, r"Did you mean 'IMAGENET1K_V1'\?"),
         ({"backbone": "retinanet_resnet50_fpn", "weights": "COCO", "fpn_channels": 256}, r"Did you mean 'COCO_V1'\?"),
         ({"backbone": "resnet18", "weights_backbone": "V7"}, "resnet18 has no weights 'V7': take one of IMAGENET1K_V1"),
-        ({"backbone": "resnet18", "weights": "COCO_V1"}, "those of a whole detector: take backbone=retinanet_resnet50"),
+        (
+            {"backbone": "resnet18", "weights": "COCO_V1"},
+            "those of a torchvision model: take backbone=retinanet_resnet50",
+        ),
         (
             {"backbone": "retinanet_resnet50_fpn", "weights": "V9", "fpn_channels": 256},
             "has no weights 'V9': take one of COCO_V1",
@@ -72,7 +75,7 @@ def test_frozen_stages_get_no_gradient():
         ),
         (
             {"backbone": "tiny", "anchor_sizes": [[8], [16, 20], [32]]},
-            r"anchor_sizes must have as many sizes for each level, .* not 1, 2, 1\.",
+            r"anchor_sizes must have the same number of sizes for each level, .* not 1, 2, 1\.",
         ),
         ({"backbone": "tiny", "frozen_stages": 1}, "has no stages that can be frozen"),
         ({"backbone": "resnet18", "frozen_stages": 6}, "frozen_stages must be 0 to 5, not 6"),
@@ -93,7 +96,7 @@ def test_mistakes_are_explained(arguments, message):
             {"fpn_channels": 128, "head_convs": 2, "aspect_ratios": [1.0], "anchor_sizes": [[8]]},
             "leave fpn_channels and head_convs and anchor_sizes and aspect_ratios out, or take backbone=resnet50",
         ),
-        ({"frozen_stages": 3}, "without weights it is trained as a whole: leave frozen_stages out"),
+        ({"frozen_stages": 3}, "without weights all its layers are trained: leave frozen_stages out"),
         ({"frozen_stages": 6, "weights": "COCO_V1"}, r"frozen_stages must be in \[0, 5\], not 6"),
         ({"weights": "COCO_V1", "weights_backbone": "DEFAULT"}, "leave weights_backbone out"),
         (
