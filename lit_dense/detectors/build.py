@@ -104,8 +104,6 @@ def _sizes(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _build_fcos(num_columns: int, **options: Any) -> nn.Module:
-    if not isinstance(options["min_size"], int):
-        raise UsageError(f"FCOS takes one min_size, not {list(options['min_size'])}.")
     if options["fpn_channels"] % 32:
         raise UsageError(
             "FCOS normalises 32 groups of channels: fpn_channels must be a multiple of 32, not "

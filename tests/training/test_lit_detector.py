@@ -141,8 +141,7 @@ def test_what_a_detector_cannot_use_is_said():
         warnings.simplefilter("error")
         small("fcos")
         small("retinanet", anchor_sizes=[[8], [16], [32]], head_convs=2)
-    with pytest.raises(UsageError, match="FCOS takes one min_size"):
-        small("fcos", min_size=[64, 80])
+    assert list(small("fcos", min_size=[64, 80]).model.transform.min_size) == [64, 80]
     with pytest.raises(UsageError, match="multiple of 32, not 16"):
         small("fcos", fpn_channels=16)
     with pytest.raises(UsageError, match="anchor_sizes has 2 levels, but the backbone 'tiny' gives 3"):
