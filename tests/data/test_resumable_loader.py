@@ -149,7 +149,10 @@ def test_other_batches_are_told_of_with_numbers_once():
         next(iterator)
     (loader,) = loaders(10, 5, 1)
     loader.load_state_dict(first.state_dict())
-    told = r"5 images x 1 processes .* had 1 x 1\. Of 10 images in the epoch, 4 were seen .* 5 follow in 1 .* 1 are dropped"
+    told = (
+        r"5 images x 1 processes .* had 1 x 1\. Of 10 images in the epoch, 4 were seen .* 5 follow in 1 .* "
+        "1 are dropped"
+    )
     with pytest.warns(UserWarning, match=told):
         list(loader)
     with warnings.catch_warnings():
