@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..visualization.figures import LINES
+from ..visualization.plot_style import LINES
 from .statistics import Difference
 
 REAL, NOISE = "#0072B2", "#888888"
