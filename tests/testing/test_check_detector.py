@@ -97,7 +97,7 @@ def test_other_defaults_than_the_detectors_are_said(monkeypatch, defaults, seen)
 
 def test_a_term_that_gets_lost_and_a_gradient_that_is_off_are_said(monkeypatch):
     monkeypatch.setattr(FCOSAdapter, "samples", FCOSAdapter.__mro__[1].samples)
-    assert "the loss terms ['bbox_regression', 'classification'] in place of" in failed("own_loss", "fcos", small_fcos)
+    assert "the loss terms ['bbox_regression', 'classification'] instead of" in failed("own_loss", "fcos", small_fcos)
     monkeypatch.undo()
     own = FCOSAdapter.loss_logits
 
@@ -254,7 +254,7 @@ def test_a_batch_that_is_kept_is_said(monkeypatch):
 
 def test_a_model_that_only_the_collector_frees_is_said(monkeypatch):
     monkeypatch.setattr(FCOSAdapter, "install", installing(lambda self: vars(self).update(strong=self.detector)))
-    assert "goes only with the garbage collector" in failed("memory", "fcos", small_fcos)
+    assert "freed only by the garbage collector" in failed("memory", "fcos", small_fcos)
 
 
 def test_terms_in_half_precision_are_said(monkeypatch):
