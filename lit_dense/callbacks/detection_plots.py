@@ -21,7 +21,7 @@ class DetectionPlots(Callback):
 
     The plot is saved in the folder of the run and replaced after each validation. Its path is logged at the end.
     Loggers that accept images get it as ``detections/picture``. The callback works with LitRetinaNet, and with any
-    module whose ``validation_step`` returns ``{"detections": [...]}``. A batch is a sequence that begins with images
+    module if its ``validation_step`` returns ``{"detections": [...]}``. A batch is a sequence that begins with images
     and targets. A module with other batches needs a method ``unpack_batch(batch)`` that returns images and targets.
 
     With several processes, only images of the first process are drawn. The images are always the same, because

@@ -47,8 +47,8 @@ class LossPlots(EveryNSteps):
 
     Everything is summed over the processes in one collective per observed step, even if a process has computed no loss
     or has no objects. Training is not affected. Weights are treated as constants. Extra terms of weighters, the box
-    loss and ignored anchors are not counted. The callback works with LitRetinaNet, and with any module whose loss was
-    set by ``SwapLoss`` or ``patch``. If the detector does not provide its pyramid levels, their panel is empty.
+    loss and ignored anchors are not counted. The callback works with LitRetinaNet, and with any module with a loss set
+    by ``SwapLoss`` or ``patch``. If the detector does not provide its pyramid levels, their panel is empty.
 
     Args:
         every_n_steps: Interval between plots in optimiser steps, at least 1.

@@ -49,7 +49,7 @@ class WeightPlots(EveryNSteps):
     ``weights/level_0_share`` and so on, and ``weights/positive_loss_share`` and so on. If the total is 0, nothing is
     logged. Images without objects contribute their negatives.
 
-    The callback works with LitRetinaNet, and with any module whose loss was set by ``SwapLoss`` or ``patch``. Shares of
+    The callback works with LitRetinaNet, and with any module with a loss set by ``SwapLoss`` or ``patch``. Shares of
     levels are not logged if the detector does not provide its pyramid levels. There are no plots, and a line is logged,
     if the detector has no anchors or does not resize images by torchvision's transform. If a training step computes the
     loss several times, as with gradient accumulation, the first is shown.

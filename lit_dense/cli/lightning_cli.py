@@ -188,11 +188,11 @@ def _construct(class_type: Any, *args: Any, **kwargs: Any) -> Any:
         raise _ConstructorError(error) from error
 
 
-def run(words: Sequence[str]) -> LitDenseCLI:
+def run(arguments: Sequence[str]) -> LitDenseCLI:
     """Run one of Lightning's subcommands or ``check``.
 
     Args:
-        words: Command-line arguments.
+        arguments: Command-line arguments.
 
     Returns:
         The command line with the built ``model``, ``datamodule`` and ``trainer``.
@@ -207,7 +207,8 @@ def run(words: Sequence[str]) -> LitDenseCLI:
             parser_class=CommandParser,
             save_config_kwargs={"overwrite": True},
             parser_kwargs={"prog": "lit-dense", "version": __version__, "epilog": ALSO},
-            args=None if list(words) == sys.argv[1:] else list(words),  # Lightning warns if args differ from sys.argv
+            # Lightning warns if args are given and differ from sys.argv
+            args=None if list(arguments) == sys.argv[1:] else list(arguments),
         )
 
 

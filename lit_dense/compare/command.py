@@ -82,14 +82,14 @@ def _positive(text: str) -> int:
     return number
 
 
-def read_words(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+def read_words(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Parse arguments into the command's options and the options for every run.
 
     Raises:
         UsageError: If an argument is neither.
     """
     parser = build_parser()
-    options, unknown = parser.parse_known_args(words)
+    options, unknown = parser.parse_known_args(arguments)
     known = [name for action in parser._actions for name in action.option_strings]
     extra: list[str] = []
     for argument in unknown:
@@ -107,11 +107,11 @@ def _listed() -> str:
     return ", ".join(PASSED_ON[:-1]) + " or " + PASSED_ON[-1]
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Train the unfinished runs, and write the report.
 
     Args:
-        words: The arguments after ``compare``.
+        arguments: The arguments after ``compare``.
 
     Returns:
         The exit status: 1 if a run failed.
@@ -119,7 +119,7 @@ def main(words: Sequence[str]) -> int:
     Raises:
         UsageError: If an argument, a configuration or the content of the folder is not accepted.
     """
-    options, extra = read_words(words)
+    options, extra = read_words(arguments)
     from .files import RECORD
     from .local import alone
     from .plan import choose, plan, record

@@ -39,11 +39,11 @@ class _ReadingCLI(LitDenseCLI):
         return dict(json.loads(text))
 
 
-def read_configuration(words: Sequence[str], owner: str) -> dict[str, Any]:
+def read_configuration(arguments: Sequence[str], owner: str) -> dict[str, Any]:
     """Return the configuration of ``lit-dense fit`` with these arguments: all options with values, also defaults.
 
     Args:
-        words: The arguments after ``fit``.
+        arguments: The arguments after ``fit``.
         owner: Name of the configuration in messages.
 
     Raises:
@@ -58,7 +58,7 @@ def read_configuration(words: Sequence[str], owner: str) -> dict[str, Any]:
                 trainer_class=CheckingTrainer,
                 parser_class=CommandParser,
                 parser_kwargs={"prog": "lit-dense", "version": __version__, **strict, "fit": strict},
-                args=["fit", *words],
+                args=["fit", *arguments],
             )
         except ArgumentError as error:
             raise UsageError(f"{owner}: {error}") from error

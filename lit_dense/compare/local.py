@@ -42,7 +42,7 @@ class Worker:
 
     @property
     def done(self) -> bool:
-        """Whether it has ended."""
+        """True if the process has ended."""
         return self.process.poll() is not None
 
     def settle(self) -> str | None:

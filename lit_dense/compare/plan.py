@@ -69,13 +69,13 @@ class Run:
         return cls(**json.loads((folder / RUN).read_text()))
 
 
-def choose(words: Sequence[str]) -> list[Choice]:
+def choose(values: Sequence[str]) -> list[Choice]:
     """Parse the values of ``--runs``: ``loss``, ``file.yaml`` or ``name=file.yaml``, each with optional ``+weighter``.
 
     Raises:
         UsageError: For an unknown name, a missing file, a repeated name, or a name that is not valid for a folder.
     """
-    choices = [_choose(word) for word in words]
+    choices = [_choose(value) for value in values]
     names = [choice.name for choice in choices]
     if repeated := _repeated(names):
         raise UsageError(f"--runs has {', '.join(map(repr, repeated))} more than once; name files: name=file.yaml.")
@@ -86,36 +86,36 @@ def _repeated(values: Sequence[Any]) -> list[Any]:
     return sorted({value for value in values if values.count(value) > 1})
 
 
-def _choose(word: str) -> Choice:
-    name, given, path = word.rpartition("=")
+def _choose(value: str) -> Choice:
+    name, given, path = value.rpartition("=")
     described = re.fullmatch(r"(.+\.ya?ml)(?:\+(.*))?", path)
     if given or described:
         file, added = described.groups() if described else (path, None)
         if not Path(file).is_file():
             raise UsageError(f"--runs: there is no file {file}.")
         weighters = [] if added is None else added.split("+")
-        words = [f"--config={file}", *(_weighter_words("--model.weighters+=", weighters) if weighters else [])]
-        return Choice(_checked_name(name or "+".join([Path(file).stem, *weighters])), tuple(words))
-    loss, *weighters = word.split("+")
+        arguments = [f"--config={file}", *(_weighter_arguments("--model.weighters+=", weighters) if weighters else [])]
+        return Choice(_checked_name(name or "+".join([Path(file).stem, *weighters])), tuple(arguments))
+    loss, *weighters = value.split("+")
     try:
         LOSSES.find(loss)
     except (ImportError, TypeError) as error:
         raise UsageError(f"--runs: {error}") from error
     except UsageError as error:
-        hint = " A configuration file ends in .yaml." if "/" in word else ""
+        hint = " A configuration file ends in .yaml." if "/" in value else ""
         raise UsageError(f"--runs: {error}{hint}") from error
-    return Choice(_checked_name(word), (f"--model.loss={loss}", *_weighter_words("--model.weighters=", weighters)))
+    return Choice(_checked_name(value), (f"--model.loss={loss}", *_weighter_arguments("--model.weighters=", weighters)))
 
 
-def _weighter_words(option: str, weighters: Sequence[str]) -> list[str]:
+def _weighter_arguments(option: str, weighters: Sequence[str]) -> list[str]:
     try:
-        found = WEIGHTERS.build_list(weighters)
+        built = WEIGHTERS.build_list(weighters)
     except (ImportError, TypeError, UsageError) as error:
         raise UsageError(f"--runs: {error}") from error
-    words = [f"{option}[{','.join(weighters)}]"]
-    if any("assignment" in weighter.exclusive for weighter in found):
-        words.append("--model.assigner=null")  # the weighter brings its own
-    return words
+    arguments = [f"{option}[{','.join(weighters)}]"]
+    if any("assignment" in weighter.exclusive for weighter in built):
+        arguments.append("--model.assigner=null")  # the weighter has its own
+    return arguments
 
 
 def _checked_name(name: str) -> str:
@@ -151,18 +151,18 @@ def plan(
     length = [] if steps is None else [f"--trainer.max_steps={steps}", "--trainer.max_epochs=-1"]
     base = read_configuration([*first, *length, *extra], "the common configuration")
     common = [*length, *_cadence(base["trainer"], validations), *extra]
-    data_seed_given = any(word.startswith("--data.seed") for word in extra)
+    data_seed_given = any(argument.startswith("--data.seed") for argument in extra)
     runs = []
     for choice in choices:
-        words = [*first, *choice.words, *common]
-        config = read_configuration(words, f"run {choice.name!r}")
+        arguments = [*first, *choice.words, *common]
+        config = read_configuration(arguments, f"run {choice.name!r}")
         vary_data = not config["data"]["val_split"] and not data_seed_given  # its seed also decides the split
         for seed in seeds:
             own = [f"--seed_everything={seed}", *([f"--data.seed={seed}"] if vary_data else [])]
             with_seed = {**config, "seed_everything": seed}
             if vary_data:
                 with_seed["data"] = {**config["data"], "seed": seed}
-            runs.append(Run(choice.name, seed, [*words, *own], with_seed, str(Path.cwd())))
+            runs.append(Run(choice.name, seed, [*arguments, *own], with_seed, str(Path.cwd())))
     shared = {name: value for name, value in base.items() if name not in ONLY_ITS_OWN}
     shared["validations"] = validations
     return sorted(runs, key=lambda run: list(seeds).index(run.seed)), shared

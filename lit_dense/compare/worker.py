@@ -156,19 +156,19 @@ def train(folder: Path) -> None:
         RunCLI(folder, args=["fit", f"--config={config}"])
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Train one run.
 
     Args:
-        words: The folder, and ``WATCH`` if standard input is a pipe from the process that started this one.
+        arguments: The folder, and ``WATCH`` if standard input is a pipe from the process that started this one.
 
     Returns:
         The exit status.
     """
-    if WATCH in words:
+    if WATCH in arguments:
         threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        train(Path(words[0]).resolve())
+        train(Path(arguments[0]).resolve())
     except Exception as error:
         message = message_of(error)
         if message is None:

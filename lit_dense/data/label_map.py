@@ -48,7 +48,7 @@ class LabelMap:
 
     @property
     def is_identity(self) -> bool:
-        """Whether labels and columns are the same."""
+        """True if every label is its own column and every column is a label."""
         return self.columns is None or self.columns == tuple(range(self.num_columns))
 
     def check(self) -> None:

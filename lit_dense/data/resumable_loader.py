@@ -67,7 +67,7 @@ class ResumableLoader(DataLoader[Any]):
 
     @property
     def _resumes(self) -> bool:
-        """Whether the sampler's epoch is the one that was interrupted."""
+        """True if the sampler's epoch is the interrupted one."""
         return self._state is not None and isinstance(self.sampler, EpochSampler) and self._epoch == self.sampler.epoch
 
     @property

@@ -220,7 +220,7 @@ def prior(subject: DetectorSubject) -> Iterator[Finding]:
 
 
 def forget_features(model: nn.Module, adapter: DetectorAdapter, bias: Tensor, stage: str) -> None:
-    """Set the weights of the layers to zero whose bias is set by ``set_class_bias``."""
+    """Set the weights to zero in all layers with a bias that ``set_class_bias`` sets."""
     adapter.set_class_bias(bias, stage)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     adapter.set_class_bias(bias + torch.arange(1.0, len(bias) + 1), stage)

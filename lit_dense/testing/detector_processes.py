@@ -80,7 +80,7 @@ def _results(subject: DetectorSubject, rank: int | None) -> dict[tuple[str, str 
 
 
 def _attached(subject: DetectorSubject, stage: str, loss: str | None) -> nn.Module:
-    """Return the model with a loss in one stage, and criteria in the others, whose own losses do not communicate."""
+    """Return the model with a loss in one stage, and criteria in the others: stock losses would not communicate."""
     model = subject.model()
     adapter = find_detector(model)
     chosen = {name: {"loss": loss} if name == stage else {} for name in subject.stages}

@@ -76,7 +76,7 @@ class Subject(ABC):
         return criterion
 
     def trained(self, steps: int = 2) -> Criterion:
-        """Return a criterion after some training steps, whose state differs from the initial one."""
+        """Return a criterion after some training steps, so that its state differs from the initial one."""
         criterion = self.criterion()
         for seed in range(steps):
             self.step(criterion, self.batch(seed=100 + seed))

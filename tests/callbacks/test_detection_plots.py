@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lit_dense.callbacks import DetectionPlots, detection_pictures
+from lit_dense.callbacks import DetectionPlots, detection_plots
 from lit_dense.core.errors import UsageError
 
 SIDE, GAP, TOP = 480, 8, 36
@@ -65,7 +65,7 @@ def test_a_validation_step_without_detections_is_told_what_to_return(tmp_path, w
 @pytest.fixture
 def said(monkeypatch):
     lines = []
-    monkeypatch.setattr(detection_pictures, "rank_zero_info", lines.append)
+    monkeypatch.setattr(detection_plots, "rank_zero_info", lines.append)
     return lines
 
 

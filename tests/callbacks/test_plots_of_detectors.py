@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 from lit_dense import DenseSamples, SwapLoss, patch
-from lit_dense.callbacks import DetectionPlots, LossPlots, WeightPlots, loss_pictures, weight_pictures
+from lit_dense.callbacks import DetectionPlots, LossPlots, WeightPlots, loss_plots, weight_plots
 from lit_dense.core.errors import UsageError
 from lit_dense.criterion import Criterion
 from lit_dense.detectors import Columns, DetectorAdapter
@@ -141,7 +141,7 @@ def test_of_several_detectors_one_is_named(tmp_path):
 )
 def test_classes_are_named_by_the_module_or_by_their_labels(categories, expected, tmp_path, monkeypatch):
     names = []
-    monkeypatch.setattr(loss_pictures.LossPlots, "_names", noted(LossPlots._names, names))
+    monkeypatch.setattr(loss_plots.LossPlots, "_names", noted(LossPlots._names, names))
     module = Foreign(small_ssd())
     module.categories = categories and [{"id": k, "name": name} for k, name in enumerate(categories)]
     patch(module)
@@ -151,7 +151,7 @@ def test_classes_are_named_by_the_module_or_by_their_labels(categories, expected
 
 def test_the_class_of_the_proposal_network_is_object(tmp_path, monkeypatch):
     names = []
-    monkeypatch.setattr(loss_pictures.LossPlots, "_names", noted(LossPlots._names, names))
+    monkeypatch.setattr(loss_plots.LossPlots, "_names", noted(LossPlots._names, names))
     module = Foreign(small_faster_rcnn())
     module.categories = [{"id": 1, "name": "cat"}] * NUM_CLASSES
     patch(module, stage="rpn")
@@ -205,7 +205,7 @@ class QueriesAdapter(DetectorAdapter):
 @pytest.mark.parametrize("offers", [{"boxes", "box_loss"}, {"boxes", "box_loss", "anchors"}])
 def test_a_detector_without_anchors_and_levels(offers, tmp_path, monkeypatch):
     lines = []
-    monkeypatch.setattr(weight_pictures, "rank_zero_info", lines.append)
+    monkeypatch.setattr(weight_plots, "rank_zero_info", lines.append)
     module = Foreign(Queries())
     criterion = Criterion("focal", "giou", weighters="ohem")
     adapter = QueriesAdapter(module.net)

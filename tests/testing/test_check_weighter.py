@@ -247,7 +247,7 @@ def test_the_report_says_what_is_checked_and_what_was_seen():
         "  expected: the terms of the losses without the weighter, and extra terms of 0, in step 0 of 2"
     )
     assert lines[4].startswith("  seen    : classification: 1 of 1 numbers differ")
-    assert "leave scheduled and scheduled_soft_targets as they are" in lines[5]
+    assert "do not override scheduled and scheduled_soft_targets" in lines[5]
 
 
 def test_an_unknown_check_is_refused():
