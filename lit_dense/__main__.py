@@ -1,7 +1,7 @@
-"""The command ``lit-dense``, also as ``python -m lit_dense``: chooses what runs a verb.
+"""Entry point of the command ``lit-dense`` and of ``python -m lit_dense``: dispatches the subcommand.
 
-``lit-dense list`` is answered without importing torch (:mod:`lit_dense.cli.listing`), ``lit-dense compare`` by
-:mod:`lit_dense.compare`, and the other verbs by :mod:`lit_dense.cli.lightning_cli`.
+``lit-dense list`` runs without importing torch (:mod:`lit_dense.cli.listing`). ``lit-dense compare`` runs
+:mod:`lit_dense.compare`, and the other subcommands run :mod:`lit_dense.cli.lightning_cli`.
 """
 
 import os
@@ -14,29 +14,29 @@ from .cli.refusals import message_of, tracebacks_wanted
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run a command; a mistake in configuration or data ends it with a message and status 1.
+    """Run a command; a mistake in configuration or data prints a one-line message and exits with status 1.
 
-    With the environment variable ``JSONARGPARSE_DEBUG=true`` it ends with the traceback.
+    With the environment variable ``JSONARGPARSE_DEBUG=true``, the traceback is printed.
 
     Args:
-        args: The command's words; by default those of the process.
+        args: Command-line arguments; by default those of the process.
     """
-    words = list(sys.argv[1:] if args is None else args)
-    if words[:1] == ["list"]:
+    arguments = list(sys.argv[1:] if args is None else args)
+    if arguments[:1] == ["list"]:
         print(list_names())
         return
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)  # --model.loss=mylocal.MyLoss works as it does under `python train.py`
-    # before torch is imported: threads that spin while they wait make a run on a busy CPU several times slower
+    # before torch is imported: busy-waiting threads make a run on a loaded CPU several times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        if words[:1] == ["compare"]:
+        if arguments[:1] == ["compare"]:
             from .compare.command import main as compare
 
-            sys.exit(compare(words[1:]))
+            sys.exit(compare(arguments[1:]))
         from .cli.lightning_cli import run
 
-        run(words)
+        run(arguments)
     except Exception as error:
         message = message_of(error)
         if message is None or tracebacks_wanted():

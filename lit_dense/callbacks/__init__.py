@@ -1,4 +1,4 @@
-"""Callbacks for any Lightning trainer."""
+"""Callbacks for any Lightning Trainer: plots, predictions, and another loss for an existing module."""
 
 from .detection_plots import DetectionPlots as DetectionPlots
 from .evaluation_plots import EvaluationPlots as EvaluationPlots

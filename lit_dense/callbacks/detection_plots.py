@@ -1,4 +1,4 @@
-"""Pictures of what a detector finds."""
+"""A callback that draws detections on validation images."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,21 +17,21 @@ from .image_log import log_picture
 
 
 class DetectionPlots(Callback):
-    """Draws the objects and the detections of a few validation images side by side, after every validation.
+    """Draws ground-truth boxes and detections of a few validation images side by side, after every validation.
 
-    The picture lies in the folder of the run and is renewed each time; at the end its path is logged. Loggers that take
-    images get it as ``detections/picture``. For LitRetinaNet, or a module whose ``validation_step`` returns
-    ``{"detections": [...]}``. Batches are images and targets, and perhaps more after them; a module with batches of
-    another form has a method ``unpack_batch(batch)`` that returns images and targets.
+    The plot is saved in the folder of the run and replaced after each validation. Its path is logged at the end.
+    Loggers that accept images get it as ``detections/picture``. The callback works with LitRetinaNet, and with any
+    module if its ``validation_step`` returns ``{"detections": [...]}``. A batch is a sequence that begins with images
+    and targets. A module with other batches needs a method ``unpack_batch(batch)`` that returns images and targets.
 
-    On several processes the first one's share of the validation set is drawn. The images are the same each time,
-    for validation goes through them in order. Where no detection of an image reaches ``score_thresh``, the picture says
-    so; where none of any image does, the log says which threshold would show some.
+    With several processes, only images of the first process are drawn. The images are always the same, because
+    validation does not shuffle. If no detection of an image reaches ``score_thresh``, a note is drawn on the image. If
+    no detection of any image does, a lower threshold is suggested in the log.
 
     Args:
-        num_images: Images drawn, the first of the validation set.
+        num_images: Number of images, taken from the start of the validation set.
         score_thresh: Smallest score drawn.
-        file_name: Name of the picture in the folder of the run.
+        file_name: File name of the plot in the folder of the run.
 
     Raises:
         UsageError: If ``num_images`` is below 1 or ``score_thresh`` not between 0 and 1; after the first batch, if
@@ -47,7 +47,7 @@ class DetectionPlots(Callback):
         self._hidden = ""
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start anew."""
+        """Clear the collected images."""
         self._seen = []
 
     def on_validation_batch_end(
@@ -59,14 +59,14 @@ class DetectionPlots(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the first images of the first process."""
+        """Collect the first images of the first process."""
         if not isinstance(outputs, Mapping):
             return
         if "detections" not in outputs:
             raise UsageError(
-                f"DetectionPlots: what validation_step of {type(pl_module).__name__} returns has no 'detections'. "
-                "LitRetinaNet returns {'detections': [...]}, for each image of the batch a dictionary of boxes, labels "
-                "and scores; return the same, beside what is there."
+                f"DetectionPlots: the dictionary returned by validation_step of {type(pl_module).__name__} has no "
+                "'detections'. Add the key, as LitRetinaNet does: {'detections': [...]}, with a dictionary of boxes, "
+                "labels and scores for each image of the batch."
             )
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
@@ -75,37 +75,37 @@ class DetectionPlots(Callback):
         self._seen += list(zip(images, targets, outputs["detections"], strict=True))[:room]
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw them."""
-        folder = Path(trainer.log_dir or trainer.default_root_dir)  # asking for log_dir is a collective: all ask
+        """Draw the collected images."""
+        folder = Path(trainer.log_dir or trainer.default_root_dir)  # log_dir is a collective: all processes call it
         if not self._seen:
             return
         names = [c["name"] for c in label_categories(pl_module) or []]
         rows = []
         for image, target, detection in self._seen:
-            found = keep_scores(detection, self.score_thresh)
+            kept = keep_scores(detection, self.score_thresh)
             note = hidden_note(detection["scores"].tolist(), self.score_thresh)
             rows.append(
                 (
                     draw_boxes(image, target["boxes"], target["labels"], names),
-                    draw_boxes(image, found["boxes"], found["labels"], names, found["scores"], note=note),
+                    draw_boxes(image, kept["boxes"], kept["labels"], names, kept["scores"], note=note),
                 )
             )
         if len(rows) > 1 and len(rows) % 2:
-            rows.append((Image.new("RGB", (1, 1), "white"),) * 2)  # the sheet is as white
+            rows.append((Image.new("RGB", (1, 1), "white"),) * 2)  # invisible on the white sheet
         pairs = [rows[i] + rows[i + 1] for i in range(0, len(rows) - 1, 2)] or rows
         titles = ("objects", f"detections from score {self.score_thresh}") * (len(pairs[0]) // 2)
         self._path = folder / self.file_name
         log_picture(trainer, side_by_side(pairs, titles), self._path, "detections/picture")
-        self._say_what_is_hidden()
+        self._log_hidden()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say where the picture is."""
+        """Log the path of the plot."""
         if self._path is not None:
             hidden = f" ({self._hidden})" if self._hidden else ""
-            rank_zero_info(f"Picture of detections: {self._path.resolve()}{hidden}")
+            rank_zero_info(f"Plot of detections: {self._path.resolve()}{hidden}")
 
-    def _say_what_is_hidden(self) -> None:
-        """Log, where it was not so after the last validation, that no detection is drawn."""
+    def _log_hidden(self) -> None:
+        """Log that no detection is drawn, unless this was already so after the last validation."""
         scores = [score for _, _, detection in self._seen for score in detection["scores"].tolist()]
         hidden = hidden_note(scores, self.score_thresh)
         if hidden:
@@ -116,14 +116,14 @@ class DetectionPlots(Callback):
 
 
 def _unpacked(pl_module: LightningModule, batch: Any) -> tuple[Any, Any]:
-    """Images and targets of a batch."""
+    """Return images and targets of a batch."""
     if unpack := getattr(pl_module, "unpack_batch", None):
         images, targets = unpack(batch)
         return images, targets
     if not isinstance(batch, Sequence) or len(batch) < 2 or any(len(batch[0]) != len(rows) for rows in batch[:2]):
         raise UsageError(
-            f"DetectionPlots: batches of {type(pl_module).__name__} are a {type(batch).__name__}, not images and "
-            "targets: give it a method unpack_batch(batch) that returns a list of images and a list of targets, with "
-            "boxes in pixels and labels."
+            f"DetectionPlots: a batch of {type(pl_module).__name__} is a {type(batch).__name__}, not images and "
+            "targets: add a method unpack_batch(batch) to the module that returns a list of images and a list of "
+            "targets with boxes in pixels and labels."
         )
     return batch[0], batch[1]

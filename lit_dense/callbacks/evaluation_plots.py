@@ -1,4 +1,4 @@
-"""Pictures of how good a detector is, class by class."""
+"""A callback that plots precision-recall curves and the confusion matrix."""
 
 from pathlib import Path
 
@@ -12,19 +12,20 @@ from .image_log import log_picture
 
 
 class EvaluationPlots(Callback):
-    """Draws precision over recall and the confusion of classes after every validation.
+    """Plots precision-recall curves and the confusion matrix after every validation.
 
-    Two files in the folder of the run are renewed each time: ``precision_recall.png``, at IoU .5, with at most twelve
-    classes, half of most and half of least AP, and the mean of all; and ``confusion.png``, of more than twenty classes
-    the twenty that are confused most. Loggers that take images get them as ``evaluation/precision_recall`` and
-    ``evaluation/confusion``. For every module that holds a ``DetectionMAP`` which its validation computes; of several
-    the first. A class without ground truth has no curve. The first process draws; nothing is gathered for it.
+    Two files in the folder of the run are replaced each time. ``precision_recall.png`` has the curves at IoU .5 of at
+    most twelve classes (the six with the highest and the six with the lowest AP) and the mean over all classes. A class
+    without ground truth has no curve. ``confusion.png`` has at most twenty classes, those most often confused. Loggers
+    that accept images get the plots as ``evaluation/precision_recall`` and ``evaluation/confusion``. The callback works
+    with every module that contains a ``DetectionMAP`` and computes it in validation; if there are several, the first is
+    used. The first process draws, without communication.
 
     Args:
-        save_rows: Whether to write what was evaluated too, as ``evaluation.npz``, which ``DetectionTable.load`` reads.
+        save_rows: Whether to also save the evaluated data as ``evaluation.npz``, for ``DetectionTable.load``.
 
     Raises:
-        UsageError: When validation begins, if the module holds no ``DetectionMAP``.
+        UsageError: When validation starts, if the module contains no ``DetectionMAP``.
     """
 
     def __init__(self, save_rows: bool = False) -> None:
@@ -32,27 +33,27 @@ class EvaluationPlots(Callback):
         self._before: list[Evaluation | None] = []
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note what was evaluated before, on other data perhaps."""
+        """Remember earlier evaluations, which may be of other data."""
         metrics = _metrics(pl_module)
         if not metrics:
             raise UsageError(
-                f"EvaluationPlots: {type(pl_module).__name__} holds no DetectionMAP. Make one in its constructor, "
+                f"EvaluationPlots: {type(pl_module).__name__} has no DetectionMAP. Create one in its constructor, "
                 "update it in validation_step and compute it in on_validation_epoch_end."
             )
         self._before = [metric.evaluation for metric in metrics]
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw what is new."""
+        """Draw the new evaluation."""
         if trainer.sanity_checking:
             return
-        folder = Path(trainer.log_dir or trainer.default_root_dir)  # asking for log_dir is a collective: all ask
-        found = [metric.evaluation for metric in _metrics(pl_module)]
-        new = [now for now in found if now is not None and all(now is not before for before in self._before)]
+        folder = Path(trainer.log_dir or trainer.default_root_dir)  # log_dir is a collective: all processes call it
+        evaluations = [metric.evaluation for metric in _metrics(pl_module)]
+        new = [now for now in evaluations if now is not None and all(now is not before for before in self._before)]
         if new and trainer.is_global_zero:
             self._draw(trainer, folder, new[0])
 
     def _draw(self, trainer: Trainer, folder: Path, evaluation: Evaluation) -> None:
-        from ..visualization.figures import (  # matplotlib takes its time to load
+        from ..visualization.figures import (  # matplotlib is slow to import
             confusion_figure,
             precision_recall_figure,
             to_picture,

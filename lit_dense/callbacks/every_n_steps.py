@@ -1,4 +1,4 @@
-"""What the callbacks have in common that look at the loss of every n-th training step."""
+"""The base class of callbacks that observe the loss in every n-th training step."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -18,20 +18,20 @@ from ..weighters import LossValues, Weights
 
 
 class EveryNSteps(Callback, ABC):
-    """Observes the criterion in every n-th optimiser step, and in no other.
+    """Base class of a callback that observes the criterion in every n-th optimiser step, and only then.
 
-    Where a training step computes the loss several times, as with gradient accumulation, the first is observed.
+    If a training step computes the loss several times, as with gradient accumulation, the first is observed.
 
     Args:
-        every_n_steps: Optimiser steps from one that is shown to the next, at least 1.
-        folder: Where pictures go, in the folder of the run if it is relative.
-        tag: What names in loggers begin with.
-        stage: Which of the detector's losses; by default the first that was replaced. A stage that is named follows in
-            folder and tag.
-        module: Path of the detector within the LightningModule, where it contains several.
+        every_n_steps: Interval between observed optimiser steps, at least 1.
+        folder: Folder of the plots; relative paths are inside the folder of the run.
+        tag: Prefix of names in loggers.
+        stage: The observed loss of a detector with several; by default the first that was replaced. A given stage is
+            appended to folder and tag.
+        module: Path of the detector within the LightningModule, if it contains several.
 
     Raises:
-        UsageError: If an argument is out of range; or, when training starts, if the loss is the detector's own.
+        UsageError: If an argument is out of range; when training starts, if the loss is the detector's own.
     """
 
     def __init__(
@@ -48,21 +48,21 @@ class EveryNSteps(Callback, ABC):
 
     @abstractmethod
     def observe(self, samples: DenseSamples, values: LossValues, weights: Sequence[Weights]) -> None:
-        """Keep of a batch what is to be shown; it is called in the middle of a step, so no collectives."""
+        """Collect the data of a batch. Called within a step, so it must not communicate between processes."""
 
     @abstractmethod
     def show(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
-        """Add up what the processes saw, log it and draw; every process is asked, also one that saw nothing."""
+        """Sum the data over processes, log and draw it. Called on every process, even on one without data."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Learn where to write: asking for log_dir is a collective, so all processes ask, once."""
+        """Set the output folder; log_dir is a collective, so all processes call it, once."""
         self._path = Path(trainer.log_dir or trainer.default_root_dir) / self.folder
         self._draws = trainer.is_global_zero
         self._step = None
         self.begin(self._adapter(pl_module))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Look at the loss of this batch, if it is the first of a step to be shown."""
+        """Observe the loss of this batch, if it is the first batch of an observed step."""
         step = trainer.global_step
         if (step + 1) % self.every_n_steps or step == self._step:
             return
@@ -81,28 +81,28 @@ class EveryNSteps(Callback, ABC):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Show what was seen."""
+        """Show the observed data."""
         if self._criterion is None or self._step is None:
             return
         self.show(trainer, pl_module, self._step)
         self.forget()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave no trace."""
+        """Remove the observer and the collected data."""
         self.forget()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave no trace."""
+        """Remove the observer and the collected data."""
         self.forget()
 
     def begin(self, adapter: DetectorAdapter) -> None:
-        """Do what is needed when training starts."""
+        """Prepare for training; called when it starts."""
 
     def prepare(self, adapter: DetectorAdapter) -> None:
-        """Do what is needed before a step that is shown."""
+        """Prepare for an observed step; called before it."""
 
     def stage_of(self, adapter: DetectorAdapter) -> str:
-        """The stage that is shown."""
+        """Return the observed stage."""
         return self.stage or next(stage for stage in adapter.stages if stage in adapter.criteria)
 
     def unhook(self) -> None:
@@ -111,7 +111,7 @@ class EveryNSteps(Callback, ABC):
             self._criterion.observers.remove(self._observe)
 
     def forget(self) -> None:
-        """Drop what was kept of a step."""
+        """Remove the observer and the collected data."""
         self.unhook()
         self._criterion = None
 
@@ -122,24 +122,22 @@ class EveryNSteps(Callback, ABC):
 
     def _adapter(self, pl_module: LightningModule) -> DetectorAdapter:
         adapter = attached(pl_module, self.module)
-        of_stage = "" if self.stage is None else f" in stage {check_stage(self._found(pl_module), self.stage)!r}"
-        if adapter is None or (self.stage is not None and self.stage not in adapter.criteria):
-            detector = type(self._found(pl_module).detector).__name__
-            named = "" if self.stage is None else f" with stage={self.stage!r}"
-            raise UsageError(
-                f"{type(self).__name__}: {type(pl_module).__name__} trains with {detector}'s own loss{of_stage}, which "
-                f"shows nothing: add the callback SwapLoss{named}, or call lit_dense.patch{named}."
-            )
-        return adapter
-
-    def _found(self, pl_module: LightningModule) -> DetectorAdapter:
-        return find_detector(pl_module, self.module)
+        if adapter is not None and (self.stage is None or self.stage in adapter.criteria):
+            return adapter
+        own = find_detector(pl_module, self.module)
+        of_stage = "" if self.stage is None else f" in stage {check_stage(own, self.stage)!r}"
+        named = "" if self.stage is None else f" with stage={self.stage!r}"
+        raise UsageError(
+            f"{type(self).__name__}: {type(pl_module).__name__} trains with {type(own.detector).__name__}'s own "
+            f"loss{of_stage}, which cannot be observed: add the callback SwapLoss{named}, or call "
+            f"lit_dense.patch{named}."
+        )
 
 
 def product_of_weights(values: LossValues, weights: Sequence[Weights]) -> Tensor:
-    """The product of all weighters' weights of the classification loss, 1 where there is none [A]."""
+    """Return the product of all weighters' weights of the classification loss; 1 without weights [A]."""
     product = torch.ones_like(values.classification)
-    for answer in weights:
-        if answer.classification is not None:
-            product = product * answer.classification
+    for of_weighter in weights:
+        if of_weighter.classification is not None:
+            product = product * of_weighter.classification
     return product

@@ -1,4 +1,4 @@
-"""Where pictures of a run go: a file in its folder, and every logger that takes images."""
+"""Saves an image to a file and sends it to every logger that accepts images."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,42 +9,43 @@ from lightning.pytorch import Trainer
 from PIL import Image
 
 
-def log_picture(trainer: Trainer, picture: Image.Image, path: Path, tag: str, step: int | None = None) -> None:
-    """Write a picture to a file, and hand it to the trainer's loggers that take images. For the first process.
+def log_picture(trainer: Trainer, image: Image.Image, path: Path, tag: str, step: int | None = None) -> None:
+    """Save an image to a file, and send it to the trainer's loggers that accept images. Called on the first process.
 
-    These are the loggers of TensorBoard, W&B, Comet and MLflow and what is derived from them; others are passed over.
+    These are the loggers of TensorBoard, W&B, Comet and MLflow and classes derived from them; other loggers are
+    skipped.
 
     Args:
-        trainer: Whose loggers.
-        picture: The picture.
-        path: The file; its folder is made.
-        tag: The picture's name in the loggers.
-        step: The step in the loggers, counted from 0 as Lightning does; by default the last of training.
+        trainer: The trainer with the loggers.
+        image: The image.
+        path: The file; its folder is created.
+        tag: Name of the image in the loggers.
+        step: The step in the loggers, counted from 0 as in Lightning; by default the last training step.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path)
+    image.save(path)
     step = max(0, trainer.global_step - 1) if step is None else step
     for logger in trainer.loggers:
-        names = {base.__name__ for base in type(logger).__mro__}  # the packages of the others may not be installed
+        names = {base.__name__ for base in type(logger).__mro__}  # not isinstance: packages may not be installed
         for name in sorted(names & SENDERS.keys()):
-            SENDERS[name](logger, tag, picture, step)
+            SENDERS[name](logger, tag, image, step)
 
 
-def _to_tensorboard(logger: Any, tag: str, picture: Image.Image, step: int) -> None:
-    logger.experiment.add_image(tag, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
+def _to_tensorboard(logger: Any, tag: str, image: Image.Image, step: int) -> None:
+    logger.experiment.add_image(tag, np.asarray(image.convert("RGB")), step, dataformats="HWC")
 
 
-def _to_wandb(logger: Any, tag: str, picture: Image.Image, step: int) -> None:
-    logger.log_image(key=tag, images=[picture], step=step)
+def _to_wandb(logger: Any, tag: str, image: Image.Image, step: int) -> None:
+    logger.log_image(key=tag, images=[image], step=step)
 
 
-def _to_comet(logger: Any, tag: str, picture: Image.Image, step: int) -> None:
-    logger.experiment.log_image(picture, name=tag, step=step)
+def _to_comet(logger: Any, tag: str, image: Image.Image, step: int) -> None:
+    logger.experiment.log_image(image, name=tag, step=step)
 
 
-def _to_mlflow(logger: Any, tag: str, picture: Image.Image, step: int) -> None:
-    key = tag.replace("/", ".")  # some versions store a key with a slash where it cannot be fetched
-    logger.experiment.log_image(logger.run_id, picture, key=key, step=step)
+def _to_mlflow(logger: Any, tag: str, image: Image.Image, step: int) -> None:
+    key = tag.replace("/", ".")  # some versions cannot fetch an image whose key contains a slash
+    logger.experiment.log_image(logger.run_id, image, key=key, step=step)
 
 
 SENDERS: dict[str, Callable[[Any, str, Image.Image, int], None]] = {

@@ -1,4 +1,4 @@
-"""Pictures and numbers of what a loss makes of easy and hard samples."""
+"""A callback that plots and logs how the loss is distributed over easy and hard samples."""
 
 import math
 from collections.abc import Sequence
@@ -28,37 +28,37 @@ from .image_log import log_picture
 Sums = dict[str, npt.NDArray[np.float64]]
 
 EASY, HARD = NORM_BINS // 10, NORM_BINS - NORM_BINS // 10
-"""Logits whose gradient norm is below a tenth are easy, from nine tenths on hard."""
+"""Bins of the gradient norm: logits below .1 are easy, logits of .9 and more are hard."""
 
 
 class LossPlots(EveryNSteps):
-    """Shows every n-th training step what the classification loss makes of easy and hard samples.
+    """Plots in every n-th training step how the classification loss is distributed over easy and hard samples.
 
-    A picture has five parts: how many elements (an anchor and a class each) have which gradient norm ``|p - y|``; what
-    share of the gradient they have with plain cross-entropy and with this loss and its weights
-    (https://arxiv.org/abs/1811.05181); what share of the loss the hardest positives and the hardest negatives carry
-    (https://arxiv.org/abs/1708.02002); and the shares of classes, background and pyramid levels. Files are named after
-    the step, from 1 on; loggers that take images get the picture as ``loss_pictures/picture``.
+    A plot has five panels: the number of logits by gradient norm ``|p - y|`` (one logit for each anchor and class);
+    their share of the gradient with plain cross-entropy and with this loss and its weights
+    (https://arxiv.org/abs/1811.05181); the share of the loss in the hardest positives and the hardest negatives
+    (https://arxiv.org/abs/1708.02002); the shares of classes and background; and the shares of pyramid levels. Files
+    are named after the step, from 1 on. Loggers that accept images get the plot as ``loss_pictures/picture``.
 
-    All loggers get ``loss_pictures/positive_share``, the share of the loss that positives have;
-    ``loss_pictures/hardest_percent_of_negatives``, the share of the negatives' loss that the hardest 1 % of them carry;
-    ``loss_pictures/easy_gradient`` and ``loss_pictures/hard_gradient``, the share of the gradient that elements of norm
-    below .1 and from .9 on have. What cannot be told, as of a batch without loss, is left out.
+    All loggers get four numbers: ``loss_pictures/positive_share``, the positives' share of the loss;
+    ``loss_pictures/hardest_percent_of_negatives``, the share of the negatives' loss in their hardest 1 %;
+    ``loss_pictures/easy_gradient`` and ``loss_pictures/hard_gradient``, the share of the gradient of logits with a norm
+    below .1 and from .9 on. Undefined numbers, such as those of a batch without loss, are not logged.
 
-    Everything is summed over the processes, gathered once in a step that is shown, also on one that computed no
-    loss or holds images without objects. Training is not changed by it. Weights are taken for constants, and the terms
-    that weighters add, the box loss and ignored anchors are not counted. It works with LitRetinaNet, and with any
-    module that ``SwapLoss`` or ``patch`` gave a loss. Where the detector does not tell its levels, their part is empty.
+    Everything is summed over the processes in one collective per observed step, even if a process has computed no loss
+    or has no objects. Training is not affected. Weights are treated as constants. Extra terms of weighters, the box
+    loss and ignored anchors are not counted. The callback works with LitRetinaNet, and with any module with a loss set
+    by ``SwapLoss`` or ``patch``. If the detector does not provide its pyramid levels, their panel is empty.
 
     Args:
-        every_n_steps: Optimiser steps from one picture to the next, at least 1.
-        folder: Where pictures go, in the folder of the run if it is relative.
-        stage: Which of the detector's losses is shown; by default the first that was replaced. Faster R-CNN has ``roi``
-            and ``rpn``. A stage that is named follows in the folder and the names in loggers, as in ``loss/rpn``.
-        module: Path of the detector within the LightningModule, where it contains several.
+        every_n_steps: Interval between plots in optimiser steps, at least 1.
+        folder: Folder of the plots; relative paths are inside the folder of the run.
+        stage: The observed loss of a detector with several; by default the first that was replaced. Faster R-CNN has
+            ``roi`` and ``rpn``. A given stage is appended to the folder and the names in loggers, as in ``loss/rpn``.
+        module: Path of the detector within the LightningModule, if it contains several.
 
     Raises:
-        UsageError: If an argument is out of range; or, when training starts, if the loss is the detector's own.
+        UsageError: If an argument is out of range; when training starts, if the loss is the detector's own.
     """
 
     def __init__(
@@ -70,20 +70,20 @@ class LossPlots(EveryNSteps):
         self._of_stage, self._of_objects = "", False
 
     def prepare(self, adapter: DetectorAdapter) -> None:
-        """Learn what the classes are."""
+        """Read the numbering of the classes."""
         stage = self.stage_of(adapter)
         self._first_label = adapter.columns(stage).first_label
         self._of_stage = f", stage {stage}" if stage else ""
-        self._of_objects = stage != adapter.stages[0]  # a further stage tells objects from background
+        self._of_objects = stage != adapter.stages[0]  # other stages classify objects against background
 
     def observe(self, samples: DenseSamples, values: LossValues, weights: Sequence[Weights]) -> None:
-        """Keep the sums of this process."""
+        """Store the sums of this process."""
         scales = values.image_scales[samples.image_idxs] / samples.reduce.world_size
         self._sums = _sums(samples, values.classification, product_of_weights(values, weights) * scales)
 
     def show(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
-        """Add up what the processes saw, log it, and draw."""
-        # objects, not a tensor: a process may have computed no loss, and then it knows no levels
+        """Sum over processes, log and draw."""
+        # objects, not a tensor: the number of levels is unknown on a process that has computed no loss
         held = [sums for sums in Reduce().gather_objects(self._sums) if sums]
         if not held or self._criterion is None:
             return
@@ -92,7 +92,7 @@ class LossPlots(EveryNSteps):
         for logger in trainer.loggers if shares else ():
             logger.log_metrics(shares, step=step)
         if self._draws:
-            from ..visualization.figures import loss_figure, to_picture  # matplotlib takes its time to load
+            from ..visualization.figures import loss_figure, to_picture  # matplotlib is slow to import
 
             names = self._names(pl_module, len(sums["classes"]) - 1)
             loss = type(self._criterion.loss).__name__ + self._of_stage
@@ -101,27 +101,27 @@ class LossPlots(EveryNSteps):
             log_picture(trainer, to_picture(figure), path, f"{self.tag}/picture", step)
 
     def _names(self, pl_module: LightningModule, number: int) -> list[str]:
-        """Names of the classes: those that the module knows, else their labels."""
+        """Return the names of the classes from the module, or else their labels."""
         if self._of_objects and number == 1:
             return ["object"]
         known = [str(c["name"]) for c in getattr(pl_module, "categories", None) or []]
         if len(known) > number:
-            known = known[self._first_label :]  # the names of labels, that of background included
+            known = known[self._first_label :]  # the names are those of labels, including background
         return (known + [str(k + self._first_label) for k in range(len(known), number)])[:number]
 
     def forget(self) -> None:
-        """Drop what was kept of a step."""
+        """Remove the observer and the collected data."""
         super().forget()
         self._sums = {}
 
 
 def _sums(samples: DenseSamples, values: Tensor, weights: Tensor) -> Sums:
-    """This process's sums, under the names of the arguments of ``charts.loss_figure``.
+    """Return this process's sums, by the names of the arguments of ``loss_figure``.
 
     Args:
         samples: The batch.
         values: Classification loss of each anchor, with its graph [A].
-        weights: What they are multiplied by before they are added up [A].
+        weights: Factor of each value in the sum [A].
     """
     gradients, factor = logit_gradients(samples.logits, values, weights)
     norms = loss_over_norms(samples.logits, samples.labels, gradients, samples.score_logits)
@@ -140,13 +140,13 @@ def _sums(samples: DenseSamples, values: Tensor, weights: Tensor) -> Sums:
         number = len(samples.geometry.level_sizes)
         levels = (2 * samples.level_idxs + kinds).where(kinds >= 0, -1)
         sums["levels"] = group_sums(weighted, levels, 2 * number).view(number, 2)
-    flat = torch.cat([tensor.flatten() for tensor in sums.values()]).cpu()  # one transfer for all
+    flat = torch.cat([tensor.flatten() for tensor in sums.values()]).cpu()  # a single transfer
     parts = flat.split([tensor.numel() for tensor in sums.values()])
     return {name: part.view(sums[name].shape).numpy() for name, part in zip(sums, parts, strict=True)}
 
 
 def _shares(sums: Sums, tag: str) -> dict[str, float]:
-    """The numbers for the loggers; those that cannot be told are left out."""
+    """Return the numbers for the loggers, without undefined ones."""
     classes, after = sums["classes"], sums["after"]
     shares = {
         "positive_share": _ratio(classes[:-1].sum(), classes.sum()),

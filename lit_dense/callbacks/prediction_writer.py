@@ -1,4 +1,4 @@
-"""Writes predictions as COCO results, and as pictures when asked."""
+"""A callback that writes predictions as COCO results and, optionally, as images with boxes."""
 
 import json
 import os
@@ -23,24 +23,25 @@ Results = dict[tuple[int, int], list[dict[str, Any]]]
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Writes the predictions of all processes into one file of COCO results, each image once.
+    """Writes the predictions of all processes into one file of COCO results, without repeated images.
 
     A result has ``image_id``, ``file_name``, ``category_id``, ``bbox`` (x, y, width, height in pixels of the original
-    image) and ``score``. Category ids are those of the annotation file that is predicted on; detections of classes that
-    it does not have are left out. Where only images are given, category ids are those of the training data. Of
-    several loaders the second has a file and a folder of its own, with names that end in ``_dataloader_idx_1``.
+    image) and ``score``. Category ids are those of the annotation file of the predicted images; detections of classes
+    that are not in the file are dropped. If only images are given, category ids are those of the training data. With
+    several loaders, the second has its own file and folder, with names that end in ``_dataloader_idx_1``.
 
-    A picture that cannot be drawn or written is told of at the end, after the predictions were written.
+    If an image cannot be drawn or saved, a warning is shown after the predictions are written.
 
     Args:
-        path: The file, in the folder of the run if it is relative; folders are made. A name without a suffix gets
-            ``.json``; in a folder that exists, or if it ends in a slash, the file is ``predictions.json``.
-        pictures: Whether to draw each image's detections, into a folder with the file's name without its suffix.
-        score_thresh: Smallest score drawn; the file holds whatever the model predicts.
+        path: The file; relative paths are inside the folder of the run, and folders are created. A name without a
+            suffix gets ``.json``. For an existing folder, or a path that ends in a slash, the file is
+            ``predictions.json`` in it.
+        pictures: Whether to draw each image's detections, into a folder named like the file without its suffix.
+        score_thresh: Smallest score drawn; the file contains all predictions of the model.
 
     Raises:
-        UsageError: If ``score_thresh`` is not between 0 and 1; before prediction begins, if the file or the folder of
-            pictures cannot be written; and for predictions that do not tell their ``image_id``.
+        UsageError: If ``score_thresh`` is not between 0 and 1; before prediction starts, if the file or the folder of
+            images cannot be written; for predictions without an ``image_id``.
     """
 
     def __init__(self, path: str = "predictions.json", pictures: bool = False, score_thresh: float = 0.3) -> None:
@@ -56,7 +57,7 @@ class PredictionWriter(BasePredictionWriter):
         self._failures: list[str] = []
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start anew, and find out where to write; asking for log_dir is a collective, so all processes ask, once."""
+        """Reset the results and set the output path; log_dir is a collective, so all processes call it, once."""
         folder = Path(trainer.log_dir or trainer.default_root_dir)
         reduce = Reduce()
         self._start(reduce.gather_objects(_file_in(folder, self.path))[0])
@@ -74,24 +75,24 @@ class PredictionWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Keep the results of a batch, and draw its pictures."""
+        """Store the results of a batch, and draw its images."""
         categories = label_categories(pl_module)
         unpack = getattr(pl_module, "unpack_batch", None)
         images, _ = unpack(batch) if unpack else batch
-        for image, found in zip(images, prediction, strict=True):
-            if "image_id" not in found:
+        for image, detections in zip(images, prediction, strict=True):
+            if "image_id" not in detections:
                 raise UsageError(
-                    "PredictionWriter: a prediction has no image_id, by which the file tells images apart; give each "
-                    f"target one. It has {', '.join(found)}."
+                    "PredictionWriter: a prediction has no image_id, which identifies the image in the file; give each "
+                    f"target one. It has {', '.join(detections)}."
                 )
-            place = dataloader_idx, int(found["image_id"])
+            place = dataloader_idx, int(detections["image_id"])
             self._repeated += place in self._results
-            self._results[place] = _coco_results(found, categories)
+            self._results[place] = _coco_results(detections, categories)
             if self.pictures:
-                self._draw(image, found, [c["name"] for c in categories or []], dataloader_idx)
+                self._draw(image, detections, [c["name"] for c in categories or []], dataloader_idx)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Gather what the processes hold and write it."""
+        """Gather the results of all processes and write them."""
         gathered: Results = {}
         failures: list[str] = []
         repeated = 0
@@ -108,42 +109,41 @@ class PredictionWriter(BasePredictionWriter):
             rank_zero_info(f"{len(rows)} detections of {len(images)} images: {written.resolve()}")
         if repeated:
             rank_zero_warn(
-                f"{repeated} images had an image_id that came before: of each id only the last image is in the file."
+                f"{repeated} images had a repeated image_id: the file contains only the last image of each id."
             )
-        self._say_what_is_missing([row["score"] for rows in gathered.values() for row in rows], failures, pl_module)
+        self._log_summary([row["score"] for rows in gathered.values() for row in rows], failures, pl_module)
 
-    def _say_what_is_missing(self, scores: list[float], failures: list[str], pl_module: LightningModule) -> None:
-        """Where the pictures are, and why there are none or nothing is in them."""
+    def _log_summary(self, scores: list[float], failures: list[str], pl_module: LightningModule) -> None:
+        """Log the folder of the images, and the reason if there are none or no boxes are drawn."""
         threshold = getattr(pl_module, "score_thresh", None)
         if not scores and threshold:
             rank_zero_info(
                 f"No detection reaches the model's score_thresh={threshold:g}: --model.score_thresh={threshold / 10:g} "
-                "keeps those of lower scores."
+                "keeps detections with lower scores."
             )
         if not self.pictures:
             return
-        rank_zero_info(f"Pictures: {self._file.with_suffix('').resolve()}")
+        rank_zero_info(f"Images with detections: {self._file.with_suffix('').resolve()}")
         if failures:
-            rank_zero_warn(f"{len(failures)} pictures could not be drawn, the first of them {failures[0]}.")
+            rank_zero_warn(f"{len(failures)} images could not be drawn, the first of them {failures[0]}.")
         if hidden := hidden_note(scores, self.score_thresh):
             rank_zero_info(
-                f"The pictures are empty: {hidden}: --predictions.score_thresh={lower_threshold(scores):g} would show "
-                "some."
+                f"No box is drawn: {hidden}: --predictions.score_thresh={lower_threshold(scores):g} would show some."
             )
 
-    def _draw(self, image: Tensor, found: dict[str, Any], names: Sequence[str], loader: int) -> None:
-        kept = keep_scores({name: found[name] for name in ("boxes", "labels", "scores")}, self.score_thresh)
-        note = hidden_note(found["scores"].tolist(), self.score_thresh)
+    def _draw(self, image: Tensor, detections: dict[str, Any], names: Sequence[str], loader: int) -> None:
+        kept = keep_scores({name: detections[name] for name in ("boxes", "labels", "scores")}, self.score_thresh)
+        note = hidden_note(detections["scores"].tolist(), self.score_thresh)
         folder = _of_loader(self._file, loader).with_suffix("")
         try:
-            picture = draw_boxes(image, kept["boxes"], kept["labels"], names, kept["scores"], note=note)
+            drawn = draw_boxes(image, kept["boxes"], kept["labels"], names, kept["scores"], note=note)
             folder.mkdir(parents=True, exist_ok=True)
-            picture.save(folder / _picture_name(found))
-        except Exception as error:  # whatever it is, predictions are worth more than a picture
-            self._failures.append(f"image {int(found['image_id'])}: {type(error).__name__}: {error}")
+            drawn.save(folder / _image_name(detections))
+        except Exception as error:  # no error of drawing may lose the predictions
+            self._failures.append(f"image {int(detections['image_id'])}: {type(error).__name__}: {error}")
 
     def _find_fault(self, writes_file: bool) -> str:
-        """Why this process cannot write what it will have to; empty if it can."""
+        """Return the reason why this process cannot write its files; empty if it can."""
         place = self._file.parent
         try:
             place.mkdir(parents=True, exist_ok=True)
@@ -156,7 +156,7 @@ class PredictionWriter(BasePredictionWriter):
             if self.pictures:
                 place = self._file.with_suffix("")
                 if place.exists() and not place.is_dir():
-                    return f"the pictures' folder {place} is a file"
+                    return f"the images' folder {place} is a file"
                 place.mkdir(parents=True, exist_ok=True)
                 tempfile.TemporaryFile(dir=place).close()
         except OSError as error:
@@ -165,7 +165,7 @@ class PredictionWriter(BasePredictionWriter):
 
 
 def _file_in(folder: Path, path: str) -> Path:
-    """The file that a path means."""
+    """Resolve the argument ``path`` to a file."""
     whole = folder / os.path.expanduser(path)  # noqa: PTH111 (pathlib's raises for users that do not exist)
     if os.path.isdir(whole) or path.endswith(("/", os.sep)):  # noqa: PTH112 (pathlib's raises for names too long)
         return whole / "predictions.json"
@@ -173,19 +173,19 @@ def _file_in(folder: Path, path: str) -> Path:
 
 
 def _of_loader(file: Path, loader: int) -> Path:
-    """The file of a loader."""
+    """Return the file of a loader."""
     return file.with_name(f"{file.stem}_dataloader_idx_{loader}{file.suffix}") if loader else file
 
 
-def _picture_name(found: dict[str, Any]) -> str:
-    """The id and the image's own name, as much of it as fits into the name of a file."""
-    stem = Path(found.get("file_name") or "").stem
-    start = f"{int(found['image_id'])}_"
+def _image_name(detections: dict[str, Any]) -> str:
+    """Return a file name of the id and the image's name, shortened to the longest allowed name."""
+    stem = Path(detections.get("file_name") or "").stem
+    start = f"{int(detections['image_id'])}_"
     return start + stem.encode()[: 250 - len(start)].decode(errors="ignore") + ".png"
 
 
 def _write(file: Path, text: str) -> Path:
-    """Writes a file, and where that has become impossible one in the folder for temporary files; says which."""
+    """Write a file; if that fails, write it to a temporary folder and warn with the path."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
@@ -197,17 +197,17 @@ def _write(file: Path, text: str) -> Path:
     return file
 
 
-def _coco_results(found: dict[str, Any], categories: Sequence[dict[str, Any]] | None) -> list[dict[str, Any]]:
-    """One image's detections as COCO results."""
+def _coco_results(detections: dict[str, Any], categories: Sequence[dict[str, Any]] | None) -> list[dict[str, Any]]:
+    """Convert one image's detections to COCO results."""
     ids = [c["id"] for c in categories] if categories else None
-    rows = zip(found["boxes"].tolist(), found["labels"].tolist(), found["scores"].tolist(), strict=True)
+    columns = (detections[name].tolist() for name in ("boxes", "labels", "scores"))
     return [
         {
-            "image_id": int(found["image_id"]),
-            "file_name": found.get("file_name"),
+            "image_id": int(detections["image_id"]),
+            "file_name": detections.get("file_name"),
             "category_id": label if ids is None else ids[label],
             "bbox": [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)],
             "score": round(score, 5),
         }
-        for (x1, y1, x2, y2), label, score in rows
+        for (x1, y1, x2, y2), label, score in zip(*columns, strict=True)
     ]

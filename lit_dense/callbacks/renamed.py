@@ -1,4 +1,4 @@
-"""The callbacks' names in version 0.1.0; to be removed two minor versions later."""
+"""The callbacks' names of version 0.1.0, which are removed two minor versions later."""
 
 import warnings
 from typing import Any

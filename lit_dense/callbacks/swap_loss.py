@@ -1,4 +1,4 @@
-"""Another loss for the RetinaNet inside anybody's LightningModule."""
+"""A callback that replaces the loss of the detector inside any LightningModule."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -86,21 +86,24 @@ class SwapLoss(Callback):
 
     @property
     def state_key(self) -> str:
-        """Where a checkpoint keeps the state; callbacks of different stages and modules have places of their own."""
+        """The key of the state in a checkpoint; it depends on stage and module."""
         if self.stage is None and self.module is None:
             return type(self).__qualname__
         return self._generate_state_key(stage=self.stage, module=self.module)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take the loss over; a network that the module builds in ``setup`` or ``configure_model`` waits for that."""
+        """Replace the loss; a network that the module builds in ``setup`` or ``configure_model`` is patched later."""
         if any(isinstance(module, Criterion) for module in pl_module.modules()):
-            raise UsageError(f"{type(pl_module).__name__} takes loss, weighters and the rest itself: give them there.")
+            raise UsageError(
+                f"SwapLoss: {type(pl_module).__name__} has its own arguments for the loss, weighters and other parts: "
+                "use these instead of the callback."
+            )
         self._attached = False
         if detectors_inside(pl_module):
             self._attach(trainer, pl_module, stage)
 
     def _attach(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Attach the criterion, which is built the first time and kept."""
+        """Attach the criterion; it is built on the first call."""
         adapter = find_detector(pl_module, self.module)
         own_stage = check_stage(adapter, self.stage)
         self._check_alone(trainer, adapter, own_stage)
@@ -120,7 +123,7 @@ class SwapLoss(Callback):
             self.criterion.check_ready()
 
     def _check_alone(self, trainer: Trainer, adapter: DetectorAdapter, stage: str) -> None:
-        """Refuse to take the place of another callback, whose loss would be trained no more."""
+        """Refuse to replace the loss of another callback, which would no longer be trained."""
         for other in getattr(trainer, "callbacks", ()):
             taken = other is not self and isinstance(other, SwapLoss) and other.criterion is not None
             if taken and adapter.criteria.get(stage) is other.criterion:
@@ -145,30 +148,30 @@ class SwapLoss(Callback):
             self._attach(trainer, pl_module, stage)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the loss over, where the network was not built before."""
+        """Replace the loss, if the network did not exist at setup."""
         self._attach_late(trainer, pl_module, "validate")
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the loss over, where the network was not built before."""
+        """Replace the loss, if the network did not exist at setup."""
         self._attach_late(trainer, pl_module, "test")
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the loss over, where the network was not built before."""
+        """Replace the loss, if the network did not exist at setup."""
         self._attach_late(trainer, pl_module, "predict")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give the detector its own losses back."""
+        """Restore the detector's own losses."""
         self._attached = False
         if detectors_inside(pl_module):
             unpatch(pl_module, self.module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Tell the criterion which epoch it is."""
+        """Set the criterion's epoch."""
         if self.criterion is not None:
             self.criterion.epoch = trainer.current_epoch
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Make the optimiser of the weighters' networks, where they have any, and let all processes start alike."""
+        """Create the optimiser of the weighters' networks, and broadcast their parameters to all processes."""
         self._attach_late(trainer, pl_module, "fit")
         criterion = self._ready()
         if not list(criterion.parameters()):
@@ -189,38 +192,38 @@ class SwapLoss(Callback):
     ) -> None:
         """Train the weighters' networks together with the module."""
         trained = [p for p in self._ready().parameters() if p.grad is not None]
-        if self._optimizer is None or not trained:  # a second optimiser of the module's may step without a loss
+        if self._optimizer is None or not trained:  # a second optimiser of the module may step without a loss
             return
-        scaler = getattr(trainer.precision_plugin, "scaler", None)  # it knows nothing of this optimiser's gradients
+        scaler = getattr(trainer.precision_plugin, "scaler", None)  # does not unscale this optimiser's gradients
         scale = 1.0 if scaler is None else scaler.get_scale()
         reduce = Reduce()
         flat = [p.grad.flatten() for p in trained if p.grad is not None]
         mean = reduce.sum(torch.cat(flat)) / (reduce.world_size * scale)
         for parameter, gradient in zip(trained, mean.split([p.numel() for p in trained]), strict=True):
             parameter.grad = gradient.view_as(parameter)
-        if scaler is None or bool(mean.isfinite().all()):  # an overflow, for which the module's step is left out too
+        if scaler is None or bool(mean.isfinite().all()):  # after an overflow the module's step is skipped, too
             self._optimizer.step()
         self._optimizer.zero_grad()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Look at the last step's loss before what came of it is kept."""
-        self._look_at_last_step(pl_module)
+        """Check the last step's loss for NaN before its weights are saved."""
+        self._check_last_loss(pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the last step's loss."""
-        self._look_at_last_step(pl_module)
+        """Check the last step's loss for NaN."""
+        self._check_last_loss(pl_module)
 
-    def _look_at_last_step(self, pl_module: LightningModule) -> None:
+    def _check_last_loss(self, pl_module: LightningModule) -> None:
         if (adapter := attached(pl_module, self.module)) is not None:
             adapter.nan_guard.flush()
 
     def _ready(self) -> Criterion:
         if self.criterion is None:
-            raise UsageError("SwapLoss is asked before its setup: has another callback called it?")
+            raise UsageError("SwapLoss is used before its setup: has another callback called it?")
         return self.criterion
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of the loss, and of the optimiser of weighters' networks."""
+        """Return the state of the loss and of the optimiser of weighters' networks."""
         if self.criterion is None:
             return self._restored
         state = {"criterion": self.criterion.state_dict(), "spec": self.criterion.spec}
@@ -229,7 +232,7 @@ class SwapLoss(Callback):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the state of the loss; where the model is still to be patched, it is kept until then."""
+        """Restore the state of the loss; if the model is not patched yet, the state is kept until then."""
         self._restored = state_dict
         if self.criterion is not None and state_dict:
             self._restore(self.criterion)
@@ -242,12 +245,12 @@ class SwapLoss(Callback):
 
 
 def _check_same_parts(saved: dict[str, Any] | None, own: dict[str, Any]) -> None:
-    """Refuse a state of other parts, which could not be loaded."""
+    """Refuse the state of other parts, which cannot be loaded."""
     for name, part in named_spec(saved or {}).items():
         if _classes(part) != _classes(own[name]):
             raise UsageError(
                 f"SwapLoss: the checkpoint was trained with {name} {_classes(part)}, and this callback has "
-                f"{_classes(own[name])}. Give it the same, or start a new run from the model's weights alone."
+                f"{_classes(own[name])}. Use the same, or start a new run from the model's weights only."
             )
 
 

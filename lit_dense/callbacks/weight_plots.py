@@ -1,4 +1,4 @@
-"""Pictures and numbers of how samples are weighted."""
+"""A callback that plots and logs the weights of samples."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -21,13 +21,13 @@ from .every_n_steps import EveryNSteps, product_of_weights
 from .image_log import log_picture
 
 NOTICEABLE = 0.005
-"""A smaller change of a weight would not be seen in its two decimals."""
+"""Smallest change of a weight that is visible in two decimals."""
 HARD_PER_POSITIVE, HARD_AT_LEAST = 10, 100
-"""How many negatives of an image are hard: those of greatest loss, so many for each positive, and at least so many."""
+"""Number of hard negatives of an image, those with the greatest loss: per positive, and at least."""
 
 
 class _Shown(NamedTuple):
-    """One image and its anchors of most and of least weight."""
+    """One image and its anchors with the greatest and the smallest weights."""
 
     image: Tensor
     objects: Tensor
@@ -36,35 +36,36 @@ class _Shown(NamedTuple):
 
 
 class WeightPlots(EveryNSteps):
-    """Shows every n-th training step how the weighters weighted its anchors, as a picture and as numbers.
+    """Plots and logs the weights of anchors in every n-th training step.
 
-    The weight is the product of all weighters' weights of the classification loss; 1 is unweighted. A picture has a row
-    for each of the first images of the first process's batch, as the network sees it: on the left the anchors that
-    gained most weight, on the right those that lost most. Of negatives only the hard ones are drawn. An image whose
-    weights are all 1 is left out, and so is the picture if none is left. Files are named after the step, from 1 on;
-    loggers that take images get the picture as ``weights/picture``.
+    The weight of an anchor is the product of all weighters' weights of the classification loss; 1 is unweighted. A plot
+    has a row for each of the first images of the first process's batch, as the network sees them: on the left the
+    anchors with the greatest increase of weight, on the right those with the greatest decrease. Of the negatives, only
+    hard ones are drawn. An image with no weight other than 1 is skipped, and without images there is no plot. Files are
+    named after the step, from 1 on. Loggers that accept images get the plot as ``weights/picture``.
 
-    All loggers get, summed over the processes, each one's share of all weight (times what the normalizer multiplies its
-    image by) and of the weighted classification loss: ``weights/positive_share``, ``weights/negative_share``,
-    ``weights/level_0_share`` and so on, and ``weights/positive_loss_share`` and so on. Where the total is 0, nothing is
-    logged. Images without objects count with their negatives.
+    All loggers get shares of the total weight (including the normalizer's factor of each image) and of the weighted
+    classification loss, summed over processes: ``weights/positive_share``, ``weights/negative_share``,
+    ``weights/level_0_share`` and so on, and ``weights/positive_loss_share`` and so on. If the total is 0, nothing is
+    logged. Images without objects contribute their negatives.
 
-    It works with LitRetinaNet, and with any module that ``SwapLoss`` or ``patch`` gave a loss. Numbers of levels are
-    left out where the detector does not tell its levels, and so are pictures where it has no anchors or does not resize
-    images by torchvision's transform, of which a line is logged. Where a training step computes the loss several times,
-    as with gradient accumulation, the first is shown.
+    The callback works with LitRetinaNet, and with any module with a loss set by ``SwapLoss`` or ``patch``. Shares of
+    levels are not logged if the detector does not provide its pyramid levels. There are no plots, and a line is logged,
+    if the detector has no anchors or does not resize images by torchvision's transform. If a training step computes the
+    loss several times, as with gradient accumulation, the first is shown.
 
     Args:
-        every_n_steps: Optimiser steps from one picture to the next, at least 1.
-        number: Most anchors drawn on each side, at least 1.
-        folder: Where pictures go, in the folder of the run if it is relative; ``weights`` by default.
-        num_images: Images drawn, at least 1.
-        stage: Which of the detector's losses is shown; by default the first that was replaced. Faster R-CNN has ``roi``
-            and ``rpn``. A stage that is named follows in the folder and the names in loggers, as in ``weights/rpn``.
-        module: Path of the detector within the LightningModule, where it contains several.
+        every_n_steps: Interval between plots in optimiser steps, at least 1.
+        number: Largest number of anchors drawn on each side, at least 1.
+        folder: Folder of the plots; relative paths are inside the folder of the run. Default: ``weights``.
+        num_images: Number of images drawn, at least 1.
+        stage: The observed loss of a detector with several; by default the first that was replaced. Faster R-CNN has
+            ``roi`` and ``rpn``. A given stage is appended to the folder and the names in loggers, as in
+            ``weights/rpn``.
+        module: Path of the detector within the LightningModule, if it contains several.
 
     Raises:
-        UsageError: If an argument is out of range; or, when training starts, if the loss is the detector's own.
+        UsageError: If an argument is out of range; when training starts, if the loss is the detector's own.
     """
 
     def __init__(
@@ -86,19 +87,19 @@ class WeightPlots(EveryNSteps):
         self._handle: RemovableHandle | None = None
 
     def begin(self, adapter: DetectorAdapter) -> None:
-        """Say what cannot be drawn."""
-        if reason := _why_not_drawn(adapter):
+        """Log if the detector's anchors cannot be drawn."""
+        if reason := _reason_not_to_draw(adapter):
             rank_zero_info(f"{type(self).__name__}: {reason}, so numbers are logged and nothing is drawn.")
 
     def prepare(self, adapter: DetectorAdapter) -> None:
-        """Get hold of the images, on the process that draws."""
-        if self._draws and not _why_not_drawn(adapter):
+        """Register a hook that keeps the images, on the process that draws."""
+        if self._draws and not _reason_not_to_draw(adapter):
             self._transform = adapter.detector.transform
             self._handle = self._transform.register_forward_hook(self._keep_images)
 
     def show(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
-        """Add up what the processes saw, log it, and draw."""
-        # objects, not a tensor: a process may have computed no loss, and then it knows no levels
+        """Sum over processes, log and draw."""
+        # objects, not a tensor: the number of levels is unknown on a process that has computed no loss
         shares = _shares(Reduce().gather_objects(self._sums), self.tag)
         for logger in trainer.loggers if shares else ():
             logger.log_metrics(shares, step=step)
@@ -106,11 +107,11 @@ class WeightPlots(EveryNSteps):
             self._draw(trainer, step + 1)
 
     def _keep_images(self, transform: nn.Module, inputs: Any, output: tuple[ImageList, Any]) -> None:
-        """Forward hook of the detector's transform: keep the images as the network sees them."""
+        """Keep the images as the network sees them; a forward hook of the detector's transform."""
         self._images = output[0]
 
     def observe(self, samples: DenseSamples, values: LossValues, weights: Sequence[Weights]) -> None:
-        """Keep of a batch what is to be logged and drawn."""
+        """Collect the numbers and the anchors of a batch."""
         product = product_of_weights(values, weights)
         self._sums = _sums(samples, values, product)
         images, self._images = self._images, None
@@ -118,13 +119,13 @@ class WeightPlots(EveryNSteps):
             self._shown = [
                 shown
                 for index in range(min(self.num_images, samples.num_images))
-                if (shown := self._look_at(images, samples, values, product, index)) is not None
+                if (shown := self._select(images, samples, values, product, index)) is not None
             ]
 
-    def _look_at(
+    def _select(
         self, images: ImageList, samples: DenseSamples, values: LossValues, product: Tensor, index: int
     ) -> _Shown | None:
-        """One image's anchors of most and of least weight; None if those that could be drawn all have the weight 1."""
+        """Select one image's anchors with the most changed weights; None if all weights of candidates are 1."""
         rows = samples.rows_of(index)
         weights, labels, anchors = product[rows].float(), samples.labels[rows], samples.anchors[rows]
         most, least = _extremes(weights, values.classification[rows].float(), labels, self.number)
@@ -147,31 +148,31 @@ class WeightPlots(EveryNSteps):
         log_picture(trainer, with_weight_legend(sheet), path, f"{self.tag}/picture", step - 1)
 
     def unhook(self) -> None:
-        """Take the hooks off."""
+        """Remove the hooks."""
         super().unhook()
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
 
     def forget(self) -> None:
-        """Drop what was kept of a step."""
+        """Remove the hooks and the collected data."""
         super().forget()
         self._sums, self._shown = {}, []
         self._images = self._transform = None
 
 
-def _why_not_drawn(adapter: DetectorAdapter) -> str:
-    """What a picture of a detector's anchors lacks; empty where it lacks nothing."""
+def _reason_not_to_draw(adapter: DetectorAdapter) -> str:
+    """Return the reason why a detector's anchors cannot be drawn; empty if they can."""
     name = type(adapter.detector).__name__
     if "anchors" not in adapter.offers:
         return f"{name} has no anchors"
     if not isinstance(getattr(adapter.detector, "transform", None), GeneralizedRCNNTransform):
-        return f"{name} has no torchvision transform, which tells its images"
+        return f"{name} has no torchvision transform, which provides the images"
     return ""
 
 
 def _plain_image(image: Tensor, transform: Any) -> Tensor:
-    """An image as it was before normalisation, in [0, 1] [3, H, W]."""
+    """Undo the normalisation of an image; values are in [0, 1] [3, H, W]."""
     mean, std = (
         torch.tensor(v, device=image.device)[:, None, None] for v in (transform.image_mean, transform.image_std)
     )
@@ -179,19 +180,19 @@ def _plain_image(image: Tensor, transform: Any) -> Tensor:
 
 
 def _extremes(weights: Tensor, values: Tensor, labels: Tensor, number: int) -> tuple[Tensor, Tensor]:
-    """Anchors of one image that gained most weight and that lost most, among positives and hard negatives.
+    """Select one image's positives and hard negatives with the greatest increase and decrease of weight.
 
-    Of equal weights those with the greater loss come first. Where no weight rose, those that kept theirs count as
-    gainers: with weights of 0 and 1 they are what was chosen.
+    Among equal weights the greater loss comes first. If no weight has increased, anchors with an unchanged weight are
+    selected in place of increases: for weights of 0 and 1, these are the chosen anchors.
 
     Args:
         weights: Weight of each anchor [K].
-        values: Its loss before weighting [K].
-        labels: Its class, -1 background, -2 ignored [K].
-        number: Most of each.
+        values: Loss of each anchor before weighting [K].
+        labels: Class of each anchor, -1 background, -2 ignored [K].
+        number: Largest number of increases and of decreases.
 
     Returns:
-        Indices, the most important first.
+        Indices of increases and of decreases, the greatest change first.
     """
     by_value = values.argsort(descending=True, stable=True)
     positive, negative = labels[by_value] >= 0, labels[by_value] == NEGATIVE
@@ -206,7 +207,7 @@ def _extremes(weights: Tensor, values: Tensor, labels: Tensor, number: int) -> t
 
 
 def _sums(samples: DenseSamples, values: LossValues, weights: Tensor) -> dict[str, list[float]]:
-    """This process's weight and weighted loss of positives, negatives and each level."""
+    """Return this process's total weight and weighted loss of positives, negatives and each level."""
     scaled = (weights * values.image_scales[samples.image_idxs]).float()
     both = torch.stack([scaled, scaled * values.classification], 1)
     groups = {"positive": samples.labels >= 0, "negative": samples.labels == NEGATIVE}
@@ -218,7 +219,7 @@ def _sums(samples: DenseSamples, values: LossValues, weights: Tensor) -> dict[st
 
 
 def _shares(sums: Sequence[Mapping[str, Sequence[float]]], tag: str) -> dict[str, float]:
-    """The shares of the sums of all processes; those of a total of 0 are left out."""
+    """Return shares of the sums of all processes; shares of a total of 0 are left out."""
     shares: dict[str, float] = {}
     for column, suffix in enumerate(("share", "loss_share")):
         totals: dict[str, float] = {}

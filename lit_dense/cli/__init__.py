@@ -1,1 +1,1 @@
-"""The command line, on Lightning's."""
+"""The command line ``lit-dense``, based on LightningCLI."""

@@ -1,4 +1,4 @@
-"""Looks at a checkpoint before Lightning does, to say what a file is that is none."""
+"""A check of checkpoint files before Lightning loads them; identifies files that are not checkpoints."""
 
 import re
 import zipfile
@@ -13,7 +13,7 @@ from torch import Tensor
 from ..core.errors import UsageError
 
 SHARDED = (".metadata", "meta.pt", "latest", "checkpoint")
-"""Files by which a folder is known that a strategy of Lightning wrote as a checkpoint."""
+"""Files that identify a folder as a sharded checkpoint of a Lightning strategy."""
 
 OF_TORCH = (b"PK", b"\x80")  # a zip archive, or a pickle as torch wrote before 1.6
 SCRIPTED = "it is a TorchScript archive, as torch.jit.save writes."
@@ -27,29 +27,29 @@ BEGINNINGS = {
 
 
 def check_checkpoint(path: Path) -> None:
-    """Check that a file is a checkpoint of LitRetinaNet, undamaged.
+    """Check that a file is an undamaged checkpoint of LitRetinaNet.
 
     Args:
-        path: A file or folder that exists.
+        path: An existing file or folder.
 
     Raises:
-        UsageError: If it is none; the message says what it is instead.
+        UsageError: If it is not; the message describes the file.
     """
     if path.is_dir():
         if any((path / name).exists() for name in SHARDED):
             return
-        there = ", ".join(sorted(p.name for p in path.glob("*.ckpt")))
-        cure = f"give one of its files, {there}." if there else "give a file."
+        candidates = ", ".join(sorted(p.name for p in path.glob("*.ckpt")))
+        cure = f"give one of its files, {candidates}." if candidates else "give a file."
         raise UsageError(f"{path} is a folder, not a checkpoint: {cure}")
     _check_beginning(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         if zipfile.is_zipfile(path):
-            _check_sums(path)  # torch does not: damaged weights would be evaluated
-    except Exception as error:  # damaged bytes can end the unpickler in any way
+            _check_sums(path)  # torch ignores checksums and would load damaged weights
+    except Exception as error:  # damaged bytes can raise any error in the unpickler
         raise UsageError(f"{path} cannot be read as a checkpoint: {_reason(error)}") from error
     if problem := _problem(content):
-        raise UsageError(f"{path} is no checkpoint of LitRetinaNet: {problem}")
+        raise UsageError(f"{path} is not a checkpoint of LitRetinaNet: {problem}")
 
 
 def _check_beginning(path: Path) -> None:
@@ -59,12 +59,12 @@ def _check_beginning(path: Path) -> None:
         raise UsageError(f"{path} cannot be read as a checkpoint: it is empty.")
     if start[8:10] == b'{"':
         raise UsageError(
-            f"{path} is no checkpoint of LitRetinaNet: it is a safetensors file, which holds weights alone. Load them "
-            "in Python with safetensors.torch.load_model(model, path)."
+            f"{path} is not a checkpoint of LitRetinaNet: it is a safetensors file, which contains only weights. Load "
+            "them in Python with safetensors.torch.load_model(model, path)."
         )
     if not start.startswith(OF_TORCH):
         known = (what for beginning, what in BEGINNINGS.items() if start.lstrip().startswith(beginning))
-        raise UsageError(f"{path} cannot be read as a checkpoint: it is {next(known, 'no file of torch.save')}.")
+        raise UsageError(f"{path} cannot be read as a checkpoint: it is {next(known, 'not a file of torch.save')}.")
 
 
 def _check_sums(path: Path) -> None:
@@ -78,28 +78,28 @@ def _reason(error: Exception) -> str:
         return SCRIPTED
     if isinstance(error, UnpicklingError) and (found := re.search(r"GLOBAL (\S+)", str(error))):
         return (
-            f"it holds whole objects ({found[1]}), as torch.save(model) writes, and only plain data is loaded. Save "
-            "checkpoints with trainer.save_checkpoint(path)."
+            f"it contains pickled objects ({found[1]}), as written by torch.save(model), but only plain data is "
+            "loaded. Save checkpoints with trainer.save_checkpoint(path)."
         )
-    return "it is damaged, cut off, or no file of torch.save."
+    return "it is damaged, truncated, or not a file of torch.save."
 
 
 def _problem(content: Any) -> str | None:
-    """Why something that was loaded is no checkpoint of LitRetinaNet; None if it is one."""
-    if isinstance(content, torch.jit.ScriptModule):  # which torch refuses to load only from 2.5 on
+    """Explain why a loaded object is not a checkpoint of LitRetinaNet; None if it is one."""
+    if isinstance(content, torch.jit.ScriptModule):  # torch before 2.5 loads it without an error
         return SCRIPTED
     if not isinstance(content, dict):
-        return f"it holds a {type(content).__name__}."
+        return f"it contains a {type(content).__name__}."
     if any(isinstance(value, Tensor) and "." in str(name) for name, value in content.items()):
         target = "model" if any(str(name).startswith("model.") for name in content) else "model.model"
         return (
-            f"it holds weights alone, a state_dict of {len(content)} items. Load them in Python with "
+            f"it contains only weights, a state_dict of {len(content)} items. Load them in Python with "
             f"{target}.load_state_dict(torch.load(path)), and save a checkpoint with trainer.save_checkpoint(path)."
         )
     if "pytorch-lightning_version" not in content:
-        return f"another library wrote it. It holds {', '.join(map(str, list(content)[:8])) or 'nothing'}."
+        return f"another library wrote it. It contains {', '.join(map(str, list(content)[:8])) or 'nothing'}."
     if not isinstance(content.get("state_dict"), Mapping):
-        return "it holds no weights."
+        return "it contains no weights."
     if "lit_dense" not in content:
         hparams = ", ".join(map(str, list(content.get("hyper_parameters") or {})[:8]))
         return "it is that of another LightningModule" + (f", with the arguments {hparams}." if hparams else ".")

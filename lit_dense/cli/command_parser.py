@@ -1,4 +1,4 @@
-"""The parser of ``lit-dense``: what is wrong with a command is said in one line, without a hundred lines of usage."""
+"""The argument parser of ``lit-dense``, which reports errors in one line instead of a hundred lines of usage."""
 
 import re
 import sys
@@ -14,7 +14,7 @@ from .refusals import tracebacks_wanted
 from .verbs import VERBS
 
 KEY = re.compile(r'^Parser key "([^"]+)":\s*')
-# what jsonargparse says of each type that an argument may have, besides what is wrong
+# lines of jsonargparse that describe the accepted types instead of the error
 NOISE = re.compile(
     r"Does not validate against any|Subtypes:|Errors:|Given value|Expected a (config )?path but|Neither a name nor|"
     r"Expected a <class 'NoneType'>|Expected a <class 'collections.abc.Sequence'>$|Subclass types expect one of|"
@@ -23,10 +23,10 @@ NOISE = re.compile(
 
 
 class CommandParser(LightningArgumentParser):
-    """LightningCLI's parser with errors of one line; with ``JSONARGPARSE_DEBUG=true`` they are jsonargparse's own."""
+    """LightningCLI's parser with one-line errors; ``JSONARGPARSE_DEBUG=true`` shows jsonargparse's own errors."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Say what is wrong with a command, and end the process with status 2."""
+        """Print the error in one line, and exit with status 2."""
         if tracebacks_wanted():
             super().error(message, ex)
         line = self._one_line(message)
@@ -41,15 +41,15 @@ class CommandParser(LightningArgumentParser):
         if problem := next((p for p in reversed(refused) if p in message), None):
             return option + problem
         lines = [line.strip().removeprefix("- ") for line in rest.splitlines()]
-        said = list(dict.fromkeys(_plainly(line) for line in lines if line and not NOISE.match(line)))
-        text = "; ".join(said).replace(":; ", ": ") or " ".join(rest.split())
+        reasons = list(dict.fromkeys(_plain_types(line) for line in lines if line and not NOISE.match(line)))
+        text = "; ".join(reasons).replace(":; ", ": ") or " ".join(rest.split())
         given = re.search(r"^ *Given value: (.*)", message, re.MULTILINE)
         got = given[1] if given and "Expected" in text and "Got value" not in text else None
         text = text if got is None or got in text else f"{text}, not {got}"
         return f"{option}{text}".removesuffix(".") + "." + self._hint(message)
 
     def _hint(self, message: str) -> str:
-        """The nearest option, verb, callback or choice, where the message is about one that does not exist."""
+        """Return the nearest option, subcommand, callback or choice, if the message is about an unknown one."""
         if "Did you mean" in message:
             return ""
         if found := re.search(r"unrecognized arguments: (--[\w.]+)", message, re.IGNORECASE):
@@ -66,13 +66,13 @@ class CommandParser(LightningArgumentParser):
     def _options(self) -> Iterator[str]:
         for action in self._actions:
             yield from action.option_strings
-            if isinstance(action.choices, dict):  # verbs and their parsers
+            if isinstance(action.choices, dict):  # subcommands and their parsers
                 for parser in action.choices.values():
                     yield from (name for inner in parser._actions for name in inner.option_strings)
 
 
-def _plainly(line: str) -> str:
-    """A line of jsonargparse's without Python's way to write types."""
+def _plain_types(line: str) -> str:
+    """Replace Python's notation of types in a line of jsonargparse."""
     line = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", line)
     line = re.sub(r"Expected an? typing\.Literal\[(.*?)\]", r"Expected one of \1", line)
     return line.replace("Expected a int", "Expected an int").replace("Expected a Sequence", "Expected a list, [a, b]")

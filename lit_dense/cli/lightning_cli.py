@@ -1,4 +1,4 @@
-"""Lightning's command line for LitDetector and CocoDataModule, with a verb that looks through a data set."""
+"""LightningCLI for LitDetector and CocoDataModule, with an additional subcommand ``check`` for data sets."""
 
 import sys
 import warnings
@@ -39,21 +39,21 @@ DEFAULT_DETECTOR, DEFAULT_LOSS = "retinanet", "focal"
 DEFAULT_SPEC = LOSSES.build(DEFAULT_LOSS).spec
 
 LEAST = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "gradient_clip_val": 0}
-"""Smallest values of the trainer's options that Lightning takes as they are: it would divide by 0, or climb."""
+"""Smallest valid values of trainer options that Lightning does not check; below, it divides by 0 or climbs the loss."""
 
 ALSO = (
-    "Besides these: lit-dense list names every loss, weighter and other part; lit-dense compare trains several "
+    "Further commands: lit-dense list shows every loss, weighter and other part; lit-dense compare trains several "
     "configurations at equal budget and writes one report (lit-dense compare -h)."
 )
 
 
 class CheckingTrainer(Trainer):
-    """How long a run takes, on which devices and in which precision, and what it writes, by Lightning's Trainer."""
+    """Lightning's Trainer: length of the run, devices, precision and output."""
 
-    # LightningCLI takes its verbs from the trainer, and the class's docstring heads the trainer's options
+    # LightningCLI takes the subcommands from the trainer, and shows this docstring above the trainer's options
 
     def check(self, model: Any, datamodule: CocoDataModule) -> None:
-        """Looks through a data set and prints what is in it and what is wrong with it."""
+        """Check a data set and print its content and its problems."""
         report = check(datamodule, model.longest_side)
         print(report.text)
         if not report.ok:
@@ -61,26 +61,26 @@ class CheckingTrainer(Trainer):
 
 
 class LitDenseCLI(LightningCLI):
-    """LightningCLI with ``check`` and a writer of predictions; what is asked for wins over what a checkpoint says."""
+    """LightningCLI with ``check`` and a prediction writer; given options override those of a checkpoint."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # else --optimizer and --lr_scheduler would silently replace --model.optimizer and --model.schedule
+        # otherwise --optimizer and --lr_scheduler silently replace --model.optimizer and --model.schedule
         super().__init__(*args, **{"auto_configure_optimizers": False, **kwargs})
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Lightning's verbs, and ``check``."""
+        """Return Lightning's subcommands and ``check``."""
         return {**LightningCLI.subcommands(), "check": {"model", "datamodule"}}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The options of the writer of predictions, and a loss for options such as ``--model.loss.gamma``."""
+        """Add options of the prediction writer, and a default loss for options such as ``--model.loss.gamma``."""
         parser.add_lightning_class_args(PredictionWriter, "predictions")
         parser.set_defaults({"model.loss": DEFAULT_LOSS})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse, and remember what was asked for before a checkpoint has its say."""
+        """Parse the arguments, and store the model's configuration before a checkpoint changes it."""
         super().parse_arguments(parser, args)
-        self._words: list[str] = sys.argv[1:] if args is None else list(args)
+        self._arguments: list[str] = sys.argv[1:] if args is None else list(args)
         config = self.config[self.config["subcommand"]]
         self._fit_to_detector(config.get("model"))
         self._asked = config.get("model").clone()
@@ -88,28 +88,29 @@ class LitDenseCLI(LightningCLI):
             _check_path(path)
 
     def _fit_to_detector(self, model: Any) -> None:
-        """Leave to the detector what is meant for another one.
+        """Replace the defaults of another detector by those of the given one.
 
-        Its own loss is the default of the command too. An assigner of a file goes where the command itself names the
-        detector, as arguments of a class go where the command names another.
+        The default loss is the detector's own. If the command changes the detector of a configuration file, the file's
+        assigner is removed, just as jsonargparse removes the arguments of a class that is replaced by another.
         """
         if model is None or model.get("detector") not in NETWORKS:
             return
         given = _in_files(self.config, str(self.config["subcommand"]))
         adapter = NETWORKS[model["detector"]].adapter
-        asked = "loss" in given or _said(self._words, "loss") or _spec(LOSSES, model["loss"]) != DEFAULT_SPEC
-        if not asked and adapter.stock[adapter.stages[0]]["loss"] != DEFAULT_LOSS:
+        loss_given = "loss" in given or _is_option(self._arguments, "loss")
+        loss_given = loss_given or _spec(LOSSES, model["loss"]) != DEFAULT_SPEC
+        if not loss_given and adapter.stock[adapter.stages[0]]["loss"] != DEFAULT_LOSS:
             model["loss"] = None
         changed = model["detector"] != DEFAULT_DETECTOR and "detector" not in given
-        if changed and "assigner" in given and not _said(self._words, "assigner"):
+        if changed and "assigner" in given and not _is_option(self._arguments, "assigner"):
             rank_zero_info(
-                f"The configuration's assigner was chosen for another detector than {model['detector']}: it is left "
-                "out, unless the command names it too."
+                f"The configuration's assigner was chosen for another detector than {model['detector']}: it is "
+                "ignored, unless the command also gives it."
             )
             model["assigner"] = None
 
     def before_instantiate_classes(self) -> None:
-        """Keep ``check`` from building a network, and settle what command and checkpoint say."""
+        """Keep ``check`` from building a network, and merge the options of command and checkpoint."""
         config = self.config[self.subcommand]
         if self.subcommand == "check":
             config["model"]["num_classes"] = None  # then no network is built
@@ -119,18 +120,18 @@ class LitDenseCLI(LightningCLI):
                 check_range("trainer", name, value, low)
         if config["trainer"].get("val_check_interval") == 0:  # Lightning would divide by it
             raise UsageError(
-                "trainer: val_check_interval must be a number of batches, at least 1, or a part of an epoch, above 0, "
+                "trainer: val_check_interval must be a number of batches, at least 1, or a share of an epoch, above 0, "
                 "not 0. To train without validation: trainer.limit_val_batches=0."
             )
         if config.get("ckpt_path"):
             given = _in_files(self.config, str(self.subcommand))
             for name in self._asked.as_dict():
-                if _said(self._words, name) or name in given:
-                    self._settle(config["model"], name)
+                if _is_option(self._arguments, name) or name in given:
+                    self._override(config["model"], name)
 
     def instantiate_classes(self) -> None:
-        """Build trainer, model and data; an error of a constructor arrives as it was raised."""
-        self.parser.add_instantiator(_construct, object)  # the last one: those of Lightning come first
+        """Build trainer, model and data; errors of constructors are raised unchanged."""
+        self.parser.add_instantiator(_construct, object)  # after those of Lightning
         try:
             super().instantiate_classes()
             return
@@ -139,25 +140,25 @@ class LitDenseCLI(LightningCLI):
         raise error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the trainer; a number of batches that was read as a float is an integer again."""
+        """Build the trainer; a number of batches that was parsed as a float becomes an integer."""
         options = self.config_init[self.subcommand]["trainer"]
         interval = options.get("val_check_interval")
-        # the types of this option are int and float, and the first one in the cache of typing reads all numbers
+        # the option accepts int and float, and the order of the two in typing's cache decides how numbers are parsed
         if isinstance(interval, float) and interval > 1 and interval.is_integer():
             options["val_check_interval"] = int(interval)
         return super().instantiate_trainer(**kwargs)
 
-    def _settle(self, model: Any, name: str) -> None:
-        """What is asked for wins over the checkpoint, but for the parts that the checkpoint's state belongs to."""
+    def _override(self, model: Any, name: str) -> None:
+        """Replace the checkpoint's option by the given one, except for parts with state in the checkpoint."""
         if name == "detector" and self._asked[name] != model[name]:
             raise UsageError(
-                f"The checkpoint's detector is {model[name]}, whose weights {self._asked[name]} cannot take over: "
-                "leave model.detector out, or start without the checkpoint."
+                f"The checkpoint's detector is {model[name]}: its weights cannot be used for {self._asked[name]}. "
+                "Leave model.detector out, or start without the checkpoint."
             )
         if name not in PARTS:
             if name == "optimizer" and self.subcommand == "fit" and self._asked[name] != model[name]:
                 raise UsageError(
-                    f"The checkpoint's optimizer is {model[name]}, whose state {self._asked[name]} cannot take over. "
+                    f"The checkpoint's optimizer is {model[name]}: its state cannot be used for {self._asked[name]}. "
                     "Leave model.optimizer out, or start from the weights with LitDetector.load_from_checkpoint(path, "
                     f"optimizer={self._asked[name]!r}) in Python."
                 )
@@ -166,13 +167,13 @@ class LitDenseCLI(LightningCLI):
         asked, saved = _spec(PARTS[name], self._asked[name]), _spec(PARTS[name], model[name])
         if asked != saved:
             rank_zero_warn(
-                f"The checkpoint's {name} is used, {saved}, not {asked}: its state belongs to it. To train on with "
-                f"another, start from LitDetector.load_from_checkpoint(path, {name}=..., strict=False) in Python."
+                f"The checkpoint's {name} is used, {saved}, not {asked}: the checkpoint contains its state. To train "
+                f"with another, use LitDetector.load_from_checkpoint(path, {name}=..., strict=False) in Python."
             )
 
 
 class _ConstructorError(BaseException):
-    """Carries an error past jsonargparse, which would try other types of a union and lose it among theirs."""
+    """Carries an error past jsonargparse, which would otherwise try other types of a union and hide the error."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -180,24 +181,24 @@ class _ConstructorError(BaseException):
 
 def _construct(class_type: Any, *args: Any, **kwargs: Any) -> Any:
     if class_type is LitDetector and kwargs.get("detector") in LitRetinaNet.detectors:
-        class_type = LitRetinaNet  # as it is called in Python, and in checkpoints of before
+        class_type = LitRetinaNet  # the class of Python code and of older checkpoints
     try:
         return class_type(*args, **kwargs)
     except Exception as error:
         raise _ConstructorError(error) from error
 
 
-def run(words: Sequence[str]) -> LitDenseCLI:
-    """Run one of Lightning's verbs, or ``check``.
+def run(arguments: Sequence[str]) -> LitDenseCLI:
+    """Run one of Lightning's subcommands or ``check``.
 
     Args:
-        words: The command's words.
+        arguments: Command-line arguments.
 
     Returns:
-        The command line, with what it made: ``model``, ``datamodule`` and ``trainer``.
+        The command line with the built ``model``, ``datamodule`` and ``trainer``.
     """
     with warnings.catch_warnings():
-        # the metric has gathered the numbers of all processes: Lightning's advice would reduce each of them once more
+        # the metric is already gathered from all processes: Lightning's advice would reduce it a second time
         warnings.filterwarnings("ignore", r"It is recommended to use `self.log\('(val|test)_map")
         return LitDenseCLI(
             LitDetector,
@@ -206,41 +207,42 @@ def run(words: Sequence[str]) -> LitDenseCLI:
             parser_class=CommandParser,
             save_config_kwargs={"overwrite": True},
             parser_kwargs={"prog": "lit-dense", "version": __version__, "epilog": ALSO},
-            args=None if list(words) == sys.argv[1:] else list(words),  # Lightning warns of args beside sys.argv
+            # Lightning warns if args are given and differ from sys.argv
+            args=None if list(arguments) == sys.argv[1:] else list(arguments),
         )
 
 
 def _check_path(path: Any) -> None:
-    """A checkpoint that is not there, or is none, is better said now than after the data was read."""
+    """Check that a checkpoint exists and is valid, before the data is read."""
     if path in ("last", "best", "hpc", "registry") or "://" in str(path):
         return
     if Path(path).exists():
         check_checkpoint(Path(path))
         return
     folder = Path(path).parent
-    there = ", ".join(sorted(p.name for p in folder.glob("*.ckpt"))) if folder.is_dir() else ""
-    raise UsageError(f"There is no checkpoint {path}." + (f" In its folder: {there}." if there else ""))
+    existing = ", ".join(sorted(p.name for p in folder.glob("*.ckpt"))) if folder.is_dir() else ""
+    raise UsageError(f"There is no checkpoint {path}." + (f" In its folder: {existing}." if existing else ""))
 
 
-def _said(words: Sequence[str], name: str) -> bool:
-    """Whether the command itself gives an argument of the model."""
-    options = [word.split("=")[0].rstrip("+") for word in words]
+def _is_option(arguments: Sequence[str], name: str) -> bool:
+    """Return whether the command line, not a file, gives an argument of the model."""
+    options = [argument.split("=")[0].rstrip("+") for argument in arguments]
     return any(option == f"--model.{name}" or option.startswith(f"--model.{name}.") for option in options)
 
 
 def _in_files(config: Any, verb: str) -> set[str]:
-    """Arguments of the model that the configuration files give; null leaves it to the checkpoint."""
-    found: set[str] = set()
+    """Return the model's arguments in the configuration files; null values do not count."""
+    names: set[str] = set()
     for place in (config, config[verb]):
         for path in place.get("config") or []:
             content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
             model = (content.get(verb) or content).get("model") or {}
-            found |= {name for name, value in model.items() if value is not None}
-    return found
+            names |= {name for name, value in model.items() if value is not None}
+    return names
 
 
 def _spec(registry: Registry[Any], value: Any) -> Any:
-    """A part's configuration written out, so that a name equals the class and the arguments that it stands for."""
+    """Expand a part's configuration to class path and arguments, so that a name and its expansion are equal."""
     if value is None:
         return None
     listed = [item.as_dict() if hasattr(item, "as_dict") else item for item in _listed(value)]

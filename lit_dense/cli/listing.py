@@ -1,4 +1,4 @@
-"""``lit-dense list``: a line for each registered name, from package metadata and source files alone."""
+"""``lit-dense list``: one line for each registered name, read only from package metadata and source files."""
 
 import ast
 from collections.abc import Iterator
@@ -15,13 +15,13 @@ GROUPS = {
     "normalizers": "model.normalizer",
     "samplers": "data.sampler",
 }
-"""Entry-point groups, and the argument that takes their names."""
+"""Entry-point groups, and the argument that accepts their names."""
 BUILT = ("retinanet", "fcos", "ssd", "ssdlite", "faster_rcnn")
-"""Detectors that ``model.detector`` builds; the others are reached by ``patch`` and ``SwapLoss``."""
+"""Detectors that ``model.detector`` builds; the others are used through ``patch`` and ``SwapLoss``."""
 
 
 def list_names() -> str:
-    """A line for each registered name: its group, the argument's value, the package it comes from and what it is."""
+    """Format one line for each registered name: its group, the option, the package and a short description."""
     rows = [row for group, argument in GROUPS.items() for row in _rows(group, argument)]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = (
@@ -40,7 +40,7 @@ def _rows(group: str, argument: str) -> Iterator[tuple[str, str, str, str]]:
 
 
 def summary(point: EntryPoint) -> str:
-    """The first line of the docstring of what an entry point names; empty where its source file does not tell.
+    """Return the first docstring line of an entry point's object; empty if its source file does not contain it.
 
     Args:
         point: The entry point.
@@ -50,7 +50,7 @@ def summary(point: EntryPoint) -> str:
 
 
 def _docstring(module: str, name: str, depth: int) -> str:
-    """Looks for a class in a module's file, and where the file imports it from, at most ``depth`` files away."""
+    """Find a class in a module's file or, through at most ``depth`` imports, in another file."""
     path = _file(module)
     if path is None or depth == 0:
         return ""
@@ -65,7 +65,7 @@ def _docstring(module: str, name: str, depth: int) -> str:
 
 
 def _absolute(module: str, path: Path, node: ast.ImportFrom) -> str:
-    """The module that a ``from ... import`` names."""
+    """Return the absolute module name of a ``from ... import``."""
     if node.level == 0:
         return node.module or ""
     parts = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
@@ -74,7 +74,7 @@ def _absolute(module: str, path: Path, node: ast.ImportFrom) -> str:
 
 
 def _file(module: str) -> Path | None:
-    """The source file of a module, found without importing anything."""
+    """Return the source file of a module without importing it."""
     top, *rest = module.split(".")
     spec = find_spec(top)
     if spec is None or spec.origin is None:

@@ -1,3 +1,3 @@
-"""The verbs of ``lit-dense``."""
+"""The subcommands of ``lit-dense``."""
 
 VERBS = ("fit", "validate", "test", "predict", "check", "compare", "list")

@@ -1,12 +1,11 @@
-"""``lit-dense compare``: several configurations trained at equal budget, and one report of what differs.
+"""``lit-dense compare``: trains several configurations at equal budget and writes one report of the differences.
 
-* :mod:`~lit_dense.compare.command`: the words of the command.
-* :mod:`~lit_dense.compare.plan`: which runs there are, and what each is; :mod:`~lit_dense.compare.configuration` reads
-  their configurations.
-* :mod:`~lit_dense.compare.worker`: one run, in a process of its own, watched by :mod:`~lit_dense.compare.recorder`.
-* :mod:`~lit_dense.compare.local` and :mod:`~lit_dense.compare.ray_tune`: where these processes run.
-* :mod:`~lit_dense.compare.results`: what the runs left on disk, all that the report is made from.
-* :mod:`~lit_dense.compare.statistics`: which differences are larger than the noise.
+* :mod:`~lit_dense.compare.command`: the command-line arguments and the order of the steps.
+* :mod:`~lit_dense.compare.plan`: the list of runs; :mod:`~lit_dense.compare.configuration` reads their configurations.
+* :mod:`~lit_dense.compare.worker`: the process of one run; :mod:`~lit_dense.compare.recorder` records its results.
+* :mod:`~lit_dense.compare.local` and :mod:`~lit_dense.compare.ray_tune`: start these processes, locally or on Ray.
+* :mod:`~lit_dense.compare.results`: reads the files of the runs, the only input of the report.
+* :mod:`~lit_dense.compare.statistics`: separates differences from noise.
 * :mod:`~lit_dense.compare.report`, with :mod:`~lit_dense.compare.sections` and :mod:`~lit_dense.compare.figures`:
-  what is written of it.
+  write the report.
 """

@@ -1,4 +1,4 @@
-"""The words of ``lit-dense compare``, and what it does in which order."""
+"""The command ``lit-dense compare``: its arguments, and the order of its steps."""
 
 import argparse
 import signal
@@ -15,36 +15,36 @@ if TYPE_CHECKING:
 
 PASSED_ON = ("--model.", "--data.", "--trainer.")
 DESCRIPTION = """\
-Train several configurations at equal budget and write one report of what differs: report.html and report.md.
+Train several configurations at equal budget and write one report of the differences: report.html and report.md.
 
   lit-dense compare --config configs/demo.yaml --runs focal bce --seeds 0 1 2 --out runs/compare
   lit-dense compare --config base.yaml --runs focal focal+pisa configs/recipes/qfl.yaml mine=my.yaml --steps 400
-  lit-dense compare --out runs/compare      # read what is there and write the report again
+  lit-dense compare --out runs/compare      # write the report of existing runs again
 
-Each run is a process of its own. A finished run is not made again, and one that was stopped goes on where it was: give
-the same command again. The weights at the end of training are what is evaluated.
+Each run is a separate process. Repeat the command to resume: finished runs are skipped, and interrupted runs continue
+from their last checkpoint. The weights at the end of training are evaluated.
 """
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's options."""
+    """Build the parser of the command's options."""
     parser = argparse.ArgumentParser(
         prog="lit-dense compare",
         description=DESCRIPTION,
-        epilog="Words that begin with --model., --data. or --trainer. go to every run, as lit-dense fit takes them.",
+        epilog="Options that begin with --model., --data. or --trainer. apply to every run, as in lit-dense fit.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--config", nargs="+", action="extend", metavar="FILE", help="configuration that all runs start from")
+    add("--config", nargs="+", action="extend", metavar="FILE", help="common configuration of all runs")
     add(
         *("--runs", "-r"),
         nargs="+",
         action="extend",
         metavar="RUN",
-        help="what differs: a loss, loss+weighter+weighter (with their default arguments, and no other weighters), or "
-        "a configuration laid over the common one, as file.yaml or name=file.yaml, and file.yaml+weighter adds to its "
-        "weighters",
+        help="what differs: a loss; loss+weighter+weighter (with default arguments, and without other weighters); or "
+        "a configuration that overrides the common one, as file.yaml or name=file.yaml; file.yaml+weighter adds a "
+        "weighter to those of the file",
     )
     add("--out", type=Path, default=Path("runs/compare"), metavar="FOLDER", help="default: runs/compare")
     add(
@@ -53,51 +53,53 @@ def build_parser() -> argparse.ArgumentParser:
         action="extend",
         type=int,
         metavar="SEED",
-        help="each run is made with each seed; default: 0, but one seed cannot tell a difference from noise",
+        help="each run is trained with each seed; default: 0, but one seed cannot separate a difference from noise",
     )
-    add("--steps", type=_positive, metavar="N", help="optimiser steps of each run; default: as the configuration says")
-    add("--validations", type=_positive, default=4, metavar="N", help="validations along the way; default: 4")
-    add("--baseline", metavar="RUN", help="the run that others are compared with; default: the first")
+    add("--steps", type=_positive, metavar="N", help="optimiser steps of each run; default: those of the configuration")
+    add("--validations", type=_positive, default=4, metavar="N", help="validations during training; default: 4")
+    add("--baseline", metavar="RUN", help="the run that the others are compared with; default: the first")
     add(
         "--jobs",
         type=_positive,
         metavar="N",
-        help="runs at once, which share cores and GPUs; default: 1, and with --ray one for each GPU or machine",
+        help="concurrent runs, which share cores and GPUs; default: 1, and with --ray one for each GPU or machine",
     )
     add(
         "--ray",
         nargs="?",
         const="auto",
         metavar="ADDRESS",
-        help="train on a Ray cluster instead: its address, 'local' for one on this machine, none for the one around; "
-        "needs pip install 'lit-dense[ray]', and --out on a disk that all machines share",
+        help="train on a Ray cluster: its address, 'local' for a cluster on this machine, no value for the current "
+        "cluster; needs pip install 'lit-dense[ray]', and --out on a disk that all machines share",
     )
     return parser
 
 
-def _positive(word: str) -> int:
-    number = int(word)
+def _positive(text: str) -> int:
+    number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"at least 1, not {word}")
+        raise argparse.ArgumentTypeError(f"at least 1, not {text}")
     return number
 
 
-def read_words(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The options, and the words that go to every run.
+def read_words(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Parse arguments into the command's options and the options for every run.
 
     Raises:
-        UsageError: If a word is neither.
+        UsageError: If an argument is neither.
     """
     parser = build_parser()
-    options, unknown = parser.parse_known_args(words)
+    options, unknown = parser.parse_known_args(arguments)
     known = [name for action in parser._actions for name in action.option_strings]
     extra: list[str] = []
-    for word in unknown:
-        if word.startswith(PASSED_ON) or (extra and not word.startswith("-") and "=" not in extra[-1]):
-            extra.append(word)
+    for argument in unknown:
+        if argument.startswith(PASSED_ON) or (extra and not argument.startswith("-") and "=" not in extra[-1]):
+            extra.append(argument)
         else:
-            hint = nearest(word.split("=")[0], known)
-            raise UsageError(f"compare: unknown word {word!r}.{hint} Words for every run begin with {_listed()}.")
+            hint = nearest(argument.split("=")[0], known)
+            raise UsageError(
+                f"compare: unknown argument {argument!r}.{hint} Options for every run begin with {_listed()}."
+            )
     return options, extra
 
 
@@ -105,19 +107,19 @@ def _listed() -> str:
     return ", ".join(PASSED_ON[:-1]) + " or " + PASSED_ON[-1]
 
 
-def main(words: Sequence[str]) -> int:
-    """Train what is to be trained, and write the report.
+def main(arguments: Sequence[str]) -> int:
+    """Train the unfinished runs, and write the report.
 
     Args:
-        words: The words after ``compare``.
+        arguments: The arguments after ``compare``.
 
     Returns:
         The exit status: 1 if a run failed.
 
     Raises:
-        UsageError: If the command, a configuration or what is in the folder is not accepted.
+        UsageError: If an argument, a configuration or the content of the folder is not accepted.
     """
-    options, extra = read_words(words)
+    options, extra = read_words(arguments)
     from .files import RECORD
     from .local import alone
     from .plan import choose, plan, record
@@ -125,7 +127,7 @@ def main(words: Sequence[str]) -> int:
     failed = []
     if options.runs:
         if not options.config:
-            raise UsageError("compare: --runs needs --config, the configuration that all runs start from.")
+            raise UsageError("compare: --runs needs --config, the common configuration of all runs.")
         runs, shared = plan(
             options.config, choose(options.runs), options.seeds or [0], options.steps, options.validations, extra
         )
@@ -134,7 +136,7 @@ def main(words: Sequence[str]) -> int:
             record(options.out, runs, shared, options.baseline)
             failed = _train(runs, options)
     elif options.config or extra:
-        raise UsageError("compare: give --runs to train, or --out alone to read what is there.")
+        raise UsageError("compare: give --runs to train, or only --out to report existing runs.")
     elif not (options.out / RECORD).is_file():
         raise UsageError(f"compare: there is no comparison in {options.out}; give --config and --runs to make one.")
     _write_report(options)
@@ -153,7 +155,7 @@ def _write_report(options: argparse.Namespace) -> None:
 
 
 def _train(runs: "Sequence[Run]", options: argparse.Namespace) -> "list[Run]":
-    """Train; a request to end, as Ctrl-C, ends the processes first."""
+    """Train the runs; Ctrl-C and SIGTERM stop their processes first."""
     from .local import train_here
     from .ray_tune import train_on_ray
 
@@ -163,7 +165,7 @@ def _train(runs: "Sequence[Run]", options: argparse.Namespace) -> "list[Run]":
             return train_on_ray(runs, options.out, options.ray, options.jobs)
         return train_here(runs, options.out, options.jobs or 1)
     except KeyboardInterrupt:
-        print("\nStopped. The same command goes on where each run was.", file=sys.stderr)
+        print("\nStopped. Repeat the command to resume every run.", file=sys.stderr)
         raise SystemExit(130) from None
     finally:
         signal.signal(signal.SIGTERM, before)

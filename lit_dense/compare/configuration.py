@@ -1,4 +1,4 @@
-"""Configurations of runs as plain data, read the way ``lit-dense fit`` reads them, without building anything."""
+"""Configurations of runs as plain data, read in the same way as by ``lit-dense fit`` but without building objects."""
 
 import json
 import warnings
@@ -18,19 +18,19 @@ from ..training import LitDetector
 
 
 class _ReadingCLI(LitDenseCLI):
-    """The command line up to where it would build a model."""
+    """The command line without seeding, building or running anything."""
 
     def _set_seed(self) -> None:
-        """Leave the random numbers of this process alone."""
+        """Keep the random state of this process."""
 
     def before_instantiate_classes(self) -> None:
-        """Nothing is built."""
+        """Do nothing."""
 
     def instantiate_classes(self) -> None:
-        """Nothing is built."""
+        """Do nothing."""
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Nothing is run."""
+        """Do nothing."""
 
     @property
     def plain(self) -> dict[str, Any]:
@@ -39,18 +39,18 @@ class _ReadingCLI(LitDenseCLI):
         return dict(json.loads(text))
 
 
-def read_configuration(words: Sequence[str], owner: str) -> dict[str, Any]:
-    """What ``lit-dense fit`` with these words would train: every option with its value, defaults included.
+def read_configuration(arguments: Sequence[str], owner: str) -> dict[str, Any]:
+    """Return the configuration of ``lit-dense fit`` with these arguments: all options with values, also defaults.
 
     Args:
-        words: The words after ``fit``.
-        owner: Whose configuration it is, for messages.
+        arguments: The arguments after ``fit``.
+        owner: Name of the configuration in messages.
 
     Raises:
-        UsageError: If a word, a name or a value is not accepted, or parts do not fit together.
+        UsageError: If an argument, a name or a value is not accepted, or parts are not compatible.
     """
     strict = {"exit_on_error": False}
-    with without_warning_of_words():
+    with without_args_warning():
         try:
             cli = _ReadingCLI(
                 LitDetector,
@@ -58,35 +58,35 @@ def read_configuration(words: Sequence[str], owner: str) -> dict[str, Any]:
                 trainer_class=CheckingTrainer,
                 parser_class=CommandParser,
                 parser_kwargs={"prog": "lit-dense", "version": __version__, **strict, "fit": strict},
-                args=["fit", *words],
+                args=["fit", *arguments],
             )
         except ArgumentError as error:
             raise UsageError(f"{owner}: {error}") from error
-    found = cli.plain
-    model = found["model"]
+    configuration = cli.plain
+    model = configuration["model"]
     try:
         NETWORKS[model["detector"]].criteria(model["backbone"], model, model["rpn"])
     except (UsageError, ImportError) as error:
         raise UsageError(f"{owner}: {error}") from error
-    return found
+    return configuration
 
 
 @contextmanager
-def without_warning_of_words() -> Iterator[None]:
-    """Lightning warns where a command line is given words beside those of the process, which here is meant."""
+def without_args_warning() -> Iterator[None]:
+    """Silence Lightning's warning about arguments that are not those of the process, which is intended here."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
         yield
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """``model.lr: 0.001 before, 0.002 now`` for each value that two configurations do not share.
+    """List the values that differ between two configurations, as ``model.lr: 0.001 before, 0.002 now``.
 
-    An option that the old one does not have at all is one of a later version, and no difference.
+    An option that is missing in the old configuration comes from a later version and is not a difference.
     """
     before, now = dict(_leaves(old)), dict(_leaves(_known(old, new)))
     return [
-        f"{name}: {before.get(name, 'not there')} before, {now.get(name, 'not there')} now"
+        f"{name}: {before.get(name, 'missing')} before, {now.get(name, 'missing')} now"
         for name in sorted({*before, *now})
         if before.get(name, _MISSING) != now.get(name, _MISSING)
     ]
@@ -96,7 +96,7 @@ _MISSING = object()
 
 
 def _known(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """The new configuration without options that the old one does not have."""
+    """Return the new configuration without options that the old one does not have."""
     kept = {name: value for name, value in new.items() if name in old}
     for section in ("model", "data", "trainer"):
         if isinstance(kept.get(section), Mapping) and isinstance(old[section], Mapping):

@@ -1,4 +1,4 @@
-"""Charts of a comparison: numbers in, a figure out. Imports matplotlib, so it is itself imported late."""
+"""Figures of a comparison. Imports matplotlib, so other modules import it only when they draw."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..visualization.figures import LINES
+from ..visualization.plot_style import LINES
 from .statistics import Difference
 
 REAL, NOISE = "#0072B2", "#888888"
@@ -15,11 +15,11 @@ WIDTH = 5.6
 
 
 def curves_figure(curves: Mapping[str, Sequence[Sequence[tuple[int, float]]]], label: str) -> Figure:
-    """A number over the steps of training: the mean over seeds as a line, smallest and largest as a band.
+    """Plot a metric over the training steps: a line for the mean over seeds, a band from smallest to largest.
 
     Args:
-        curves: For each run a curve of each seed, as steps and values.
-        label: What the number is.
+        curves: The curves of each run, one for each seed, as pairs of step and value.
+        label: Name of the metric.
     """
     figure = _figure(4.2 + 0.24 * -(-len(curves) // 2))
     axes = figure.add_subplot()
@@ -43,10 +43,10 @@ def curves_figure(curves: Mapping[str, Sequence[Sequence[tuple[int, float]]]], l
 
 
 def differences_figure(differences: Mapping[str, Difference], baseline: str) -> Figure:
-    """Each run's AP less the baseline's: the interval over images as a line, every seed as a small circle.
+    """Plot each run's AP minus the baseline's: a line for the interval over images, a circle for each seed.
 
     Args:
-        differences: By run, the top one first.
+        differences: The difference of each run, from top to bottom.
         baseline: Name of the baseline.
     """
     figure = _figure(1.5 + 0.42 * len(differences))
@@ -67,7 +67,7 @@ def differences_figure(differences: Mapping[str, Difference], baseline: str) -> 
         axes.plot(difference.mean, row, "D", color=colour, markersize=7, zorder=3)
     axes.set_yticks(range(len(differences)), list(differences))
     reach = 1.08 * max([abs(x) for x in axes.get_xlim()] + [1e-3])
-    axes.set(ylim=(len(differences) - 0.4, -0.6), xlim=(-reach, reach), xlabel=f"AP less that of {baseline}")
+    axes.set(ylim=(len(differences) - 0.4, -0.6), xlim=(-reach, reach), xlabel=f"AP minus AP of {baseline}")
     axes.xaxis.set_major_locator(MaxNLocator(5, symmetric=True))
     axes.grid(axis="x", color="0.9")
     axes.set_axisbelow(True)
@@ -76,12 +76,12 @@ def differences_figure(differences: Mapping[str, Difference], baseline: str) -> 
 
 
 def costs_figure(times: Mapping[str, float | None], memory: Mapping[str, float | None], kind: str) -> Figure:
-    """Time of a training step and peak memory of each run, as bars.
+    """Plot the time of a training step and the peak memory of each run as bars.
 
     Args:
         times: Seconds by run.
         memory: Bytes by run.
-        kind: Which memory.
+        kind: Kind of memory, for the label.
     """
     figure = _figure(1.3 + 0.36 * len(times))
     left, right = figure.subplots(1, 2, sharey=True)

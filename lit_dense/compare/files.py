@@ -1,4 +1,4 @@
-"""The files of a comparison: their names, and how they are written and read."""
+"""The files of a comparison: their names, and functions that write and read them."""
 
 import json
 import os
@@ -12,51 +12,51 @@ from ..metrics.detection_table import Array
 from ..metrics.evaluation import Evaluation
 
 RECORD = "compare.json"
-"""In the folder of the comparison: the names of the runs, the baseline and the common configuration."""
+"""A file in the folder of the comparison: the names of the runs, the baseline and the common configuration."""
 
 RUN, CONFIG, CHECKPOINT, RESULT = "run.json", "config.json", "last.ckpt", "result.json"
 ROWS, TABLES, RESAMPLED = "evaluation.npz", "tables.npz", "resampled.npz"
 STDOUT, STDERR = "stdout.txt", "stderr.txt"
 FAILURE = "failure.txt"
-"""In the folder of a run: what it is, its configuration, where it was stopped, what came out, what it said."""
+"""Files in the folder of a run: its description, configuration, checkpoint, results, output and failure."""
 
 _ARRAYS = ("ap", "ap_50", "precision_50", "scores_50", "confusion")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a file that is there whole or not at all."""
+    """Write a file atomically."""
     write_text(path, json.dumps(value, indent=1))
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file that is there whole or not at all."""
+    """Write a file atomically."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
 
 
 def last_lines(path: Path, number: int = 15) -> str:
-    """The end of what a run said, without warnings' empty lines."""
+    """Return the last lines of a run's output, without empty lines."""
     lines: Iterable[str] = path.read_text(errors="replace").splitlines() if path.exists() else []
     return "\n".join([line.rstrip() for line in lines if line.strip()][-number:])
 
 
 def write_arrays(path: Path, arrays: dict[str, Array]) -> None:
-    """Write a file of numpy's format ``npz`` that is there whole or not at all."""
+    """Write an ``npz`` file atomically."""
     partial = path.with_name(f".{os.getpid()}.{path.name}")
     np.savez_compressed(partial, allow_pickle=False, **arrays)
     partial.replace(path)
 
 
 def save_tables(path: Path, evaluation: Evaluation) -> None:
-    """Write an evaluation's arrays; its rows have a file of their own and its numbers are in the result."""
+    """Write an evaluation's arrays; its rows are in a separate file, its numbers in the result."""
     arrays = {name: getattr(evaluation, name) for name in _ARRAYS}
     names, score = np.array(evaluation.class_names), np.array(evaluation.confusion_score)
     write_arrays(path, {"class_names": names, "confusion_score": score, **arrays})
 
 
 def load_tables(path: Path, numbers: dict[str, float]) -> Evaluation:
-    """Read what ``save_tables`` wrote, as an evaluation without rows."""
+    """Read a file of ``save_tables`` as an evaluation without rows."""
     with np.load(path, allow_pickle=False) as arrays:
         return Evaluation(
             class_names=tuple(str(name) for name in arrays["class_names"]),

@@ -1,4 +1,4 @@
-"""Runs in processes on this machine."""
+"""Training of runs in processes on this machine."""
 
 import contextlib
 import os
@@ -18,12 +18,12 @@ GRACE_SECONDS = 10.0
 
 
 class Worker:
-    """The process that trains one run; it ends when this one does.
+    """The process that trains one run; it ends together with this process.
 
     Args:
         folder: The run's folder.
-        environment: Its environment.
-        working_folder: Where it works.
+        environment: Environment variables of the process.
+        working_folder: Working directory of the process.
     """
 
     def __init__(self, folder: Path, environment: dict[str, str], working_folder: str) -> None:
@@ -37,23 +37,23 @@ class Worker:
                 stderr=err,
                 env=environment,
                 cwd=working_folder,
-                start_new_session=True,  # Ctrl-C is for this process, which ends the others
+                start_new_session=True,  # only this process receives Ctrl-C; it stops the others
             )
 
     @property
     def done(self) -> bool:
-        """Whether it has ended."""
+        """True if the process has ended."""
         return self.process.poll() is not None
 
     def settle(self) -> str | None:
-        """Wait for the end; None if the run is finished, else its last words, which its folder keeps."""
+        """Wait for the end of the process; returns the failure message, which is also saved, or None."""
         status = self.process.wait()
         if self.process.stdin:
             self.process.stdin.close()
         return failure_of(self.folder, f"with status {status}")
 
     def stop(self) -> None:
-        """End it; its last checkpoint stays."""
+        """Stop the process; its last checkpoint is kept."""
         self.process.terminate()
         try:
             self.process.wait(GRACE_SECONDS)
@@ -63,32 +63,32 @@ class Worker:
 
 
 def failure_of(folder: Path, how: str) -> str | None:
-    """The last words of a run that has ended, which its folder keeps; None if it is finished.
+    """Return and save the failure message of a run that has ended; None if it is finished.
 
     Args:
         folder: The run's folder.
-        how: How it ended.
+        how: Description of the end, such as the exit status.
     """
     if (folder / RESULT).exists():
         return None
-    failure = f"ended {how}\n{last_lines(folder / STDERR) or 'It said nothing.'}"
+    failure = f"ended {how}\n{last_lines(folder / STDERR) or 'There is no error output.'}"
     write_text(folder / FAILURE, failure)
     return failure
 
 
 def environment(jobs: int, slot: int) -> dict[str, str]:
-    """The environment of one of several processes at once: its share of the threads, and one of the GPUs.
+    """Return the environment of one of several concurrent processes: its share of the threads, and one GPU.
 
     Args:
-        jobs: Processes at once.
-        slot: Which of them.
+        jobs: Number of concurrent processes.
+        slot: Index of this process, from 0.
     """
-    found = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+    variables = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
     if jobs > 1:
-        found.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+        variables.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
         if gpus := _gpus():
-            found["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
-    return found
+            variables["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
+    return variables
 
 
 def _gpus() -> list[str]:
@@ -100,12 +100,12 @@ def _gpus() -> list[str]:
 
 
 def train_here(runs: Sequence[Run], out: Path, jobs: int) -> list[Run]:
-    """Train the runs that are not finished, several at once; an interruption ends all of them.
+    """Train the unfinished runs, several at a time; an interruption stops all of them.
 
     Args:
         runs: All runs, in order.
         out: Folder of the comparison.
-        jobs: Processes at once.
+        jobs: Number of concurrent processes.
 
     Returns:
         The runs that failed.
@@ -133,13 +133,13 @@ def train_here(runs: Sequence[Run], out: Path, jobs: int) -> list[Run]:
 
 
 def say_start(run: Run, out: Path) -> None:
-    """One line of a run that begins."""
-    begins = "goes on" if (run.folder(out) / CHECKPOINT).exists() else "begins"
-    print(f"{run.name}, seed {run.seed}: {begins}", flush=True)
+    """Print one line about a run that starts."""
+    action = "resumed" if (run.folder(out) / CHECKPOINT).exists() else "started"
+    print(f"{run.name}, seed {run.seed}: {action}", flush=True)
 
 
 def say_end(run: Run, failure: str | None, duration: str = "") -> bool:
-    """One line of a run that is finished, or its last words; whether it failed."""
+    """Print that a run is finished, or its failure message; returns whether it failed."""
     if failure is None:
         print(f"{run.name}, seed {run.seed}: finished{duration}", flush=True)
         return False
@@ -149,10 +149,10 @@ def say_end(run: Run, failure: str | None, duration: str = "") -> bool:
 
 @contextlib.contextmanager
 def alone(out: Path) -> Iterator[None]:
-    """One command at a time in a folder, where the system can tell.
+    """Lock a folder against other commands, if the system supports file locks.
 
     Raises:
-        UsageError: If another one trains there.
+        UsageError: If another command trains in the folder.
     """
     try:
         import fcntl
@@ -164,6 +164,6 @@ def alone(out: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise UsageError(
-                f"Another lit-dense compare trains in {out}: wait for it, or take another --out."
+                f"Another lit-dense compare trains in {out}: wait for it, or use another --out."
             ) from error
         yield

@@ -1,4 +1,4 @@
-"""Which runs a comparison has, and what each of them is: one name and one seed, one folder, one configuration."""
+"""The runs of a comparison: each has one name and one seed, one folder and one configuration."""
 
 import json
 import re
@@ -19,11 +19,11 @@ ONLY_ITS_OWN = ("seed_everything",)
 
 @dataclass(frozen=True)
 class Choice:
-    """What one word of ``--runs`` means.
+    """One parsed value of ``--runs``.
 
     Args:
         name: The run's name in folders and tables.
-        words: What it adds to the words of ``lit-dense fit``.
+        words: Additional arguments of ``lit-dense fit``.
     """
 
     name: str
@@ -36,10 +36,10 @@ class Run:
 
     Args:
         name: Name of the configuration.
-        seed: Its seed.
-        words: The words of ``lit-dense fit`` that train it.
-        config: What they mean, every option with its value.
-        working_folder: Where the command was given; paths of the configuration start there.
+        seed: The seed.
+        words: The arguments of ``lit-dense fit`` that train it.
+        config: The parsed arguments, every option with its value.
+        working_folder: Working directory of the command; paths in the configuration are relative to it.
     """
 
     name: str
@@ -50,32 +50,32 @@ class Run:
 
     @property
     def command(self) -> str:
-        """The command that trains the same without a comparison."""
+        """The command that trains the same run without a comparison."""
         return shlex.join(["lit-dense", "fit", *self.words])
 
     def folder(self, out: Path) -> Path:
-        """Where it lies in the folder of the comparison."""
+        """Return the run's folder inside the folder of the comparison."""
         return out / self.name / f"seed-{self.seed}"
 
     def save(self, out: Path) -> None:
-        """Write what the worker reads."""
+        """Write the file that the worker reads."""
         folder = self.folder(out)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / RUN, asdict(self))
 
     @classmethod
     def load(cls, folder: Path) -> "Run":
-        """The run that a folder holds."""
+        """Read the run of a folder."""
         return cls(**json.loads((folder / RUN).read_text()))
 
 
-def choose(words: Sequence[str]) -> list[Choice]:
-    """What the words of ``--runs`` mean: ``loss``, ``file.yaml`` or ``name=file.yaml``, and ``+weighter`` behind each.
+def choose(values: Sequence[str]) -> list[Choice]:
+    """Parse the values of ``--runs``: ``loss``, ``file.yaml`` or ``name=file.yaml``, each with optional ``+weighter``.
 
     Raises:
-        UsageError: For an unknown name, a file that is not there, a name that is given twice or is no name of a folder.
+        UsageError: For an unknown name, a missing file, a repeated name, or a name that is not valid for a folder.
     """
-    choices = [_choose(word) for word in words]
+    choices = [_choose(value) for value in values]
     names = [choice.name for choice in choices]
     if repeated := _repeated(names):
         raise UsageError(f"--runs has {', '.join(map(repr, repeated))} more than once; name files: name=file.yaml.")
@@ -86,41 +86,41 @@ def _repeated(values: Sequence[Any]) -> list[Any]:
     return sorted({value for value in values if values.count(value) > 1})
 
 
-def _choose(word: str) -> Choice:
-    name, given, path = word.rpartition("=")
+def _choose(value: str) -> Choice:
+    name, given, path = value.rpartition("=")
     described = re.fullmatch(r"(.+\.ya?ml)(?:\+(.*))?", path)
     if given or described:
         file, added = described.groups() if described else (path, None)
         if not Path(file).is_file():
             raise UsageError(f"--runs: there is no file {file}.")
         weighters = [] if added is None else added.split("+")
-        words = [f"--config={file}", *(_weighter_words("--model.weighters+=", weighters) if weighters else [])]
-        return Choice(_checked_name(name or "+".join([Path(file).stem, *weighters])), tuple(words))
-    loss, *weighters = word.split("+")
+        arguments = [f"--config={file}", *(_weighter_arguments("--model.weighters+=", weighters) if weighters else [])]
+        return Choice(_checked_name(name or "+".join([Path(file).stem, *weighters])), tuple(arguments))
+    loss, *weighters = value.split("+")
     try:
         LOSSES.find(loss)
     except (ImportError, TypeError) as error:
         raise UsageError(f"--runs: {error}") from error
     except UsageError as error:
-        hint = " A configuration file ends in .yaml." if "/" in word else ""
+        hint = " A configuration file ends in .yaml." if "/" in value else ""
         raise UsageError(f"--runs: {error}{hint}") from error
-    return Choice(_checked_name(word), (f"--model.loss={loss}", *_weighter_words("--model.weighters=", weighters)))
+    return Choice(_checked_name(value), (f"--model.loss={loss}", *_weighter_arguments("--model.weighters=", weighters)))
 
 
-def _weighter_words(option: str, weighters: Sequence[str]) -> list[str]:
+def _weighter_arguments(option: str, weighters: Sequence[str]) -> list[str]:
     try:
-        found = WEIGHTERS.build_list(weighters)
+        built = WEIGHTERS.build_list(weighters)
     except (ImportError, TypeError, UsageError) as error:
         raise UsageError(f"--runs: {error}") from error
-    words = [f"{option}[{','.join(weighters)}]"]
-    if any("assignment" in weighter.exclusive for weighter in found):
-        words.append("--model.assigner=null")  # the weighter brings its own
-    return words
+    arguments = [f"{option}[{','.join(weighters)}]"]
+    if any("assignment" in weighter.exclusive for weighter in built):
+        arguments.append("--model.assigner=null")  # the weighter has its own
+    return arguments
 
 
 def _checked_name(name: str) -> str:
     if not re.fullmatch(r"[\w+-][\w.+-]*", name):
-        raise UsageError(f"--runs: {name!r} is no name for a run: take letters, digits and any of . _ + -.")
+        raise UsageError(f"--runs: {name!r} is not a valid name of a run: use letters, digits and any of . _ + -.")
     return name
 
 
@@ -132,18 +132,18 @@ def plan(
     validations: int,
     extra: Sequence[str] = (),
 ) -> tuple[list[Run], dict[str, Any]]:
-    """Every run, seed by seed, and the configuration that they share.
+    """Return all runs, ordered by seed, and their common configuration.
 
     Args:
-        configs: Files that all runs start from.
-        choices: What differs.
-        seeds: Seeds of each.
-        steps: Length of each run; None leaves what the files say.
-        validations: Validations along the way, at most.
-        extra: Further words of every run.
+        configs: Configuration files of all runs.
+        choices: The differences between runs.
+        seeds: Seeds of each run.
+        steps: Optimiser steps of each run; None uses the length in the files.
+        validations: Largest number of validations during training.
+        extra: Further arguments of every run.
 
     Raises:
-        UsageError: If a seed is given twice, or a configuration is not accepted or says nothing of how long to train.
+        UsageError: If a seed is given twice, a configuration is not accepted, or the length of training is missing.
     """
     if repeated := _repeated(seeds):
         raise UsageError(f"--seeds has {', '.join(map(str, repeated))} more than once.")
@@ -151,31 +151,31 @@ def plan(
     length = [] if steps is None else [f"--trainer.max_steps={steps}", "--trainer.max_epochs=-1"]
     base = read_configuration([*first, *length, *extra], "the common configuration")
     common = [*length, *_cadence(base["trainer"], validations), *extra]
-    data_seed_given = any(word.startswith("--data.seed") for word in extra)
+    data_seed_given = any(argument.startswith("--data.seed") for argument in extra)
     runs = []
     for choice in choices:
-        words = [*first, *choice.words, *common]
-        config = read_configuration(words, f"run {choice.name!r}")
+        arguments = [*first, *choice.words, *common]
+        config = read_configuration(arguments, f"run {choice.name!r}")
         vary_data = not config["data"]["val_split"] and not data_seed_given  # its seed also decides the split
         for seed in seeds:
             own = [f"--seed_everything={seed}", *([f"--data.seed={seed}"] if vary_data else [])]
             with_seed = {**config, "seed_everything": seed}
             if vary_data:
                 with_seed["data"] = {**config["data"], "seed": seed}
-            runs.append(Run(choice.name, seed, [*words, *own], with_seed, str(Path.cwd())))
+            runs.append(Run(choice.name, seed, [*arguments, *own], with_seed, str(Path.cwd())))
     shared = {name: value for name, value in base.items() if name not in ONLY_ITS_OWN}
     shared["validations"] = validations
     return sorted(runs, key=lambda run: list(seeds).index(run.seed)), shared
 
 
 def _cadence(trainer: Mapping[str, Any], validations: int) -> list[str]:
-    """When to validate, so that a run is validated about so many times whatever its length is counted in."""
+    """Return the arguments that set the validation interval, from the length of the run in steps or epochs."""
     steps, epochs = trainer["max_steps"], trainer["max_epochs"]
     if steps is not None and steps > 0:
         batches = -(-steps // validations) * trainer["accumulate_grad_batches"]
         return [f"--trainer.val_check_interval={batches}", "--trainer.check_val_every_n_epoch=null"]
     if epochs is None or epochs < 1:
-        raise UsageError("The configuration says neither max_steps nor max_epochs: give --steps.")
+        raise UsageError("The configuration sets neither max_steps nor max_epochs: give --steps.")
     if epochs >= validations:
         return ["--trainer.val_check_interval=1.0", f"--trainer.check_val_every_n_epoch={-(-epochs // validations)}"]
     share = 1 / -(-validations // epochs)
@@ -183,20 +183,20 @@ def _cadence(trainer: Mapping[str, Any], validations: int) -> list[str]:
 
 
 def record(out: Path, runs: Sequence[Run], shared: dict[str, Any], baseline: str | None) -> None:
-    """Write the plan into the folder of the comparison, beside the runs that are there already.
+    """Write the plan into the folder of the comparison, in addition to the existing runs.
 
     Raises:
-        UsageError: If these runs, or any run of that name, were begun with another configuration; or if no run is
-            called like the baseline.
+        UsageError: If the folder has another common configuration or a run of the same name with another configuration,
+            or if the baseline is not the name of a run.
     """
     path = out / RECORD
     old = json.loads(path.read_text()) if path.exists() else {"names": [], "baseline": None, "shared": shared}
-    _refuse(differences(old["shared"], shared), f"{out} holds runs of another common configuration")
+    _refuse(differences(old["shared"], shared), f"{out} has runs of another common configuration")
     for run in runs:
         if (run.folder(out) / RUN).exists():
             before = Run.load(run.folder(out))
-            said = differences(before.config, run.config)
-            _refuse(said, f"{run.folder(out)} holds a run of that name with another configuration")
+            changes = differences(before.config, run.config)
+            _refuse(changes, f"{run.folder(out)} has a run of that name with another configuration")
     names = list(dict.fromkeys([*old["names"], *(run.name for run in runs)]))
     baseline = check_baseline(baseline, names) or old["baseline"] or names[0]
     out.mkdir(parents=True, exist_ok=True)
@@ -207,17 +207,17 @@ def record(out: Path, runs: Sequence[Run], shared: dict[str, Any], baseline: str
 
 
 def check_baseline(baseline: str | None, names: Sequence[str]) -> str | None:
-    """The baseline, if it is one of the names or None.
+    """Return the baseline after checking that it is None or one of the names.
 
     Raises:
-        UsageError: If it is not.
+        UsageError: If it is neither.
     """
     if baseline is not None and baseline not in names:
         raise UsageError(f"--baseline: there is no run {baseline!r}; there are {', '.join(names)}.")
     return baseline
 
 
-def _refuse(said: Sequence[str], what: str) -> None:
-    if said:
-        more = f"\n  ... and {len(said) - 10} more" if len(said) > 10 else ""
-        raise UsageError(f"{what}:\n  " + "\n  ".join(said[:10]) + f"{more}\nTake another --out.")
+def _refuse(changes: Sequence[str], what: str) -> None:
+    if changes:
+        more = f"\n  ... and {len(changes) - 10} more" if len(changes) > 10 else ""
+        raise UsageError(f"{what}:\n  " + "\n  ".join(changes[:10]) + f"{more}\nUse another --out.")

@@ -1,4 +1,4 @@
-"""Runs as trials of Ray Tune, on a cluster or on this machine: https://docs.ray.io/en/latest/tune/index.html."""
+"""Training of runs as trials of Ray Tune, on a cluster or locally: https://docs.ray.io/en/latest/tune/index.html."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -16,13 +16,13 @@ LOCAL = "local"
 
 
 def train_on_ray(runs: Sequence[Run], out: Path, address: str, jobs: int | None) -> list[Run]:
-    """Train the runs that are not finished as trials, each with its share of the cluster.
+    """Train the unfinished runs as trials, each with its share of the cluster.
 
     Args:
         runs: All runs, in order.
-        out: Folder of the comparison, which every machine of the cluster sees under this path.
-        address: The cluster's, ``auto`` for the one around, ``local`` for one on this machine.
-        jobs: Runs at once; by default as many as there are GPUs, or else machines.
+        out: Folder of the comparison, available under this path on every machine of the cluster.
+        address: Address of the cluster, ``auto`` for the current one, ``local`` for a new one on this machine.
+        jobs: Number of concurrent runs; by default the number of GPUs, or else of machines.
 
     Returns:
         The runs that failed.
@@ -38,7 +38,7 @@ def train_on_ray(runs: Sequence[Run], out: Path, address: str, jobs: int | None)
     waiting = [run for run in runs if not (run.folder(out) / RESULT).exists()]
     if not waiting:
         return []
-    if address == LOCAL:  # Ray's own would be 15, where anything else on the machine goes first
+    if address == LOCAL:  # Ray's default is 15, which gives priority to all other processes of the machine
         os.environ.setdefault("RAY_worker_niceness", "0")
     try:
         ray.init(address=address, include_dashboard=False if address == LOCAL else None, log_to_driver=False)
@@ -57,14 +57,14 @@ def train_on_ray(runs: Sequence[Run], out: Path, address: str, jobs: int | None)
         ).fit()
     finally:
         ray.shutdown()
-    how = "without a result, or Ray never began it"
+    how = "without a result, or Ray never started it"
     return [run for run in waiting if say_end(run, failure_of(run.folder(out), how))]
 
 
 def _make_trial() -> Callable[[Mapping[str, Any]], dict[str, int]]:
-    """What Ray calls for each run: it starts the run's own process, which ends when Ray ends this one.
+    """Return the function that Ray calls for each run; it starts the run's process, which ends together with it.
 
-    A function inside of one, for Ray sends these by value: its process then need not import torch a second time.
+    Ray sends nested functions by value, so Ray's process does not need to import torch.
     """
     module, watch, stdout, stderr = worker.__name__, WATCH, STDOUT, STDERR
 
@@ -91,7 +91,7 @@ def _make_trial() -> Callable[[Mapping[str, Any]], dict[str, int]]:
 
 
 def _share(resources: Mapping[str, float], machines: int, jobs: int | None) -> dict[str, float]:
-    """What each trial takes of the cluster: a GPU where there are any, and its part of the cores."""
+    """Return the resources of each trial: a GPU if there are any, and its share of the cores."""
     cores, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
     at_once = jobs or gpus or machines
     share: dict[str, float] = {"cpu": max(1, cores // at_once)}
@@ -101,7 +101,7 @@ def _share(resources: Mapping[str, float], machines: int, jobs: int | None) -> d
 
 
 def _run_config(tune: Any, out: Path) -> Any:
-    """Where Tune keeps its own records; the class moved in Ray 2.43."""
+    """Return the configuration with the folder of Tune's records; the class was moved in Ray 2.43."""
     options: dict[str, Any] = {"name": "tune", "storage_path": str((out / ".ray").resolve()), "verbose": 1}
     if hasattr(tune, "RunConfig"):
         return tune.RunConfig(**options)

@@ -1,4 +1,4 @@
-"""The callback that watches a run of a comparison: curves, times, memory, and the evaluation at the end."""
+"""A callback that records a run of a comparison: learning curve, times, memory and the final evaluation."""
 
 import sys
 import time
@@ -14,15 +14,15 @@ from torch import Tensor
 from ..metrics import DetectionMAP
 
 KEPT_TIMES = 2000
-"""Of how many steps, the last ones, times are kept: enough for a median, and a checkpoint stays small."""
+"""Number of last steps with recorded times: enough for a median, and small in a checkpoint."""
 
 
 class Recorder(Callback):
-    """Keeps what the report of a comparison needs to know of a run, over interruptions too.
+    """Records the data of a run that the report of a comparison needs; the data survives interruptions.
 
     Attributes:
-        curve: For each validation ``step``, ``map`` and ``map_50``.
-        evaluation: What the metric found at the last validation; None before the first of this process.
+        curve: ``step``, ``map`` and ``map_50`` of each validation.
+        evaluation: The metric's evaluation of the last validation; None before the first validation of this process.
         evaluated_step: The step of that validation.
     """
 
@@ -52,11 +52,11 @@ class Recorder(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Stop it; validation comes later."""
+        """Stop the clock of a step; it does not include validation."""
         self._times.append(_now(pl_module) - self._batch_began)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep what the metric found."""
+        """Record the metric's results."""
         if trainer.sanity_checking:
             return
         metric = next(module for module in pl_module.modules() if isinstance(module, DetectionMAP))
@@ -68,7 +68,7 @@ class Recorder(Callback):
         self.curve = [*(p for p in self.curve if p["step"] < trainer.global_step), point]
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that an interruption must not lose."""
+        """Return the recorded data for the checkpoint."""
         return {
             "curve": self.curve,
             "times": list(self._times),
@@ -78,14 +78,14 @@ class Recorder(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Restore the recorded data."""
         self.curve = state_dict["curve"]
         self._times.extend(state_dict["times"])
         self._seconds, self._memory = state_dict["seconds"], state_dict["memory"]
         self._cuda = state_dict["cuda"]
 
     def summary(self) -> dict[str, Any]:
-        """The numbers of a finished run."""
+        """Return the numbers of a finished run."""
         return {
             "numbers": self.numbers,
             "curve": self.curve,
@@ -112,14 +112,14 @@ class Recorder(Callback):
 
 
 def _now(pl_module: LightningModule) -> float:
-    """The time, when the device has done all that it was given."""
+    """Return the time after synchronising the device."""
     if pl_module.device.type == "cuda":
         torch.cuda.synchronize(pl_module.device)
     return time.perf_counter()
 
 
 def _resident() -> float:
-    """Most bytes of main memory that this process has had; 0 where the system does not tell."""
+    """Return the peak resident memory of this process in bytes; 0 if the system does not report it."""
     try:
         import resource
     except ModuleNotFoundError:  # Windows

@@ -1,4 +1,4 @@
-"""The report of a comparison: one page that needs no other file, and the same tables as text."""
+"""The report of a comparison: a self-contained HTML page, and the same tables as Markdown."""
 
 import base64
 import io
@@ -13,29 +13,29 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ..visualization import figures as evaluation_figures
+from ..visualization import figures as run_figures
 from . import figures, sections
 from .files import write_text
 from .results import Comparison, Result
 
 HTML, TEXT = "report.html", "report.md"
-PICTURES = {
+HEADINGS = {
     "detections": "Detections",
-    "loss": "What the loss makes of easy and hard samples",
+    "loss": "Loss of easy and hard samples",
     "weights": "Weights of samples",
 }
-"""Headings of the pictures that callbacks draw, by file or folder; others are called as these are."""
+"""Headings of the plots that callbacks save, by file or folder; other plots get the name of their file or folder."""
 DRAWN_HERE = ("precision_recall", "confusion")
-"""Pictures of callbacks that the report has as charts."""
+"""Plots of callbacks that the report draws itself."""
 
 
 @dataclass(frozen=True)
-class Picture:
-    """An image of one run.
+class Panel:
+    """A plot of one run.
 
     Args:
-        run: Whose it is.
-        content: The element that shows it.
+        run: Name of the run.
+        content: The HTML element of the plot.
     """
 
     run: str
@@ -43,10 +43,10 @@ class Picture:
 
 
 def write(comparison: Comparison) -> list[Path]:
-    """Write the report beside the runs.
+    """Write the report into the folder of the comparison.
 
     Returns:
-        The files.
+        The written files.
     """
     context = _context(comparison)
     paths = [comparison.folder / HTML, comparison.folder / TEXT]
@@ -68,12 +68,12 @@ def _template(name: str) -> jinja2.Template:
 
 
 def _markdown_cell(text: str) -> str:
-    """Text that neither ends a table's cell nor is taken for HTML."""
+    """Escape text for a Markdown table, so that it contains neither cell borders nor HTML."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")
 
 
 def _context(comparison: Comparison) -> dict[str, Any]:
-    """Everything that the templates name."""
+    """Return the variables of the templates."""
     runs = [result for seeds in comparison.results.values() for result in seeds.values()]
     context: dict[str, Any] = {
         "title": sections.title(comparison),
@@ -126,7 +126,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _side_by_side(comparison: Comparison) -> dict[str, Any]:
-    """Charts and pictures of one seed of each run: the first that all have, else each one's first."""
+    """Return the plots of one seed of each run: the first seed that all runs have, else the first of each run."""
     seeds = [set(comparison.finished(name)) for name in comparison.shown]
     common = sorted(set.intersection(*seeds))
     chosen: dict[str, Result] = {}
@@ -135,48 +135,46 @@ def _side_by_side(comparison: Comparison) -> dict[str, Any]:
         chosen[name] = finished[common[0]] if common else next(iter(finished.values()))
     tables = {name: result.tables for name, result in chosen.items()}
     precision = {
-        name: evaluation_figures.precision_recall_figure(t.precision_50, t.ap_50, t.class_names)
-        for name, t in tables.items()
+        name: run_figures.precision_recall_figure(t.precision_50, t.ap_50, t.class_names) for name, t in tables.items()
     }
     confusion = {
-        name: evaluation_figures.confusion_figure(t.confusion, t.class_names, t.confusion_score)
-        for name, t in tables.items()
+        name: run_figures.confusion_figure(t.confusion, t.class_names, t.confusion_score) for name, t in tables.items()
     }
     return {
         "seed_shown": f"seed {common[0]}" if common else "the first seed of each run",
-        "precision": _figures(precision, 0.75),
-        "confusion": _figures(confusion, 0.8),
-        "pictures": _pictures(chosen),
+        "precision": _panels(precision, 0.75),
+        "confusion": _panels(confusion, 0.8),
+        "plots": _saved_plots(chosen),
     }
 
 
-def _figures(found: Mapping[str, Figure], scale: float) -> list[Picture]:
-    """Charts smaller than on a page of their own, so that their words are larger beside others."""
-    for figure in found.values():
+def _panels(figures_of_runs: Mapping[str, Figure], scale: float) -> list[Panel]:
+    """Reduce the size of figures, so that their text is larger relative to the plot when they are side by side."""
+    for figure in figures_of_runs.values():
         figure.set_size_inches(*(scale * side for side in figure.get_size_inches()))
-    return [Picture(name, _svg(figure)) for name, figure in found.items()]
+    return [Panel(name, _svg(figure)) for name, figure in figures_of_runs.items()]
 
 
-def _pictures(chosen: Mapping[str, Result]) -> list[tuple[str, list[Picture]]]:
-    """What callbacks drew, kind by kind."""
-    found: dict[str, list[Picture]] = {}
+def _saved_plots(chosen: Mapping[str, Result]) -> list[tuple[str, list[Panel]]]:
+    """Return the plots that callbacks saved, grouped by kind."""
+    panels: dict[str, list[Panel]] = {}
     for name, result in chosen.items():
-        for kind, path in result.pictures().items():
+        for kind, path in result.plots().items():
             if kind in DRAWN_HERE:
                 continue
-            heading = PICTURES.get(kind, kind.replace("_", " ").capitalize())
-            found.setdefault(heading, []).append(Picture(name, _image(path, f"{heading}: {name}")))
-    return sorted(found.items(), key=lambda item: [*PICTURES.values(), item[0]].index(item[0]))
+            heading = HEADINGS.get(kind, kind.replace("_", " ").capitalize())
+            panels.setdefault(heading, []).append(Panel(name, _image(path, f"{heading}: {name}")))
+    return sorted(panels.items(), key=lambda item: [*HEADINGS.values(), item[0]].index(item[0]))
 
 
-def _image(path: Path, words: str) -> Markup:
-    """A picture inside the page, as WebP: a tenth of a photograph's size as PNG."""
+def _image(path: Path, description: str) -> Markup:
+    """Embed an image file in the page, as WebP: a tenth of a photograph's size as PNG."""
     file = io.BytesIO()
     Image.open(path).save(file, format="WEBP", quality=90)
     data = base64.b64encode(file.getvalue()).decode()
-    return Markup('<img loading="lazy" src="data:image/webp;base64,{}" alt="{}">').format(data, words)
+    return Markup('<img loading="lazy" src="data:image/webp;base64,{}" alt="{}">').format(data, description)
 
 
 def _svg(figure: Figure) -> Markup:
-    """A chart inside the page; matplotlib escapes the words in it."""
-    return Markup(evaluation_figures.to_svg(figure))
+    """Embed a figure in the page; matplotlib escapes its text."""
+    return Markup(run_figures.to_svg(figure))

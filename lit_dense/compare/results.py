@@ -1,4 +1,4 @@
-"""What the runs of a comparison left in its folder: all that the report is made from."""
+"""The results of a comparison, read from its folder; they are the only input of the report."""
 
 import json
 from collections.abc import Mapping
@@ -23,14 +23,14 @@ Number = Literal["map", "map_50"]
 
 @dataclass(frozen=True)
 class Result:
-    """One configuration with one seed, as far as it came.
+    """The state and the results of one configuration with one seed.
 
     Args:
-        run: What it is.
-        folder: Where it lies.
-        state: How far it came.
-        found: What the worker wrote at the end; empty if it is not finished.
-        failure: The last words of a failed run.
+        run: The run.
+        folder: The run's folder.
+        state: Progress of the run.
+        found: The content of the worker's result file; empty if the run is not finished.
+        failure: The failure message of a failed run.
     """
 
     run: Run
@@ -41,7 +41,7 @@ class Result:
 
     @property
     def numbers(self) -> dict[str, float]:
-        """What the metric and the losses were at the end."""
+        """The metric's values and the losses of the last validation."""
         return dict(self.found["numbers"])
 
     @cached_property
@@ -49,17 +49,17 @@ class Result:
         """The evaluation's arrays."""
         return load_tables(self.folder / TABLES, self.numbers)
 
-    def pictures(self) -> dict[str, Path]:
-        """The newest picture of each kind: the file's name, or that of its folder where a folder holds a series."""
-        found: dict[str, Path] = {}
+    def plots(self) -> dict[str, Path]:
+        """Return the newest plot of each kind: the name of the file, or of the folder of a series."""
+        newest: dict[str, Path] = {}
         logs = self.folder / "log"
         for version in sorted(logs.glob("version_*"), key=lambda p: int(p.name.rpartition("_")[2])):
             for path in sorted(version.rglob("*.png")):
-                found[path.stem if path.parent == version else path.parent.name] = path
-        return found
+                newest[path.stem if path.parent == version else path.parent.name] = path
+        return newest
 
     def resampled(self) -> dict[Number, Array]:
-        """AP of resamples of the validation images, the same for every run; kept in the run's folder."""
+        """Return AP of resamples of the validation images, equal for every run; cached in the run's folder."""
         path = self.folder / RESAMPLED
         evaluated = (self.folder / ROWS).stat().st_mtime_ns
         if path.exists():
@@ -74,21 +74,21 @@ class Result:
         return {"map": ap, "map_50": ap_50}
 
     def image_ids(self) -> Array:
-        """The images that it was evaluated on, ascending."""
+        """Return the ids of the evaluated images, ascending."""
         with np.load(self.folder / ROWS) as rows:
             return np.sort(rows["image_ids"])
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All runs of a folder.
+    """All runs of a comparison.
 
     Args:
         folder: The comparison's folder.
-        names: Configurations, in the order in which they were asked for.
-        baseline: The one that others are compared with.
+        names: Names of the configurations, in the order of the command.
+        baseline: Name of the configuration that the others are compared with.
         shared: The common configuration.
-        results: Every run, by name and then by seed.
+        results: The runs by name and seed.
     """
 
     folder: Path
@@ -98,21 +98,21 @@ class Comparison:
     results: dict[str, dict[int, Result]]
 
     def finished(self, name: str) -> dict[int, Result]:
-        """The finished runs of a configuration, by seed."""
+        """Return the finished runs of a configuration, by seed."""
         return {seed: result for seed, result in self.results[name].items() if result.state == "finished"}
 
     @property
     def shown(self) -> list[str]:
-        """The configurations that have a finished run."""
+        """The configurations with a finished run."""
         return [name for name in self.names if self.finished(name)]
 
     @property
     def unfinished(self) -> list[Result]:
-        """The runs that the report can say nothing of."""
+        """The runs without results."""
         return [r for seeds in self.results.values() for r in seeds.values() if r.state != "finished"]
 
     def spread(self, name: str, number: str) -> Spread | None:
-        """A number over the seeds; None where no seed has it."""
+        """Return a number over the seeds; None if no seed has it."""
         values = [r.numbers.get(number, -1.0) for r in self.finished(name).values()]
         known = tuple(value for value in values if value > -1)
         return Spread(known) if known else None
@@ -121,21 +121,21 @@ class Comparison:
     def samples(self) -> dict[str, dict[int, dict[Number, Array]]]:
         """Resampled AP by name and seed, of the runs that were evaluated on the same images as the first.
 
-        None with LVIS's protocol: the resampling follows COCO's.
+        Empty with LVIS's protocol, because the resampling supports only COCO's.
         """
         images: Array | None = None
-        found: dict[str, dict[int, dict[Number, Array]]] = {name: {} for name in self.names}
+        resampled: dict[str, dict[int, dict[Number, Array]]] = {name: {} for name in self.names}
         if self.shared["model"].get("eval_protocol", "coco") != "coco":
-            return found
+            return resampled
         for name in self.shown:
             for seed, result in self.finished(name).items():
                 images = result.image_ids() if images is None else images
                 if np.array_equal(images, result.image_ids()):
-                    found[name][seed] = result.resampled()
-        return found
+                    resampled[name][seed] = result.resampled()
+        return resampled
 
     def difference(self, name: str, number: Number = "map") -> Difference | None:
-        """A configuration less the baseline; None where they have no finished seed in common."""
+        """Return a configuration minus the baseline; None if they have no finished seed in common."""
         run, base = (
             {seed: result.numbers[number] for seed, result in self.finished(n).items()} for n in (name, self.baseline)
         )
@@ -146,14 +146,14 @@ class Comparison:
 
 
 def read(out: Path, baseline: str | None = None) -> Comparison:
-    """Read a comparison's folder; nothing is trained.
+    """Read a comparison's folder without training.
 
     Args:
         out: The folder.
-        baseline: Another baseline than the one that the folder says.
+        baseline: Replaces the recorded baseline.
 
     Raises:
-        UsageError: If there is no run of that name.
+        UsageError: If there is no run with the name of the baseline.
     """
     record = json.loads((out / RECORD).read_text())
     names = list(record["names"])

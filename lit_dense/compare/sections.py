@@ -1,4 +1,4 @@
-"""The words and tables of a report."""
+"""The sentences and tables of a report."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ FREQUENCIES = ("rare", "common", "frequent")
 
 @dataclass(frozen=True)
 class Table:
-    """A table of words.
+    """A table of text.
 
     Args:
-        headers: Of the columns; the first column names the row.
-        rows: Cells.
-        notes: What to know when reading it, sentence by sentence.
-        bold: Places of the rows that stand out.
+        headers: Headers of the columns; the first column is the name of the row.
+        rows: The cells of each row.
+        notes: Sentences below the table.
+        bold: Indices of highlighted rows.
     """
 
     headers: Sequence[str]
@@ -30,14 +30,14 @@ class Table:
 
 
 def others(comparison: Comparison) -> list[str]:
-    """The configurations that can be compared with the baseline."""
+    """Return the configurations that can be compared with the baseline."""
     if not comparison.finished(comparison.baseline):
         return []
     return [name for name in comparison.shown if name != comparison.baseline and comparison.difference(name)]
 
 
 def summary(comparison: Comparison) -> str:
-    """Which differences are real and which are within the noise, in a sentence or two."""
+    """Summarise in one or two sentences which differences are real and which are within the noise."""
     if not comparison.shown:
         return "No run is finished yet."
     base = comparison.spread(comparison.baseline, "map")
@@ -52,17 +52,19 @@ def summary(comparison: Comparison) -> str:
         if difference:
             kinds.setdefault(difference.verdict, []).append(_by_how_much(name, difference))
     clauses = [
-        f"{_listed(kinds[verdict])} {_are(kinds[verdict], *words)}" for verdict, words in _SAID if verdict in kinds
+        f"{_listed(kinds[verdict])} {_by_number(kinds[verdict], *forms)}"
+        for verdict, forms in _CLAUSES
+        if verdict in kinds
     ]
-    said = f"Compared with {comparison.baseline} (AP {base.mean:.3f}): {'; '.join(clauses)}."
+    sentence = f"Compared with {comparison.baseline} (AP {base.mean:.3f}): {'; '.join(clauses)}."
     single = [name for name, difference in compared.items() if difference and len(difference.per_seed) == 1]
     if not single:
-        return said
-    of = "" if len(single) == len(compared) else f", as of {_listed(single)},"
-    return f"{said} One seed{of} cannot tell: it says nothing of the spread over seeds. Take three at least."
+        return sentence
+    of = "" if len(single) == len(compared) else f" (of {_listed(single)})"
+    return f"{sentence} One seed{of} is not enough: the spread over seeds is unknown. Use at least three."
 
 
-_SAID: tuple[tuple[Verdict, tuple[str, str]], ...] = (
+_CLAUSES: tuple[tuple[Verdict, tuple[str, str]], ...] = (
     ("better", ("is better", "are better")),
     ("worse", ("is worse", "are worse")),
     ("one seed", ("differs by more than the images explain", "differ by more than the images explain")),
@@ -71,26 +73,26 @@ _SAID: tuple[tuple[Verdict, tuple[str, str]], ...] = (
 )
 
 
-def _are(words: Sequence[str], one: str, several: str) -> str:
-    return one if len(words) == 1 else several
+def _by_number(names: Sequence[str], one: str, several: str) -> str:
+    return one if len(names) == 1 else several
 
 
 def _by_how_much(name: str, difference: Difference) -> str:
     return f"{name} ({signed(difference.mean)})"
 
 
-def _listed(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def signed(number: float) -> str:
-    """A difference with its sign, a real minus among them."""
+    """Format a difference with its sign, with a typographic minus."""
     shown = f"{number:+.3f}".replace("-", MINUS)
     return shown if float(shown[1:]) else shown[1:]
 
 
 def with_range(spread: Spread | None) -> str:
-    """A mean, and smallest and largest where there are several."""
+    """Format a mean, with smallest and largest if there are several values."""
     if spread is None:
         return DASH
     if len(spread.values) == 1:
@@ -99,13 +101,13 @@ def with_range(spread: Spread | None) -> str:
 
 
 def title(comparison: Comparison) -> str:
-    """The names, or their number where there are many."""
+    """Return the title: the names, or their number if there are more than four."""
     names = comparison.names
     return f"Comparison of {_listed(names) if len(names) <= 4 else f'{len(names)} configurations'}"
 
 
 def main_table(comparison: Comparison) -> Table:
-    """AP of every run and its difference to the baseline."""
+    """Return the table of the AP of every run and its difference to the baseline."""
     rows = []
     for name in comparison.shown:
         seeds = comparison.finished(name)
@@ -113,20 +115,21 @@ def main_table(comparison: Comparison) -> Table:
         rows.append([name, ap, *_difference_cells(comparison, name), ap_50, ap_75, _seeds(seeds)])
     images = len(next(iter(comparison.finished(comparison.shown[0]).values())).image_ids())
     notes = [
-        "AP is COCO's, of the validation set, of the weights at the end of training: no best validation is chosen.",
+        "AP: COCO's AP on the validation set, with the weights at the end of training; no best checkpoint is chosen.",
         "In brackets: the smallest and the largest seed. Difference: to the baseline, over the seeds that both have.",
         f"Interval: 95 % bootstrap over the {images} validation images ({RESAMPLES} resamples, the same for both runs, "
         "seeds averaged).",
-        "Within the noise: the interval holds 0, or the spread over seeds explains the difference (Student's t, 95 %).",
-        "One seed: more than the images explain, but the spread over seeds is unknown.",
+        "Within the noise: the interval contains 0, or the spread over seeds explains the difference (Student's t, "
+        "95 %).",
+        "One seed: the difference is more than the images explain, but the spread over seeds is unknown.",
     ]
     headers = ["run", "AP", "difference", "95 % interval", "verdict", "AP50", "AP75", "seeds"]
     return Table(headers, rows, notes, [comparison.shown.index(name) for name in _real(comparison)])
 
 
 def _real(comparison: Comparison) -> list[str]:
-    found = {name: comparison.difference(name) for name in others(comparison)}
-    return [name for name, difference in found.items() if difference and difference.verdict in ("better", "worse")]
+    compared = {name: comparison.difference(name) for name in others(comparison)}
+    return [name for name, difference in compared.items() if difference and difference.verdict in ("better", "worse")]
 
 
 def _difference_cells(comparison: Comparison, name: str) -> list[str]:
@@ -135,10 +138,10 @@ def _difference_cells(comparison: Comparison, name: str) -> list[str]:
     difference = comparison.difference(name) if name in others(comparison) else None
     if difference is None:
         return [DASH, DASH, "no seed in common with the baseline"]
-    said = str(difference.verdict)
+    verdict = str(difference.verdict)
     if np.isnan(difference.low):
-        return [signed(difference.mean), DASH, said]
-    return [signed(difference.mean), f"{signed(difference.low)} to {signed(difference.high)}", said]
+        return [signed(difference.mean), DASH, verdict]
+    return [signed(difference.mean), f"{signed(difference.low)} to {signed(difference.high)}", verdict]
 
 
 def _seeds(results: dict[int, Result]) -> str:
@@ -146,7 +149,7 @@ def _seeds(results: dict[int, Result]) -> str:
 
 
 def groups_table(comparison: Comparison) -> Table | None:
-    """AP of rare, common and frequent classes: LVIS's groups where two of them have classes, else thirds."""
+    """Return the table of AP of rare, common and frequent classes: LVIS's groups if two have classes, else thirds."""
     lvis = [group for group in FREQUENCIES if any(comparison.spread(n, f"map_{group}") for n in comparison.shown)]
     if len(lvis) > 1:
         bounds = comparison.shared["model"].get("frequency_bounds") or (10, 100)
@@ -173,20 +176,20 @@ def _range_of(values: Sequence[float]) -> str:
 
 
 def class_names(comparison: Comparison) -> tuple[str, ...]:
-    """The classes."""
+    """Return the names of the classes."""
     return next(iter(comparison.finished(comparison.shown[0]).values())).tables.class_names
 
 
 def _training_boxes(comparison: Comparison) -> list[int]:
-    found = next(iter(comparison.finished(comparison.shown[0]).values())).found
-    return list(found.get("training_boxes") or [])
+    content = next(iter(comparison.finished(comparison.shown[0]).values())).found
+    return list(content.get("training_boxes") or [])
 
 
 def classes_table(comparison: Comparison, number: str) -> Table:
-    """A number of every class and run, the mean over seeds; the most frequent class first.
+    """Return the table of a metric of every class and run, averaged over seeds; the most frequent class is first.
 
     Args:
-        comparison: What is compared.
+        comparison: The comparison.
         number: ``map`` or ``map_50``.
     """
     names, counts = class_names(comparison), _training_boxes(comparison)
@@ -201,7 +204,7 @@ def classes_table(comparison: Comparison, number: str) -> Table:
 
 
 def costs_table(comparison: Comparison) -> Table:
-    """Time and memory of each run, means over the seeds."""
+    """Return the table of time and memory of each run, averaged over the seeds."""
     rows = []
     for name in comparison.shown:
         found = [result.found for result in comparison.finished(name).values()]
@@ -217,14 +220,14 @@ def costs_table(comparison: Comparison) -> Table:
             ]
         )
     notes = [
-        "Time per step: the median, without loading data and without validation; training: all of it, with both.",
-        "Memory: the most that the process had, its libraries included. Other work on the machine changes the times.",
+        "Time per step: the median, without data loading and validation. Training: the total time, including both.",
+        "Memory: the peak of the process, including its libraries. Other processes on the machine affect the times.",
     ]
     return Table(["run", "steps", "time per step", "training", "main memory", "GPU memory"], rows, notes)
 
 
 def unfinished_table(comparison: Comparison) -> Table | None:
-    """The runs that the report can say nothing of."""
+    """Return the table of the runs without results; None if all are finished."""
     seeds: dict[tuple[str, str], list[str]] = {}
     for result in comparison.unfinished:
         seeds.setdefault((result.run.name, result.state), []).append(str(result.run.seed))
@@ -233,15 +236,15 @@ def unfinished_table(comparison: Comparison) -> Table | None:
 
 
 def machine_table(comparison: Comparison) -> Table:
-    """Versions and machines, each once with the runs that it belongs to."""
-    found: dict[str, dict[str, list[str]]] = {}
+    """Return the table of versions and machines; if values differ, each is listed with its runs."""
+    runs_of: dict[str, dict[str, list[str]]] = {}
     for name in comparison.shown:
         for seed, result in comparison.finished(name).items():
             facts = {**result.found["machine"], **result.found["versions"]}
             for fact, value in facts.items():
-                found.setdefault(fact, {}).setdefault(str(value), []).append(f"{name}, seed {seed}")
+                runs_of.setdefault(fact, {}).setdefault(str(value), []).append(f"{name}, seed {seed}")
     rows = []
-    for fact, values in found.items():
-        said = [value if len(values) == 1 else f"{value} ({'; '.join(runs)})" for value, runs in values.items()]
-        rows.append([fact, " / ".join(said)])
+    for fact, values in runs_of.items():
+        cells = [value if len(values) == 1 else f"{value} ({'; '.join(runs)})" for value, runs in values.items()]
+        rows.append([fact, " / ".join(cells)])
     return Table(["", ""], rows)

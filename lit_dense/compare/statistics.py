@@ -1,7 +1,8 @@
-"""Which differences between runs are larger than the noise: over validation images, and over seeds.
+"""Statistics of differences between runs: noise over validation images, and noise over seeds.
 
-Images: a paired bootstrap (Efron, https://doi.org/10.1214/aos/1176344552). The same resamples of the validation images
-are evaluated for both runs, and what varies is their difference. Seeds: Student's t of the differences of equal seeds.
+Images: a paired bootstrap (Efron, https://doi.org/10.1214/aos/1176344552). Both runs are evaluated on the same
+resamples of the validation images, and the interval is that of their difference. Seeds: Student's t of the differences
+of equal seeds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,46 +22,46 @@ T_QUANTILES = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131),
     *(2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
 )
-"""How many standard errors Student's t stays within in 95 of 100 cases, by degrees of freedom from 1 on; later ones
-are taken for the last. With few seeds a standard error is itself hardly known, which is why two seeds need 12.7."""
+"""Two-sided 95 % quantiles of Student's t, in standard errors, for 1, 2, ... degrees of freedom. The last value is used
+for more degrees of freedom. With few seeds the standard error itself is uncertain, so two seeds need 12.7."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A number of one configuration over its seeds.
+    """The values of a metric of one configuration over its seeds.
 
     Args:
-        values: The number for each seed.
+        values: The value of each seed.
     """
 
     values: tuple[float, ...]
 
     @property
     def mean(self) -> float:
-        """Over the seeds."""
+        """The mean over the seeds."""
         return float(np.mean(self.values))
 
     @property
     def low(self) -> float:
-        """The smallest."""
+        """The smallest value."""
         return min(self.values)
 
     @property
     def high(self) -> float:
-        """The largest."""
+        """The largest value."""
         return max(self.values)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A run's number less that of the baseline.
+    """The difference of a metric between a run and the baseline.
 
     Args:
         mean: Mean over the seeds that both have.
         low: Lower end of the 95 % interval over validation images.
-        high: Its upper end.
+        high: Upper end of the interval.
         per_seed: The difference of each seed.
-        verdict: What can be said of it.
+        verdict: The verdict of :func:`judge`.
     """
 
     mean: float
@@ -71,11 +72,11 @@ class Difference:
 
 
 def draw_counts(num_images: int, samples: int = RESAMPLES, seed: int = 0) -> Array:
-    """How often each resample has each image, int64 [S, I].
+    """Draw bootstrap resamples: the number of times each resample contains each image, int64 [S, I].
 
     Args:
-        num_images: I images; a resample is as large.
-        samples: S.
+        num_images: Number of images I; each resample has the same size.
+        samples: Number of resamples S.
         seed: Equal seeds draw equal samples.
     """
     generator = np.random.default_rng(seed)
@@ -83,12 +84,12 @@ def draw_counts(num_images: int, samples: int = RESAMPLES, seed: int = 0) -> Arr
 
 
 def align_counts(counts: Array, image_ids: Array, order: Array) -> Array:
-    """The columns of counts for images in another order.
+    """Reorder the columns of counts to another order of the images.
 
     Args:
         counts: Resamples of the images of ``order`` [S, I].
-        image_ids: The ids whose columns are wanted [I].
-        order: The ids of the columns there are, ascending [I].
+        image_ids: Image ids in the new order [I].
+        order: Image ids of the columns of ``counts``, ascending [I].
 
     Raises:
         ValueError: If they are not the same images.
@@ -101,16 +102,16 @@ def align_counts(counts: Array, image_ids: Array, order: Array) -> Array:
 def compare(
     run: Mapping[int, float], base: Mapping[int, float], samples: Mapping[int, Array], base_samples: Mapping[int, Array]
 ) -> Difference | None:
-    """The difference of two runs over the seeds that both have.
+    """Compare a run with the baseline over the seeds that both have.
 
     Args:
-        run: The number by seed, as evaluated.
-        base: The same of the baseline.
-        samples: The number of each resample of the validation images by seed, -1 where it does not exist [S].
+        run: The metric of the run by seed.
+        base: The metric of the baseline by seed.
+        samples: The metric of each resample of the validation images by seed, -1 if it does not exist [S].
         base_samples: The same of the baseline, for the same resamples.
 
     Returns:
-        None if they have no seed in common.
+        The difference; None if they have no seed in common.
     """
     seeds = sorted(run.keys() & base.keys())
     if not seeds:
@@ -129,7 +130,7 @@ def _existing(values: Array) -> Array:
 
 
 def interval(values: Array) -> tuple[float, float]:
-    """The middle 95 % of values; those that do not exist are left out."""
+    """Return the ends of the middle 95 % of values; NaN values are ignored."""
     known = values[~np.isnan(values)]
     if not len(known):
         return np.nan, np.nan
@@ -139,16 +140,17 @@ def interval(values: Array) -> tuple[float, float]:
 
 
 def judge(per_seed: Sequence[float], low: float, high: float) -> Verdict:
-    """What can be said of a difference.
+    """Return the verdict on a difference.
 
     Args:
         per_seed: The difference of each seed.
         low: Lower end of its interval over images.
-        high: Its upper end.
+        high: Upper end of the interval.
 
     Returns:
-        ``within the noise`` unless the interval leaves out 0 and, of several seeds, their mean is further from 0 than
-        their spread explains; of one seed that is not known, and ``one seed`` says so.
+        ``not known`` without an interval. ``within the noise`` if the interval contains 0, or if the spread over
+        several seeds explains their mean. ``one seed`` if the interval excludes 0 but there is only one seed. Otherwise
+        ``better`` or ``worse``.
     """
     if np.isnan(low) or np.isnan(high):
         return "not known"
@@ -165,10 +167,10 @@ def judge(per_seed: Sequence[float], low: float, high: float) -> Verdict:
 
 
 def thirds(counts: Sequence[int]) -> dict[str, list[int]]:
-    """Labels of the frequent, common and rare classes: thirds of the classes by their number of training boxes.
+    """Split the labels into frequent, common and rare classes: thirds by their number of training boxes.
 
     Args:
-        counts: Boxes of each class; of fewer than three classes there are no groups.
+        counts: Boxes of each class; with fewer than three classes there are no groups.
     """
     if len(counts) < 3:
         return {}
@@ -178,6 +180,6 @@ def thirds(counts: Sequence[int]) -> dict[str, list[int]]:
 
 
 def mean_of(values: Array, labels: Sequence[int]) -> float:
-    """The mean of a number of some classes, of those that have one; NaN of none."""
+    """Return the mean of a metric over the classes that have one; NaN if none has."""
     known = [float(values[label]) for label in labels if values[label] > -1]
     return float(np.mean(known)) if known else float("nan")

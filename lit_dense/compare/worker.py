@@ -1,4 +1,4 @@
-"""One run of a comparison: ``python -m lit_dense.compare.worker FOLDER``, where FOLDER holds the run's ``run.json``."""
+"""The process of one run: ``python -m lit_dense.compare.worker FOLDER``; FOLDER contains the run's ``run.json``."""
 
 import os
 import platform
@@ -22,23 +22,23 @@ from ..cli.refusals import message_of
 from ..core.errors import UsageError
 from ..data import CocoDataModule
 from ..training import LitDetector
-from .configuration import without_warning_of_words
+from .configuration import without_args_warning
 from .files import CHECKPOINT, CONFIG, RESULT, ROWS, TABLES, save_tables, write_json
 from .plan import Run
 from .recorder import Recorder
 
 WATCH = "--until-stdin-closes"
-"""The word with which a worker ends as soon as the process that started it is gone, however that ended."""
+"""The option that makes a worker exit as soon as the process that started it has ended for any reason."""
 
 
 class RunCLI(LitDenseCLI):
-    """``lit-dense fit`` of one run: everything it writes is in the run's folder, and it goes on where it was stopped.
+    """``lit-dense fit`` of one run: writes all files into the run's folder, and resumes an interrupted run.
 
-    Training itself is what the run's words say; only where files go, the progress bar and the checkpoints differ.
+    Training follows the run's configuration. Only the folders of files, the progress bar and the checkpoints differ.
 
     Args:
         folder: The run's folder.
-        kwargs: As LightningCLI's.
+        kwargs: Arguments of LightningCLI.
     """
 
     def __init__(self, folder: Path, **kwargs: Any) -> None:
@@ -57,7 +57,7 @@ class RunCLI(LitDenseCLI):
         )
 
     def before_instantiate_classes(self) -> None:
-        """Send what the run writes into its folder."""
+        """Set the output folder, callbacks, and the checkpoint to resume from."""
         super().before_instantiate_classes()
         config = self.config[self.subcommand]
         trainer = config["trainer"]
@@ -69,14 +69,14 @@ class RunCLI(LitDenseCLI):
         given = trainer["callbacks"] or []
         given = given if isinstance(given, list) else [given]
         callbacks = [callback for callback in given if not issubclass(_class(callback), Checkpoint)]
-        drawn: list[tuple[type, dict[str, Any]]] = [(DetectionPlots, {})]
-        if trainer["check_val_every_n_epoch"] is None:  # validated every so many batches: drawn as often
+        plots: list[tuple[type, dict[str, Any]]] = [(DetectionPlots, {})]
+        if trainer["check_val_every_n_epoch"] is None:  # plots at the interval of validations, given in batches
             every = int(trainer["val_check_interval"]) // trainer["accumulate_grad_batches"]
-            drawn.append((LossPlots, {"every_n_steps": every}))
+            plots.append((LossPlots, {"every_n_steps": every}))
             for callback in callbacks:
                 if issubclass(_class(callback), EveryNSteps):
                     callback["init_args"]["every_n_steps"] = min(every, callback["init_args"]["every_n_steps"])
-        for cls, arguments in drawn:
+        for cls, arguments in plots:
             if not any(issubclass(_class(c), cls) for c in callbacks):
                 path = f"lit_dense.callbacks.{cls.__name__}"
                 callbacks.append(Namespace(class_path=path, init_args=Namespace(**arguments)))
@@ -86,14 +86,14 @@ class RunCLI(LitDenseCLI):
             config["ckpt_path"] = str(self.folder / CHECKPOINT)
 
     def after_fit(self) -> None:
-        """Evaluate the final weights, unless the last validation did, and write the result."""
+        """Evaluate the final weights, unless the last validation already did, and write the result."""
         if self.recorder.evaluation is None or self.recorder.evaluated_step != self.trainer.global_step:
             self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
         if self.trainer.is_global_zero:
             self.write_result()
 
     def write_result(self) -> None:
-        """The result file is the last one, for it says that the run is finished."""
+        """Write the results; the result file is written last, because it marks the run as finished."""
         evaluation = self.recorder.evaluation
         evaluation.rows.save(self.folder / ROWS)
         save_tables(self.folder / TABLES, evaluation)
@@ -116,27 +116,27 @@ def _check_own(path: Path) -> None:
 
 
 def _class(callback: Any) -> type:
-    """The class of a callback in a configuration."""
+    """Return the class of a callback in a configuration."""
     if not isinstance(callback, Mapping | Namespace):
         return type(callback)
     module, _, name = callback["class_path"].rpartition(".")
-    found: type = getattr(sys.modules[module], name)  # the parser has imported it
-    return found
+    cls: type = getattr(sys.modules[module], name)  # the parser has imported it
+    return cls
 
 
 def _machine(device: torch.device) -> dict[str, Any]:
     cuda = device.type == "cuda"
     return {
         "system": platform.platform(),
-        "processor": _processor(),
+        "processor": _cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if cuda else device.type,
     }
 
 
-def _processor() -> str:
-    """The processor's name where the system tells it."""
+def _cpu_name() -> str:
+    """Return the CPU's name if the system reports it, else the machine type."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
@@ -148,27 +148,27 @@ def _versions() -> dict[str, str]:
 
 
 def train(folder: Path) -> None:
-    """Train the run of a folder, from where it was stopped if it was."""
+    """Train the run of a folder, or resume it."""
     run = Run.load(folder)
     config = folder / CONFIG
-    write_json(config, run.config)  # what was planned, whatever became of the files
-    with without_warning_of_words():
+    write_json(config, run.config)  # the planned configuration; the original files may have changed
+    with without_args_warning():
         RunCLI(folder, args=["fit", f"--config={config}"])
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Train one run.
 
     Args:
-        words: The folder; and ``WATCH`` where standard input is a pipe from the process that started this one.
+        arguments: The folder, and ``WATCH`` if standard input is a pipe from the process that started this one.
 
     Returns:
         The exit status.
     """
-    if WATCH in words:
+    if WATCH in arguments:
         threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        train(Path(words[0]).resolve())
+        train(Path(arguments[0]).resolve())
     except Exception as error:
         message = message_of(error)
         if message is None:
@@ -179,8 +179,8 @@ def main(words: Sequence[str]) -> int:
 
 
 def _end_with_parent() -> None:
-    """The pipe ends when the process at its other end does; what is trained by then is in the checkpoint."""
-    os.read(0, 1)  # not through sys.stdin, whose lock a thread must not hold at the end
+    """Exit when the parent process ends, which closes the pipe; the last checkpoint is kept."""
+    os.read(0, 1)  # not through sys.stdin: a thread must not hold its lock at exit
     os._exit(1)
 
 

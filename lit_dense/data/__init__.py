@@ -1,4 +1,4 @@
-"""Data: COCO files, images, checks, augmentation, order, and the data module that puts them together."""
+"""COCO data: files, images, checks, augmentation, sampling order, and the data module that combines them."""
 
 from .coco import Category as Category
 from .coco import CocoData as CocoData

@@ -1,7 +1,7 @@
-"""The base of a data module that Trainers of ``lightning.pytorch`` and of ``pytorch_lightning`` take.
+"""Base class for a data module that the Trainers of ``lightning.pytorch`` and ``pytorch_lightning`` both accept.
 
-Both are the same code under two names, and each Trainer asks for the classes of its own name. The package lightning
-installs pytorch_lightning too.
+The two packages contain the same code, and each Trainer accepts only classes of its own package. Installing lightning
+also installs pytorch_lightning.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -11,18 +11,18 @@ from lightning.pytorch import LightningDataModule
 if TYPE_CHECKING:
 
     class OtherDataModule:
-        """The base class of the other name."""
+        """The data module base class of the other package."""
 else:
     try:
         from pytorch_lightning import LightningDataModule as OtherDataModule
-    except ImportError:  # in a lightning that was installed without its dependencies
+    except ImportError:  # lightning was installed without its dependencies
 
         class OtherDataModule:
-            """Stands for a base class that no Trainer asks for."""
+            """A placeholder base class that no Trainer checks for."""
 
 
 class DataModule(LightningDataModule, OtherDataModule):
-    """A data module for Trainers of either name."""
+    """A data module that Trainers of both packages accept."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""Images with their boxes in memory, as flat arrays."""
+"""Images and their boxes in memory, as flat arrays."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from .federated import Federated
 
 
 class Category(TypedDict):
-    """A category of a COCO file."""
+    """A category of a COCO file: its id and name."""
 
     id: int
     name: str
@@ -21,24 +21,24 @@ class Category(TypedDict):
 
 @dataclass(frozen=True)
 class CocoData:
-    """Images with their boxes, checked, as flat arrays: I images, N boxes sorted by image.
+    """Checked images and boxes as flat arrays: I images, N boxes sorted by image.
 
     Args:
-        path: The file that they came from.
-        folder: The folder that file names start from.
-        categories: By ascending id; empty for images without annotations.
-        image_ids: int64 [I].
+        path: The COCO file.
+        folder: The folder that file names are relative to.
+        categories: Categories by ascending id; empty for images without annotations.
+        image_ids: Image ids, int64 [I].
         file_names: The I file names.
         sizes: Height and width of each image, int64 [I, 2].
-        upright: Whether an image is to be turned as its EXIF data says, [I].
-        offsets: The boxes of image i are those from offsets[i] to offsets[i + 1], int64 [I + 1].
-        annotation_ids: int64 [N].
-        category_ids: int64 [N].
+        upright: Whether to apply the EXIF orientation of an image, bool [I].
+        offsets: The boxes of image i are the rows offsets[i] to offsets[i + 1], int64 [I + 1].
+        annotation_ids: Annotation id of each box, int64 [N].
+        category_ids: Category id of each box, int64 [N].
         boxes: x1, y1, x2, y2 in pixels, float32 [N, 4].
-        area: Of the object's mask where the file says it, else of its box, in square pixels, float32 [N].
-        iscrowd: [N].
-        weight: Of each box, where the file was read for one, float32 [N].
-        federated: What LVIS says of each image besides, where the file does.
+        area: Area of the object's mask if the file gives one, else of its box, in square pixels, float32 [N].
+        iscrowd: Whether a box marks a crowd of objects, bool [N].
+        weight: Weight of each box, float32 [N]; None if no weights were read.
+        federated: LVIS's lists of absent and partly annotated categories of each image; None if the file has none.
     """
 
     path: Path
@@ -59,7 +59,7 @@ class CocoData:
 
     @classmethod
     def without_boxes(cls, file_names: list[str], sizes: Ints) -> "CocoData":
-        """Images alone, numbered from 1, with names that start from the current folder."""
+        """Build data of images without boxes; ids count from 1, names are relative to the current folder."""
         count = len(file_names)
         return cls(
             path=Path(),
@@ -82,11 +82,11 @@ class CocoData:
 
     @property
     def image_index(self) -> Ints:
-        """The index of the image of each box, int64 [N]."""
+        """The image index of each box, int64 [N]."""
         return np.repeat(np.arange(len(self)), np.diff(self.offsets))
 
     def select(self, indices: Ints) -> "CocoData":
-        """Some of the images, with their boxes, in the order of the indices."""
+        """Select images and their boxes, in the order of the indices."""
         counts = np.diff(self.offsets)[indices]
         offsets = np.concatenate([[0], counts.cumsum()])
         rows = np.repeat(self.offsets[indices] - offsets[:-1], counts) + np.arange(offsets[-1])
@@ -107,21 +107,21 @@ class CocoData:
         )
 
     def labels(self, category_ids: Ints) -> Ints:
-        """The index of each box's category, int64 [N].
+        """Return the label of each box: the position of its category id in ``category_ids``, int64 [N].
 
         Args:
-            category_ids: The ids that labels stand for, ascending; every box's must be among them.
+            category_ids: The category id of each label, ascending; it must contain the id of every box.
         """
         return np.searchsorted(category_ids, self.category_ids)
 
     def presence(self, category_ids: Ints) -> Bools:
-        """Whether an image has a box of a category that is no crowd, [I, C]."""
+        """Return whether an image has a non-crowd box of a category, bool [I, C]."""
         present = np.zeros((len(self), len(category_ids)), bool)
         present[self.image_index[~self.iscrowd], self.labels(category_ids)[~self.iscrowd]] = True
         return present
 
     def class_counts(self, category_ids: Ints) -> ClassCounts:
-        """How often each category occurs."""
+        """Count the boxes and images of each category."""
         instances = np.bincount(self.labels(category_ids)[~self.iscrowd], minlength=len(category_ids))
         present = self.presence(category_ids)
         annotated = int(present.any(1).sum())

@@ -1,4 +1,4 @@
-"""Images with their boxes, as a map-style data set and as batches."""
+"""A map-style data set of images with boxes, and the functions that collate its samples into batches."""
 
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -25,21 +25,22 @@ class CocoDataset(Dataset[Sample]):
     """The images of one split with their boxes.
 
     An item is an image, uint8 [3, H, W] in RGB, and a dict: ``boxes`` (x1, y1, x2, y2) float32 [N, 4], ``labels``
-    int64 [N], ``area`` float32 [N], ``iscrowd`` int64 [N], ``weight`` float32 [N] where the data has weights,
-    ``neg_labels`` and ``not_exhaustive_labels`` where it is LVIS's, ``image_id``, ``file_name`` and ``orig_size``
-    (height and width before the transforms). An image without boxes has N = 0. With transforms, boxes are clipped to
-    the image, and those removed that are left with a side below one pixel and below half of what it was: boxes that
-    were that small before stay, as they do in evaluation. Areas are scaled as the boxes' areas are: near enough to tell
-    large from small in training, but not the mask's area that COCO evaluates with, so leave evaluation data
-    untransformed.
+    int64 [N], ``area`` float32 [N], ``iscrowd`` int64 [N], ``weight`` float32 [N] if the data has weights,
+    ``neg_labels`` and ``not_exhaustive_labels`` if the data is LVIS's, ``image_id``, ``file_name`` and ``orig_size``
+    (height and width before the transforms). An image without boxes has N = 0.
 
-    An item is asked for by an int or a :class:`~lit_dense.data.Draw`: with the latter, its transforms draw the numbers
-    that follow from the seed, and the generators of torch (CPU), numpy and Python are left as they were.
+    With transforms, boxes are clipped to the image. A box is removed if one of its sides becomes shorter than one pixel
+    and shorter than half of its former length. Boxes that were smaller than a pixel before stay, as in evaluation.
+    Areas are scaled by the ratio of the box areas. This separates large from small objects in training, but it is not
+    the mask area that COCO evaluates with, so do not transform evaluation data.
+
+    The index of an item is an int or a :class:`~lit_dense.data.Draw`. With a ``Draw``, transforms use random numbers of
+    its seed, and the states of the generators of torch (CPU), numpy and Python do not change.
 
     Args:
         data: The images and boxes.
-        category_ids: The ids of the categories that labels 0, 1, ... stand for, ascending.
-        transforms: Applied to (image, dict with ``boxes`` and ``labels``), as those of torchvision.transforms.v2.
+        category_ids: The category ids of labels 0, 1, ..., ascending.
+        transforms: Called with (image, dict with ``boxes`` and ``labels``), as torchvision.transforms.v2.
     """
 
     def __init__(self, data: CocoData, category_ids: Ints, transforms: Callable[..., Any] | None = None) -> None:
@@ -103,14 +104,14 @@ def _transform(
     boxes: tv_tensors.BoundingBoxes,
     fields: dict[str, Tensor],
 ) -> tuple[tv_tensors.Image, tv_tensors.BoundingBoxes, dict[str, Tensor]]:
-    """Transforms an image and its boxes, and keeps the other fields of the boxes in step."""
+    """Transform an image and its boxes, and select the rows of the other fields accordingly."""
     before = _sides(boxes)  # transforms may change the boxes in place
     image, target = transforms(image, {"boxes": boxes, "labels": fields["labels"], "row": torch.arange(len(boxes))})
     moved, labels, rows = target["boxes"], target["labels"], target["row"]
     if len(moved) != len(rows):
         raise DataError(
-            "A transform removed boxes without their labels. None needs to: boxes of which transforms have left less "
-            "than a pixel are removed after the last. To remove others, use labels_getter=lit_dense.data.box_rows."
+            "A transform removed boxes without their labels. This is not needed: boxes smaller than a pixel are "
+            "removed after the last transform. To remove other boxes, use labels_getter=lit_dense.data.box_rows."
         )
     if len(labels) == len(boxes):
         labels = labels[rows]
@@ -129,10 +130,10 @@ def _sides(boxes: Tensor) -> Tensor:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Seeds the generators of torch (CPU), numpy and Python, and puts them back afterwards."""
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 (what transforms may use)
+    """Seed the generators of torch (CPU), numpy and Python, and restore their states afterwards."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 (transforms may use it)
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # not torch.manual_seed: that would seed CUDA for good
+        torch.default_generator.manual_seed(seed)  # not torch.manual_seed: that also seeds CUDA, which is not restored
         random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002
         try:
@@ -143,13 +144,13 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def collate(samples: Sequence[Sample]) -> tuple[list[Tensor], list[dict[str, Any]]]:
-    """A batch: the list of images and the list of targets, as plain tensors."""
+    """Collate samples into a list of images and a list of targets, as plain tensors."""
     images = [image.as_subclass(Tensor) for image, _ in samples]
     return images, [{name: _plain(value) for name, value in target.items()} for _, target in samples]
 
 
 def collate_images(samples: Sequence[Sample]) -> tuple[list[Tensor], list[dict[str, Any]]]:
-    """A batch to predict on: its targets tell ``image_id``, ``file_name`` and ``orig_size`` alone."""
+    """Collate samples for prediction: targets have only ``image_id``, ``file_name`` and ``orig_size``."""
     images, targets = collate(samples)
     return images, [{name: target[name] for name in ("image_id", "file_name", "orig_size")} for target in targets]
 

@@ -1,7 +1,7 @@
-"""The demo data set: scikit-learn's handwritten digits, scattered over cluttered pictures, in COCO's format.
+"""The demo data set: scikit-learn's handwritten digits on cluttered images, in COCO format.
 
-It is small enough to make in seconds and still a detection problem: class counts fall off like Zipf's law, sizes and
-contrast vary, and there are textures, strokes and pieces of digits that count as background.
+It is made in seconds and is still a detection problem: class counts follow Zipf's law, sizes and contrast vary, and the
+background contains textures, strokes and parts of digits.
 """
 
 import filecmp
@@ -20,12 +20,12 @@ from PIL import Image, ImageDraw
 from ..core.errors import UsageError
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-SIZE = 96  # of a picture, pixels
-ZIPF = 1.5  # a class's share is rank ** -ZIPF: the tenth class is 1 / 32 of the first
-HEIGHTS = (14.0, 36.0)  # of a digit before it is turned and cut to its ink, pixels
-MAX_OBJECTS = 12  # in a picture
-EMPTY_SHARE = 0.1  # of the pictures
-INK = 0.25  # coverage from which a pixel belongs to the box
+SIZE = 96  # side of an image, pixels
+ZIPF = 1.5  # a class's share is rank ** -ZIPF: the tenth class has 1 / 32 of the first
+HEIGHTS = (14.0, 36.0)  # smallest and largest height of a digit before rotation and cropping, pixels
+MAX_OBJECTS = 12  # per image
+EMPTY_SHARE = 0.1  # share of images without objects
+INK = 0.25  # smallest coverage of a pixel that belongs to the box
 
 Array = NDArray[np.float32]
 Box = tuple[int, int, int, int]  # x, y, width, height
@@ -35,9 +35,9 @@ class Digits(NamedTuple):
     """Handwritten digits.
 
     Args:
-        images: Pictures of 8 x 8 pixels and a margin of 2, ink from 0 to 1.
-        labels: The digit that each shows, 0 to 9 [N].
-        sources: The number of each in scikit-learn's set [N].
+        images: N images of 8 x 8 pixels and a margin of 2, ink from 0 to 1.
+        labels: The digit of each image, 0 to 9 [N].
+        sources: The index of each image in scikit-learn's data set [N].
     """
 
     images: list[Image.Image]
@@ -45,25 +45,25 @@ class Digits(NamedTuple):
     sources: NDArray[np.int64]
 
     def take(self, rows: NDArray[np.int64]) -> "Digits":
-        """The digits of these rows."""
+        """Select the digits of some rows."""
         return Digits([self.images[i] for i in rows], self.labels[rows], self.sources[rows])
 
 
 def write_digits(folder: Path, seed: int = 0, num_train: int = 3000, num_val: int = 300) -> None:
-    """Writes train.json, val.json and the pictures of both, in folders train and val.
+    """Write train.json, val.json and their images, in the folders train and val.
 
-    The two parts share no handwritten digit. The annotations carry, besides COCO's keys, ``source``: the number of the
-    digit in ``sklearn.datasets.load_digits``. Everything is made in a folder beside the asked one and moved there when
-    it is complete, so a run that is stopped leaves no half of a set.
+    The two splits share no handwritten digit. Besides COCO's keys, annotations have ``source``: the index of the digit
+    in ``sklearn.datasets.load_digits``. The files are written to a temporary folder next to ``folder`` and renamed when
+    they are complete, so an interrupted run leaves no partial data set.
 
     Args:
-        folder: Where to write. Made here; a folder that holds the same set is left as it is.
+        folder: The folder to create. A folder with the same data set is left unchanged.
         seed: Equal seeds and sizes write equal files.
-        num_train: Pictures to train on.
-        num_val: Pictures to validate on.
+        num_train: Number of training images.
+        num_val: Number of validation images.
 
     Raises:
-        FileExistsError: The folder holds something else.
+        FileExistsError: The folder has other content.
         UsageError: scikit-learn is not installed.
     """
     train, val = _split(_load_digits(), np.random.default_rng(seed))
@@ -91,7 +91,7 @@ def _load_digits() -> Digits:
 
 
 def _split(digits: Digits, rng: Generator) -> tuple[Digits, Digits]:
-    """Three quarters of the digits of each class to train on, and the others to validate on."""
+    """Split the digits: three quarters of each class for training, the others for validation."""
     train, val = [], []
     for label in range(len(NAMES)):
         rows = rng.permutation(np.flatnonzero(digits.labels == label))
@@ -102,7 +102,7 @@ def _split(digits: Digits, rng: Generator) -> tuple[Digits, Digits]:
 
 
 def _move(partial: Path, folder: Path) -> None:
-    """Gives the finished set its name, unless another process, or an earlier run, has written the same one."""
+    """Rename the complete data set, unless another process or an earlier run has written the same one."""
     try:
         partial.rename(folder)
     except OSError as error:
@@ -110,11 +110,11 @@ def _move(partial: Path, folder: Path) -> None:
             raise
         parts = ["train.json", "val.json"]
         if filecmp.cmpfiles(partial, folder, parts, shallow=False)[0] != parts:
-            raise FileExistsError(f"{folder} holds something else: remove it or name another folder") from error
+            raise FileExistsError(f"{folder} has other content: remove it or choose another folder") from error
 
 
 def _write_part(root: Path, part: str, digits: Digits, num_images: int, rng: Generator) -> None:
-    """Writes one part: its pictures and its COCO file."""
+    """Write one split: its images and its COCO file."""
     (root / part).mkdir()
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -122,9 +122,9 @@ def _write_part(root: Path, part: str, digits: Digits, num_images: int, rng: Gen
     labels = _deal_labels(int(counts.sum()), rng)
     for image_id, count in enumerate(counts, start=1):
         rows = [int(rng.choice(np.flatnonzero(digits.labels == labels.pop()))) for _ in range(count)]
-        picture, boxes = _compose(digits, rows, rng)
+        pixels, boxes = _compose(digits, rows, rng)
         name = f"{image_id:05d}.png"
-        Image.fromarray(picture).save(root / part / name, compress_level=1)
+        Image.fromarray(pixels).save(root / part / name, compress_level=1)
         images.append({"id": image_id, "file_name": name, "width": SIZE, "height": SIZE})
         for row, (x, y, width, height) in boxes:
             annotations.append(
@@ -144,7 +144,7 @@ def _write_part(root: Path, part: str, digits: Digits, num_images: int, rng: Gen
 
 
 def _deal_labels(count: int, rng: Generator) -> list[int]:
-    """Labels of ``count`` objects in random order: every class its share by Zipf's law, to the nearest object."""
+    """Return ``count`` labels in random order; class shares follow Zipf's law, rounded to whole objects."""
     shares = np.arange(1, len(NAMES) + 1) ** -ZIPF
     ends = np.round(np.cumsum(shares) / shares.sum() * count).astype(int)
     labels = np.repeat(np.arange(len(NAMES)), np.diff(ends, prepend=0))
@@ -152,7 +152,7 @@ def _deal_labels(count: int, rng: Generator) -> list[int]:
 
 
 def _compose(digits: Digits, rows: list[int], rng: Generator) -> tuple[NDArray[np.uint8], list[tuple[int, Box]]]:
-    """A picture [SIZE, SIZE], and the rows of the digits that found room in it, each with its box."""
+    """Return an image [SIZE, SIZE], and the rows of the digits that fit into it, each with its box."""
     canvas = _paper(rng)
     _draw_clutter(canvas, digits, rng)
     placed: list[tuple[int, Box]] = []
@@ -167,7 +167,7 @@ def _compose(digits: Digits, rows: list[int], rng: Generator) -> tuple[NDArray[n
 
 
 def _paper(rng: Generator) -> Array:
-    """Light paper with stains of several sizes [SIZE, SIZE], values around .75."""
+    """Return light paper with stains of several sizes [SIZE, SIZE], values around .75."""
     paper = np.full((SIZE, SIZE), rng.uniform(0.65, 0.9), np.float32)
     for cells in (3, 8, 32):
         coarse = Image.fromarray(rng.normal(0, 1, (cells, cells)).astype(np.float32))
@@ -177,7 +177,7 @@ def _paper(rng: Generator) -> Array:
 
 
 def _draw_clutter(canvas: Array, digits: Digits, rng: Generator) -> None:
-    """Draws thin lines and arcs, and pieces of digits, none of which is an object."""
+    """Draw background clutter: thin lines, arcs and parts of digits."""
     strokes = Image.new("L", (SIZE, SIZE))
     pen = ImageDraw.Draw(strokes)
     for _ in range(rng.integers(0, 4)):
@@ -193,20 +193,20 @@ def _draw_clutter(canvas: Array, digits: Digits, rng: Generator) -> None:
     for _ in range(rng.integers(0, 5)):
         glyph = _glyph(digits.images[rng.integers(len(digits.images))], rng)
         height, width = glyph.shape
-        piece = glyph[: math.ceil(height * 0.4)] if rng.random() < 0.5 else glyph[:, : math.ceil(width * 0.4)]
-        x, y = (int(rng.integers(0, SIZE - side + 1)) for side in piece.shape[::-1])
-        _draw(canvas, piece, x, y, rng.uniform(0.2, 0.7))
+        part = glyph[: math.ceil(height * 0.4)] if rng.random() < 0.5 else glyph[:, : math.ceil(width * 0.4)]
+        x, y = (int(rng.integers(0, SIZE - side + 1)) for side in part.shape[::-1])
+        _draw(canvas, part, x, y, rng.uniform(0.2, 0.7))
 
 
 def _glyph(digit: Image.Image, rng: Generator) -> Array:
-    """The ink of a digit, enlarged, turned a little and cut to its box: coverage from 0 to 1 [height, width]."""
+    """Enlarge a digit, rotate it slightly and crop it to its box: ink coverage from 0 to 1 [height, width]."""
     height = math.exp(rng.uniform(math.log(HEIGHTS[0]), math.log(HEIGHTS[1])))
     angle = rng.uniform(-0.2, 0.2)
-    down, across = 8 / height, 8 / (height * rng.uniform(0.85, 1.15))  # pixels of the digit per pixel of the picture
+    down, across = 8 / height, 8 / (height * rng.uniform(0.85, 1.15))  # pixels of the digit per pixel of the image
     cos, sin = math.cos(angle), math.sin(angle)
     turn = np.array([[cos, -sin], [sin, cos]]) * (across, down)
     side = round(height * 1.6)
-    origin = digit.width / 2 - turn.sum(axis=1) * side / 2  # centre on centre
+    origin = digit.width / 2 - turn.sum(axis=1) * side / 2  # aligns both centres
     affine = (*turn[0], origin[0], *turn[1], origin[1])
     turned = np.asarray(digit.transform((side, side), Image.Transform.AFFINE, affine, Image.Resampling.BICUBIC))
     ink = np.clip((turned - 0.3) / 0.4, 0, 1).astype(np.float32)
@@ -215,7 +215,7 @@ def _glyph(digit: Image.Image, rng: Generator) -> Array:
 
 
 def _find_room(glyph: Array, boxes: list[Box], rng: Generator) -> Box | None:
-    """A place where the glyph touches no other box, or None after many tries."""
+    """Find a place where the glyph touches no other box; None after 50 tries."""
     height, width = glyph.shape
     for _ in range(50):
         x, y = int(rng.integers(0, SIZE - width + 1)), int(rng.integers(0, SIZE - height + 1))
@@ -225,6 +225,6 @@ def _find_room(glyph: Array, boxes: list[Box], rng: Generator) -> Box | None:
 
 
 def _draw(canvas: Array, glyph: Array, x: int, y: int, contrast: float) -> None:
-    """Darkens the canvas where the glyph has ink, in place."""
+    """Darken the canvas where the glyph has ink, in place."""
     height, width = glyph.shape
     canvas[y : y + height, x : x + width] *= 1 - contrast * glyph

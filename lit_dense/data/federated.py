@@ -1,4 +1,4 @@
-"""What LVIS says of an image besides its boxes: which classes it surely lacks, and which are annotated in part."""
+"""LVIS's federated annotations: the classes that an image lacks, and those that are annotated only in part."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -9,11 +9,11 @@ from ..core.array_types import Ints
 
 
 class Ragged(NamedTuple):
-    """Lists of integers.
+    """Lists of integers of different lengths, in one array.
 
     Args:
-        offsets: The values of list i are those from offsets[i] to offsets[i + 1], int64 [I + 1].
-        values: int64 [N].
+        offsets: List i is values[offsets[i] : offsets[i + 1]], int64 [I + 1].
+        values: The values of all lists, int64 [N].
     """
 
     offsets: Ints
@@ -21,31 +21,31 @@ class Ragged(NamedTuple):
 
     @classmethod
     def of(cls, rows: Iterable[Ints]) -> "Ragged":
-        """The lists in one array."""
+        """Concatenate lists."""
         kept = list(rows)
         offsets = np.concatenate([[0], np.cumsum([len(row) for row in kept], dtype=np.int64)])
         return cls(offsets, np.concatenate([np.zeros(0, np.int64), *kept]))
 
     def row(self, index: int) -> Ints:
-        """One list."""
+        """Return one list."""
         return self.values[self.offsets[index] : self.offsets[index + 1]]
 
     def select(self, indices: Sequence[int]) -> "Ragged":
-        """Some of the lists, in the order of the indices."""
+        """Select lists, in the order of the indices."""
         return Ragged.of(self.row(index) for index in indices)
 
 
 class Federated(NamedTuple):
-    """Category ids for each image, https://arxiv.org/abs/1908.03195.
+    """LVIS's lists of category ids for each image, https://arxiv.org/abs/1908.03195.
 
     Args:
-        absent: Categories that the image is known not to have.
-        not_exhaustive: Categories of which not all objects are annotated.
+        absent: Categories that the image is known not to show.
+        not_exhaustive: Categories that are not exhaustively annotated in the image.
     """
 
     absent: Ragged
     not_exhaustive: Ragged
 
     def select(self, indices: Sequence[int]) -> "Federated":
-        """Those of some images."""
+        """Select the lists of some images."""
         return Federated(*(lists.select(indices) for lists in self))

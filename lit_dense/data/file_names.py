@@ -1,4 +1,4 @@
-"""What ``file_name`` of an image may say: a path inside the image folder, however it is written."""
+"""Resolution of ``file_name`` in COCO files: a path inside the image folder, in any spelling."""
 
 import os
 import re
@@ -12,14 +12,14 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 def inside(file_name: str, folder: Path) -> str | None:
-    """The name relative to the image folder; None where it leaves the folder. No file is opened.
+    """Return the name relative to the image folder, or None if it leaves the folder. No file is opened.
 
     Args:
-        file_name: As the COCO file has it. A relative name is returned as it is.
+        file_name: The name in the COCO file. A relative name is returned unchanged.
         folder: The image folder.
     """
     if not file_name.startswith(("/", "\\")) and ":" not in file_name and ".." not in file_name:
-        return file_name  # as nearly all of a hundred thousand are: paths are slow
+        return file_name  # nearly all names take this branch, and pathlib is slow for 100,000 of them
     if not PurePath(file_name).anchor and not _climbs_out(file_name):
         return file_name
     target = os.path.normpath(os.path.join(os.path.abspath(folder), file_name))  # noqa: PTH100, PTH118
@@ -41,12 +41,12 @@ def _climbs_out(file_name: str) -> bool:
 
 
 def relocated(file_name: str, folder: Path) -> str | None:
-    """The name under which a missing file is in the image folder after all, if there is exactly one.
+    """Return the correct name of a missing file in the image folder, or None unless exactly one name fits.
 
-    Backslashes are tried as slashes, and names that begin with the image folder itself without it.
+    Backslashes are replaced by slashes. A leading path that repeats the image folder is removed.
 
     Args:
-        file_name: A relative name that no file has.
+        file_name: A relative name of a file that does not exist.
         folder: The image folder.
     """
     slashed = file_name.replace("\\", "/")
@@ -54,15 +54,15 @@ def relocated(file_name: str, folder: Path) -> str | None:
     ends = Path(os.path.abspath(folder)).parts  # noqa: PTH100 (resolve() would replace links)
     names = {slashed} if slashed != file_name else set()
     names |= {"/".join(parts[k:]) for k in range(1, len(parts)) if parts[:k] == ends[-k:]}
-    found = [name for name in names if inside(name, folder) == name and (folder / name).is_file()]
-    return found[0] if len(found) == 1 else None
+    existing = [name for name in names if inside(name, folder) == name and (folder / name).is_file()]
+    return existing[0] if len(existing) == 1 else None
 
 
 def similar(file_name: str, folder: Path) -> str:
-    """A file whose name is like that of a missing one, as the end of a message; empty where there is none.
+    """Return the end of a message that names a file similar to a missing one; empty if there is none.
 
     Args:
-        file_name: As the COCO file has it. Its own folder is searched, and then the image folder itself.
+        file_name: The name in the COCO file. Its own folder is searched first, then the image folder.
         folder: The image folder.
     """
     parent, _, last = file_name.replace("\\", "/").rpartition("/")
@@ -84,30 +84,30 @@ def _plain(name: str) -> str:
 
 
 def cure_of_missing(names: Sequence[str], folder: Path) -> str:
-    """What to do about files that are not there.
+    """Return the advice for missing files.
 
     Args:
-        names: Their names as the COCO file has them.
+        names: Their names in the COCO file.
         folder: The image folder.
     """
     relative = f"file_name must be relative to the image folder, {folder}"
     if example := next((name for name in names if _ADDRESS.match(name)), None):
-        return f"{relative}: download the pictures, and write {PurePath(example).name} instead of their address"
+        return f"{relative}: download the images, and write {PurePath(example).name} instead of the URL"
     if example := next((name for name in names if _WINDOWS.match(name)), None):
         name = example.replace("\\", "/").rsplit("/", 1)[-1]
         return f"{relative}: write {name}, or the folders below it and {name}, instead of {example}"
-    return f"{relative}; give another image folder or mend the names"
+    return f"{relative}; give another image folder or correct the names"
 
 
 def cure_of_leaving(names: Sequence[str], folder: Path) -> str:
-    """What to do about names that leave the image folder.
+    """Return the advice for names that leave the image folder.
 
     Args:
-        names: As the COCO file has them.
+        names: The names in the COCO file.
         folder: The image folder.
     """
     cure = f"file_name must be relative to the image folder, {folder}, or an absolute path in it"
     absolute = [os.path.dirname(os.path.normpath(name)) for name in names if PurePath(name).is_absolute()]  # noqa: PTH120
     if absolute:
-        cure += f". If the files are where the names say, give {os.path.commonpath(absolute)} as the image folder"
+        cure += f". If the files exist under these names, give {os.path.commonpath(absolute)} as the image folder"
     return cure

@@ -1,4 +1,4 @@
-"""Reading image files of any kind as 8-bit RGB, and their headers without decoding them."""
+"""Reading image files as 8-bit RGB, and image headers without decoding the pixels."""
 
 import glob
 import struct
@@ -21,7 +21,7 @@ from .problems import DataError
 PathT = TypeVar("PathT", str, Path, str | Path)
 ResultT = TypeVar("ResultT")
 
-# What PIL raises on files that are damaged, forged or no images.
+# Errors that PIL raises on files that are damaged, malicious or not images.
 _UNREADABLE = (
     OSError,
     ValueError,
@@ -48,13 +48,13 @@ _TURNS = {
 
 
 class Header(NamedTuple):
-    """The size of an image as it is seen, EXIF orientation applied.
+    """The displayed size of an image, after its EXIF orientation.
 
     Args:
-        width: In pixels.
-        height: In pixels.
-        swapped: Whether the orientation swaps the sides, so that the file's rows are the picture's columns.
-        deep: Whether the file has more than 8 bits of each channel.
+        width: Width in pixels.
+        height: Height in pixels.
+        swapped: Whether the orientation swaps width and height.
+        deep: Whether the file has more than 8 bits per channel.
     """
 
     width: int
@@ -64,19 +64,20 @@ class Header(NamedTuple):
 
 
 def read_image(path: str | Path, upright: bool = True) -> Tensor:
-    """The pixels of an image file as 8-bit RGB.
+    """Read an image file as 8-bit RGB.
 
-    Grey images get three equal channels, palettes their colours; an alpha channel is dropped, as OpenCV and torchvision
-    do. 16 bits become 8 by their full range (65535 is 255). Of 32-bit integers and floats the file does not say the
-    range: it is the smallest of 65535 and 2147483647, for floats of 1, 255 and 65535, that holds the largest value; a
-    float may pass it by a tenth, for interpolation overshoots.
+    Grey images get three equal channels. Palettes are converted to colours. An alpha channel is dropped, as in OpenCV
+    and torchvision. 16-bit values are scaled by their full range (65535 becomes 255). Files of 32-bit integers and
+    floats do not store their range. The range is taken as the smallest of 65535 and 2147483647 (integers) or of 1, 255
+    and 65535 (floats) that contains the largest value. A float may exceed the range by 10 %, because interpolation
+    overshoots.
 
     Args:
         path: The file.
         upright: Apply the EXIF orientation.
 
     Returns:
-        uint8 [3, height, width], with the strides that torchvision's images have: channels are innermost in memory.
+        uint8 [3, height, width]; the channel dimension is innermost in memory, as in torchvision.
 
     Raises:
         DataError: The file is missing or damaged.
@@ -87,7 +88,7 @@ def read_image(path: str | Path, upright: bool = True) -> Tensor:
             orientation = _orientation(image)
             rgb = _to_rgb(image)
     except _UNREADABLE as error:
-        cure = "" if isinstance(error, FileNotFoundError) else ". Replace the file, or take the image out of the data."
+        cure = "" if isinstance(error, FileNotFoundError) else ". Replace the file, or remove the image from the data."
         raise DataError(f"{path}: {_reason(error, path)}{cure}") from error
     if upright and orientation in _TURNS:
         rgb = rgb.transpose(_TURNS[orientation])
@@ -95,7 +96,7 @@ def read_image(path: str | Path, upright: bool = True) -> Tensor:
 
 
 def read_header(path: str | Path) -> Header | str:
-    """The size of an image file, or what is wrong with the file."""
+    """Read the header of an image file; a text describes the problem of a file that cannot be read."""
     try:
         with Image.open(path) as image:
             _check_planes(image)
@@ -108,7 +109,7 @@ def read_header(path: str | Path) -> Header | str:
 
 
 def white_level(path: str | Path) -> float | None:
-    """The value that becomes 255 where the file does not say it, as of floats and 32-bit integers; None of others.
+    """Return the value that becomes 255 in a file of floats or 32-bit integers; None for other files.
 
     Raises:
         DataError: The file is missing or damaged.
@@ -121,17 +122,20 @@ def white_level(path: str | Path) -> float | None:
 
 
 def read_headers(paths: Sequence[str | Path]) -> list[Header | str]:
-    """The headers of many files, in their order, with a progress bar where it takes seconds."""
+    """Read the headers of many files, in order; a progress bar appears if it takes seconds."""
     return in_threads(read_header, paths, "Reading image headers")
 
 
 def in_threads(work: Callable[[PathT], ResultT], paths: Sequence[PathT], title: str) -> list[ResultT]:
-    """What a function gives for each of many files, in their order, with a progress bar where it takes seconds.
+    """Call a function for each of many files in threads; a progress bar appears if it takes seconds.
 
     Args:
-        work: Waits for the disk more than it computes.
+        work: A function of a path, limited by the disk rather than the CPU.
         paths: The files.
-        title: Of the progress bar.
+        title: Title of the progress bar.
+
+    Returns:
+        The results, in the order of the files.
     """
     chunks = [paths[start : start + 256] for start in range(0, len(paths), 256)]
     hidden = getattr(rank_zero_only, "rank", 0) != 0
@@ -147,28 +151,28 @@ def in_threads(work: Callable[[PathT], ResultT], paths: Sequence[PathT], title: 
 
 
 def find_images(patterns: Iterable[str | Path]) -> tuple[list[str], list[str]]:
-    """The image files that paths stand for.
+    """List the image files that match paths.
 
     Args:
-        patterns: Files, folders (searched with their subfolders for image suffixes) and globs (``**``: any folders).
+        patterns: Files, folders (searched recursively for image suffixes) and globs (``**``: any folders).
 
     Returns:
-        The files, sorted within each pattern, each once; and the patterns that stand for none.
+        The files, sorted within each pattern, without duplicates; and the patterns that match no file.
     """
     files: dict[str, None] = {}
     empty = []
     for pattern in map(str, patterns):
         path = Path(pattern)
         if path.is_file():
-            found = [pattern]
+            matches = [pattern]
         elif path.is_dir():
-            found = [str(file) for file in path.rglob("*") if file.is_file()]
+            matches = [str(file) for file in path.rglob("*") if file.is_file()]
         else:
-            found = glob.glob(pattern, recursive=True)  # noqa: PTH207 (Path.glob takes no absolute patterns)
+            matches = glob.glob(pattern, recursive=True)  # noqa: PTH207 (Path.glob takes no absolute patterns)
         if not path.is_file():
-            found = sorted(file for file in found if file.lower().endswith(IMG_EXTENSIONS))
-        files |= dict.fromkeys(found)
-        if not found:
+            matches = sorted(file for file in matches if file.lower().endswith(IMG_EXTENSIONS))
+        files |= dict.fromkeys(matches)
+        if not matches:
             empty.append(pattern)
     return list(files), empty
 
@@ -177,39 +181,39 @@ def _reason(error: Exception, path: str | Path) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(error, UnidentifiedImageError):
-        return "not an image that PIL can open" + _kind_of_tiff(path)
+        return "not an image that PIL can open" + _tiff_note(path)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        return f"cannot be read: {str(error).split(',')[0]}: cut the picture into tiles, or shrink it"
+        return f"cannot be read: {str(error).split(',')[0]}: cut the image into tiles, or shrink it"
     return f"cannot be read: {str(error) or type(error).__name__}"
 
 
-def _kind_of_tiff(path: str | Path) -> str:
-    """What is left to say of a file that is a TIFF all the same."""
+def _tiff_note(path: str | Path) -> str:
+    """Explain a TIFF file that PIL cannot open; empty for other files."""
     with Path(path).open("rb") as file:
         if file.read(4) not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
             return ""
-    return ": a TIFF of more channels or of other numbers than it knows; save three channels of 8 bits"
+    return ": a TIFF with an unsupported number of channels or type of values; save three channels of 8 bits"
 
 
 def _check_planes(image: Image.Image) -> None:
-    """Refuses files that PIL decodes wrongly without an error: it takes planes of 16 bits for planes of 8."""
+    """Refuse files that PIL decodes wrongly without an error: it reads separate 16-bit planes as 8-bit planes."""
     tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
     bits = tags.get(_BITS, 8)
     if tags.get(_PLANES) == 2 and max(bits if isinstance(bits, tuple) else (bits,)) > 8:
-        raise ValueError("a TIFF with planes of more than 8 bits one after another; save the channels interleaved")
+        raise ValueError("a TIFF with separate planes of more than 8 bits; save the channels interleaved")
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation that is left to apply: 1 for none."""
+    """Return the EXIF orientation that PIL has not applied itself; 1 for none."""
     if image.format == "TIFF":
         return 1  # PIL applies it itself
     try:
-        # Not image.getexif(): that of a PNG decodes the whole image in search of an EXIF chunk at its end.
+        # Not image.getexif(): for a PNG it decodes the whole image to look for an EXIF chunk at the end.
         return int(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
     except (*_UNREADABLE, TypeError, LookupError):
-        return 1  # damaged EXIF data: the pixels are as good as ever
+        return 1  # damaged EXIF data does not affect the pixels
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -231,7 +235,7 @@ def _to_8_bits(values: npt.NDArray[np.generic], mode: str) -> npt.NDArray[np.uin
 
 def _finite(values: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
     numbers = values.astype(np.float64)
-    numbers[~(np.abs(numbers) < 1e38)] = 0  # geographic files mark places without data by the largest float
+    numbers[~(np.abs(numbers) < 1e38)] = 0  # geographic files mark missing data by the largest float
     return numbers
 
 

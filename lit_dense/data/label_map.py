@@ -1,4 +1,4 @@
-"""The identity of classes: which column of a model's head each label of a data set is, by category id and name."""
+"""Class matching: maps the labels of a data set to the columns of a model's head, by category id and name."""
 
 import unicodedata
 from collections import Counter
@@ -12,27 +12,27 @@ from torch import Tensor
 from ..core.errors import UsageError, nearest
 
 Categories = Sequence[Mapping[str, Any]]
-"""``id`` and ``name`` of each label or column; a name of "" says that nothing has this label."""
+"""``id`` and ``name`` of each label or column; the name "" marks a label that no category uses."""
 
 LABEL_FIELDS = ("labels", "neg_labels", "not_exhaustive_labels")
-NO_CLASS = ("", "N/A", "__background__")  # names of columns that stand for nothing, the last two torchvision's
-SHOWN = 20  # names in a list of a message
+NO_CLASS = ("", "N/A", "__background__")  # names of unused columns; the last two are torchvision's
+SHOWN = 20  # most names in one list of a message
 MOST_REASONS = 5
 
 
 @dataclass(frozen=True)
 class LabelMap:
-    """Which column of the head each label of a data set is.
+    """A map from the labels of a data set to the columns of the head.
 
-    Batches and results carry the data's labels; logits, losses and their state are in the order of the columns. The
-    map translates where the two meet.
+    Batches and results use the data's labels. Logits, losses and their state use the order of the columns. The map
+    translates between the two.
 
     Args:
-        num_columns: Classes of the head C.
-        columns: The column of each label, -1 for a label that nothing has [K]. None: labels are columns.
-        categories: ``id`` and ``name`` of each label; None where they are not known.
-        note: What a user should know of the match, in one line; empty where there is nothing to say.
-        problem: Why the data cannot be used with the model; empty where it can.
+        num_columns: Number of classes of the head C.
+        columns: The column of each label, -1 for an unused label [K]. None: labels are columns.
+        categories: ``id`` and ``name`` of each label; None if they are not known.
+        note: A note for the user about the match, in one line; empty if there is none.
+        problem: The reason why the data cannot be used with the model; empty if it can.
     """
 
     num_columns: int
@@ -43,25 +43,25 @@ class LabelMap:
 
     @property
     def num_labels(self) -> int:
-        """Number of labels that the data may use."""
+        """The number of labels that the data may use."""
         return self.num_columns if self.columns is None else len(self.columns)
 
     @property
     def is_identity(self) -> bool:
-        """Whether every label is its own column, and every column a label."""
+        """True if every label is its own column and every column is a label."""
         return self.columns is None or self.columns == tuple(range(self.num_columns))
 
     def check(self) -> None:
         """Raise an error if the data cannot be used with the model.
 
         Raises:
-            UsageError: If its classes are not the model's; it lists both and says what to do.
+            UsageError: If the data's classes are not the model's; the message lists both and the solutions.
         """
         if self.problem:
             raise UsageError(self.problem)
 
     def in_columns(self, targets: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Targets whose labels are columns, for the losses.
+        """Convert the labels of targets to columns, for the losses.
 
         Args:
             targets: Targets with the data's labels, in any of ``labels``, ``neg_labels`` and ``not_exhaustive_labels``.
@@ -76,10 +76,10 @@ class LabelMap:
         return [{name: _look_up(columns, v) if name in LABEL_FIELDS else v for name, v in t.items()} for t in targets]
 
     def in_labels(self, detections: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Detections with the data's labels; those of classes that the data does not have are left out, as in COCO.
+        """Convert columns of detections to the data's labels; detections of classes without a label are dropped.
 
         Args:
-            detections: ``labels`` [N], which are columns, and other tensors of as many rows.
+            detections: ``labels`` [N], which are columns, and other tensors with N rows.
 
         Raises:
             UsageError: If the data cannot be used with the model.
@@ -91,26 +91,26 @@ class LabelMap:
         for label, column in enumerate(self.columns):
             if column >= 0:
                 label_of[column] = label
-        found = {**detections, "labels": _look_up(label_of, detections["labels"])}
-        keep = found["labels"] >= 0
-        return {name: rows[keep] for name, rows in found.items()}
+        mapped = {**detections, "labels": _look_up(label_of, detections["labels"])}
+        keep = mapped["labels"] >= 0
+        return {name: rows[keep] for name, rows in mapped.items()}
 
     def of_labels(self, values: Sequence[int]) -> list[int]:
-        """The numbers of the data's labels among those of the columns; 0 where a label has no column or no number.
+        """Select the value of each label from the values of the columns; 0 for a label without a column or value.
 
         Args:
-            values: A number for each column; later columns may be missing.
+            values: A value for each column; the last columns may be missing.
         """
         columns = range(self.num_columns) if self.columns is None else self.columns
         return [values[column] if 0 <= column < len(values) else 0 for column in columns]
 
 
 def offered_categories(data: Any) -> list[dict[str, Any]] | None:
-    """The categories that a data module offers; None where it offers none.
+    """Return the categories of a data module; None if it has none.
 
     Args:
-        data: Any object, None included. Its attribute ``categories`` is read if it is a list of mappings with ``id``
-            and ``name``, one for each label; anything else says nothing of the labels.
+        data: Any object or None. Its attribute ``categories`` is used if it is a list of mappings with ``id`` and
+            ``name``, one for each label; anything else is ignored.
     """
     offered = getattr(data, "categories", None)
     if not isinstance(offered, Sequence) or isinstance(offered, str) or not offered:
@@ -121,24 +121,24 @@ def offered_categories(data: Any) -> list[dict[str, Any]] | None:
 
 
 def label_categories(module: Any) -> list[dict[str, Any]] | None:
-    """``id`` and ``name`` of each label in the batches and results of any module; None where it does not know them."""
+    """Return ``id`` and ``name`` of each label in a module's batches and results; None if the module has none."""
     return getattr(module, "data_categories", None) or getattr(module, "categories", None)
 
 
 def match_labels(known: Categories | None, offered: Categories | None, num_columns: int) -> LabelMap:
     """Match the data's labels with a model's columns.
 
-    A class is the same where id and name are, or else where the name is and no other column has it. The data may have
-    some of the model's classes, under other ids and in any order. A class that the model does not know is a problem,
-    and so are two classes of the data that are one class of the model's.
+    A label and a column match if id and name are equal, or if the name is equal and unique among the columns. The data
+    may have a subset of the model's classes, with other ids and in any order. A class that the model does not have is a
+    problem, and so are two classes of the data that match one class of the model.
 
     Args:
-        known: What the columns stand for, C of them or fewer; None where the model does not know.
-        offered: What the data's labels stand for [K]; None where the data does not say.
-        num_columns: Classes of the head C.
+        known: Categories of the columns, at most C; None if the model has no names.
+        offered: Categories of the data's labels [K]; None if the data has no names.
+        num_columns: Number of classes of the head C.
 
     Returns:
-        The map, with ``problem`` set where there is no match.
+        The map, with ``problem`` set if the classes do not match.
     """
     if not offered:
         columns_with_names = None if known is None or len(known) >= num_columns else tuple(range(len(known)))
@@ -157,7 +157,7 @@ def match_labels(known: Categories | None, offered: Categories | None, num_colum
 
 
 def _column(category: Mapping[str, Any], known: Categories, same: Sequence[int]) -> int:
-    """The column of a category, of those with its name; -1 where there is none, or several and none has its id."""
+    """Return the column of a category among those with its name; -1 if there is none, or several without its id."""
     if not category["name"]:
         return -1
     exact = [column for column in same if known[column]["id"] == category["id"]]
@@ -165,10 +165,10 @@ def _column(category: Mapping[str, Any], known: Categories, same: Sequence[int])
 
 
 def _mismatch(known: Categories, offered: Categories, columns: Sequence[int]) -> str:
-    """Why the data's classes are not those of the model, in one line; empty where they are."""
-    strange = [c for c, column in zip(offered, columns, strict=True) if column < 0 and c["name"]]
+    """Explain in one line why the data's classes are not those of the model; empty if they are."""
+    unknown = [c for c, column in zip(offered, columns, strict=True) if column < 0 and c["name"]]
     counts = Counter(column for column in columns if column >= 0)
-    reasons = [_reason(category, known) for category in strange]
+    reasons = [_reason(category, known) for category in unknown]
     for column in (column for column, number in counts.items() if number > 1):
         both = [c for c, of in zip(offered, columns, strict=True) if of == column]
         reasons.append(f"{_named(both)} of the data are one class of the model, {_named([known[column]])}.")
@@ -178,14 +178,14 @@ def _mismatch(known: Categories, offered: Categories, columns: Sequence[int]) ->
         reasons[MOST_REASONS:] = [f"And {len(reasons) - MOST_REASONS} more."]
     return (
         f"The data's classes are not those of the model. {' '.join(reasons)} "
-        f"The model has {_named(known)}. The data has {_named(offered)}. Where they are the same classes, give them "
-        "the model's names in the annotation file; ids and order do not matter. To train on other classes, start "
-        "without the checkpoint; with torchvision's weights, give another num_classes."
+        f"The model has {_named(known)}. The data has {_named(offered)}. If these are the same classes, use the "
+        "model's names in the annotation file; ids and order do not matter. To train on other classes, start "
+        "without the checkpoint; with torchvision's weights, set num_classes."
     )
 
 
 def _reason(category: Mapping[str, Any], known: Categories) -> str:
-    """What is wrong with a category that has no column: a sentence or two."""
+    """Explain why a category has no column, in one or two sentences."""
     name, number = category["name"], category["id"]
     same = sum(k["name"] == name for k in known)
     if same:
@@ -194,50 +194,50 @@ def _reason(category: Mapping[str, Any], known: Categories) -> str:
     if alike:
         return f"{name!r} (id {number}) differs from the model's {alike[0]!r} in case or spaces only."
     other = next((k["name"] for k in known if k["id"] == number and k["name"]), None)
-    there = f"; its id {number} is {other!r}" if other else ""
+    same_id = f"; its id {number} is {other!r}" if other else ""
     names = [k["name"] for k in known if k["name"] not in NO_CLASS]
-    return f"The model does not know {name!r} (id {number}){there}.{nearest(name, names)}"
+    return f"The model does not know {name!r} (id {number}){same_id}.{nearest(name, names)}"
 
 
 def _difference(known: Categories, offered: Categories, columns: Sequence[int]) -> str:
-    """What is different though the classes match, in one line; empty where it is only labels that nothing has."""
+    """Describe how matching classes differ, in one line; empty if they do not, except for unused labels."""
     pairs = [(c, known[column]) for c, column in zip(offered, columns, strict=True) if column >= 0]
-    moved = [(mine, theirs) for mine, theirs in pairs if mine["id"] != theirs["id"]]
-    said = []
-    if moved:
-        said.append(
-            f"The data's classes are matched with the model's by name, for their ids differ: the data has "
-            f"{_named([mine for mine, _ in moved])}, the model {_named([theirs for _, theirs in moved])}. Results are "
+    other_ids = [(of_data, of_model) for of_data, of_model in pairs if of_data["id"] != of_model["id"]]
+    notes = []
+    if other_ids:
+        notes.append(
+            f"The data's classes are matched with the model's by name, because their ids differ: the data has "
+            f"{_named([c for c, _ in other_ids])}, the model {_named([c for _, c in other_ids])}. Results are "
             "written with the data's ids."
         )
     missing = [k for column, k in enumerate(known) if column not in columns and k["name"] not in NO_CLASS]
     if missing:
-        said.append(
+        notes.append(
             f"Of the model's {len(pairs) + len(missing)} classes the data does not have {_quoted(missing)}: they are "
-            "not evaluated, their detections are left out, and training takes their objects for background."
+            "not evaluated, their detections are dropped, and training treats their objects as background."
         )
     used = [column for column in columns if column >= 0]
-    if not said and used != sorted(used):
-        said.append("The data has the model's classes in another order: its labels are mapped.")
-    return " ".join(said)
+    if not notes and used != sorted(used):
+        notes.append("The data has the model's classes in another order: its labels are mapped.")
+    return " ".join(notes)
 
 
 def _nameless(offered: Categories, num_columns: int) -> str:
     return (
-        f"The model knows that it has {num_columns} classes, and not their names: the data's labels are taken for its "
-        f"columns as they are, {_named(offered)} for columns 0 to {len(offered) - 1}."
+        f"The model has {num_columns} classes but not their names: the data's labels are used as its columns, "
+        f"{_named(offered)} as columns 0 to {len(offered) - 1}."
     )
 
 
 def _too_many(offered: Categories, num_columns: int) -> str:
     return (
         f"The data has {len(offered)} classes, but num_classes={num_columns}: the head has no column for "
-        f"{offered[num_columns]['name']!r} and what follows. The data has {_named(offered)}."
+        f"{offered[num_columns]['name']!r} and later classes. The data has {_named(offered)}."
     )
 
 
 def _named(categories: Categories) -> str:
-    """Ids and names in one line; of many the first."""
+    """List ids and names in one line; at most the first ``SHOWN``."""
     real = [c for c in categories if c["name"]]
     more = f" and {len(real) - SHOWN} more" if len(real) > SHOWN else ""
     return ", ".join(f"{c['id']} {c['name']}" for c in real[:SHOWN]) + more
@@ -249,7 +249,7 @@ def _quoted(categories: Categories) -> str:
 
 
 def _folded(name: str) -> str:
-    """A name without case, spaces and the ways to code an accent."""
+    """Normalise a name: case, spaces and Unicode form are ignored."""
     return "".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
@@ -258,11 +258,11 @@ def _copied(categories: Categories | None) -> list[dict[str, Any]] | None:
 
 
 def _look_up(table: Tensor, labels: Tensor) -> Tensor:
-    """The table's entry for each label, of the labels' type [N]."""
+    """Return the table's entry for each label, in the labels' dtype [N]."""
     return table.to(labels.device)[labels].to(labels.dtype)
 
 
 def unique_names(categories: Categories) -> list[str]:
-    """A name for each label: categories may share one, and labels that no category uses have none."""
+    """Return a unique name for each label; repeated names get the id, unused labels a placeholder."""
     names = [c["name"] or f"unused {c['id']}" for c in categories]
     return [f"{name} ({c['id']})" if names.count(name) > 1 else name for name, c in zip(names, categories, strict=True)]

@@ -1,4 +1,4 @@
-"""The data module: COCO files and folders of images for training, evaluation and prediction."""
+"""The COCO data module for training, evaluation and prediction."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -38,46 +38,46 @@ _NEEDS = {
 
 
 class CocoDataModule(DataModule):
-    """Images with boxes in COCO's format, checked before they are used.
+    """A data module for images with boxes in COCO format. It checks all data before use.
 
-    ``setup`` finds what is wrong with the files it needs and reports it all together: what can be repaired (clipped,
-    dropped) is, and what may be wrong is left, with one warning; what cannot be used raises ``DataError``. Batches are
-    a list of images, uint8 [3, H, W], and a list of targets, as :class:`CocoDataset` describes them; images without
-    boxes are among them.
+    ``setup`` checks the files that a stage needs and reports all problems together. Repairable problems are repaired
+    (boxes are clipped, annotations dropped). Doubtful data is left unchanged. Both are reported in one warning. Data
+    that cannot be used raises ``DataError``. A batch is a list of images, uint8 [3, H, W], and a list of targets as
+    described in :class:`CocoDataset`. It may contain images without boxes.
 
     Args:
-        root: Folder that the paths of images and annotations start from.
+        root: Folder that paths of images and annotations are relative to.
         train_images: Folder of the training images.
         train_annotations: COCO file of the training images.
         val_images: Folder of the validation images. Default: that of the training images.
-        val_annotations: COCO file of the validation images. Default: none, and ``val_split`` decides.
+        val_annotations: COCO file of the validation images. Default: none; ``val_split`` is used.
         test_images: Folder of the test images. Default: that of the training images.
         test_annotations: COCO file of the test images.
-        val_split: Share of the training file's images that validates, where there is no validation file; classes keep
-            their proportions, and copies of one picture stay together. 0: train without validation.
-        predict: What to predict on: an image file, a folder (with its subfolders), a glob or a list of them; paths
-            start from the current folder. Default: the test images, or else the validation images.
-        demo: Make a small data set of handwritten digits in ``root/digits`` and use it.
+        val_split: Share of the training file's images to validate on, if there is no validation file. Classes keep
+            their proportions, and copies of one image stay in one split. 0: train without validation.
+        predict: Images to predict on: an image file, a folder (searched recursively), a glob or a list of them; paths
+            are relative to the current folder. Default: the test images, or else the validation images.
+        demo: Create a small data set of handwritten digits in ``root/digits`` and use it.
         batch_size: Images per process and training step.
         eval_batch_size: Images per process and step of validation, test and prediction. Default: ``batch_size``.
         num_workers: Processes that load images, per loader.
-        pin_memory: Load into pinned memory where there is a CUDA device.
+        pin_memory: Load into pinned memory if there is a CUDA device.
         transforms: Augmentation of training images, from ``torchvision.transforms.v2``. Default: flips, moderate scale
-            jitter and changes of light; an empty list for none.
-        sampler: How often and in which order training images come: a sampler, its name, or its class path with
+            jitter and colour jitter; an empty list for none.
+        sampler: Sets the order and frequency of training images: a sampler, its name, or its class path with
             arguments. Default: each image once per epoch, shuffled.
-        labels: What labels are: ``contiguous`` numbers the categories 0 to C - 1 by ascending id; ``category_id``
-            takes the ids themselves, as the 91 columns of torchvision's COCO weights do; unused labels are named "".
-        weight_key: The key of annotations that holds a weight for each box, a number of at least 0; it becomes the
-            target field ``weight``, 1 for annotations without the key. ``target_weights`` among the weighters heeds it.
-            Default: no weight is read, and targets have no such field.
-        strict: Make all problems errors, also those that are repaired or left as they are.
+        labels: Numbering of labels: ``contiguous`` numbers the categories 0 to C - 1 by ascending id; ``category_id``
+            uses the category ids, as the 91 columns of torchvision's COCO weights do; unused labels have the name "".
+        weight_key: The key of annotations with the weight of a box, a number of at least 0. It becomes the target field
+            ``weight``, 1 for annotations without the key. The weighter ``target_weights`` uses it. Default: no weights
+            are read, and targets have no such field.
+        strict: Raise an error for all problems, including repaired and doubtful data.
         seed: Seed of the split, the order and the augmentation.
 
     Attributes:
         num_classes: Number of labels.
-        categories: ``id`` and ``name`` of each label. Validation and training categories together.
-        class_counts: Class frequencies of the training set, whatever the sampler; None before ``setup("fit")``.
+        categories: ``id`` and ``name`` of each label, of the training and validation files together.
+        class_counts: Class frequencies of the training set, independent of the sampler; None before ``setup("fit")``.
         data: The splits that were set up, as :class:`CocoData`.
     """
 
@@ -136,9 +136,9 @@ class CocoDataModule(DataModule):
 
     @property
     def categories(self) -> list[Category]:
-        """``id`` and ``name`` of each label; before ``setup`` it reads them from the files.
+        """``id`` and ``name`` of each label; before ``setup`` they are read from the files.
 
-        Empty where there are no annotation files, or where only images are predicted on.
+        Empty if there are no annotation files, or if only prediction was set up.
 
         Raises:
             DataError: A file cannot be read.
@@ -153,11 +153,11 @@ class CocoDataModule(DataModule):
 
     @property
     def num_classes(self) -> int:
-        """Number of labels; before ``setup`` it reads them from the files."""
+        """The number of labels; before ``setup`` they are read from the files."""
         return len(self.categories)
 
     def prepare_data(self) -> None:
-        """Makes the demo set where it is asked for and not there."""
+        """Create the demo data set if ``demo`` is set and the data set does not exist."""
         if self.demo and not all(source.annotations.is_file() for source in self.sources.values()):
             from .digits import write_digits
 
@@ -165,23 +165,23 @@ class CocoDataModule(DataModule):
                 write_digits(self.root / "digits")
             except FileExistsError:
                 if not all(source.annotations.is_file() for source in self.sources.values()):
-                    raise  # else another process was faster
+                    raise  # otherwise another process has written it
 
     def setup(self, stage: str) -> None:
-        """Reads and checks what a stage needs and was not read before.
+        """Read and check the splits that a stage needs, unless they were read before.
 
         Args:
             stage: ``fit``, ``validate``, ``test`` or ``predict``.
 
         Raises:
-            DataError: The data has problems that cannot be repaired, or any where ``strict``.
+            DataError: The data has problems that cannot be repaired, or any problem if ``strict``.
             UsageError: The stage needs files that are not given.
         """
         splits = self._splits(stage)
         problems = Problems()
-        found = self.read([split for split in splits if split not in self.data], problems)
+        new_data = self.read([split for split in splits if split not in self.data], problems)
         problems.settle(self.strict)
-        self.data |= found
+        self.data |= new_data
         if splits == ["predict"]:
             self._categories = self._categories or []
         else:
@@ -190,27 +190,27 @@ class CocoDataModule(DataModule):
             self.class_counts = self.data["train"].class_counts(self._category_ids())
 
     def read(self, splits: Iterable[str], problems: Problems) -> dict[str, CocoData]:
-        """Reads and checks splits, and keeps none of them.
+        """Read and check splits without storing them in ``data``.
 
         Args:
-            splits: Of ``available``.
-            problems: Where all that is wrong is noted.
+            splits: Some of ``available``.
+            problems: All problems are added to it.
 
         Returns:
             The splits that can be used.
         """
-        found: dict[str, CocoData | None] = {}
+        read: dict[str, CocoData | None] = {}
         for split in splits:
             if split == "predict":
-                found[split] = read_images(self.predict or [], problems)
+                read[split] = read_images(self.predict or [], problems)
             elif self.val_split and split != "test":
-                if split not in found:
-                    found |= self._read_and_split(problems)
+                if split not in read:
+                    read |= self._read_and_split(problems)
             else:
-                found[split] = self._reader.split(self.sources[split], problems)
-        usable = {split: data for split, data in found.items() if data is not None}
+                read[split] = self._reader.split(self.sources[split], problems)
+        usable = {split: data for split, data in read.items() if data is not None}
         check_splits({**self.data, **usable}, usable.keys(), self.sources, problems)
-        if found.keys() - {"predict"}:
+        if read.keys() - {"predict"}:
             categories = self._read_categories(problems)
             if "test" in usable:
                 check_known(usable["test"], categories, problems)
@@ -218,7 +218,7 @@ class CocoDataModule(DataModule):
 
     @property
     def available(self) -> list[str]:
-        """The splits that the arguments give: some of ``train``, ``val``, ``test`` and ``predict``."""
+        """The splits that the arguments define: some of ``train``, ``val``, ``test`` and ``predict``."""
         given = {**self.sources, **({"val": None} if self.val_split else {})}
         if self.predict is not None:
             given["predict"] = None
@@ -227,7 +227,7 @@ class CocoDataModule(DataModule):
     def _splits(self, stage: str) -> list[str]:
         wanted = _STAGES.get(stage, (self._predict_split,))
         if wanted[0] not in self.available:
-            verb = getattr(stage, "value", stage)  # Lightning's word for it, or its enum
+            verb = getattr(stage, "value", stage)  # Lightning passes a string or an enum
             hint = " To measure on the validation set, validate." if verb == "test" and "val" in self.available else ""
             raise UsageError(f"The data module needs {_NEEDS[stage]} to {verb}.{hint}")
         return [split for split in wanted if split in self.available]
@@ -248,7 +248,7 @@ class CocoDataModule(DataModule):
         return {"train": whole.select(train), "val": whole.select(val)}
 
     def _read_categories(self, problems: Problems) -> list[Category]:
-        """The category of each label: those of the training and validation files, or else of the test file."""
+        """Return the category of each label, from the training and validation files, or else from the test file."""
         paths = [source.annotations for split, source in self.sources.items() if split != "test"]
         if not paths and "test" in self.sources:
             paths = [self.sources["test"].annotations]
@@ -259,7 +259,7 @@ class CocoDataModule(DataModule):
         return np.array([category["id"] for category in self.categories], np.int64)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled batches; a last batch that is not full is left out, unless it is the only one."""
+        """Return a loader of shuffled batches; an incomplete last batch is dropped, unless it is the only one."""
         dataset = self._dataset("train", self.transforms)
         world_size, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         order = None if self.sampler is None else partial(self.sampler.order, dataset.data, self._category_ids())
@@ -280,34 +280,34 @@ class CocoDataModule(DataModule):
         return self._train_loader
 
     def state_dict(self) -> dict[str, int]:
-        """Where the training loader is.
+        """Return the position of the training loader within its epoch.
 
-        Lightning keeps the state of loaders itself, but forgets to give it back where a loader was made before the
-        checkpoint was read, as ``trainer.estimated_stepping_batches`` in ``configure_optimizers`` makes one.
+        Lightning also saves the state of loaders. It does not restore the state if the loader exists before the
+        checkpoint is read, for example because ``configure_optimizers`` uses ``trainer.estimated_stepping_batches``.
         """
         return {} if self._train_loader is None else self._train_loader.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Goes on from there, with the loader that is there or the one that will be made."""
+        """Restore the position of the training loader, now or when the loader is created."""
         if self._train_loader is None:
             self._resumed = state_dict
         elif state_dict:
             self._train_loader.load_state_dict(state_dict)
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
-        """The validation images in order; an empty list where there are none."""
+        """Return a loader of the validation images in order; an empty list if there are none."""
         return self._eval_loader("val", collate) if "val" in self.available else []
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """The test images in order."""
+        """Return a loader of the test images in order."""
         return self._eval_loader("test", collate)
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """The images to predict on, in order; targets tell ``image_id``, ``file_name`` and ``orig_size``."""
+        """Return a loader of the images to predict on, in order; targets have only id, file name and original size."""
         return self._eval_loader(self._predict_split, collate_images)
 
     def _eval_loader(self, split: str, collate_fn: Callable[..., Any]) -> DataLoader[Any]:
-        # by keyword: for prediction Lightning makes the loader anew, from its arguments and a batch size of its own
+        # by keyword: for prediction Lightning rebuilds the loader from its arguments and its own batch size
         return DataLoader(
             self._dataset(split), batch_size=self.eval_batch_size, collate_fn=collate_fn, **self._workers()
         )
@@ -322,7 +322,7 @@ class CocoDataModule(DataModule):
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
             "pin_memory": self.pin_memory and torch.cuda.is_available(),
-            # Workers are seeded from here, and not from the global generator, which a model draws from.
+            # Seeds the workers independently of the global generator, which a model also uses.
             "generator": torch.Generator().manual_seed(self.seed),
         }
 

@@ -1,4 +1,4 @@
-"""The order of training: which image comes when, with which random numbers, also after an interruption."""
+"""The order of training images and the seeds of their augmentation, reproducible after an interruption."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -14,8 +14,8 @@ class Draw(NamedTuple):
     """An item of a data set with the seed of its augmentation.
 
     Args:
-        item: Which image.
-        seed: What the random numbers of its transforms start from.
+        item: Index of the image.
+        seed: Seed of the random numbers of its transforms.
     """
 
     item: int
@@ -23,25 +23,25 @@ class Draw(NamedTuple):
 
 
 class EpochSampler(DistributedSampler[Draw]):
-    """Orders a data set by seed and epoch, and draws a seed for each sample.
+    """A sampler that orders a data set by seed and epoch, and draws a seed for each sample.
 
-    Order and seeds are those of the whole epoch, whatever the number of processes: process r of W takes the places
-    r, r + W, r + 2W and so on. So batch k of all processes together holds the images, augmented alike, of batch k of
-    one process with a batch W times as large. Where W does not divide the epoch, the last few places are filled with
-    images of the beginning.
+    Order and seeds belong to the whole epoch and do not depend on the number of processes: process r of W takes the
+    positions r, r + W, r + 2W and so on. So batch k of all processes together contains the same images, with the same
+    augmentation, as batch k of one process with W times the batch size. If W does not divide the length of the epoch,
+    images from its beginning fill the last positions.
 
     Args:
-        dataset: What to draw from.
+        dataset: The data set.
         num_replicas: Number of processes W.
         rank: This process r.
         seed: Seed of all epochs.
-        drop_last: Leave out the last images where W does not divide the epoch, instead of repeating the first.
-        order: Gives the indices of an epoch from its random numbers, equally many each time, as
-            ``ImageSampler.order`` does. Default: each image once, shuffled.
+        drop_last: Drop the last images if W does not divide the length of the epoch, instead of repeating the first.
+        order: A function of a random generator that returns the indices of an epoch, always equally many, such as
+            ``ImageSampler.order``. Default: each image once, shuffled.
 
     Raises:
-        UsageError: The order has no indices, or, when an epoch begins, not as many as in epoch 0 or others than those
-            of the data set.
+        UsageError: The order has no indices. At the start of an epoch: the order has another length than in epoch 0, or
+            indices outside the data set.
     """
 
     def __init__(
@@ -58,23 +58,23 @@ class EpochSampler(DistributedSampler[Draw]):
         self._draws = self._images if order is None else len(order(np.random.default_rng([seed, 0])))
         if order is not None and not self._draws:
             raise UsageError("The sampler gives no images.")
-        # a stand-in of the epoch's length, for the parent computes each process's share from it
+        # a placeholder of the epoch's length, from which the parent computes each process's share
         super().__init__(range(self._draws), num_replicas, rank, True, seed, drop_last)  # type: ignore[arg-type]
         self.dataset = dataset
-        self.start = 0  # places of the epoch to pass over: those that all processes drew before an interruption
-        self.keeps_rest = False  # whether also drop_last gives what is left after start, where it is less than a round
+        self.start = 0  # positions to skip: those that all processes drew before an interruption
+        self.keeps_rest = False  # whether drop_last keeps the positions after start if there are fewer than processes
         self.on_epoch: Callable[[], None] | None = None  # called when an epoch is set
 
     @property
     def draws(self) -> int:
-        """Places of an epoch."""
+        """The number of positions in an epoch."""
         return self._draws
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that is iterated over next.
+        """Set the epoch of the next iteration.
 
         Args:
-            epoch: Its number.
+            epoch: Number of the epoch.
         """
         super().set_epoch(epoch)
         if self.on_epoch is not None:
@@ -85,21 +85,21 @@ class EpochSampler(DistributedSampler[Draw]):
         order = rng.permutation(self._images) if self._order is None else self._checked(self._order(rng))
         seeds = rng.integers(2**63, size=self._draws + self.num_replicas)
         left = max(0, self._draws - self.start)
-        even = left // self.num_replicas * self.num_replicas  # as many for each process
+        even = left // self.num_replicas * self.num_replicas  # equally many for each process
         if left > even and not (self.drop_last and (even or not self.keeps_rest)):
             even += self.num_replicas
         order = np.resize(order[self.start :], even) if left else order[:0]
-        mine = slice(self.rank, None, self.num_replicas)
-        return map(Draw, order[mine].tolist(), seeds[self.start : self.start + even][mine].tolist())
+        own = slice(self.rank, None, self.num_replicas)
+        return map(Draw, order[own].tolist(), seeds[self.start : self.start + even][own].tolist())
 
     def _checked(self, order: Ints) -> Ints:
         if len(order) != self._draws:
             raise UsageError(
                 f"The sampler gives {len(order)} images in epoch {self.epoch}, and {self._draws} in epoch 0. All "
-                "epochs must be equally long: schedules and progress count on it."
+                "epochs must be equally long: schedules and progress bars rely on it."
             )
         if order.min() < 0 or order.max() >= self._images:
             raise UsageError(
-                f"The sampler gives images {order.min()} to {order.max()}, of those from 0 to {self._images - 1}."
+                f"The sampler gives images {order.min()} to {order.max()}; the data set has 0 to {self._images - 1}."
             )
         return order

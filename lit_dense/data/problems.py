@@ -1,4 +1,4 @@
-"""Problems found in a data set, collected over all of its files and told in one message."""
+"""Problems of a data set, collected from all files and reported in one message."""
 
 import itertools
 from collections.abc import Iterable
@@ -11,11 +11,11 @@ from ..core.errors import UsageError
 
 SHOWN = 5  # examples of each kind in a report
 KEPT = "left as they are"
-"""The repair of what may be wrong but cannot be repaired without knowing what was meant."""
+"""The ``repair`` of doubtful data that is not changed, because the intention is unknown."""
 
 
 class DataError(UsageError):
-    """Data that cannot be used; the message lists every problem of every file."""
+    """Raised for data that cannot be used; the message lists every problem of every file."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,13 @@ class Problem:
     """One kind of problem in one file.
 
     Args:
-        path: The file or folder it was found in, or another name for the place.
-        what: What is wrong, in the plural where things are counted ("boxes of zero size").
-        repair: What is done about it ("dropped"); empty where nothing can be done.
-        count: How many things are wrong, 0 where it is the file itself.
-        examples: The first few of them, with their ids.
-        cure: What the user can do about it; empty where that is plain.
-        hint: It is no fault, but worth a look.
+        path: The file or folder with the problem, or another name for the place.
+        what: Description of the problem, in the plural if cases are counted ("boxes of zero size").
+        repair: The repair ("dropped"); empty if there is none.
+        count: Number of cases; 0 if the problem is the file itself.
+        examples: The first cases, with their ids.
+        cure: Advice to the user; empty if it is obvious.
+        hint: Whether this is a hint instead of an error.
     """
 
     path: Path | str
@@ -41,7 +41,7 @@ class Problem:
     hint: bool = False
 
     def text(self, fatal: bool) -> str:
-        """The lines of a report about this problem."""
+        """Format the lines of a report about this problem."""
         head = f"  {'!' if fatal else '-'} {self.what}"
         if self.count:
             head += f": {self.count:,}"
@@ -58,7 +58,7 @@ class Problems:
 
     Attributes:
         found: The problems, in the order in which they were found.
-        hints: What is no fault, but worth a look; only ``lit-dense check`` tells it.
+        hints: Findings that may be intended; only ``lit-dense check`` reports them.
 
     Example:
         >>> problems = Problems()
@@ -84,16 +84,16 @@ class Problems:
         cure: str = "",
         hint: bool = False,
     ) -> None:
-        """Notes one kind of problem.
+        """Add one kind of problem.
 
         Args:
-            path: The file or folder it was found in.
-            what: What is wrong, in the plural where things are counted.
-            details: A line about each thing; only the first few are drawn.
-            count: How many things there are. Default: the number of details.
-            repair: What is done about it; empty where nothing can be done, which makes it an error.
-            cure: What the user can do about it.
-            hint: It is no fault, but worth a look: never an error, and told by ``lit-dense check`` alone.
+            path: The file or folder with the problem.
+            what: Description of the problem, in the plural if cases are counted.
+            details: A line about each case; only the first few are used.
+            count: Number of cases. Default: the number of details.
+            repair: The repair; empty if there is none, which makes the problem an error.
+            cure: Advice to the user.
+            hint: Whether this is a hint, which is never an error and which only ``lit-dense check`` reports.
         """
         if count is None:
             details = list(details)
@@ -102,35 +102,35 @@ class Problems:
         self.extend([Problem(path, what, repair, count, examples, cure, hint)])
 
     def extend(self, found: Iterable[Problem]) -> None:
-        """Notes problems that were found elsewhere, each once."""
+        """Add problems that are not in the collection yet."""
         for problem in found:
-            noted = self.hints if problem.hint else self.found
-            if problem not in noted:
-                noted.append(problem)
+            known = self.hints if problem.hint else self.found
+            if problem not in known:
+                known.append(problem)
 
     def errors(self, strict: bool) -> list[Problem]:
-        """Those that forbid using the data: the ones without a repair, or all of them where ``strict``."""
+        """Return the problems that make the data unusable: those without a repair, or all if ``strict``."""
         return [problem for problem in self.found if strict or not problem.repair]
 
     def report(self, strict: bool) -> str:
-        """All problems, file by file; those that forbid using the data carry an exclamation mark."""
+        """Format all problems by file; an exclamation mark marks errors."""
         return _by_file(self.found, self.errors(strict))
 
     def report_hints(self) -> str:
-        """All hints, file by file."""
+        """Format all hints by file."""
         return _by_file(self.hints, [])
 
     def settle(self, strict: bool) -> None:
-        """Raises where the data cannot be used, and warns once where it was repaired.
+        """Raise an error if the data cannot be used; otherwise warn once about all problems.
 
         Raises:
-            DataError: There are problems without a repair, or any at all where ``strict``.
+            DataError: There are problems without a repair, or any problems if ``strict``.
         """
         if errors := self.errors(strict):
             head = "The data cannot be used"
             if len(self.found) == 1 and not strict and not errors[0].examples:
                 raise DataError(f"{head}: {errors[0].path}: {errors[0].what}.")
-            if errors[0].examples:  # in many lines the reason is easily overlooked
+            if errors[0].examples:  # repeats the reason in the first line, because the report is long
                 head += f": {errors[0].what}"
             reason = "strict=True repairs nothing" if strict else "! marks what cannot be repaired"
             raise DataError(f"{head} ({reason}):\n{self.report(strict)}")

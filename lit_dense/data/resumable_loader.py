@@ -1,4 +1,4 @@
-"""A loader that goes on in the middle of an epoch, also with another batch size or number of processes."""
+"""A loader that resumes in the middle of an epoch, even with another batch size or number of processes."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,31 +11,32 @@ from .ordering import EpochSampler
 
 
 class ResumableLoader(DataLoader[Any]):
-    """A data loader with an :class:`EpochSampler` that goes on where a checkpoint was made in the middle of an epoch.
+    """A data loader with an :class:`EpochSampler` that resumes in the middle of an epoch.
 
-    Lightning keeps ``state_dict`` in its checkpoints and gives it back to the loader of the resumed run. What was
-    drawn before is passed over without being loaded. The state counts what all processes together have drawn, so batch
-    size and number of processes may change: the rest of the epoch is what was not drawn yet. As in every epoch a last
-    batch that is not full is left out, unless it is the only one that is left; a warning says how many images that are.
+    Lightning saves ``state_dict`` in its checkpoints and loads it into the loader of the resumed run. Images that were
+    drawn before are skipped without being loaded. The state counts the images that all processes together have drawn,
+    so batch size and number of processes may change: the rest of the epoch consists of the images that were not drawn.
+    As in every epoch, an incomplete last batch is dropped, unless it is the only one left. If the batches have changed,
+    a warning gives the number of dropped images.
 
     Attributes:
-        trainer: The trainer whose count of batches is set to what is left; None if there is none.
+        trainer: The trainer whose batch count is adjusted to the remaining batches; None if there is none.
     """
 
     trainer: Trainer | None = None
-    _epoch = -1  # the epoch that was begun last
-    _drawn = 0  # places of it that all processes together have handed out
+    _epoch = -1  # the last epoch that was started
+    _drawn = 0  # positions of it that all processes together have drawn
     _state: dict[str, int] | None = None  # of the interrupted run, until its epoch is iterated over
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        # A generator, so that nothing is drawn before the first batch is asked for: a resumed trainer makes the
-        # iterator first and tells the sampler the epoch afterwards.
-        if not isinstance(self.sampler, EpochSampler):  # Trainer(overfit_batches=...) puts its own here
+        # A generator, so that nothing is drawn before the first batch is requested: a resumed trainer creates the
+        # iterator before it sets the sampler's epoch.
+        if not isinstance(self.sampler, EpochSampler):  # Trainer(overfit_batches=...) replaces the sampler
             yield from super().__iter__()
             return
         changed = self._resumes and self._changed()
         if changed:
-            rank_zero_warn(self._told())
+            rank_zero_warn(self._warning())
         if not self._resumes:
             self._epoch, self._drawn = self.sampler.epoch, 0
         self._state = None
@@ -48,15 +49,15 @@ class ResumableLoader(DataLoader[Any]):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch, how much of it was handed out, and what that depends on."""
+        """Return the epoch, the number of drawn positions, and the settings that these depend on."""
         return {"epoch": self._epoch, "drawn": self._drawn, **self._conditions()}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from there when that epoch is iterated over next.
+        """Resume from a state when its epoch is iterated over next.
 
         Args:
-            state: What ``state_dict`` gave. Of older versions it has ``batches`` in place of all but the epoch: these
-                are taken for batches of this loader's size.
+            state: The result of ``state_dict``. In older versions it has only ``epoch`` and ``batches``; these are
+                counted as batches of this loader's size.
         """
         state = {**self._conditions(), "drawn": state.get("batches", 0) * self._step, **state}
         self._epoch, self._state = state["epoch"], state
@@ -66,17 +67,17 @@ class ResumableLoader(DataLoader[Any]):
 
     @property
     def _resumes(self) -> bool:
-        """Whether the sampler's epoch is the one that was interrupted."""
+        """True if the sampler's epoch is the interrupted one."""
         return self._state is not None and isinstance(self.sampler, EpochSampler) and self._epoch == self.sampler.epoch
 
     @property
     def _step(self) -> int:
-        """Places that all processes together draw for a batch."""
+        """Positions that all processes together draw for a batch."""
         processes = self.sampler.num_replicas if isinstance(self.sampler, EpochSampler) else 1
         return (self.batch_size or 1) * processes
 
     def _conditions(self) -> dict[str, int]:
-        """What an epoch's order and batches depend on."""
+        """Return the settings that an epoch's order and batches depend on."""
         if not isinstance(self.sampler, EpochSampler):
             return {}
         sampler = self.sampler
@@ -88,21 +89,21 @@ class ResumableLoader(DataLoader[Any]):
         }
 
     def _changed(self) -> bool:
-        """Whether the interrupted run had other batches than this one."""
+        """Return whether the interrupted run had other batches than this one."""
         state = self._state or {}
         return any(state[name] != value for name, value in self._conditions().items())
 
     def _same_order(self) -> bool:
-        """Whether the places of an epoch are what they were in the interrupted run."""
+        """Return whether the positions of an epoch are those of the interrupted run."""
         state = self._state or {}
         return all(state[name] == value for name, value in self._conditions().items() if name in ("draws", "seed"))
 
     def _left(self) -> int:
-        """Images of the epoch that are still to be drawn."""
+        """Return the number of images of the epoch that were not drawn yet."""
         return max(0, self._conditions()["draws"] - self._drawn)
 
     def _is_short(self) -> bool:
-        """Whether what is left of the epoch is less than one batch."""
+        """Return whether the rest of the epoch is less than one batch."""
         return 0 < self._left() < self._step
 
     def _batches_left(self) -> int:
@@ -110,11 +111,11 @@ class ResumableLoader(DataLoader[Any]):
         return full + bool(rest and (not full or not self.drop_last))
 
     def _set_progress(self) -> None:
-        """Set the trainer's count of this epoch's batches such that the epoch ends when nothing is left.
+        """Set the trainer's batch count so that the epoch ends when no batches are left.
 
-        Lightning has restored the count of the interrupted run, whose batches were others, and ends the epoch at the
-        number of batches that a whole one has now. It is called whenever the sampler's epoch is set, of which one time
-        lies between the two.
+        Lightning has restored the batch count of the interrupted run, but it ends the epoch at the number of batches of
+        a whole epoch with the current settings. This method is called each time the sampler's epoch is set; one of
+        these calls is between the restoration and the end of the epoch.
         """
         if self.trainer is None or not self._resumes or not self._changed():
             return
@@ -124,21 +125,21 @@ class ResumableLoader(DataLoader[Any]):
         for count in ("ready", "started", "processed", "completed"):
             setattr(done, count, getattr(done, count) + shift)
 
-    def _told(self) -> str:
-        """What is different from the interrupted run, in one line."""
+    def _warning(self) -> str:
+        """Describe the differences from the interrupted run, in one line."""
         was, now = self._state or {}, self._conditions()
         if not self._same_order():
             return (
                 f"The checkpoint was made in the middle of epoch {self._epoch} of other training data: {was['draws']} "
-                f"images with seed {was['seed']}, now {now['draws']} with seed {now['seed']}. The epoch begins anew."
+                f"images with seed {was['seed']}, now {now['draws']} with seed {now['seed']}. The epoch starts again."
             )
         batches, left = self._batches_left(), self._left()
         follow = min(batches * self._step, left)
         if follow > now["processes"]:
             follow -= follow % now["processes"]  # all draw equally many
         return (
-            f"Epoch {self._epoch} goes on with {now['batch_size']} images x {now['processes']} processes in a batch, "
-            f"where the checkpoint had {was['batch_size']} x {was['processes']}: of its {now['draws']} images "
-            f"{self._drawn} were seen before, {follow} follow in {batches} batches, and {left - follow} are left out "
-            "because they fill none."
+            f"Epoch {self._epoch} resumes with {now['batch_size']} images x {now['processes']} processes in a batch; "
+            f"the checkpoint had {was['batch_size']} x {was['processes']}. Of {now['draws']} images in the epoch, "
+            f"{self._drawn} were seen before, {follow} follow in {batches} batches, and {left - follow} are dropped "
+            "because they do not fill a batch."
         )

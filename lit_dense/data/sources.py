@@ -1,4 +1,4 @@
-"""Where splits come from, and reading them: each COCO file is parsed once, whoever asks first."""
+"""The files of each split, and a reader that parses each COCO file once."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,11 +14,11 @@ from .formats.coco import CocoJson, read_coco
 from .images import Header, find_images, read_headers
 from .problems import Problems
 
-MAX_LABEL = 9999  # a class column for each number up to a category id: more are a mistake
+MAX_LABEL = 9999  # labels=category_id makes a column for every number up to the largest id; larger ids are a mistake
 
 
 class Source(NamedTuple):
-    """Where a split comes from.
+    """The files of a split.
 
     Args:
         annotations: The COCO file.
@@ -30,18 +30,18 @@ class Source(NamedTuple):
 
 
 Given = dict[str, tuple[str | Path | None, str | Path | None]]
-"""Of each split the annotation file and the image folder, where they are given."""
+"""The annotation file and the image folder of each split; None for those that are not given."""
 
 
 def find_sources(root: Path, given: Given) -> dict[str, Source]:
-    """The splits whose files are given.
+    """Return the sources of the splits whose files are given.
 
     Args:
-        root: Folder that paths start from.
-        given: What is given; images of validation and test are by default those of training.
+        root: Folder that paths are relative to.
+        given: The given paths; by default, validation and test use the image folder of training.
 
     Raises:
-        UsageError: One of two files that belong together is not given.
+        UsageError: An annotation file is given without an image folder, or an image folder without annotations.
     """
     sources = {}
     for split, (annotations, images) in given.items():
@@ -55,22 +55,22 @@ def find_sources(root: Path, given: Given) -> dict[str, Source]:
 
 
 def demo_sources(root: Path, given: Given) -> dict[str, Source]:
-    """The splits of the demo set.
+    """Return the sources of the demo data set.
 
     Raises:
         UsageError: Other files are given.
     """
     if any(path for paths in given.values() for path in paths):
-        raise UsageError("demo=True uses its own images and annotations: give none.")
+        raise UsageError("demo=True uses its own images and annotations: leave out the other paths.")
     folder = root / "digits"
     return {split: Source(folder / f"{split}.json", folder / split) for split in ("train", "val")}
 
 
 class SourceReader:
-    """Reads COCO files and keeps of each what may still be asked for.
+    """A reader of COCO files that keeps the parts that are needed again.
 
     Args:
-        weight_key: The key of annotations that holds a weight. Default: none is read.
+        weight_key: The key of annotations with a weight. Default: no weights are read.
     """
 
     def __init__(self, weight_key: str | None = None) -> None:
@@ -79,31 +79,31 @@ class SourceReader:
         self._categories: dict[Path, tuple[list[Category], Problems]] = {}
 
     def split(self, source: Source, problems: Problems) -> CocoData | None:
-        """The images and boxes of a split, checked; None where there are none.
+        """Read and check the images and boxes of a split; None if no images can be used.
 
         Args:
-            source: Where the split comes from.
-            problems: Where all that is wrong with the file and the images is noted.
+            source: The files of the split.
+            problems: All problems of the file and the images are added to it.
         """
         self._parse(source.annotations)
-        content, found = self._contents.pop(source.annotations)
-        problems.extend([*found.found, *found.hints])
+        content, of_file = self._contents.pop(source.annotations)
+        problems.extend([*of_file.found, *of_file.hints])
         return check_split(content, source.images, problems) if content else None
 
     def categories(self, paths: Iterable[Path], problems: Problems) -> list[Category]:
-        """The categories of several files together, by ascending id.
+        """Merge the categories of several files, by ascending id.
 
         Args:
             paths: COCO files.
-            problems: Where is noted what prevents it: files that cannot be read, ids with two names, names that have
-                one id in a file and another in the next.
+            problems: Errors are added to it: unreadable files, ids with two names, and names with different ids in
+                different files.
         """
         names: dict[int, tuple[str, Path]] = {}
         for path in paths:
             if path not in self._categories:
                 self._parse(path)
-            categories, found = self._categories[path]
-            problems.extend(found.errors(strict=False))
+            categories, of_file = self._categories[path]
+            problems.extend(of_file.errors(strict=False))
             details, moved = [], []
             before = {name: (number, first) for number, (name, first) in names.items()}
             for category in categories:
@@ -130,31 +130,31 @@ class SourceReader:
 
 
 def label_categories(categories: list[Category], by_id: bool, path: Path | str, problems: Problems) -> list[Category]:
-    """The category of each label.
+    """Return the category of each label.
 
     Args:
-        categories: By ascending id.
-        by_id: A label is the category's id, and labels between that are none have the name "".
-        path: Where the categories come from, for the report.
-        problems: Where ids that cannot be labels are noted.
+        categories: Categories by ascending id.
+        by_id: Whether labels are category ids; unused labels between them have the name "".
+        path: The file of the categories, for the report.
+        problems: Ids that cannot be labels are added to it.
     """
     if not by_id or not categories:
         return categories
-    strange = [f"category id {c['id']}: {c['name']}" for c in categories if not 0 <= c["id"] <= MAX_LABEL]
-    if strange:
-        problems.add(path, f"category ids that cannot be labels (0 to {MAX_LABEL}): use labels=contiguous", strange)
+    invalid = [f"category id {c['id']}: {c['name']}" for c in categories if not 0 <= c["id"] <= MAX_LABEL]
+    if invalid:
+        problems.add(path, f"category ids that cannot be labels (0 to {MAX_LABEL}): use labels=contiguous", invalid)
         return categories
     names = {category["id"]: category["name"] for category in categories}
     return [Category(id=label, name=names.get(label, "")) for label in range(max(names) + 1)]
 
 
 def check_known(data: CocoData, labels: list[Category], problems: Problems) -> None:
-    """Notes categories of a test file that no label stands for.
+    """Report categories of a test file that have no label.
 
     Args:
         data: The test images and boxes.
-        labels: The category of each label; nothing is noted where there are none.
-        problems: Where they are noted.
+        labels: The category of each label; if it is empty, nothing is reported.
+        problems: The categories are added to it.
     """
     names = {category["id"]: category["name"] for category in labels}
     unknown = [
@@ -163,18 +163,18 @@ def check_known(data: CocoData, labels: list[Category], problems: Problems) -> N
         if category["name"] != names.get(category["id"])
     ]
     if names and unknown:
-        problems.add(data.path, "categories unlike those of the training and validation files", unknown)
+        problems.add(data.path, "categories that differ from those of the training and validation files", unknown)
 
 
 def read_images(patterns: Iterable[str | Path], problems: Problems) -> CocoData | None:
-    """Images to predict on, numbered from 1.
+    """Find images to predict on and read their headers; ids count from 1.
 
     Args:
         patterns: Files, folders and globs.
-        problems: Where paths without images and unreadable images are noted.
+        problems: Paths without images and unreadable images are added to it.
 
     Returns:
-        The images; None where there are none.
+        The images; None if there are none.
     """
     where = "images to predict on"
     files, empty = find_images(patterns)

@@ -1,4 +1,4 @@
-"""Splitting one data set into training and validation so that both see every class in proportion."""
+"""Stratified splits into training and validation images."""
 
 import numpy as np
 
@@ -6,21 +6,21 @@ from ..core.array_types import Bools, Ints
 
 
 def stratified_split(presence: Bools, val_share: float, seed: int, groups: Ints | None = None) -> tuple[Ints, Ints]:
-    """Deals images out so that each class is in the validation part with its share of images.
+    """Split images so that validation gets the same share of the images of every class.
 
-    Iterative stratification (Sechidis et al., 2011): the images of the class with the fewest images left are dealt
-    out first, for they leave the least choice; then those of the next. Images without any class are a class of their
-    own. Of a class with one image, training gets it.
+    Iterative stratification (Sechidis et al., 2011): repeatedly, the images of the class with the fewest remaining
+    images are assigned, because they leave the least choice. Images without any class form a class of their own. If a
+    class has only one image, training gets it.
 
     Args:
-        presence: Whether an image shows a class, [I, C].
-        val_share: Share of the images that validation gets, between 0 and 1.
-        seed: Which of the equally good splits.
-        groups: A number from 0 for each image; those of one group, as copies of one picture are, stay together.
+        presence: Whether an image shows a class, bool [I, C].
+        val_share: Share of the validation images, between 0 and 1.
+        seed: Seed of the random choices.
+        groups: A group number from 0 for each image; images of a group, such as copies of one image, stay together.
             Default: each image is a group.
 
     Returns:
-        Indices of the training and of the validation images, each ascending. Both have at least one where there is
+        Indices of the training and of the validation images, each ascending. Both have at least one image if there is
         more than one group.
 
     Example:
@@ -45,7 +45,7 @@ def stratified_split(presence: Bools, val_share: float, seed: int, groups: Ints 
         members = np.flatnonzero(left & presence[:, rarest])
         left[members] = False
         wanted = val_share * images_of_class[rarest] - val[presence[:, rarest]].sum()
-        lagging = val_share * (~left).sum() - val.sum()  # a rounding that makes up for those before
+        lagging = val_share * (~left).sum() - val.sum()  # compensates for earlier rounding
         number = int(np.clip(round(lagging), np.floor(wanted), np.ceil(wanted)).clip(0, len(members)))
         if images_of_class[rarest] > 1:
             val[rng.permutation(members)[:number]] = True

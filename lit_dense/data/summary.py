@@ -1,4 +1,4 @@
-"""What ``lit-dense check`` tells about a data set."""
+"""The report of ``lit-dense check``: counts, sizes and problems of a data set."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from .thin_images import vanishes
 if TYPE_CHECKING:
     from .module import CocoDataModule
 
-MAX_ROWS = 40  # classes in a table before it leaves out the middle
+MAX_ROWS = 40  # most classes in a table; longer tables omit the middle
 SIZES = ("small", "medium", "large")
 SMALL, LARGE = 32**2, 96**2  # COCO's limits between them, in square pixels
 
@@ -25,8 +25,8 @@ class CheckReport:
     """The result of a check.
 
     Args:
-        text: What was found, to be printed.
-        ok: Whether the data can be used: nothing is wrong but what is repaired.
+        text: The report, to be printed.
+        ok: Whether the data can be used: all problems are repaired.
     """
 
     text: str
@@ -34,24 +34,24 @@ class CheckReport:
 
 
 def check(datamodule: "CocoDataModule", max_size: int = 1333) -> CheckReport:
-    """Reads everything that a data module is given, and tells what is in it and what is wrong with it.
+    """Read all data of a data module, and report its content and its problems.
 
     Args:
-        datamodule: With ``strict``, what could be repaired counts as an error.
-        max_size: The model's ``max_size``, in pixels: images much longer than wide may not survive being scaled to it.
+        datamodule: The data module. With ``strict``, repairable problems are errors.
+        max_size: The model's ``max_size``, in pixels. Very thin images vanish when they are scaled to it.
 
     Raises:
-        UsageError: The data module is given no data.
+        UsageError: The data module has no data.
     """
     if not datamodule.available:
         raise UsageError("There is nothing to check: give train_annotations and train_images, or predict.")
     datamodule.prepare_data()
     problems = Problems()
-    found = datamodule.read(datamodule.available, problems)
-    for data in found.values():
+    splits = datamodule.read(datamodule.available, problems)
+    for data in splits.values():
         _note_thin(data, max_size, problems)
-    check_contents({split: data for split, data in found.items() if split != "predict"}, problems)
-    parts = [summarize(split, data) for split, data in found.items()]
+    check_contents({split: data for split, data in splits.items() if split != "predict"}, problems)
+    parts = [summarize(split, data) for split, data in splits.items()]
     if problems.found:
         parts.append(f"Problems:\n{problems.report(datamodule.strict)}")
     if problems.hints:
@@ -70,8 +70,8 @@ def _verdict(problems: Problems, strict: bool) -> str:
         f"kinds of problems that are {KEPT}": kept,
         "things worth a look": len(problems.hints),
     }
-    told = ", ".join(f"{kind}: {number}" for kind, number in numbers.items() if number)
-    return f"The data can be used; {told or 'no problem was found'}."
+    counts = ", ".join(f"{kind}: {number}" for kind, number in numbers.items() if number)
+    return f"The data can be used; {counts or 'no problem was found'}."
 
 
 def _note_thin(data: CocoData, max_size: int, problems: Problems) -> None:
@@ -83,14 +83,14 @@ def _note_thin(data: CocoData, max_size: int, problems: Problems) -> None:
     if details:
         where = data.path if data.categories else "images to predict on"
         what = f"images so thin that scaling them to max_size={max_size} leaves less than a pixel"
-        problems.add(where, what, details, cure="cut them into pieces, take them out, or raise model.max_size")
+        problems.add(where, what, details, cure="cut them into tiles, remove them, or raise model.max_size")
 
 
 def summarize(split: str, data: CocoData) -> str:
-    """The sizes and counts of one split.
+    """Format the sizes and counts of one split.
 
     Args:
-        split: Its name.
+        split: Name of the split.
         data: Its images and boxes, after repairs.
     """
     counts = np.diff(data.offsets)
@@ -112,7 +112,7 @@ def summarize(split: str, data: CocoData) -> str:
 
 
 def _class_table(data: CocoData) -> list[str]:
-    """Classes by falling count; crowd boxes are not counted."""
+    """Format the classes by descending count; crowd boxes are not counted."""
     counts = data.class_counts(np.array([category["id"] for category in data.categories]))
     instances, images = counts.instances.numpy(), counts.images.numpy()
     width = max(len("class"), *(len(category["name"]) for category in data.categories))

@@ -1,4 +1,4 @@
-"""Augmentation on images with their boxes, by torchvision's v2 transforms."""
+"""Augmentation of images and boxes with torchvision's v2 transforms."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -7,14 +7,14 @@ from typing import Any
 from torch import Tensor
 from torchvision.transforms import v2
 
-MEAN_COLOUR = (124, 116, 104)  # of ImageNet: zero after a detector's normalisation, as its own padding
+MEAN_COLOUR = (124, 116, 104)  # ImageNet's mean; normalisation maps it to 0, the value of the detector's padding
 
 
 def default_train_transforms() -> list[v2.Transform]:
-    """Flips, moderate scale jitter and moderate changes of light.
+    """Return the default augmentation: flips, moderate scale jitter and moderate colour jitter.
 
-    The scale jitter keeps the canvas and scales what is on it: a detector resizes every image to one size, which would
-    undo a jitter of the canvas itself.
+    The scale jitter scales the content and keeps the canvas size. A detector resizes every image to one size, which
+    would undo a jitter of the canvas size.
     """
     scale = v2.RandomAffine(
         degrees=[0.0, 0.0],
@@ -28,7 +28,7 @@ def default_train_transforms() -> list[v2.Transform]:
 
 
 def compose(transforms: Sequence[v2.Transform]) -> Callable[..., Any] | None:
-    """One transform of several, None of none; ``SanitizeBoundingBoxes`` among them removes whole rows of the target."""
+    """Compose transforms, None for an empty list; ``SanitizeBoundingBoxes`` removes whole rows of the target."""
     return v2.Compose([_with_rows(transform) for transform in transforms]) if transforms else None
 
 
@@ -40,6 +40,6 @@ def _with_rows(transform: v2.Transform) -> v2.Transform:
 
 
 def box_rows(inputs: Any) -> Tensor:
-    """The rows of the boxes: a ``labels_getter`` for ``SanitizeBoundingBoxes`` within another transform."""
+    """Return the row numbers of the boxes: a ``labels_getter`` for ``SanitizeBoundingBoxes`` in another transform."""
     rows: Tensor = inputs[1]["row"]
     return rows

@@ -1,8 +1,8 @@
-"""A kit that anybody's loss, weighter or detector can be held against.
+"""Conformance checks for custom losses, weighters and detector adapters.
 
-:func:`check_classification_loss`, :func:`check_box_loss` and :func:`check_weighter` run a list of small checks, each
-with a name, on batches made from random numbers: no detector and no data set is needed. :func:`check_detector` does the
-same for the adapter of a detector. Call them from a test of your own package.
+:func:`check_classification_loss`, :func:`check_box_loss` and :func:`check_weighter` run a list of small named checks on
+random batches, without a detector or a data set. :func:`check_detector` does the same for a detector's adapter. Call
+them from the tests of your own package.
 """
 
 from .box_loss import check_box_loss as check_box_loss

@@ -1,4 +1,4 @@
-"""Batches made from random numbers, without a detector."""
+"""Random batches for checks, made without a detector."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
@@ -32,16 +32,16 @@ def make_batch(
     per_object: int = 3,
     class_counts: ClassCounts | None = None,
 ) -> DenseSamples:
-    """A batch of images with so many objects each; an eighth of the anchors is ignored. The targets bring ``weight``.
+    """Make a random batch; an eighth of the anchors is ignored, and the targets have a field ``weight``.
 
     Args:
-        num_classes: C.
-        extra_logits: Further columns of the logits.
-        objects: Objects of each image.
-        seed: Of everything that is random.
-        levels: Cells of each pyramid level, with one anchor each.
+        num_classes: Number of classes C.
+        extra_logits: Columns of the logits beyond one per class.
+        objects: Number of objects of each image.
+        seed: Seed of all random numbers.
+        levels: Height and width of each pyramid level in cells, with one anchor per cell.
         per_object: Positive anchors of each object.
-        class_counts: Passed on to the samples.
+        class_counts: Class counts in the samples' context.
     """
     generator = torch.Generator().manual_seed(seed)
     per_image = sum(h * w for h, w in levels)
@@ -83,32 +83,32 @@ def _boxes(number: int, generator: torch.Generator) -> Tensor:
 
 
 def with_derived(samples: DenseSamples) -> DenseSamples:
-    """The same samples, with all that is derived from them computed already."""
+    """Compute all derived (cached) properties of samples."""
     for name in DERIVED:
         getattr(samples, name)
     return samples
 
 
 def with_logits(samples: DenseSamples, logits: Tensor) -> DenseSamples:
-    """Samples with other logits, of which nothing is derived [A, L]."""
+    """Replace the logits [A, L] of samples; the cached properties of the original are kept."""
     other = replace(samples, logits=logits)
     other.__dict__.update({name: getattr(samples, name) for name in DERIVED})
     return other
 
 
 def with_leaves(samples: DenseSamples) -> tuple[DenseSamples, tuple[Tensor, Tensor]]:
-    """Samples whose logits and deltas are computed from leaves of the graph, as a network's are; and the leaves."""
+    """Return samples with logits and deltas computed from leaves of the graph, as by a network, and the leaves."""
     logits, deltas = (t.detach().clone().requires_grad_() for t in (samples.logits, samples.deltas))
     return with_derived(replace(samples, logits=logits.clone(), deltas=deltas.clone())), (logits, deltas)
 
 
 def all_ignored(samples: DenseSamples) -> DenseSamples:
-    """Samples of which no anchor counts."""
+    """Return samples with all anchors ignored."""
     return with_derived(replace(samples, matched_idxs=torch.full_like(samples.matched_idxs, IGNORED)))
 
 
 def images_of(samples: DenseSamples, first: int, last: int) -> DenseSamples:
-    """What a process that has the images from ``first`` to before ``last`` gets."""
+    """Select the samples of the images ``first`` to ``last - 1``, as on a process with these images."""
     rows = ((samples.image_idxs >= first) & (samples.image_idxs < last)).nonzero().squeeze(1)
     here = (samples.gt_image_idxs >= first) & (samples.gt_image_idxs < last)
     offset = int((samples.gt_image_idxs < first).sum())
@@ -132,7 +132,7 @@ def images_of(samples: DenseSamples, first: int, last: int) -> DenseSamples:
 
 
 def shuffled(samples: DenseSamples, seed: int = 0) -> tuple[DenseSamples, Tensor]:
-    """Samples with the anchors of each level of each image in another order, and that order [A]."""
+    """Shuffle the anchors within each level of each image; also returns the order [A]."""
     generator = torch.Generator().manual_seed(seed)
     block = samples.image_idxs * len(LEVELS) + samples.level_idxs
     order = torch.randperm(len(block), generator=generator)
@@ -143,7 +143,7 @@ def shuffled(samples: DenseSamples, seed: int = 0) -> tuple[DenseSamples, Tensor
 
 
 def in_order(samples: DenseSamples, images: Sequence[int]) -> tuple[DenseSamples, Tensor]:
-    """Samples with their images in another order, and the order that the anchors then have [A]."""
+    """Reorder the images of samples; also returns the order of the anchors [A]."""
     rows = torch.cat([samples.rows_of(image) for image in images])
     place = torch.tensor(images).argsort()
     objects = place[samples.gt_image_idxs].argsort(stable=True)
@@ -157,7 +157,7 @@ def in_order(samples: DenseSamples, images: Sequence[int]) -> tuple[DenseSamples
 
 
 def extreme_logits(samples: DenseSamples) -> Iterator[tuple[str, Tensor]]:
-    """Logits of 0, 50, 1e4 and infinity, of either sign, right and wrong; and what they are called."""
+    """Yield named logits of 0, 50, 1e4 and infinity with both signs, for correct and wrong predictions."""
     signs = {"all": torch.ones_like(samples.logits), "right": torch.full_like(samples.logits, -1.0)}
     signs["right"][samples.positives, samples.pos_labels] = 1.0
     signs["mixed"] = torch.where(samples.logits > 0, 1.0, -1.0)
@@ -169,7 +169,7 @@ def extreme_logits(samples: DenseSamples) -> Iterator[tuple[str, Tensor]]:
 
 
 def tensors_of(samples: DenseSamples) -> dict[str, Tensor]:
-    """Every tensor of samples, given and derived, by name."""
+    """Return every tensor of samples, given or derived, by name."""
     names = [*(f.name for f in fields(samples)), *DERIVED]
-    found = {name: value for name in names if isinstance(value := getattr(samples, name), Tensor)}
-    return found | {f"target_fields[{name!r}]": value for name, value in samples.target_fields.items()}
+    tensors = {name: value for name in names if isinstance(value := getattr(samples, name), Tensor)}
+    return tensors | {f"target_fields[{name!r}]": value for name, value in samples.target_fields.items()}

@@ -40,19 +40,20 @@ def check_box_loss(
     class_counts: ClassCounts | None = None,
     two_processes: TwoProcesses | None = None,
 ) -> None:
-    """Hold a box loss against everything that lit_dense expects of one.
+    """Check that a box loss meets all requirements of lit_dense.
 
     Args:
-        loss: A box loss, a name, or a dict with class_path and init_args. It is copied and stays what it was.
-        skip: Names of checks that are not made, such as ``gradient`` for a loss with a detached factor.
-        class_counts: What the loss is told of the training set, and how many classes there are; by default five
-            invented classes.
-        two_processes: ``two_processes(function, *args)`` returns the results of ``function(rank, *args)`` of two
-            processes of one gloo group; by default two are started, which takes seconds.
+        loss: A box loss, a name, or a dict with class_path and init_args. It is copied and not changed.
+        skip: Names of checks to skip, such as ``gradient`` for a loss with a detached factor.
+        class_counts: Class counts of the training set, which also give the number of classes; by default those of five
+            artificial classes.
+        two_processes: A function with the signature ``two_processes(function, *args)`` that returns the results of
+            ``function(rank, *args)`` on two processes of one gloo group; by default two processes are started, which
+            takes seconds.
 
     Raises:
-        CheckFailure: If a check failed; the message lists what was expected, what was seen and what to do.
-        UsageError: If the loss cannot be built, or a name to skip is unknown.
+        CheckFailure: If a check failed; the message lists the expected and the seen result, and a remedy.
+        UsageError: If the loss cannot be built, or the name of a check to skip is unknown.
 
     Example:
         >>> check_box_loss("l1", skip=["two_processes"])
@@ -75,12 +76,12 @@ def check_box_loss(
         "two_processes": partial(two_processes_agree, two_processes=two_processes),
     }
     subject = BoxSubject(BOX_LOSSES.build(loss), class_counts)
-    subject.criterion()  # what it cannot do without is said as it is
+    subject.criterion()  # raises the loss's own errors, such as missing class counts, before the checks
     run_checks(subject.title, subject, checks, skip)
 
 
 class BoxSubject(LossSubject):
-    """A box loss that is checked."""
+    """A box loss under test."""
 
     kind, term = "box loss", "bbox_regression"
 
@@ -89,43 +90,43 @@ class BoxSubject(LossSubject):
         self.of_boxes = part.space == "boxes"
 
     def build(self, spec: dict[str, Any]) -> Component:
-        """A box loss from its spec."""
+        """Build a box loss from its spec."""
         return BOX_LOSSES.build(spec)
 
     def criterion_with(self, part: Component) -> Criterion:
-        """A criterion around the box loss."""
+        """Return a criterion with the box loss."""
         return Criterion(box_loss=part)  # type: ignore[arg-type]  # the subject was made of a box loss
 
     def part_of(self, criterion: Criterion) -> Component:
-        """The box loss inside."""
-        assert criterion.box_loss is not None  # for the type checker: it was given
+        """Return the criterion's box loss."""
+        assert criterion.box_loss is not None  # for the type checker: the criterion was built with it
         return criterion.box_loss
 
     def target(self, samples: DenseSamples) -> Tensor:
-        """What the positives should predict [P, 4]."""
+        """Return the targets of the positives: boxes or deltas [P, 4]."""
         return samples.pos_gt_boxes if self.of_boxes else samples.pos_target_deltas
 
     def values(self, part: Component, samples: DenseSamples) -> Tensor:
-        """One value per positive, or one per coordinate."""
+        """Return one value per positive, or one per coordinate."""
         predicted = samples.pos_boxes if self.of_boxes else samples.pos_deltas
-        answer: Tensor = part(predicted, self.target(samples), samples)
-        return answer
+        losses: Tensor = part(predicted, self.target(samples), samples)
+        return losses
 
     def by_anchor(self, values: Tensor, samples: DenseSamples) -> Tensor:
-        """The values of positives at their anchors."""
+        """Scatter the values of positives to their anchors."""
         return values.new_zeros(len(samples.labels), *values.shape[1:]).index_put((samples.positives,), values)
 
     def right_shape(self, values: Tensor, samples: DenseSamples) -> bool:
-        """Whether there is one value per positive, or one per coordinate."""
+        """Return whether there is one value per positive, or one per coordinate."""
         return values.shape in (samples.pos_deltas.shape, samples.positives.shape)
 
     def own_leaf(self, leaves: tuple[Tensor, Tensor]) -> Tensor:
-        """The deltas."""
+        """Return the deltas."""
         return leaves[1]
 
 
 def gradient(subject: BoxSubject) -> Iterator[Finding]:
-    """The gradient at predictions that are not far off is that of finite differences, in float64."""
+    """Near the target, the gradient equals finite differences in float64."""
     samples = subject.batch((2, 0), seed=2)
     target = subject.target(samples).double()
     generator = torch.Generator().manual_seed(0)
@@ -149,14 +150,14 @@ def gradient(subject: BoxSubject) -> Iterator[Finding]:
 
 
 def least_at_target(subject: BoxSubject) -> Iterator[Finding]:
-    """No prediction costs less than one that is equal to its target, and predictions that are far off cost more."""
+    """The loss is smallest where the prediction equals its target, and larger for predictions far off."""
     part, samples = subject.part_of(subject.trained()), subject.batch()
     target = subject.target(samples)
     scale = 1.0 if subject.of_boxes else 0.05
 
     def cost(predicted: Tensor) -> Tensor:
-        answer: Tensor = part(predicted, target, samples)
-        return answer.detach().flatten(1).sum(1) if answer.dim() == 2 else answer.detach()
+        losses: Tensor = part(predicted, target, samples)
+        return losses.detach().flatten(1).sum(1) if losses.dim() == 2 else losses.detach()
 
     least = cost(target.clone())
     generator = torch.Generator().manual_seed(0)
@@ -164,9 +165,9 @@ def least_at_target(subject: BoxSubject) -> Iterator[Finding]:
     for noise in noises:
         if (lower := cost(target + noise) < least - 1e-6).any():
             yield Fault(
-                "the least value where a prediction is equal to its target",
-                f"{int(lower.sum())} of {len(lower)} cost less when moved by about {float(noise.abs().mean()):.3g}",
-                "look for a wrong sign, or for predicted and target in each other's place",
+                "the smallest value where a prediction is equal to its target",
+                f"{int(lower.sum())} of {len(lower)} are smaller when moved by about {float(noise.abs().mean()):.3g}",
+                "look for a wrong sign, or for swapped arguments predicted and target",
             )
     if not cost(target + noises[-1]).sum() > least.sum():
         yield Fault(
@@ -181,14 +182,14 @@ def extreme_boxes(subject: BoxSubject) -> Iterator[Finding]:
     names = list(cases)
     pairs = torch.tensor([cases[names[i % len(names)]] for i in range(len(samples.positives))], dtype=torch.float32)
     predicted = pairs[:, 0].clone().requires_grad_()
-    answer: Tensor = part(predicted.clone(), pairs[:, 1].clone(), samples)
-    (slopes,) = gradients(answer.sum(), (predicted,))
-    bad = ~(answer.detach().flatten(1).isfinite().all(1) if answer.dim() == 2 else answer.detach().isfinite())
+    losses: Tensor = part(predicted.clone(), pairs[:, 1].clone(), samples)
+    (slopes,) = gradients(losses.sum(), (predicted,))
+    bad = ~(losses.detach().flatten(1).isfinite().all(1) if losses.dim() == 2 else losses.detach().isfinite())
     bad |= ~slopes.isfinite().all(1)
     if bad.any():
-        found = dict.fromkeys(names[i % len(names)] for i in bad.nonzero().flatten().tolist())
+        cases_of_bad = dict.fromkeys(names[i % len(names)] for i in bad.nonzero().flatten().tolist())
         yield Fault(
             "finite values and derivatives",
-            f"not finite for {'; '.join(found)}",
-            "clamp what is divided by or rooted before, not after: x.clamp(min=1e-7)",
+            f"not finite for {'; '.join(cases_of_bad)}",
+            "clamp divisors and arguments of square roots before the operation, not after: x.clamp(min=1e-7)",
         )

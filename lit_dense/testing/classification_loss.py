@@ -21,7 +21,7 @@ from .subject import LossSubject, gradients
 from .values import ROUNDING, WIDEN
 
 HALF = {torch.float16: 2**-11, torch.bfloat16: 2**-8}
-"""Half-precision types, and what rounding to them may change as a share of a number."""
+"""Half-precision dtypes and their relative rounding error."""
 
 
 def check_classification_loss(
@@ -31,19 +31,20 @@ def check_classification_loss(
     class_counts: ClassCounts | None = None,
     two_processes: TwoProcesses | None = None,
 ) -> None:
-    """Hold a classification loss against everything that lit_dense expects of one.
+    """Check that a classification loss meets all requirements of lit_dense.
 
     Args:
-        loss: A loss, a name, or a dict with class_path and init_args. It is copied and stays what it was.
-        skip: Names of checks that are not made, such as ``gradient`` for a loss with a detached factor.
-        class_counts: What the loss is told of the training set, and how many classes there are; by default five
-            invented classes, one of them without objects.
-        two_processes: ``two_processes(function, *args)`` returns the results of ``function(rank, *args)`` of two
-            processes of one gloo group; by default two are started, which takes seconds.
+        loss: A loss, a name, or a dict with class_path and init_args. It is copied and not changed.
+        skip: Names of checks to skip, such as ``gradient`` for a loss with a detached factor.
+        class_counts: Class counts of the training set, which also give the number of classes; by default those of five
+            artificial classes, one of them without objects.
+        two_processes: A function with the signature ``two_processes(function, *args)`` that returns the results of
+            ``function(rank, *args)`` on two processes of one gloo group; by default two processes are started, which
+            takes seconds.
 
     Raises:
-        CheckFailure: If a check failed; the message lists what was expected, what was seen and what to do.
-        UsageError: If the loss cannot be built, or a name to skip is unknown.
+        CheckFailure: If a check failed; the message lists the expected and the seen result, and a remedy.
+        UsageError: If the loss cannot be built, or the name of a check to skip is unknown.
 
     Example:
         >>> check_classification_loss("focal", skip=["two_processes", "compiled"])
@@ -68,12 +69,12 @@ def check_classification_loss(
         "two_processes": partial(two_processes_agree, two_processes=two_processes),
     }
     subject = ClassificationSubject(LOSSES.build(loss), class_counts)
-    subject.criterion()  # what it cannot do without is said as it is
+    subject.criterion()  # raises the loss's own errors, such as missing class counts, before the checks
     run_checks(subject.title, subject, checks, skip)
 
 
 class ClassificationSubject(LossSubject):
-    """A classification loss that is checked."""
+    """A classification loss under test."""
 
     kind, term = "classification loss", "classification"
 
@@ -82,37 +83,37 @@ class ClassificationSubject(LossSubject):
         self.extra_logits = part.extra_logits
 
     def build(self, spec: dict[str, Any]) -> Component:
-        """A loss from its spec."""
+        """Build a loss from its spec."""
         return LOSSES.build(spec)
 
     def criterion_with(self, part: Component) -> Criterion:
-        """A criterion around the loss."""
+        """Return a criterion with the loss."""
         return Criterion(part)  # type: ignore[arg-type]  # the subject was made of a loss
 
     def part_of(self, criterion: Criterion) -> Component:
-        """The loss inside."""
+        """Return the criterion's loss."""
         return criterion.loss
 
     def values(self, part: Component, samples: DenseSamples) -> Tensor:
-        """One value per anchor."""
-        answer: Tensor = part(samples.logits, samples.labels, samples)
-        return answer
+        """Return one value per anchor."""
+        losses: Tensor = part(samples.logits, samples.labels, samples)
+        return losses
 
     def by_anchor(self, values: Tensor, samples: DenseSamples) -> Tensor:
-        """The values of anchors that count."""
+        """Return the values with 0 for ignored anchors."""
         return values.masked_fill(~samples.valid, 0.0)
 
     def right_shape(self, values: Tensor, samples: DenseSamples) -> bool:
-        """Whether there is one value per anchor."""
+        """Return whether there is one value per anchor."""
         return values.shape == samples.labels.shape
 
     def own_leaf(self, leaves: tuple[Tensor, Tensor]) -> Tensor:
-        """The logits."""
+        """Return the logits."""
         return leaves[0]
 
 
 def gradient(subject: LossSubject) -> Iterator[Finding]:
-    """The gradient at the logits is that of finite differences, in float64."""
+    """The gradient at the logits equals finite differences in float64."""
     samples = subject.batch((2, 0), seed=2, levels=((2, 4),), per_object=2)
     logits = samples.logits.double()
     for criterion, when in ((subject.criterion(), "in the first step"), (subject.trained(), "after two steps")):
@@ -122,8 +123,8 @@ def gradient(subject: LossSubject) -> Iterator[Finding]:
             return
 
         def total(x: Tensor, part: Component = part) -> Tensor:
-            answer = subject.by_anchor(subject.values(part, with_logits(samples, x)), samples)
-            return (answer * torch.linspace(0.5, 1.5, len(answer), dtype=torch.float64)).sum()
+            losses = subject.by_anchor(subject.values(part, with_logits(samples, x)), samples)
+            return (losses * torch.linspace(0.5, 1.5, len(losses), dtype=torch.float64)).sum()
 
         if seen := slope_difference(total, logits):
             yield Fault(
@@ -135,25 +136,25 @@ def gradient(subject: LossSubject) -> Iterator[Finding]:
 
 
 def extreme_logits(subject: LossSubject) -> Iterator[Finding]:
-    """Logits of 0, 50, 1e4 and infinity, of either sign, give finite values and gradients."""
+    """Values and gradients are finite for logits of 0, 50, 1e4 and infinity with both signs."""
     part, samples = subject.part_of(subject.trained()), subject.batch()
-    found = []
+    not_finite = []
     for case, logits in batches.extreme_logits(samples):
-        answers = subject.values_and_gradients(part, with_logits(samples, logits))
-        bad = [int((~a.isfinite()).sum()) for a in answers]
+        results = subject.values_and_gradients(part, with_logits(samples, logits))
+        bad = [int((~result.isfinite()).sum()) for result in results]
         if any(bad):
-            found.append(f"{case}: {bad[0]} values and {bad[1]} derivatives")
-    if found:
+            not_finite.append(f"{case}: {bad[0]} values and {bad[1]} derivatives")
+    if not_finite:
         yield Fault(
             "finite values and derivatives at logits of 0, 50, 1e4 and infinity",
-            "not finite at " + "; ".join(found),
-            "use softplus, logsigmoid and log_softmax in place of logarithms of probabilities, and clamp logits to 1e5 "
-            "after they are widened",
+            "not finite at " + "; ".join(not_finite),
+            "use softplus, logsigmoid and log_softmax instead of logarithms of probabilities, and clamp logits to 1e5 "
+            "after conversion to float32",
         )
 
 
 def half_precision(subject: LossSubject) -> Iterator[Finding]:
-    """Logits in float16 and bfloat16 give the values and gradients that the same numbers give in float32."""
+    """Logits in float16 and bfloat16 give the same values and gradients as the same numbers in float32."""
     part = subject.part_of(subject.trained())
     for dtype, rounding in HALF.items():
         samples = with_logits(subject.batch(), subject.batch().logits.to(dtype))
@@ -162,20 +163,20 @@ def half_precision(subject: LossSubject) -> Iterator[Finding]:
         if seen := difference(values, wide[0], 1e-4):
             yield Fault(f"the float32 values of {dtype} logits", seen, WIDEN)
         if seen := difference(slopes.float(), wide[1], 2 * rounding):
-            yield Fault(f"the gradient of {dtype} logits that float32 gives, rounded", seen, WIDEN)
+            yield Fault(f"a gradient of {dtype} logits equal to that in float32, rounded", seen, WIDEN)
         if slopes.dtype != dtype:
-            yield Fault(f"a gradient of {dtype}, as the logits", f"{slopes.dtype}", WIDEN)
+            yield Fault(f"a gradient in {dtype}, the dtype of the logits", f"{slopes.dtype}", WIDEN)
 
 
 def ignored_anchors(subject: LossSubject) -> Iterator[Finding]:
-    """Ignored anchors get no gradient, and their logits change nothing."""
+    """Ignored anchors get no gradient, and their logits do not affect the loss."""
     batch = subject.batch()
     ignored = (batch.labels == IGNORED).unsqueeze(1)
     criterion = subject.trained()
     samples, leaves = with_leaves(batch)
     term = criterion(samples)[subject.term]
     slopes = gradients(term, leaves)[0]
-    remedy = "leave anchors with the label -2 out of sums and statistics; the value of such an anchor does not matter"
+    remedy = "exclude anchors with the label -2 from sums and statistics; the value of such an anchor does not matter"
     if seen := difference(slopes.masked_fill(~ignored, 0.0), torch.zeros_like(slopes)):
         yield Fault("no gradient at ignored anchors", seen, remedy)
     other = subject.step(subject.trained(), with_logits(batch, torch.where(ignored, 7.0, batch.logits)))

@@ -1,4 +1,4 @@
-"""Differences of tensors and states, in words; and slopes by finite differences."""
+"""Functions that describe differences of tensors and states, and compare gradients with finite differences."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,17 +8,17 @@ from torch import Tensor
 
 
 def difference(actual: Any, expected: Any, relative: float = 0.0) -> str | None:
-    """How two things differ, None if they do not.
+    """Describe the difference of two values; None if they are equal.
 
     Args:
-        actual: A tensor, or anything that is compared with ``==``.
-        expected: What it should be.
-        relative: Largest difference that counts as none, as a share of the largest expected number.
+        actual: A tensor, or an object that is compared with ``==``.
+        expected: The expected value.
+        relative: Largest accepted difference, as a share of the largest expected number.
     """
     if not (isinstance(actual, Tensor) and isinstance(expected, Tensor)):
-        return None if actual == expected else f"{actual!r} in place of {expected!r}"
+        return None if actual == expected else f"{actual!r} instead of {expected!r}"
     if actual.shape != expected.shape or actual.dtype != expected.dtype:
-        return f"{_kind(actual)} in place of {_kind(expected)}"
+        return f"{_kind(actual)} instead of {_kind(expected)}"
     wide, reference = actual.detach().double(), expected.detach().double()
     finite = reference[reference.isfinite()].abs()
     allowed = relative * float(finite.max()) if len(finite) else 0.0
@@ -28,14 +28,14 @@ def difference(actual: Any, expected: Any, relative: float = 0.0) -> str | None:
     worst = int((wide - reference).abs().masked_fill(close, -1.0).nan_to_num(torch.inf).argmax())
     return (
         f"{int((~close).sum())} of {close.numel()} numbers differ, the worst being "
-        f"{float(wide.flatten()[worst]):.8g} in place of {float(reference.flatten()[worst]):.8g}"
+        f"{float(wide.flatten()[worst]):.8g} instead of {float(reference.flatten()[worst]):.8g}"
     )
 
 
 def state_difference(actual: Mapping[str, Any], expected: Mapping[str, Any], relative: float = 0.0) -> str | None:
-    """The first entry in which two state dicts differ, None if they do not."""
+    """Describe the first difference of two state dicts; None if they are equal."""
     if actual.keys() != expected.keys():
-        return f"the keys {sorted(actual)} in place of {sorted(expected)}"
+        return f"the keys {sorted(actual)} instead of {sorted(expected)}"
     for name, value in expected.items():
         if found := difference(actual[name], value, relative):
             return f"{name}: {found}"
@@ -43,25 +43,25 @@ def state_difference(actual: Mapping[str, Any], expected: Mapping[str, Any], rel
 
 
 def copied_state(module: torch.nn.Module) -> dict[str, Any]:
-    """A state dict that later steps do not change."""
+    """Return a copy of a module's state dict, which later steps do not change."""
     return {k: v.clone() if isinstance(v, Tensor) else v for k, v in module.state_dict().items()}
 
 
 def slope_difference(function: Callable[[Tensor], Tensor], inputs: Tensor, step: float = 1e-6) -> str | None:
-    """Where the gradient of a function is furthest from finite differences, None if it is what they say.
+    """Describe the largest difference between a gradient and finite differences; None if they agree.
 
-    Tolerances are those of ``torch.autograd.gradcheck``, to which this is equal for a function with one value; it
-    says more of what is wrong.
+    For a scalar function this is equivalent to ``torch.autograd.gradcheck``, with the same tolerances and a more
+    detailed message.
 
     Args:
-        function: Gives one number.
-        inputs: Where, in float64.
-        step: Half the distance of the two points that a difference is taken of.
+        function: A function of a tensor that returns one number.
+        inputs: The point at which the gradient is checked, in float64.
+        step: Half the distance of the two points of a central difference.
     """
     leaf = inputs.detach().clone().requires_grad_()
     total = function(leaf)
-    (found,) = torch.autograd.grad(total, leaf, allow_unused=True) if total.requires_grad else (None,)
-    backward = torch.zeros_like(leaf) if found is None else found
+    (gradient,) = torch.autograd.grad(total, leaf, allow_unused=True) if total.requires_grad else (None,)
+    backward = torch.zeros_like(leaf) if gradient is None else gradient
     slopes = torch.empty_like(leaf)
     with torch.no_grad():
         for index in range(leaf.numel()):

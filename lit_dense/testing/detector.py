@@ -1,4 +1,4 @@
-"""The checks of a detector's adapter by name."""
+"""The entry point of the checks of a detector's adapter."""
 
 from collections.abc import Collection
 from functools import partial
@@ -17,13 +17,13 @@ from .report import Check, run_checks
 
 
 def losses_of(model: nn.Module, images: list[Tensor], targets: Targets) -> dict[str, Tensor]:
-    """The loss terms of a model that takes images and targets as torchvision's detectors do."""
+    """Return the loss terms of a model that is called like torchvision's detectors in training."""
     terms: dict[str, Tensor] = model(images, targets)
     return terms
 
 
 def detections_of(model: nn.Module, images: list[Tensor]) -> Detections:
-    """The detections of a model that takes images as torchvision's detectors do."""
+    """Return the detections of a model that is called like torchvision's detectors in evaluation."""
     detections: Detections = model(images)
     return detections
 
@@ -39,30 +39,32 @@ def check_detector(
     skip: Collection[str] = (),
     two_processes: TwoProcesses | None = None,
 ) -> None:
-    """Hold a detector's adapter against everything that lit_dense expects of one.
+    """Check that a detector's adapter meets all requirements of lit_dense.
 
-    The detector should be small, with at least 4 classes: a step is made some hundred times.
+    The detector should be small and have at least 4 classes, because the checks run several hundred training steps.
 
     Args:
         adapter: The adapter's class, or its name.
-        make: ``make()`` gives a model that is the detector or contains it; ``torch.manual_seed`` is called before. A
-            detector that draws anchors at random should draw all of them, or two processes cannot agree with one.
-        step: ``step(model, images, targets)`` gives the loss terms of a training step by name. Images are [3, H, W] in
-            [0, 1]. Targets hold ``boxes`` [G, 4] in pixels, ``labels`` [G] from the detector's first label on,
-            ``image_id``, and ``weight`` [G], which should come to be a target field. By default
-            ``model(images, targets)``.
-        detect: ``detect(model, images)`` gives ``boxes``, ``scores`` and ``labels`` of each image, of a model in
-            evaluation. By default ``model(images)``.
+        make: ``make()`` returns a model that is the detector or contains it; ``torch.manual_seed`` is called before. A
+            detector that samples anchors at random must sample all of them, otherwise two processes cannot agree with
+            one.
+        step: ``step(model, images, targets)`` returns the loss terms of a training step by name. Images are [3, H, W]
+            in [0, 1]. Targets have ``boxes`` [G, 4] in pixels, ``labels`` [G] from the detector's first label on,
+            ``image_id``, and ``weight`` [G], which must become a target field. By default ``model(images, targets)``.
+        detect: ``detect(model, images)`` returns ``boxes``, ``scores`` and ``labels`` of each image, from a model in
+            evaluation mode. By default ``model(images)``.
         image_size: Height and width of the images.
-        of_process: Names of terms that the detector itself computes, whatever the criterion, and divides by what one
-            process holds, such as DETR's loss of boxes: ``two_processes`` compares the other terms and their gradients.
-        skip: Names of checks that are not made, such as ``combinations``, which takes a minute.
-        two_processes: ``two_processes(function, *args)`` returns the results of ``function(rank, *args)`` of two
-            processes of one gloo group; by default two are started, which takes seconds.
+        of_process: Names of terms that the detector itself computes, independently of the criterion, and normalises
+            within one process, such as DETR's box loss: ``two_processes`` compares only the other terms and their
+            gradients.
+        skip: Names of checks to skip, such as ``combinations``, which takes a minute.
+        two_processes: A function with the signature ``two_processes(function, *args)`` that returns the results of
+            ``function(rank, *args)`` on two processes of one gloo group; by default two processes are started, which
+            takes seconds.
 
     Raises:
-        CheckFailure: If a check failed; the message lists what was expected, what was seen and what to do.
-        UsageError: If the adapter's name, or a name to skip, is unknown.
+        CheckFailure: If a check failed; the message lists the expected and the seen result, and a remedy.
+        UsageError: If the adapter's name, or the name of a check to skip, is unknown.
 
     Example:
         >>> from torchvision.models.detection import fcos_resnet50_fpn

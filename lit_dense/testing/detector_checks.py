@@ -1,4 +1,4 @@
-"""Checks of how an adapter is attached: the detector's own loss, state, copies, removal, steps, memory."""
+"""Checks of attaching an adapter: the detector's own loss, state, copies, removal, steps and memory."""
 
 import copy
 import gc
@@ -23,12 +23,12 @@ BATCHES: dict[str, dict[str, Any]] = {
     "one image": {"counts": (3,)},
     "objects at the borders": {"counts": (4, 1), "border": True},
 }
-_OWN_LOSS = "let defaults name the parts that compute the detector's own loss, and install hand over what it is given"
+_OWN_LOSS = "let defaults name the parts that compute the detector's own loss, and install pass on its inputs unchanged"
 _FIND = "put the class's module and name into detectors, and the adapter into the entry-point group lit_dense.detectors"
 
 
 def found(subject: DetectorSubject) -> Iterator[Finding]:
-    """The detector is found inside a model, by the names of its class's bases; two of them are an error."""
+    """The detector is found inside a model by the names of its base classes; two detectors raise an error."""
     model = subject.model()
     inside = detectors_inside(nn.ModuleDict({"inner": model}))
     kinds = [adapter for _, adapter in inside.values()]
@@ -39,7 +39,7 @@ def found(subject: DetectorSubject) -> Iterator[Finding]:
     detector = find_detector(model).detector
     detector.__class__ = type("Own", (type(detector),), {})
     if [adapter for _, adapter in detectors_inside(model).values()] != [subject.adapter]:
-        yield Fault("a subclass of the detector to be found too", "it is not", "look for base classes in accepts too")
+        yield Fault("a subclass of the detector to be found", "it is not", "let accepts check the base classes, too")
     try:
         find_detector(nn.ModuleDict({"first": subject.model(), "second": subject.model()}))
     except UsageError as error:
@@ -50,14 +50,18 @@ def found(subject: DetectorSubject) -> Iterator[Finding]:
 
 
 def steps_repeat(subject: DetectorSubject) -> Iterator[Finding]:
-    """Equal models make equal steps, without which other checks say nothing."""
+    """Equal models make equal steps; the other checks rely on this."""
     first, second = (subject.run(subject.model(), subject.batch()) for _ in range(2))
     if seen := unlike(second, first, terms=1e-6, gradients=1e-6):
-        yield Fault("equal steps of equal models", seen, "give make and step no state, and draw from torch's generator")
+        yield Fault(
+            "equal steps of equal models",
+            seen,
+            "keep no state in make and step, and use torch's generator for random numbers",
+        )
 
 
 def own_loss(subject: DetectorSubject) -> Iterator[Finding]:
-    """With its defaults the adapter gives the detector's own loss terms and gradients, each stage alone too."""
+    """With its defaults the adapter gives the detector's own loss terms and gradients, also for a single stage."""
     for case, how in BATCHES.items():
         batch = subject.batch(**how)
         stock = subject.run(subject.model(), batch)
@@ -67,7 +71,7 @@ def own_loss(subject: DetectorSubject) -> Iterator[Finding]:
     for stage in stages if len(stages) > 1 else ():
         stock = subject.run(subject.model(), subject.batch())
         if seen := unlike(subject.run(subject.attached(stage), subject.batch()), stock):
-            yield Fault(f"the detector's own loss where the stage {stage!r} alone is attached", seen, _OWN_LOSS)
+            yield Fault(f"the detector's own loss if only the stage {stage!r} is attached", seen, _OWN_LOSS)
 
 
 def own_detections(subject: DetectorSubject) -> Iterator[Finding]:
@@ -75,32 +79,34 @@ def own_detections(subject: DetectorSubject) -> Iterator[Finding]:
     expected, detections = subject.detections(subject.model()), subject.detections(subject.attached())
     for image, (own, stock) in enumerate(zip(detections, expected, strict=True)):
         if seen := state_difference(own, stock, 1e-5):
-            yield Fault(f"the detector's own detections in image {image}", seen, "replace inference only where it must")
+            yield Fault(
+                f"the detector's own detections in image {image}", seen, "replace inference only where it is necessary"
+            )
 
 
 def random_stream(subject: DetectorSubject) -> Iterator[Finding]:
-    """After a step torch's generator is where it is after the detector's own step."""
+    """After a step torch's generator has the same state as after the detector's own step."""
     stock, own = (subject.run(m, subject.batch()).random_state for m in (subject.model(), subject.attached()))
     if not torch.equal(stock, own):
         yield Fault(
-            "torch's generator in the state that it has after the detector's own step",
+            "the state of torch's generator that it has after the detector's own step",
             "another state",
-            "call what draws samples once, where the detector itself does",
+            "call the random sampling once, in the same place as the detector",
         )
 
 
 def state_dict(subject: DetectorSubject) -> Iterator[Finding]:
-    """The model's state dict has the keys and numbers that it had, and loads both ways."""
+    """The model's state dict keeps its keys and numbers, and loads in both directions."""
     stock, own = subject.model(), subject.attached()
     if seen := state_difference(own.state_dict(), stock.state_dict()):
-        yield Fault("the state dict of the model as it was", seen, "register no parameters, buffers or modules")
+        yield Fault("the unchanged state dict of the model", seen, "register no parameters, buffers or modules")
         return
     own.load_state_dict(stock.state_dict(), strict=True)
     stock.load_state_dict(own.state_dict(), strict=True)
 
 
 def copies(subject: DetectorSubject) -> Iterator[Finding]:
-    """``copy.deepcopy``, ``pickle`` and ``torch.save`` give models with equal losses and criteria of their own."""
+    """``copy.deepcopy``, ``pickle`` and ``torch.save`` give models with equal losses and independent criteria."""
     ways: dict[str, Callable[[nn.Module], nn.Module]] = {
         "copy.deepcopy": copy.deepcopy,
         "pickle": lambda model: pickle.loads(pickle.dumps(model)),
@@ -109,7 +115,7 @@ def copies(subject: DetectorSubject) -> Iterator[Finding]:
     for how, duplicate in ways.items():
         try:
             duplicate(subject.model())
-        except Exception as error:  # whatever a model's own attributes raise
+        except Exception as error:  # a model's own attributes may raise any error
             yield NotRun(f"{how} of the detector itself fails: {error}")
             continue
         model = subject.attached()
@@ -118,19 +124,21 @@ def copies(subject: DetectorSubject) -> Iterator[Finding]:
         if seen := unlike(subject.run(twin, subject.batch()), expected, terms=0, gradients=0):
             yield Fault(f"equal losses after {how}", seen, "let install use override and hook, which copies keep")
         if (adapter := attached(twin)) is None:
-            yield Fault(f"a copy by {how} that is attached", "the detector's own loss", "keep the adapter's attributes")
+            yield Fault(
+                f"a copy by {how} with an attached adapter", "the detector's own loss", "keep the adapter's attributes"
+            )
             continue
         steps = {stage: criterion.step for stage, criterion in find_detector(model).criteria.items()}
         if any(steps.values()) or not all(criterion.step for criterion in adapter.criteria.values()):
             yield Fault(
-                f"criteria of its own in a copy by {how}",
+                f"independent criteria in a copy by {how}",
                 f"steps {steps} of the original after a step of the copy",
-                "refer to the detector by self.detector, and to criteria by self.criteria",
+                "access the detector by self.detector, and criteria by self.criteria",
             )
         unpatch(twin)
         if attached(model) is None:
             yield Fault(
-                f"the original attached after unpatch of its copy by {how}", "it is not", "hold no global state"
+                f"the original attached after unpatch of its copy by {how}", "it is not", "keep no global state"
             )
 
 
@@ -143,10 +151,10 @@ def _through_file(model: nn.Module) -> nn.Module:
 
 
 def removal(subject: DetectorSubject) -> Iterator[Finding]:
-    """``unpatch`` leaves nothing behind: attributes, hooks, losses; of copies too, and after an error in a step."""
+    """``unpatch`` restores attributes, hooks and losses, also of copies and after an error in a step."""
     batch = subject.batch()
     stock = subject.model()
-    subject.run(stock, batch)  # some modules note shapes in the first step
+    subject.run(stock, batch)  # some modules store shapes in the first step
     before, expected = trace(stock), subject.run(stock, batch)
     ways: dict[str, Callable[[nn.Module], nn.Module]] = {
         "a step": lambda model: model,
@@ -161,16 +169,16 @@ def removal(subject: DetectorSubject) -> Iterator[Finding]:
         unpatch(model)
         after = trace(model)
         if left := [f"{k} ({after.get(k, 'gone')})" for k in sorted(_changed(after, before))]:
-            yield Fault(f"a model as it was before, after {when} and unpatch", f"changed: {', '.join(left[:5])}", _UNDO)
+            yield Fault(f"the original model after {when} and unpatch", f"changed: {', '.join(left[:5])}", _UNDO)
         if seen := unlike(subject.run(model, batch), expected, terms=0, gradients=0):
             yield Fault(f"the detector's own loss after {when} and unpatch", seen, _UNDO)
 
 
-_UNDO = "replace methods by override and listen by hook, which remove undoes, or undo it in remove"
+_UNDO = "replace methods with override and add hooks with hook, which remove reverts, or revert changes in remove"
 
 
 def _with_error(subject: DetectorSubject, model: nn.Module) -> nn.Module:
-    """The model after a step in which each criterion raises."""
+    """Run a step in which each criterion raises an error, and return the model."""
 
     def fail(module: nn.Module, args: object) -> None:
         raise RuntimeError("an error within a step")
@@ -187,7 +195,7 @@ def _with_error(subject: DetectorSubject, model: nn.Module) -> nn.Module:
 
 
 def trace(model: nn.Module) -> dict[str, str]:
-    """All that attaching could leave behind: attributes of every module, and how many hooks and the like it has."""
+    """List everything that attaching may change: attributes of every module, and the lengths of collections."""
     return {
         f"{path or 'the model'}.{name}": f"{type(value).__name__} of {len(value)}"
         if isinstance(value, Mapping | list | tuple)
@@ -202,7 +210,7 @@ def _changed(some: dict[str, str], others: dict[str, str]) -> set[str]:
 
 
 def steps_counted(subject: DetectorSubject) -> Iterator[Finding]:
-    """Each stage's criterion makes one step in a training step, and none without gradients or in evaluation."""
+    """Each stage's criterion counts one step per training step, and none without gradients or in evaluation."""
     model = subject.attached()
     criteria = find_detector(model).criteria
     subject.run(model, subject.batch())
@@ -215,20 +223,20 @@ def steps_counted(subject: DetectorSubject) -> Iterator[Finding]:
     yield from _expect_steps(criteria, 1, "a training step and an evaluation")
     for stage, criterion in criteria.items():
         if seen := state_difference(criterion.state_dict(), before[stage]):
-            yield Fault("the state of a criterion as it was before an evaluation", seen, "call terms once a step")
+            yield Fault("the same state of a criterion after an evaluation", seen, "call terms once per step")
 
 
 def _expect_steps(criteria: Any, number: int, when: str) -> Iterator[Finding]:
     for stage, criterion in criteria.items():
         if criterion.step != number:
             name = f"stage {stage!r}" if stage else "criterion"
-            yield Fault(f"{number} step of the {name} after {when}", f"{criterion.step}", "call terms once in a step")
+            yield Fault(f"{number} step of the {name} after {when}", f"{criterion.step}", "call terms once per step")
 
 
 def memory(subject: DetectorSubject) -> Iterator[Finding]:
-    """After a step nothing of the batch is kept, and a model goes when its last user lets go of it."""
+    """After a step no tensor of the batch is kept, and a model is freed with its last reference."""
     gc.collect()
-    gc.disable()  # what goes only with the collector stays for a long time in training
+    gc.disable()  # objects that need the garbage collector stay in memory for a long time in training
     try:
         yield from _kept(subject)
     finally:
@@ -237,7 +245,7 @@ def memory(subject: DetectorSubject) -> Iterator[Finding]:
 
 def _kept(subject: DetectorSubject) -> Iterator[Finding]:
     if any(reference() is not None for reference in _references(subject, subject.model())):
-        yield NotRun("the detector itself goes only with the garbage collector")
+        yield NotRun("the detector itself is freed only by the garbage collector")
         return
     model = subject.attached()
     kept: dict[str, weakref.ref[Tensor]] = {}
@@ -251,14 +259,16 @@ def _kept(subject: DetectorSubject) -> Iterator[Finding]:
             samples.clear()
         del images, targets, terms
     if left := [name.removesuffix(" ()") for name, reference in kept.items() if reference() is not None]:
-        yield Fault("nothing of a batch kept after its step", f"kept: {', '.join(left)}", "forget what install notes")
+        yield Fault(
+            "no tensor of a batch kept after its step", f"kept: {', '.join(left)}", "delete what install has stored"
+        )
     references = _references(subject, model)
     del model
     if any(reference() is not None for reference in references):
         yield Fault(
-            "a model that goes when its last user lets go of it",
-            "one that goes only with the garbage collector",
-            "refer to the detector and its modules weakly, by self.detector",
+            "a model that is freed with its last reference",
+            "a model that is freed only by the garbage collector",
+            "keep only weak references to the detector and its modules, by self.detector",
         )
 
 
@@ -268,7 +278,7 @@ def _references(subject: DetectorSubject, model: nn.Module) -> list[Any]:
 
 
 def autocast(subject: DetectorSubject) -> Iterator[Finding]:
-    """Under bfloat16 autocast terms are float32, and terms and gradients finite."""
+    """Under bfloat16 autocast, terms are float32, and terms and gradients are finite."""
     with torch.autocast("cpu", torch.bfloat16):
         try:
             subject.run(subject.model(), subject.batch())
@@ -278,6 +288,6 @@ def autocast(subject: DetectorSubject) -> Iterator[Finding]:
         result = subject.run(subject.attached(), subject.batch())
     for name, term in result.terms.items():
         if term.dtype != torch.float32:
-            yield Fault(f"a loss term {name} in float32 under autocast", f"{term.dtype}", "leave the terms as they are")
+            yield Fault(f"a loss term {name} in float32 under autocast", f"{term.dtype}", "return the terms unchanged")
     if seen := not_finite(result):
-        yield Fault("finite terms and gradients under bfloat16 autocast", seen, "compute what is added in float32")
+        yield Fault("finite terms and gradients under bfloat16 autocast", seen, "compute additional terms in float32")

@@ -1,4 +1,4 @@
-"""Checks of what an adapter makes of parts: columns, priors, what samples offer, every loss and weighter."""
+"""Checks of an adapter with parts: columns, priors, fields of samples, and every registered loss and weighter."""
 
 import copy
 import itertools
@@ -50,39 +50,39 @@ FIELDS: dict[str, dict[str, Callable[[DenseSamples], Sequence[int]]]] = {
     "anchors": {"anchors": lambda s: (len(s.image_idxs), 4)},
     "geometry": {"level_idxs": lambda s: (len(s.image_idxs),), "in_padding": lambda s: (len(s.image_idxs),)},
 }
-"""Fields of samples with their shapes, by the word of ``offers`` that stands for them; those of "" always exist."""
+"""Fields of samples with their shapes, by the value of ``offers`` that announces them; those of "" always exist."""
 FAR = 40.0
-"""Of a logit that decides alone."""
+"""A logit so large that its class is certain."""
 
 
 def refused_by_name(error: UsageError, names: Sequence[str]) -> bool:
-    """Whether an error names one of the parts that it refuses, by class or word."""
-    words = [word for name in names for word in (name, *(r.load(name).__name__ for r in _having(name)))]
-    return any(word in str(error) for word in words)
+    """Return whether an error names one of the refused parts, by its class or its registered name."""
+    accepted = [text for name in names for text in (name, *(r.load(name).__name__ for r in _registries_with(name)))]
+    return any(text in str(error) for text in accepted)
 
 
-def _having(name: str) -> list[Registry[Any]]:
+def _registries_with(name: str) -> list[Registry[Any]]:
     return [registry for registry in PARTS.values() if name in registry.points]
 
 
 def parts(subject: DetectorSubject) -> Iterator[Finding]:
     """Each registered loss, box loss, weighter, normalizer and assigner trains, or is refused by name when attached."""
-    tried = {}
+    results = {}
     for stage in subject.stages:
         for kind, registry in PARTS.items():
             for name in registry.points:
                 given = {kind: [name] if kind == "weighters" else name}
                 what = f"{name}{f' in stage {stage}' if stage else ''}"
-                tried[what] = _problem(subject, subject.model(), stage, given, [name], steps=2)
-    yield from _grouped(tried)
+                results[what] = _problem(subject, subject.model(), stage, given, [name], steps=2)
+    yield from _grouped(results)
 
 
 def combinations(subject: DetectorSubject) -> Iterator[Finding]:
     """Each registered loss with each box loss and each weighter trains, or is refused by name when attached.
 
-    A detector that keeps its own loss of boxes is tried without one, for it refuses all of them.
+    A detector that keeps its own box loss is checked without one, because it refuses all of them.
     """
-    tried = {}
+    results = {}
     box_losses = list(BOX_LOSSES.points) if "box_loss" in subject.adapter.offers else [None]
     for stage in subject.stages:
         model = subject.model()
@@ -91,14 +91,14 @@ def combinations(subject: DetectorSubject) -> Iterator[Finding]:
             given = {"loss": loss, "box_loss": box_loss, "weighters": weighters}
             names = [loss, *([] if box_loss is None else [box_loss]), *weighters]
             what = f"{' + '.join(names)}{f' in stage {stage}' if stage else ''}"
-            tried[what] = _problem(subject, model, stage, given, names)
-    yield from _grouped(tried)
+            results[what] = _problem(subject, model, stage, given, names)
+    yield from _grouped(results)
 
 
-def _grouped(tried: Mapping[str, Fault | None]) -> Iterator[Finding]:
-    """One fault for all that fail alike."""
+def _grouped(results: Mapping[str, Fault | None]) -> Iterator[Finding]:
+    """Merge equal faults into one."""
     alike: dict[Fault, list[str]] = {}
-    for what, fault in tried.items():
+    for what, fault in results.items():
         if fault is not None:
             alike.setdefault(fault, []).append(what)
     for fault, which in alike.items():
@@ -114,7 +114,7 @@ def _problem(
     names: Sequence[str],
     steps: int = 1,
 ) -> Fault | None:
-    """What is wrong with parts: they neither train nor are refused by name."""
+    """Return the fault of parts that neither train nor are refused by name; None if there is none."""
     adapter = find_detector(model)
     try:
         attach(adapter, {stage: subject.criterion(adapter, stage, **given)})
@@ -124,11 +124,12 @@ def _problem(
         return Fault("a refusal that names a part", str(error), "raise a UsageError in check that names the part")
     try:
         results = [subject.run(model, subject.batch()) for _ in range(steps)]
-    except Exception as error:  # whatever a combination raises
+    except Exception as error:  # a combination may raise any error
         return Fault(
             "a training step, or a UsageError when it is attached",
             f"{type(error).__name__}: {error}",
-            "refuse in check what cannot be trained; pass tensors with a row per box on from targets to target_fields",
+            "refuse parts that cannot be trained in check; copy tensors with a row per box from targets to "
+            "target_fields",
         )
     if seen := next(filter(None, map(not_finite, results)), None):
         return Fault("finite terms and gradients", seen, "look at the shapes and columns of the samples")
@@ -136,14 +137,14 @@ def _problem(
 
 
 def columns(subject: DetectorSubject) -> Iterator[Finding]:
-    """Where the bias says a class, detections have its label, and with each loss the scores that it trains."""
+    """If the bias selects a class, detections have its label, and with each loss the scores that the loss trains."""
     stage = subject.stages[0]
     for loss in (None, *LOSSES.points):
         model = subject.model()
         adapter = find_detector(model)
         try:
             adapter = attach(adapter, {stage: subject.criterion(adapter, stage, loss=loss)})
-        except UsageError:  # which the check of parts looks at
+        except UsageError:  # covered by the check "parts"
             continue
         classes, first_label = adapter.criteria[stage].num_classes or 0, adapter.columns(stage).first_label
         own_loss = adapter.criteria[stage].loss
@@ -153,7 +154,7 @@ def columns(subject: DetectorSubject) -> Iterator[Finding]:
         except UsageError as error:
             yield NotRun(str(error))
             return
-        sure: list[tuple[float, float]] = []
+        certain: list[tuple[float, float]] = []
         for likely in ([0], [classes - 1], [0, classes - 1])[: 3 if classes > 1 else 1]:
             bias = own_loss.prior_bias(classes, 0.5)
             bias[:classes] -= FAR
@@ -161,25 +162,25 @@ def columns(subject: DetectorSubject) -> Iterator[Finding]:
             adapter.set_class_bias(bias, stage)
             expected = float(own_loss.score_logits(bias).sigmoid()[0 if 0 in likely else -1])
             labels, score = _found(subject, model)
-            sure.append((expected, score))
+            certain.append((expected, score))
             if labels != [first_label + column for column in likely] or not 0 < score <= 1:
                 yield Fault(
                     f"detections of labels {[first_label + column for column in likely]}, with scores from 0 to 1, "
-                    f"where {name} finds classes {likely} likely",
+                    f"where {name} predicts classes {likely}",
                     f"labels {labels}, the best score being {score:.3g}",
-                    "look at columns, and at the order of columns in set_class_bias and in samples",
+                    "check columns, and the order of columns in set_class_bias and in samples",
                 )
-        (alone, seen_alone), (both, seen_both) = sure[0], sure[-1]
-        if (both > 0.99 * alone) != (seen_both > 0.99 * seen_alone):
+        (single, seen_single), (both, seen_both) = certain[0], certain[-1]
+        if (both > 0.99 * single) != (seen_both > 0.99 * seen_single):
             yield Fault(
-                f"the scores that {name} trains, {both:.3g} of each of two classes that are as likely as can be",
-                f"the scores {seen_both:.3g}, where one such class has {seen_alone:.3g}",
-                "replace the scores of inference where own_scores says that the detector has others",
+                f"the scores that {name} trains, {both:.3g} for each of two classes with the largest logit",
+                f"the scores {seen_both:.3g}, where a single such class has {seen_single:.3g}",
+                "replace the scores of inference if own_scores says that the detector has different ones",
             )
 
 
 def _found(subject: DetectorSubject, model: nn.Module) -> tuple[list[int], float]:
-    """Labels of all detections, and the best score; NaN without any."""
+    """Return the labels of all detections, and the best score; NaN without detections."""
     detections = subject.detections(model)
     labels: list[int] = torch.cat([d["labels"] for d in detections]).unique().tolist()
     scores = torch.cat([d["scores"] for d in detections])
@@ -187,14 +188,14 @@ def _found(subject: DetectorSubject, model: nn.Module) -> tuple[list[int], float
 
 
 def prior(subject: DetectorSubject) -> Iterator[Finding]:
-    """A prior sets the classifier's bias to what the loss asks for, in its order of columns, and so the scores."""
+    """A prior sets the classifier's bias to the loss's values, in the right order of columns, and so the scores."""
     for stage in subject.stages:
         for loss in (None, *LOSSES.points):
             model = subject.model()
             adapter = find_detector(model)
             try:
                 adapter = attach(adapter, {stage: subject.criterion(adapter, stage, loss=loss)})
-            except UsageError:  # which the check of parts looks at
+            except UsageError:  # covered by the check "parts"
                 continue
             criterion = adapter.criteria[stage]
             bias = criterion.loss.prior_bias(criterion.num_classes or 0, 0.02)
@@ -219,7 +220,7 @@ def prior(subject: DetectorSubject) -> Iterator[Finding]:
 
 
 def forget_features(model: nn.Module, adapter: DetectorAdapter, bias: Tensor, stage: str) -> None:
-    """Zero the weights of the layers whose bias ``set_class_bias`` sets."""
+    """Set the weights to zero in all layers with a bias that ``set_class_bias`` sets."""
     adapter.set_class_bias(bias, stage)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     adapter.set_class_bias(bias + torch.arange(1.0, len(bias) + 1), stage)
@@ -235,56 +236,56 @@ def offers(subject: DetectorSubject) -> Iterator[Finding]:
     """Fields of samples that ``offers`` names have their shapes; reading any other raises a UsageError."""
     known = {*FIELDS, "assignment", "box_loss"} - {""}
     if unknown := sorted(subject.adapter.offers - known):
-        yield Fault(f"offers of {', '.join(sorted(known))}", ", ".join(unknown), "take these words alone")
+        yield Fault(f"offers of {', '.join(sorted(known))}", ", ".join(unknown), "use only these values")
     batches = []
     for stage in subject.stages:
         model = subject.attached()
-        with subject.seen(model, stage) as found, torch.no_grad():
+        with subject.seen(model, stage) as samples, torch.no_grad():
             subject.step(model, *copy.deepcopy(subject.batch()))
-        batches.append(find_detector(model).criteria[stage].in_this_step(found[0]))
+        batches.append(find_detector(model).criteria[stage].in_this_step(samples[0]))
         yield from _assignment(subject, model, stage)
-    for word, fields in FIELDS.items():
+    for offer, fields in FIELDS.items():
         for name, shape in fields.items():
-            yield from _offered(batches, name, shape, not word or word in subject.adapter.offers)
+            yield from _offered(batches, name, shape, not offer or offer in subject.adapter.offers)
 
 
 def _offered(
     batches: Sequence[DenseSamples], name: str, shape: Callable[[DenseSamples], Sequence[int]], expected: bool
 ) -> Iterator[Finding]:
-    """Whether a field of each stage's samples is there; what is not offered must be missing in one stage at least."""
+    """Check a field of each stage's samples; a field that is not offered must be missing in at least one stage."""
     shapes = [_shape_of(samples, name) for samples in batches]
     if errors := [shape for shape in shapes if isinstance(shape, UsageError)]:
         if expected:
-            yield Fault(f"samples.{name}, which offers promises", str(errors[0]), "give the field, or offer it not")
+            yield Fault(f"samples.{name}, which offers announces", str(errors[0]), "set the field, or do not offer it")
         return
     if not expected:
         yield Fault(
-            f"a UsageError where samples.{name} is read, for offers does not name it",
+            f"a UsageError when samples.{name} is read, because offers does not announce it",
             f"a tensor {shapes[0]}",
-            "give a lit_dense.core.missing_field.MissingField that names the detector, or offer it",
+            "set a lit_dense.core.missing_field.MissingField that names the detector, or offer the field",
         )
         return
     for samples, seen in zip(batches, shapes, strict=True):
         if seen != list(shape(samples)):
-            yield Fault(f"samples.{name} of shape {list(shape(samples))}", f"{seen}", "look at the order of dimensions")
+            yield Fault(f"samples.{name} of shape {list(shape(samples))}", f"{seen}", "check the order of dimensions")
 
 
 def _shape_of(samples: DenseSamples, name: str) -> list[int] | UsageError:
     try:
-        return list(getattr(samples, name).shape)  # what is missing raises now
+        return list(getattr(samples, name).shape)  # a missing field raises here
     except UsageError as error:
         return error
 
 
 def _assignment(subject: DetectorSubject, model: nn.Module, stage: str) -> Iterator[Finding]:
-    """Another assigner is refused exactly where the detector matches by itself."""
+    """Another assigner is refused exactly if the detector uses its own matching."""
     adapter = find_detector(model)
     offered = "assignment" in subject.adapter.offers
     try:
         adapter.check(stage, subject.criterion(adapter, stage, assigner="max_iou"))
     except UsageError as error:
         if offered:
-            yield Fault("another assigner, which offers promises", str(error), "offer no assignment")
+            yield Fault("another assigner, which offers announces", str(error), "offer no assignment")
     else:
         if not offered:
             yield Fault("a UsageError for another assigner", "no error", "call super().check in check")

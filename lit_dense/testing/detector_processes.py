@@ -1,4 +1,4 @@
-"""The check that a detector in two processes trains as in one."""
+"""The check that a detector trains on two processes as on one."""
 
 import pickle
 import traceback
@@ -19,23 +19,23 @@ from .report import Fault, Finding, NotRun
 STEPS = (((2,), (3, 1)), ((4, 0), (0,)))
 """Objects of each process's images in each step: uneven shares, and a process without objects."""
 LOSSES_IN_PROCESSES = (None, "ghm", "eql_v2")
-"""The detector's own loss, and two that sum state over processes."""
-_SUM = "hand what is counted over the batch to the criterion as samples, whose normalizer sums over processes"
+"""The detector's own loss, and two losses that sum state over processes."""
+_SUM = "leave all counts over the batch to the criterion, whose normalizer sums over processes"
 
 
 def two_processes_agree(subject: DetectorSubject, two_processes: TwoProcesses | None = None) -> Iterator[Finding]:
-    """Terms and gradients of two steps are the same in one process and in two with uneven shares."""
+    """Terms and gradients of two steps are the same on one process and on two with uneven shares."""
     if not (dist.is_available() and dist.is_gloo_available()):
         yield NotRun("this torch has no gloo")
         return
     try:
         payload = pickle.dumps(subject)
-    except Exception as error:  # whatever a function within a function raises
+    except Exception as error:  # nested functions raise various errors
         yield Fault("make, step and detect that can be pickled", str(error), "define them at the top of a module")
         return
     try:
         answers = [pickle.loads(a) for a in (two_processes or start_two_processes)(_results_of_rank, payload)]
-    except Exception as error:  # of whatever runs the processes, such as the Empty of a queue that was waited for
+    except Exception as error:  # raised by any process launcher, such as Empty by a queue
         yield Fault("results of two processes", f"{type(error).__name__}: {error}", _SUM)
         return
     if errors := [a for a in answers if isinstance(a, str)]:
@@ -58,29 +58,29 @@ def two_processes_agree(subject: DetectorSubject, two_processes: TwoProcesses | 
 def _results_of_rank(rank: int, payload: bytes) -> bytes:
     try:
         return pickle.dumps(_results(pickle.loads(payload), rank))
-    except Exception:  # reported by the process that asked
+    except Exception:  # reported by the calling process
         return pickle.dumps(f"process {rank}: {traceback.format_exc()}")
 
 
 def _results(subject: DetectorSubject, rank: int | None) -> dict[tuple[str, str | None, int], Result]:
-    """Terms and gradients of all images, or their means over processes of which each has its share."""
-    found = {}
+    """Return terms and gradients of all images, or their means over processes with a share of the images each."""
+    results = {}
     for stage in subject.stages:
         for loss in LOSSES_IN_PROCESSES:
             try:
                 model = _without_own_sums(_attached(subject, stage, loss))
-            except UsageError:  # which the check of parts looks at
+            except UsageError:  # covered by the check "parts"
                 continue
             for step, shares in enumerate(STEPS):
                 images, targets = subject.batch(sum(shares, ()))
                 first, last = (0, len(images)) if rank is None else _share(shares, rank)
                 share = images[first:last], targets[first:last]
-                found[stage, loss, step] = _mean(subject.run(model, share, without=subject.of_process), model)
-    return found
+                results[stage, loss, step] = _mean(subject.run(model, share, without=subject.of_process), model)
+    return results
 
 
 def _attached(subject: DetectorSubject, stage: str, loss: str | None) -> nn.Module:
-    """The model with a loss in one stage and criteria in the others too, whose stock losses are each process's own."""
+    """Return the model with a loss in one stage, and criteria in the others: stock losses would not communicate."""
     model = subject.model()
     adapter = find_detector(model)
     chosen = {name: {"loss": loss} if name == stage else {} for name in subject.stages}
@@ -94,7 +94,7 @@ def _share(shares: Any, rank: int) -> tuple[int, int]:
 
 
 def _without_own_sums(model: nn.Module) -> nn.Module:
-    """The model without what the network itself computes over a process's images."""
+    """Disable statistics that the network computes over a process's images, and dropout."""
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd):
             module.eval()
@@ -102,7 +102,7 @@ def _without_own_sums(model: nn.Module) -> nn.Module:
 
 
 def _mean(result: Result, model: nn.Module) -> Result:
-    """Means over processes; a parameter without a gradient counts as one with zeros, as in data-parallel training."""
+    """Average a result over processes; a missing gradient counts as zeros, as in data-parallel training."""
     reduce = Reduce()
     terms = {name: reduce.sum(term) / reduce.world_size for name, term in result.terms.items()}
     gradients = {

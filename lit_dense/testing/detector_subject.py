@@ -1,4 +1,4 @@
-"""What the checks of a detector's adapter work on: models, batches, steps and what comes of them."""
+"""The object under test in checks of an adapter: models, batches, training steps and their results."""
 
 import copy
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -22,21 +22,21 @@ Step = Callable[[nn.Module, list[Tensor], Targets], Mapping[str, Tensor]]
 Detect = Callable[[nn.Module, list[Tensor]], Detections]
 
 TERMS = 1e-5
-"""Largest difference of a loss term that counts as rounding, as a share of the term."""
+"""Largest rounding error of a loss term, as a share of the term."""
 GRADIENTS = 2e-5
-"""The same of a gradient, as a share of the model's largest: biases before a normalisation have nothing but noise."""
+"""Largest rounding error of a gradient, as a share of the model's largest; some gradients of biases are only noise."""
 COUNTS = (2, 0, 5)
-"""Objects of each image of a batch."""
+"""Number of objects of each image of a batch."""
 
 
 @dataclass
 class Result:
-    """What came of a training step.
+    """The result of a training step.
 
     Args:
-        terms: Its loss terms.
-        gradients: Gradient of each parameter that got one.
-        random_state: State of torch's generator afterwards.
+        terms: The loss terms.
+        gradients: The gradients of the parameters that have one.
+        random_state: State of torch's generator after the step.
     """
 
     terms: dict[str, Tensor]
@@ -46,13 +46,13 @@ class Result:
 
 @dataclass
 class DetectorSubject:
-    """An adapter that is checked.
+    """An adapter under test.
 
     Args:
-        adapter: Its class.
-        make: Makes a model that contains the detector.
-        step: Gives the loss terms of a training step.
-        detect: Gives the detections of images.
+        adapter: The adapter's class.
+        make: Returns a model that contains the detector.
+        step: Returns the loss terms of a training step.
+        detect: Returns the detections of images.
         image_size: Height and width of the images.
         of_process: Terms that each process computes from its own images.
     """
@@ -66,21 +66,21 @@ class DetectorSubject:
 
     @property
     def title(self) -> str:
-        """What is checked, for the report."""
+        """The title of the report."""
         return f"The adapter {self.adapter.__name__}"
 
     def model(self) -> nn.Module:
-        """The model, in training, equal each time."""
+        """Make the model, in training mode; equal on each call."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return self.make().train()
 
     def attached(self, stage: str | None = None, **given: Any) -> nn.Module:
-        """The model with the detector's own losses as criteria of all stages, or of one.
+        """Make the model and attach criteria with the detector's own losses, to all stages or to one.
 
         Args:
-            stage: The one stage.
-            given: What is chosen of the criterion of that stage, or of the first.
+            stage: The stage to attach; by default all stages.
+            given: Parts of the criterion of that stage, by default of the first stage.
         """
         model = self.model()
         adapter = find_detector(model)
@@ -90,7 +90,7 @@ class DetectorSubject:
         return model
 
     def criterion(self, adapter: DetectorAdapter, stage: str, **given: Any) -> Criterion:
-        """A criterion of a stage, the detector's own but for what is given; it knows class counts."""
+        """Build the criterion of a stage from given parts, else the detector's own; it has class counts."""
         classes = adapter.columns(stage).classes
         instances = torch.arange(1, max(2, classes - 1))  # fewer than the head has: losses may take columns
         return build_criterion(
@@ -107,14 +107,14 @@ class DetectorSubject:
     @cached_property
     def columns(self) -> Columns:
         """The columns of the first stage."""
-        model = self.model()  # adapters refer to it weakly
+        model = self.model()  # a variable, because adapters keep only a weak reference
         return find_detector(model).columns(self.stages[0])
 
     def batch(self, counts: Sequence[int] = COUNTS, border: bool = False) -> tuple[list[Tensor], Targets]:
-        """Images and targets with so many objects each, as the detector numbers its classes.
+        """Make random images and targets, with labels as the detector numbers its classes.
 
         Args:
-            counts: Objects of each image.
+            counts: Number of objects of each image.
             border: Whether objects touch the borders of the image.
         """
         generator = torch.Generator().manual_seed(1)
@@ -144,7 +144,7 @@ class DetectorSubject:
         seed: int = 0,
         without: Collection[str] = (),
     ) -> Result:
-        """A training step from a state of torch's generator, without an optimiser and without some terms."""
+        """Run a training step with a seed, without an optimiser step; the terms in ``without`` are left out."""
         images, targets = copy.deepcopy(batch)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -156,51 +156,51 @@ class DetectorSubject:
         return Result({name: term.detach() for name, term in terms.items()}, gradients, state)
 
     def detections(self, model: nn.Module) -> Detections:
-        """What the model finds in the images of the batch."""
+        """Return the model's detections in the images of the batch."""
         model.eval()
         with torch.no_grad():
             return self.detect(model, self.batch()[0])
 
     @contextmanager
     def seen(self, model: nn.Module, stage: str) -> Iterator[list[DenseSamples]]:
-        """Samples that the criterion of a stage is given meanwhile."""
-        found: list[DenseSamples] = []
+        """Record the samples that the criterion of a stage receives inside the context."""
+        samples: list[DenseSamples] = []
         criterion = find_detector(model).criteria[stage]
-        handle = criterion.register_forward_pre_hook(lambda module, args: found.append(args[0]))
+        handle = criterion.register_forward_pre_hook(lambda module, args: samples.append(args[0]))
         try:
-            yield found
+            yield samples
         finally:
             handle.remove()
 
 
 def unlike(result: Result, expected: Result, terms: float = TERMS, gradients: float = GRADIENTS) -> str | None:
-    """How the terms and gradients of two steps differ, None if they do not.
+    """Describe the difference of the terms and gradients of two steps; None if they agree.
 
     Args:
-        result: What is.
-        expected: What should be.
-        terms: Largest difference of a term, as a share of it.
-        gradients: Largest difference of a gradient, as a share of the largest of all.
+        result: The actual result.
+        expected: The expected result.
+        terms: Largest accepted difference of a term, as a share of the term.
+        gradients: Largest accepted difference of a gradient, as a share of the largest gradient of all parameters.
     """
     if result.terms.keys() != expected.terms.keys():
-        return f"the loss terms {sorted(result.terms)} in place of {sorted(expected.terms)}"
+        return f"the loss terms {sorted(result.terms)} instead of {sorted(expected.terms)}"
     for name, term in expected.terms.items():
         own = result.terms[name]
         if not torch.isclose(own.double(), term.double(), rtol=terms, atol=1e-9):
-            return f"the loss term {name} = {float(own):.8g} in place of {float(term):.8g}"
+            return f"the loss term {name} = {float(own):.8g} instead of {float(term):.8g}"
     if result.gradients.keys() != expected.gradients.keys():
         which = sorted(result.gradients.keys() ^ expected.gradients.keys())
-        return f"parameters that get a gradient in one of both alone: {', '.join(which[:5])}"
+        return f"parameters that get a gradient in only one of the two steps: {', '.join(which[:5])}"
     largest = max((float(g.abs().max()) for g in expected.gradients.values() if g.numel()), default=0.0)
     for name, gradient in expected.gradients.items():
         off = float((result.gradients[name] - gradient).abs().max()) if gradient.numel() else 0.0
         if not off <= gradients * largest + 1e-9:
-            return f"a gradient of {name} that is off by {off:.3g}, where the model's largest is {largest:.3g}"
+            return f"a gradient of {name} that is off by {off:.3g}; the model's largest gradient is {largest:.3g}"
     return None
 
 
 def not_finite(result: Result) -> str | None:
-    """Which terms and gradients are NaN or infinite, None if there are none."""
+    """List the terms and gradients that are NaN or infinite; None if there are none."""
     numbers = {f"the loss term {name}": term for name, term in result.terms.items()}
     numbers |= {f"the gradient of {name}": gradient for name, gradient in result.gradients.items()}
     bad = [name for name, number in numbers.items() if not number.isfinite().all()]

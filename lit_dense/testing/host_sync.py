@@ -1,4 +1,4 @@
-"""Which operations make the host wait for a device, found on the CPU."""
+"""Detection of operations that synchronise with a device, on the CPU."""
 
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -29,7 +29,7 @@ FROM_NUMBERS = frozenset({torch.tensor, torch.as_tensor})
 
 
 class _Operations(TorchDispatchMode):
-    """Notes operations that read numbers on the host, or whose result has as many rows as the numbers say."""
+    """Records operations that read values on the host, or whose output shape depends on values."""
 
     def __init__(self, found: list[str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -48,7 +48,7 @@ class _Operations(TorchDispatchMode):
 
 
 class _Methods(TorchFunctionMode):
-    """Notes copies to the host, and of numbers from it, which on the CPU are no operations."""
+    """Records copies to and from the host, which are not operations on the CPU."""
 
     def __init__(self, found: list[str]) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class _Methods(TorchFunctionMode):
 
 
 def host_reads(function: Callable[[], object]) -> list[str]:
-    """Operations of a function for which the host would wait for a device, each with the line that makes it."""
+    """Return the operations of a function that would synchronise with a device, with their source lines."""
     found: list[str] = []
     with _Methods(found), _Operations(found):
         function()
@@ -74,7 +74,7 @@ def host_reads(function: Callable[[], object]) -> list[str]:
 
 
 def _listed(args: Sequence[Any]) -> list[Any]:
-    """Indices of ``index`` and ``index_put``, which come as a list."""
+    """Return the indices of ``index`` and ``index_put``, which are passed as a list."""
     return [i for arg in args if isinstance(arg, (list, tuple)) for i in arg]
 
 

@@ -1,4 +1,4 @@
-"""The check that two processes compute what one computes."""
+"""The check that two processes compute the same as one."""
 
 import pickle
 import tempfile
@@ -22,25 +22,25 @@ from .subject import Subject, gradients
 from .values import ROUNDING
 
 TwoProcesses = Callable[..., list[Any]]
-"""``two_processes(function, *args)``: results of ``function(rank, *args)`` of two processes of one gloo group."""
+"""``two_processes(function, *args)``: returns ``function(rank, *args)`` of two processes of one gloo group."""
 
 OBJECTS = (3, 0, 5, 0)
 FIRST_OF_SECOND = (3, 1)
-"""In each step, the first image of the second process: in the first step it has one image, without boxes."""
+"""First image of the second process in each step; in the first step it has one image, without boxes."""
 OF_ANCHORS = ("gradient of the logits", "gradient of the deltas")
-"""What has one row for each anchor of a process."""
+"""Results with one row for each anchor of a process."""
 TIMEOUT = 120.0
 
 
 def two_processes_agree(subject: Subject, two_processes: TwoProcesses | None = None) -> Iterator[Finding]:
-    """Values, gradients and state of two steps are the same in one process and in two with uneven shares."""
+    """Values, gradients and state of two steps are the same on one process and on two with uneven shares."""
     if not (dist.is_available() and dist.is_gloo_available()):
         yield NotRun("this torch has no gloo")
         return
     payload = pickle.dumps(subject)
     try:
         answers = [pickle.loads(a) for a in (two_processes or start_two_processes)(_steps_of_rank, payload)]
-    except Exception as error:  # of whatever runs the processes, such as the Empty of a queue that was waited for
+    except Exception as error:  # raised by any process launcher, such as Empty by a queue
         yield Fault("results of two processes", f"{type(error).__name__}: {error}", _SAME_COLLECTIVES)
         return
     if errors := [a for a in answers if isinstance(a, str)]:
@@ -51,7 +51,7 @@ def two_processes_agree(subject: Subject, two_processes: TwoProcesses | None = N
 
 
 def _compared(one: dict[str, Any], first: dict[str, Any], second: dict[str, Any], prefix: str) -> Iterator[Fault]:
-    """What two processes found against what one found; data-parallel training takes the mean of both."""
+    """Compare the results of two processes with those of one; data-parallel training averages the two."""
     for step, (whole, *parts) in enumerate(zip(one["steps"], first["steps"], second["steps"], strict=True)):
         for name, expected in whole.items():
             if any(name not in part for part in parts):
@@ -68,17 +68,17 @@ def _compared(one: dict[str, Any], first: dict[str, Any], second: dict[str, Any]
 
 
 _REDUCE = (
-    "whatever is summed over the batch (counts, histograms, divisors) goes through samples.reduce.sum, or "
-    "sum_with_grad where a gradient flows through it; the values themselves stay each process's own"
+    "sum everything that is summed over the batch (counts, histograms, divisors) with samples.reduce.sum, or with "
+    "sum_with_grad if it needs a gradient; do not reduce the values themselves"
 )
 _SAME_COLLECTIVES = (
-    "call the methods of samples.reduce equally often on every process, also where there are no positives; in a script "
-    "call the kit under if __name__ == '__main__'; define the class in a module that can be imported"
+    "call the methods of samples.reduce equally often on every process, even without positives; in a script, call "
+    "the check under if __name__ == '__main__'; define the class in a module that can be imported"
 )
 
 
 def _steps(subject: Subject, rank: int | None) -> dict[str, Any]:
-    """Terms, gradients and state of two steps: of all images, or of those of one of two processes."""
+    """Return terms, gradients and state of two steps, of all images or of those of one of two processes."""
     criterion = subject.criterion()
     parameters = dict(subject.part_of(criterion).named_parameters())
     names = [*OF_ANCHORS, *(f"gradient of {name}" for name in parameters)]
@@ -92,8 +92,8 @@ def _steps(subject: Subject, rank: int | None) -> dict[str, Any]:
         samples, leaves = with_leaves(replace(samples, context=context))
         terms = subject.own_terms(criterion(with_derived(samples)))
         slopes = gradients(torch.stack(list(terms.values())).sum(), (*leaves, *parameters.values()))
-        found = {f"loss term {name}": term.detach() for name, term in terms.items()}
-        steps.append(found | dict(zip(names, slopes, strict=True)))
+        losses = {f"loss term {name}": term.detach() for name, term in terms.items()}
+        steps.append(losses | dict(zip(names, slopes, strict=True)))
     return {"steps": steps, "state": copied_state(subject.part_of(criterion))}
 
 
@@ -101,7 +101,7 @@ def _steps_of_rank(rank: int, payload: bytes) -> bytes:
     try:
         subject: Subject = pickle.loads(payload)
         return pickle.dumps({name: _steps(tried, rank) for name, tried in subject.in_processes().items()})
-    except Exception:  # reported by the process that asked
+    except Exception:  # reported by the calling process
         return pickle.dumps(f"process {rank}: {traceback.format_exc()}")
 
 
@@ -109,12 +109,12 @@ def start_two_processes(function: Callable[..., Any], *args: Any, timeout: float
     """Run ``function(rank, *args)`` in two new processes of one gloo group and return both results.
 
     Args:
-        function: A module's own function.
-        args: What it gets.
-        timeout: Seconds until the processes are ended.
+        function: A function at the top level of a module.
+        args: Further arguments of the function.
+        timeout: Seconds until the processes are killed.
 
     Raises:
-        RuntimeError: If a process gives no result in time.
+        RuntimeError: If a process returns no result in time.
     """
     context = mp.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:

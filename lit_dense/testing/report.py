@@ -1,4 +1,4 @@
-"""Runs named checks, collects what they found, and says it in one error."""
+"""A runner for named checks that reports all failures in one error."""
 
 import os
 import traceback
@@ -11,16 +11,16 @@ import torch
 from ..core.errors import UsageError
 
 NO_PLACE = (str(Path(torch.__file__).parent) + os.sep, str(Path(__file__).with_name("host_sync.py")))
-"""Files of which no line is a place: torch's, and the one that watches torch."""
+"""Files whose lines are skipped when a source line is located: torch's, and the one that traces torch."""
 
 
 class Fault(NamedTuple):
-    """One thing that a check found wrong.
+    """One failure that a check found.
 
     Args:
-        expected: What should be.
-        seen: What is.
-        remedy: What to do about it.
+        expected: The expected result.
+        seen: The seen result.
+        remedy: Advice to the author.
     """
 
     expected: str
@@ -29,10 +29,10 @@ class Fault(NamedTuple):
 
 
 class NotRun(NamedTuple):
-    """A check's answer where it cannot be made.
+    """The result of a check that cannot run.
 
     Args:
-        reason: Why.
+        reason: The reason.
     """
 
     reason: str
@@ -44,12 +44,12 @@ Check = Callable[[SubjectT], Iterable[Finding]]
 
 
 class CheckFailure(AssertionError):  # noqa: N818 (what failed is the loss)
-    """At least one check failed; the message lists each, and those that passed.
+    """Raised if at least one check failed; the message lists failed, passed and skipped checks.
 
     Attributes:
-        failed: What each failed check found, by its name.
-        passed: Names of those that found nothing.
-        skipped: Reasons of those that were not made, by name.
+        failed: The faults of each failed check, by name.
+        passed: Names of passed checks.
+        skipped: Reasons of skipped checks, by name.
     """
 
     def __init__(
@@ -76,23 +76,23 @@ def run_checks(
     checks: Mapping[str, Check[SubjectT]],
     skip: Collection[str],
 ) -> None:
-    """Make all checks, whatever the others found.
+    """Run all checks, even after failures.
 
     Args:
-        title: What is checked, for the report.
-        subject: What each check is given.
-        checks: Checks by name; an exception of one is what it found.
-        skip: Names of checks that are not made.
+        title: Title of the report.
+        subject: The argument of each check.
+        checks: Checks by name; an exception in a check counts as a fault.
+        skip: Names of checks to skip.
 
     Raises:
-        UsageError: If a name to skip is none of the checks'.
-        CheckFailure: If a check found something.
+        UsageError: If a name in ``skip`` is unknown.
+        CheckFailure: If a check found a fault.
     """
     if unknown := sorted(set(skip) - checks.keys()):
         raise UsageError(f"Unknown check {', '.join(map(repr, unknown))}. The checks are {', '.join(checks)}.")
     failed: dict[str, list[Fault]] = {}
     passed: list[str] = []
-    skipped = {name: "the caller asked for it" for name in checks if name in skip}
+    skipped = {name: "requested by the caller" for name in checks if name in skip}
     for name, check in checks.items():
         if name in skipped:
             continue
@@ -110,17 +110,17 @@ def run_checks(
 
 
 def _findings(name: str, check: Check[SubjectT], subject: SubjectT) -> list[Finding]:
-    found: list[Finding] = []
+    findings: list[Finding] = []
     try:
-        found.extend(check(subject))
-    except Exception as error:  # whatever a stranger's loss raises
+        findings.extend(check(subject))
+    except Exception as error:  # code under test may raise any error
         seen = f"{type(error).__name__}: {str(error).strip()} ({place(traceback.extract_tb(error.__traceback__))})"
-        found.append(Fault("no error", seen, f"make it work on what the check {name!r} gives it"))
-    return found
+        findings.append(Fault("no error", seen, f"make it work with the inputs of the check {name!r}"))
+    return findings
 
 
 def place(stack: traceback.StackSummary) -> str:
-    """The innermost line of a stack that is not torch's."""
+    """Return the innermost source line of a stack outside torch."""
     for frame in reversed(stack):
         if not frame.filename.startswith(NO_PLACE):
             return f"{frame.filename}:{frame.lineno}: {frame.line}"

@@ -1,4 +1,4 @@
-"""Checks of what a part remembers: state, checkpoints, copies, arguments."""
+"""Checks of a part's state: buffers, checkpoints, copies and arguments."""
 
 import copy
 import io
@@ -14,20 +14,20 @@ from .subject import Subject
 
 
 def forward_keeps_state(subject: Subject) -> Iterator[Finding]:
-    """A forward pass alone changes no buffer: the criterion commits what it staged."""
+    """A forward pass changes no buffer; staged values are committed later, by the criterion."""
     part = subject.part_of(subject.trained())
     before = copied_state(part)
     subject.values_and_gradients(part, subject.batch())
     if seen := state_difference(part.state_dict(), before):
         yield Fault(
-            "the same state_dict after forward, which the criterion has not committed",
+            "the same state_dict after forward, before the criterion commits",
             seen,
-            "call self.stage(name=value) with the next value of a buffer in place of assigning it",
+            "call self.stage(name=value) with the next value of a buffer instead of assigning it",
         )
 
 
 def evaluation_keeps_state(subject: Subject) -> Iterator[Finding]:
-    """Under ``no_grad`` a criterion gives the same twice, keeps its state, and leaves no trace in the next step."""
+    """Under ``no_grad`` a criterion is repeatable, keeps its state, and does not affect the next step."""
     criterion, undisturbed = subject.trained(), subject.trained()
     before = copied_state(criterion)
     with torch.no_grad():
@@ -37,16 +37,16 @@ def evaluation_keeps_state(subject: Subject) -> Iterator[Finding]:
     if seen := state_difference(criterion.state_dict(), before):
         yield Fault("the same state_dict after an evaluation", seen, _STAGE)
     step, expected = subject.step(criterion, subject.batch(seed=1)), subject.step(undisturbed, subject.batch(seed=1))
-    found = difference(step, expected) or state_difference(criterion.state_dict(), undisturbed.state_dict())
-    if found:
-        yield Fault("the same training step whether or not there was an evaluation before it", found, _STAGE)
+    seen = difference(step, expected) or state_difference(criterion.state_dict(), undisturbed.state_dict())
+    if seen:
+        yield Fault("the same training step with and without an evaluation before it", seen, _STAGE)
 
 
-_STAGE = "keep everything that changes in buffers, set by self.stage; a random draw needs a generator with a fixed seed"
+_STAGE = "keep all changing values in buffers, set by self.stage; use a generator with a fixed seed for random numbers"
 
 
 def checkpoint(subject: Subject) -> Iterator[Finding]:
-    """State that is saved after two steps and loaded safely into a part made of ``spec`` gives the same values."""
+    """State saved after two steps and loaded into a part built from ``spec`` gives the same values."""
     trained = subject.trained()
     part = subject.part_of(trained)
     file = io.BytesIO()
@@ -54,7 +54,7 @@ def checkpoint(subject: Subject) -> Iterator[Finding]:
     file.seek(0)
     saved = torch.load(file, weights_only=True)
     restored = subject.criterion_with(subject.build(saved["spec"]))
-    restored.prepare(subject.num_classes)  # and no class counts: there is no training set where a checkpoint is tested
+    restored.prepare(subject.num_classes)  # without class counts: a checkpoint may be tested without training data
     restored.load_state_dict(saved["state"])
     restored.check_ready()
     for what, actual, expected in (
@@ -63,14 +63,14 @@ def checkpoint(subject: Subject) -> Iterator[Finding]:
     ):
         if seen := difference(actual, expected):
             yield Fault(
-                f"the same {what} from a checkpoint of two steps, loaded where the training set is not known",
+                f"the same {what} from a checkpoint of two steps, loaded without class counts",
                 seen,
-                "register what changes, and what is computed from class counts, as buffers; make them in prepare",
+                "register changing values, and values computed from class counts, as buffers; create them in prepare",
             )
 
 
 def copies(subject: Subject) -> Iterator[Finding]:
-    """``copy.deepcopy`` and ``pickle`` give a part with the same values and arguments and with a state of its own."""
+    """``copy.deepcopy`` and ``pickle`` give a part with the same values and arguments, and an independent state."""
     ways: dict[str, Callable[[Criterion], Criterion]] = {
         "copy.deepcopy": copy.deepcopy,
         "pickle": lambda criterion: pickle.loads(pickle.dumps(criterion)),
@@ -83,19 +83,19 @@ def copies(subject: Subject) -> Iterator[Finding]:
             yield Fault(f"the arguments {original.spec} after {how}", f"{part.spec}", "define no __reduce__")
         values, expected = (subject.values(p, subject.batch()) for p in (part, original))
         if seen := difference(values, expected):
-            yield Fault(f"the same values after {how}", seen, "let nothing depend on which object it is")
+            yield Fault(f"the same values after {how}", seen, "do not depend on the identity of the object")
         before = copied_state(original)
         subject.step(twin, subject.batch())
         if seen := state_difference(original.state_dict(), before):
             yield Fault(
-                f"training a copy ({how}) leaves the original's state alone",
+                f"the original's state unchanged after training a copy ({how})",
                 seen,
                 "keep state in buffers of the object, not of its class or module",
             )
 
 
 def spec(subject: Subject) -> Iterator[Finding]:
-    """``spec`` is plain data, and builds an equal part again."""
+    """``spec`` is plain data, and an equal part can be built from it."""
     described = subject.part_of(subject.criterion()).spec
     rebuilt = subject.build(described)
     if type(rebuilt) is not type(subject.part):
@@ -103,8 +103,8 @@ def spec(subject: Subject) -> Iterator[Finding]:
     if rebuilt.spec != described:
         yield Fault(
             f"the spec {described}",
-            f"{rebuilt.spec} of what was built from it",
-            "let arguments be numbers, words, lists, dicts or parts",
+            f"{rebuilt.spec} after building a part from it",
+            "use only numbers, strings, lists, dicts or parts as arguments",
         )
     file = io.BytesIO()
     torch.save(described, file)
@@ -113,20 +113,20 @@ def spec(subject: Subject) -> Iterator[Finding]:
         torch.load(file, weights_only=True)
     except pickle.UnpicklingError as error:
         yield Fault(
-            "a spec of plain data, as a checkpoint holds it",
+            "a spec of plain data, as required in a checkpoint",
             f"{described}, which torch.load refuses: {str(error).splitlines()[0]}",
-            "take numbers, words, lists, dicts or parts as arguments",
+            "use only numbers, strings, lists, dicts or parts as arguments",
         )
     with torch.no_grad():
         for new, old in zip(rebuilt.parameters(), subject.part.parameters(), strict=True):
-            new.copy_(old)  # parameters start at random
+            new.copy_(old)  # parameters are initialised at random
     criterion = subject.criterion_with(rebuilt)
     criterion.receive_class_counts(subject.counts)
     criterion.prepare(subject.num_classes)
     values = subject.values(subject.part_of(criterion), subject.batch())
     if seen := difference(values, subject.values(subject.part_of(subject.criterion()), subject.batch())):
         yield Fault(
-            "the same values from what spec builds",
+            "the same values from a part built from spec",
             seen,
-            "let the arguments of __init__ decide everything; set nothing afterwards",
+            "set everything from the arguments of __init__, and nothing afterwards",
         )

@@ -1,4 +1,4 @@
-"""Checks of what any part says of a batch: shapes, order of anchors, hard batches, autocast, compiler and device."""
+"""Checks of a part's output: shape, order of anchors, edge cases, autocast, compilation, device synchronisation."""
 
 from collections.abc import Iterator
 
@@ -12,18 +12,18 @@ from .report import Fault, Finding, NotRun
 from .subject import LossSubject, Subject, gradients
 
 ROUNDING = 1e-5
-"""Of float32 sums in another order, as a share of the largest number."""
+"""Largest rounding error of float32 sums in another order, as a share of the largest number."""
 WIDEN = "compute in float32 or wider: x.to(torch.promote_types(x.dtype, torch.float32)), or write a SigmoidLoss"
 
 
 def shape(subject: LossSubject) -> Iterator[Finding]:
-    """Values have the right shape, are float32 and part of the graph."""
+    """Values have the right shape, are float32 and have a graph."""
     samples, leaves = with_leaves(subject.batch())
     values = subject.values(subject.part_of(subject.criterion()), samples)
     if not subject.right_shape(values, samples):
         positives, anchors = len(samples.positives), len(samples.labels)
         yield Fault(
-            f"the shape that a {subject.kind} gives",
+            f"the shape of a {subject.kind}'s values",
             f"{list(values.shape)} for A = {anchors} anchors, P = {positives} positives and C = {subject.num_classes}",
             "a classification loss returns [A], a box loss [P] or [P, 4]: sum over classes, not over the batch",
         )
@@ -38,7 +38,7 @@ def shape(subject: LossSubject) -> Iterator[Finding]:
 
 
 def hard_batches(subject: LossSubject) -> Iterator[Finding]:
-    """Batches without anchors, without positives, with one, and with all anchors ignored: finite and connected."""
+    """Values are finite and connected for batches without anchors, without positives, with one, and all ignored."""
     for case, batch in hard_cases(subject).items():
         for criterion, when in ((subject.criterion(), "in the first step"), (subject.trained(), "after two steps")):
             samples, leaves = with_leaves(batch)
@@ -58,13 +58,13 @@ def hard_batches(subject: LossSubject) -> Iterator[Finding]:
                 yield Fault(
                     f"a batch with {case} gives finite values that are connected to the predictions ({when})",
                     ", ".join(seen),
-                    "compute the same on an empty selection too, in place of returning early; clamp what is divided "
-                    "by: .clamp(min=1)",
+                    "use the same operations on an empty selection instead of returning early; clamp divisors: "
+                    ".clamp(min=1)",
                 )
 
 
 def hard_cases(subject: Subject) -> dict[str, DenseSamples]:
-    """Batches of which something is missing, and what to call them."""
+    """Return the edge cases of batches by name."""
     return {
         "no anchors": subject.batch((0,), levels=((0, 0),)),
         "no positives": subject.batch((0, 0)),
@@ -74,22 +74,22 @@ def hard_cases(subject: Subject) -> dict[str, DenseSamples]:
 
 
 def reaches(total: torch.Tensor, leaf: torch.Tensor) -> bool:
-    """Whether a number's graph leads to a leaf."""
+    """Return whether a number is connected to a leaf in the graph."""
     if not total.requires_grad:
         return False
     return torch.autograd.grad(total, leaf, allow_unused=True, retain_graph=True)[0] is not None
 
 
 def order_of_anchors(subject: LossSubject) -> Iterator[Finding]:
-    """Anchors of one level of one image in another order give the same values in that order."""
+    """Reordered anchors within a level of an image give the same values in the new order."""
     part, samples = subject.part_of(subject.trained()), subject.batch()
     other, order = shuffled(samples)
     plain = subject.by_anchor(subject.values(part, samples), samples)[order]
     if seen := difference(subject.by_anchor(subject.values(part, other), other), plain, ROUNDING):
         yield Fault(
-            "the same values in the new order, whatever the order of anchors within a level",
+            "the same values for any order of anchors within a level",
             seen,
-            "look anchors up by samples.positives, samples.labels and the like rather than by their position",
+            "select anchors by samples.positives, samples.labels and similar fields, not by their position",
         )
 
 
@@ -103,12 +103,12 @@ def inputs_untouched(subject: LossSubject) -> Iterator[Finding]:
             yield Fault(
                 f"samples.{name} is the same after the loss",
                 seen,
-                "use no operation in place on what is given, such as x.clamp_() or x[mask] = 0",
+                "do not change inputs in place, such as by x.clamp_() or x[mask] = 0",
             )
 
 
 def autocast(subject: Subject) -> Iterator[Finding]:
-    """Under bfloat16 autocast the criterion gives what it gives without, in float32."""
+    """Under bfloat16 autocast the criterion gives the same result as without, in float32."""
     samples = subject.batch()
     plain = subject.step(subject.trained(), samples)
     criterion = subject.trained()
@@ -116,18 +116,18 @@ def autocast(subject: Subject) -> Iterator[Finding]:
         term = subject.step(criterion, samples)
     if seen := difference(term, plain, ROUNDING):
         yield Fault(
-            "the same loss term under autocast, for the criterion leaves it",
+            "the same loss term under autocast, which the criterion disables",
             seen,
-            "do not enter torch.autocast within forward",
+            "do not enable torch.autocast within forward",
         )
 
 
 def compiled(subject: LossSubject) -> Iterator[Finding]:
-    """``torch.compile`` gives the same values and gradients; it is traced, no compiler is needed."""
+    """``torch.compile`` gives the same values and gradients; only tracing is used, without a compiler."""
     if reason := _no_dynamo():
         yield NotRun(reason)
         return
-    torch._dynamo.reset()  # else the limit of recompilations counts what was checked before
+    torch._dynamo.reset()  # otherwise earlier checks count towards the recompilation limit
     part, samples = subject.part_of(subject.trained()), subject.batch()
     plain = subject.values_and_gradients(part, samples)
     traced = subject.values_and_gradients(torch.compile(part, backend="eager"), samples)  # type: ignore[arg-type]
@@ -137,7 +137,7 @@ def compiled(subject: LossSubject) -> Iterator[Finding]:
             yield Fault(
                 f"the same {what} from torch.compile(loss)",
                 seen,
-                "look for numbers that are taken out of tensors and for state of Python objects",
+                "look for Python numbers read from tensors, and for state in Python attributes",
             )
 
 
@@ -150,7 +150,7 @@ def _no_dynamo() -> str | None:
 
 
 def no_host_sync(subject: LossSubject) -> Iterator[Finding]:
-    """Forward and backward pass read no numbers on the host, for which a GPU would be waited for."""
+    """Forward and backward pass do not synchronise with the device."""
     part, (samples, leaves) = subject.part_of(subject.trained()), with_leaves(subject.batch())
 
     def step(samples: DenseSamples = samples) -> None:
@@ -158,8 +158,8 @@ def no_host_sync(subject: LossSubject) -> Iterator[Finding]:
 
     if reads := list(dict.fromkeys(host_reads(step))):
         yield Fault(
-            "no operation for which the host waits for the device",
+            "no operation that synchronises with the device",
             "; ".join(reads),
-            "keep numbers in tensors, use torch.where in place of masks, and samples.positives (indices, computed once "
-            "per batch) in place of nonzero",
+            "keep numbers in tensors, use torch.where instead of masks, and samples.positives (indices, computed once "
+            "per batch) instead of nonzero",
         )

@@ -1,4 +1,4 @@
-"""The checks of a weighter by name."""
+"""The entry point of the checks of a weighter."""
 
 from collections.abc import Collection
 from functools import partial
@@ -19,21 +19,22 @@ def check_weighter(
     class_counts: ClassCounts | None = None,
     two_processes: TwoProcesses | None = None,
 ) -> None:
-    """Hold a weighter against everything that lit_dense expects of one.
+    """Check that a weighter meets all requirements of lit_dense.
 
-    Its parameters, if it has any, are moved at random first: what a network does is not seen where it starts.
+    Its parameters are perturbed at random first, because a network's initial state often has no effect.
 
     Args:
-        weighter: A weighter, a name, or a dict with class_path and init_args. It is copied and stays what it was.
-        skip: Names of checks that are not made.
-        class_counts: What the weighter is told of the training set, and how many classes there are; by default five
-            invented classes, one of them without objects.
-        two_processes: ``two_processes(function, *args)`` returns the results of ``function(rank, *args)`` of two
-            processes of one gloo group; by default two are started, which takes seconds.
+        weighter: A weighter, a name, or a dict with class_path and init_args. It is copied and not changed.
+        skip: Names of checks to skip.
+        class_counts: Class counts of the training set, which also give the number of classes; by default those of five
+            artificial classes, one of them without objects.
+        two_processes: A function with the signature ``two_processes(function, *args)`` that returns the results of
+            ``function(rank, *args)`` on two processes of one gloo group; by default two processes are started, which
+            takes seconds.
 
     Raises:
-        CheckFailure: If a check failed; the message lists what was expected, what was seen and what to do.
-        UsageError: If the weighter cannot be built, or a name to skip is unknown.
+        CheckFailure: If a check failed; the message lists the expected and the seen result, and a remedy.
+        UsageError: If the weighter cannot be built, or the name of a check to skip is unknown.
 
     Example:
         >>> check_weighter("ohem", skip=["two_processes"])
@@ -60,5 +61,5 @@ def check_weighter(
         "two_processes": partial(two_processes_agree, two_processes=two_processes),
     }
     subject = WeighterSubject(WEIGHTERS.build(weighter), class_counts)
-    subject.criterion()  # what it cannot do without is said as it is
+    subject.criterion()  # raises the weighter's own errors, such as missing class counts, before the checks
     run_checks(subject.title, subject, checks, skip)

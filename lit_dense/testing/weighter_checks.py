@@ -1,4 +1,4 @@
-"""What is checked of a weighter."""
+"""The checks of a weighter."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ from .weighter_subject import BOX_LOSSES, HALF, OF_ANCHORS, OF_BOXES, SOFT_TARGE
 
 
 def shape(subject: WeighterSubject) -> Iterator[Finding]:
-    """Weights, soft targets and extra terms are there as they are announced, have the right shape and are float32."""
+    """Weights, soft targets and extra terms have the right shape and are float32; exclusive matches the assigner."""
     for box_loss, what in BOX_LOSSES.items():
         tried = subject.with_losses("focal", box_loss)
         part, samples = tried.part_of(tried.criterion()), tried.batch()
@@ -40,14 +40,14 @@ def shape(subject: WeighterSubject) -> Iterator[Finding]:
     assigner = subject.part.assigner if isinstance(subject.part, Weighter) else None
     if (assigner is not None) != ("assignment" in subject.part.exclusive):
         yield Fault(
-            "a weighter whose exclusive has the assignment if it has an assigner, and else has not",
+            "'assignment' in exclusive exactly if the weighter has an assigner",
             f"the assigner {assigner} and exclusive = {sorted(subject.part.exclusive)}",
-            'set self.exclusive |= {"assignment"} where self.assigner is set',
+            'set self.exclusive |= {"assignment"} together with self.assigner',
         )
 
 
 def not_negative(subject: WeighterSubject) -> Iterator[Finding]:
-    """Weights are finite and at least 0, soft targets from 0 to 1, in the first step and after two."""
+    """Weights are finite and at least 0, soft targets from 0 to 1, in the first step and after two steps."""
     for box_loss in BOX_LOSSES:
         tried = subject.with_losses("focal", box_loss)
         for criterion, when in ((tried.criterion(), "in the first step"), (tried.trained(), "after two steps")):
@@ -60,8 +60,8 @@ def not_negative(subject: WeighterSubject) -> Iterator[Finding]:
 
 
 def _out_of_range(answers: Mapping[str, Tensor]) -> dict[str, str]:
-    """What is wrong with the size of numbers, by name; extra terms must only be finite."""
-    found = {}
+    """Describe values out of range, by name; extra terms only need to be finite."""
+    problems = {}
     for name, tensor in answers.items():
         bad = ~tensor.isfinite()
         if name in (OF_ANCHORS, OF_BOXES, SOFT_TARGETS):
@@ -69,14 +69,14 @@ def _out_of_range(answers: Mapping[str, Tensor]) -> dict[str, str]:
         if name == SOFT_TARGETS:
             bad |= tensor > 1
         if bad.any():
-            found[name] = f"{int(bad.sum())} of {bad.numel()} are not, such as {float(tensor[bad][0]):.6g}"
-    return found
+            problems[name] = f"{int(bad.sum())} of {bad.numel()} are not, such as {float(tensor[bad][0]):.6g}"
+    return problems
 
 
 def _terms_and_slopes(
     criterion: Criterion, part: Component, batch: DenseSamples
 ) -> tuple[dict[str, Tensor], dict[str, Tensor | None]]:
-    """Terms of a batch, and the gradient of their sum at leaves and parameters; None where it does not reach."""
+    """Return the terms of a batch, and the gradients of their sum at leaves and parameters; None if not connected."""
     samples, leaves = with_leaves(batch)
     terms: dict[str, Tensor] = criterion(samples)
     named = dict(zip(("logits", "deltas"), leaves, strict=True)) | dict(part.named_parameters())
@@ -86,25 +86,25 @@ def _terms_and_slopes(
 
 
 def extreme_logits(subject: WeighterSubject) -> Iterator[Finding]:
-    """Logits of 0, 50, 1e4 and infinity, of either sign, give finite terms, and so finite weights, and gradients."""
-    trained, batch, found = subject.trained(), subject.batch(), []
+    """Terms (and so weights) and gradients are finite for logits of 0, 50, 1e4 and infinity with both signs."""
+    trained, batch, not_finite = subject.trained(), subject.batch(), []
     for case, logits in batches.extreme_logits(batch):
         criterion = copy.deepcopy(trained)
         terms, slopes = _terms_and_slopes(criterion, subject.part_of(criterion), replace(batch, logits=logits))
         bad = [f"term {name!r}" for name, term in terms.items() if not term.isfinite()]
         bad += [f"gradient of {name}" for name, s in slopes.items() if s is not None and not s.isfinite().all()]
         if bad:
-            found.append(f"{case}: {', '.join(bad)}")
-    if found:
+            not_finite.append(f"{case}: {', '.join(bad)}")
+    if not_finite:
         yield Fault(
             "finite terms and gradients at logits of 0, 50, 1e4 and infinity",
-            "not at " + "; ".join(found),
-            "clamp what is divided by or taken the logarithm of, and keep probabilities away from 0 and 1 there",
+            "not at " + "; ".join(not_finite),
+            "clamp divisors and arguments of logarithms, and keep probabilities away from 0 and 1 there",
         )
 
 
 def half_precision(subject: WeighterSubject) -> Iterator[Finding]:
-    """Predictions in float16 and bfloat16 give what the same numbers give in float32."""
+    """Predictions in float16 and bfloat16 give the same weights as the same numbers in float32."""
     part, batch = subject.part_of(subject.trained()), subject.batch()
     for dtype in HALF:
         half = with_derived(replace(batch, logits=batch.logits.to(dtype), deltas=batch.deltas.to(dtype)))
@@ -114,7 +114,7 @@ def half_precision(subject: WeighterSubject) -> Iterator[Finding]:
 
 
 def hard_batches(subject: WeighterSubject) -> Iterator[Finding]:
-    """Batches without anchors, without positives, with one, and with all anchors ignored: finite and connected."""
+    """Weights are finite and connected for batches without anchors, without positives, with one, and all ignored."""
     cases = hard_cases(subject)
     for box_loss in BOX_LOSSES:
         tried = subject.with_losses("focal", box_loss)
@@ -135,8 +135,8 @@ def hard_batches(subject: WeighterSubject) -> Iterator[Finding]:
                         f"a batch with {case} gives finite weights and terms, connected to the predictions "
                         f"({when}, with {box_loss})",
                         ", ".join(seen),
-                        "compute the same on an empty selection too, in place of returning early; clamp what is "
-                        "divided by: .clamp(min=1); the mean of nothing is NaN",
+                        "use the same operations on an empty selection instead of returning early; clamp divisors: "
+                        ".clamp(min=1); the mean of an empty tensor is NaN",
                     )
 
 
@@ -146,7 +146,7 @@ def _not_finite(total: Tensor, leaves: tuple[Tensor, Tensor]) -> list[str]:
 
 
 def parameters(subject: WeighterSubject) -> Iterator[Finding]:
-    """Every parameter gets a finite gradient in every batch, and is in one parameter group at most."""
+    """Every parameter gets a finite gradient in every batch, and is in at most one parameter group."""
     for case, batch in {"objects": subject.batch(), **hard_cases(subject)}.items():
         criterion = subject.trained()
         if seen := _without_gradient(criterion, subject.part_of(criterion), batch):
@@ -156,20 +156,20 @@ def parameters(subject: WeighterSubject) -> Iterator[Finding]:
     own = [id(parameter) for parameter in part.parameters()]
     if len(set(grouped)) != len(grouped) or set(grouped) - set(own):
         yield Fault(
-            "parameter groups that hold parameters of the weighter, each once",
+            "parameter groups with parameters of the weighter, each only once",
             f"{len(grouped)} parameters in groups, {len(set(grouped))} of them different, {len(own)} of the weighter",
             'return [{"params": list(self.parameters()), ...}] from param_groups',
         )
 
 
 _PARAMETERS = (
-    "use every parameter whatever the batch holds, if only on an empty selection: data-parallel training waits for the "
-    "gradient of each on every process"
+    "use every parameter in every batch, at least on an empty selection: data-parallel training waits for the gradient "
+    "of each parameter on every process"
 )
 
 
 def _without_gradient(criterion: Criterion, part: Component, batch: DenseSamples) -> str | None:
-    """Which parameters get no gradient or one that is not finite, None if none."""
+    """List the parameters without a gradient or with one that is not finite; None if there are none."""
     _, slopes = _terms_and_slopes(criterion, part, batch)
     needed = [(name, slopes[name]) for name, p in part.named_parameters() if p.requires_grad]
     missing = [f"none for {name}" for name, slope in needed if slope is None]
@@ -178,12 +178,12 @@ def _without_gradient(criterion: Criterion, part: Component, batch: DenseSamples
 
 
 def ignored_anchors(subject: WeighterSubject) -> Iterator[Finding]:
-    """Ignored anchors get no gradient, and what is predicted for them changes nothing."""
+    """Ignored anchors get no gradient, and their predictions do not affect the result."""
     batch = subject.batch()
     ignored = (batch.labels == IGNORED).unsqueeze(1)
     logits, deltas = torch.where(ignored, 7.0, batch.logits), torch.where(ignored, 1.0, batch.deltas)
     other = with_derived(replace(batch, logits=logits, deltas=deltas))
-    remedy = "leave anchors with the label -2 out of sums, ranks and statistics; their weight does not matter"
+    remedy = "exclude anchors with the label -2 from sums, ranks and statistics; their weight does not matter"
     criterion = subject.trained()
     part = subject.part_of(criterion)
     first, second = (subject.answers(part, b) for b in (batch, other))
@@ -205,12 +205,12 @@ def ignored_anchors(subject: WeighterSubject) -> Iterator[Finding]:
 
 
 def order_of_anchors(subject: WeighterSubject) -> Iterator[Finding]:
-    """Anchors of one level of one image in another order have the same weights, and give the same terms."""
+    """Reordered anchors within a level of an image have the same weights, and give the same terms."""
     yield from _same_in_order(subject, *shuffled(subject.batch()), "anchors within a level")
 
 
 def order_of_images(subject: WeighterSubject) -> Iterator[Finding]:
-    """Images of a batch in another order have the same weights, and give the same terms."""
+    """Reordered images of a batch have the same weights, and give the same terms."""
     yield from _same_in_order(subject, *in_order(subject.batch(), (2, 3, 1, 0)), "images of a batch")
 
 
@@ -219,25 +219,25 @@ def _same_in_order(subject: WeighterSubject, other: DenseSamples, order: Tensor,
     plain, moved = (_by_anchor(subject.answers(part, s), s) for s in (samples, other))
     plain = {name: answer[order] if answer.dim() else answer for name, answer in plain.items()}
     if seen := state_difference(moved, plain, ROUNDING):
-        yield Fault(f"the same weights in the new order, whatever the order of {what}", seen, _BY_INDEX)
+        yield Fault(f"the same weights for any order of {what}", seen, _BY_INDEX)
     terms, expected = (subject.trained()(with_leaves(s)[0]) for s in (other, samples))
     if seen := state_difference(terms, expected, ROUNDING):
-        yield Fault(f"the same loss terms, whatever the order of {what}", seen, _BY_INDEX)
+        yield Fault(f"the same loss terms for any order of {what}", seen, _BY_INDEX)
 
 
 _BY_INDEX = (
-    "look anchors up by samples.positives, samples.labels, samples.image_idxs and the like rather than by their "
-    "position, and let no image be the first"
+    "select anchors by samples.positives, samples.labels, samples.image_idxs and similar fields, not by position, and "
+    "do not treat the first image differently"
 )
 
 
 def _by_anchor(answers: Mapping[str, Tensor], samples: DenseSamples) -> dict[str, Tensor]:
-    """What is said of positives at their anchors [A]."""
-    found = dict(answers)
+    """Scatter the values of positives to their anchors [A]."""
+    by_anchor = dict(answers)
     for name in (OF_BOXES, SOFT_TARGETS):
-        if (at_anchors := samples.scatter_to_anchors(found.get(name))) is not None:
-            found[name] = at_anchors
-    return found
+        if (at_anchors := samples.scatter_to_anchors(by_anchor.get(name))) is not None:
+            by_anchor[name] = at_anchors
+    return by_anchor
 
 
 def inputs_untouched(subject: WeighterSubject) -> Iterator[Finding]:
@@ -250,19 +250,19 @@ def inputs_untouched(subject: WeighterSubject) -> Iterator[Finding]:
         given |= {f"values.{n}": value for n, value in values._asdict().items() if isinstance(value, torch.Tensor)}
         before = {name: tensor.detach().clone() for name, tensor in given.items()}
         answer: Weights = part(samples, values)
-        said = [a for a in (answer.classification, answer.box, *answer.extra.values()) if a is not None]
-        gradients(sum((a.sum() for a in said), torch.zeros(())), leaves)
+        outputs = [t for t in (answer.classification, answer.box, *answer.extra.values()) if t is not None]
+        gradients(sum((t.sum() for t in outputs), torch.zeros(())), leaves)
         for name, tensor in given.items():
             if seen := difference(tensor.detach(), before[name]):
                 yield Fault(
                     f"{name} is the same after the weighter (with {box_loss})",
                     seen,
-                    "use no operation in place on what is given, such as x.clamp_() or x[mask] = 0",
+                    "do not change inputs in place, such as by x.clamp_() or x[mask] = 0",
                 )
 
 
 def off_in_evaluation(subject: WeighterSubject) -> Iterator[Finding]:
-    """Under ``no_grad`` the terms are those of the losses alone, without extra terms."""
+    """Under ``no_grad`` the terms are those of the losses without the weighter, and there are no extra terms."""
     for box_loss in BOX_LOSSES:
         tried = subject.with_losses("focal", box_loss)
         criterion, plain = tried.trained(), tried.plain()
@@ -270,15 +270,15 @@ def off_in_evaluation(subject: WeighterSubject) -> Iterator[Finding]:
             terms, expected = criterion(tried.batch()), plain(tried.batch())
         if seen := state_difference(terms, expected):
             yield Fault(
-                f"the terms of the losses alone in evaluation (with {box_loss})",
+                f"the terms of the losses without the weighter in evaluation (with {box_loss})",
                 seen,
-                "override forward and soft_targets rather than scheduled and scheduled_soft_targets, which ask neither "
-                "there",
+                "override forward and soft_targets, not scheduled and scheduled_soft_targets, which call neither in "
+                "evaluation",
             )
 
 
 def schedule(subject: WeighterSubject) -> Iterator[Finding]:
-    """Before ``warmup_steps`` the terms are those of the losses alone, though parameters get a gradient."""
+    """Before ``warmup_steps`` the terms are those of the losses without the weighter; parameters get a gradient."""
     if WEIGHTERS.unknown_args(type(subject.part), ["warmup_steps"]):
         yield NotRun("the constructor has no argument warmup_steps")
         return
@@ -290,22 +290,23 @@ def schedule(subject: WeighterSubject) -> Iterator[Finding]:
     for step in range(warmup):
         batch = replace(subject.batch(seed=step), context=StepContext(step=step, class_counts=subject.counts))
         if seen := _without_gradient(criterion, part, batch):
-            yield Fault(f"a gradient for each parameter in step {step} of {warmup} before it counts", seen, _SCHEDULE)
+            yield Fault(f"a gradient for each parameter in step {step} of {warmup} warm-up steps", seen, _SCHEDULE)
         terms, expected = criterion(with_leaves(batch)[0]), subject.plain()(with_leaves(batch)[0])
         expected = {name: torch.zeros_like(term) for name, term in terms.items()} | expected
         if seen := state_difference(terms, expected):
             yield Fault(
-                f"the terms of the losses alone, and extra terms of 0, in step {step} of {warmup} before it counts",
+                f"the terms of the losses without the weighter, and extra terms of 0, in step {step} of {warmup} "
+                "warm-up steps",
                 seen,
                 _SCHEDULE,
             )
     batch = replace(subject.batch(), context=StepContext(step=warmup, class_counts=subject.counts))
     late, early = (subject.scheduled_from(steps)(with_leaves(batch)[0]) for steps in (warmup, 0))
     if seen := state_difference(late, early):
-        yield Fault(f"the terms of a weighter without schedule in step {warmup}, from which it counts", seen, _SCHEDULE)
+        yield Fault(f"the terms of a weighter without schedule in step {warmup}, after the warm-up", seen, _SCHEDULE)
 
 
 _SCHEDULE = (
-    "pass **schedule on to super().__init__, and leave scheduled and scheduled_soft_targets as they are: "
-    "they go from 1, or from 0 for an extra term, to what forward says"
+    "pass **schedule to super().__init__, and do not override scheduled and scheduled_soft_targets: they interpolate "
+    "from 1, or from 0 for an extra term, to the result of forward"
 )

@@ -1,1 +1,1 @@
-"""Drawing: boxes and weights on images, and figures of evaluations and losses."""
+"""Visualisation: boxes and weights on images, and figures of evaluations and losses."""

@@ -1,4 +1,4 @@
-"""Draws boxes, class names and scores on pictures."""
+"""Drawing of boxes, class names, scores and weights on images."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-# Okabe and Ito's colours, which the colour-blind tell apart, without black
+# Okabe and Ito's colours, distinguishable with colour blindness, without black
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 LIGHT = {"#E69F00", "#56B4E9", "#F0E442", "#CC79A7"}
 GAP = 8
@@ -24,53 +24,53 @@ def draw_boxes(
     side: int = 480,
     note: str = "",
 ) -> Image.Image:
-    """A picture with its boxes, each in the colour of its class and with its name.
+    """Draw boxes on an image, each in the colour of its class and with its name.
 
     Args:
-        image: The picture, uint8 or float in [0, 1] [3, H, W].
-        boxes: Boxes in its pixels, x1 y1 x2 y2 [N, 4]; none leaves the picture as it is.
-        labels: Their classes [N].
+        image: The image, uint8 or float in [0, 1] [3, H, W].
+        boxes: Boxes in pixels of the image, x1 y1 x2 y2 [N, 4].
+        labels: Classes of the boxes [N].
         names: The name of each class.
-        scores: Scores to print behind the names [N].
-        side: Length in pixels to which the shorter side of a smaller picture is enlarged.
-        note: Text at the lower left.
+        scores: Scores to print after the names [N]. Default: no scores.
+        side: Smallest length of the shorter side of the result, in pixels; smaller images are enlarged.
+        note: Text in the lower left corner.
     """
-    picture, factor = _enlarged(image, side)
-    draw = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(size=max(12, min(picture.size) // 36))
+    canvas, factor = _enlarged(image, side)
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(size=max(12, min(canvas.size) // 36))
     if note:
         left, top, right, bottom = draw.textbbox((0, 0), note, font=font)
-        low = picture.height - (bottom - top) - 8
-        draw.rectangle((0, low, right - left + 8, picture.height), fill="white")
+        low = canvas.height - (bottom - top) - 8
+        draw.rectangle((0, low, right - left + 8, canvas.height), fill="white")
         draw.text((4 - left, low + 4 - top), note, fill="black", font=font)
     captions: list[tuple[str, Rectangle, str]] = []
-    found = list(zip((boxes.cpu() * factor).tolist(), labels.tolist(), strict=True))
-    for box, label in reversed(found):  # the best come first, and lie on top
-        draw.rectangle(box, outline=COLOURS[label % len(COLOURS)], width=max(2, min(picture.size) // 240))
-    for index, (box, label) in enumerate(found):
+    rows = list(zip((boxes.cpu() * factor).tolist(), labels.tolist(), strict=True))
+    for box, label in reversed(rows):  # the best boxes come first and are drawn last, on top
+        draw.rectangle(box, outline=COLOURS[label % len(COLOURS)], width=max(2, min(canvas.size) // 240))
+    for index, (box, label) in enumerate(rows):
         name = names[label] if label < len(names) else str(label)
         caption = name if scores is None else f"{name} {scores[index]:.2f}"
         captions.append((caption, tuple(box), COLOURS[label % len(COLOURS)]))
-    _write_captions(draw, font, captions, picture.size)
-    return picture
+    _write_captions(draw, font, captions, canvas.size)
+    return canvas
 
 
 def draw_weights(
     image: Tensor, objects: Tensor, anchors: Tensor, weights: Tensor, positive: Tensor, side: int = 480
 ) -> Image.Image:
-    """A picture with its objects, and with anchors in the line of their kind and with their weights.
+    """Draw objects and anchors on an image, with the anchors' weights.
 
     Args:
-        image: The picture, uint8 or float in [0, 1] [3, H, W].
-        objects: Boxes of the objects in its pixels, x1 y1 x2 y2 [G, 4].
-        anchors: Boxes of the anchors, x1 y1 x2 y2, the most important first; its line lies on top, and where
-            numbers would overlap, its own is written [N, 4].
-        weights: Their weights [N].
-        positive: Whether each is a positive; the others are negatives [N].
-        side: Length in pixels to which the shorter side of a smaller picture is enlarged.
+        image: The image, uint8 or float in [0, 1] [3, H, W].
+        objects: Ground-truth boxes in pixels of the image, x1 y1 x2 y2 [G, 4].
+        anchors: Boxes of the anchors, x1 y1 x2 y2, the most important first. Its line is drawn on top. If numbers
+            would overlap, only the most important one is written [N, 4].
+        weights: Weights of the anchors [N].
+        positive: Whether an anchor is positive; the others are negatives [N].
+        side: Smallest length of the shorter side of the result, in pixels; smaller images are enlarged.
     """
-    picture, factor = _enlarged(image, side)
-    draw = ImageDraw.Draw(picture)
+    canvas, factor = _enlarged(image, side)
+    draw = ImageDraw.Draw(canvas)
     for box in (objects.cpu() * factor).tolist():
         _draw_object(draw, box)
     captions: list[tuple[str, Rectangle, str]] = []
@@ -78,15 +78,15 @@ def draw_weights(
     for box, _, is_positive in reversed(rows):
         _draw_anchor(draw, box, is_positive)
     for box, weight, is_positive in rows:
-        left, top = max(0.0, box[0]), max(0.0, box[1])  # anchors reach over the border
-        right, bottom = min(float(picture.width), box[2]), min(float(picture.height), box[3])
+        left, top = max(0.0, box[0]), max(0.0, box[1])  # anchors may extend beyond the border
+        right, bottom = min(float(canvas.width), box[2]), min(float(canvas.height), box[3])
         captions.append((f"{weight:.2f}", (left, top, right, bottom), POSITIVE if is_positive else NEGATIVE))
-    _write_captions(draw, ImageFont.load_default(size=max(12, min(picture.size) // 36)), captions, picture.size)
-    return picture
+    _write_captions(draw, ImageFont.load_default(size=max(12, min(canvas.size) // 36)), captions, canvas.size)
+    return canvas
 
 
 def with_weight_legend(sheet: Image.Image) -> Image.Image:
-    """A sheet of :func:`draw_weights` above the meaning of its lines."""
+    """Add a legend of the lines below a sheet of :func:`draw_weights` images."""
     height, length = 36, 40
     whole = Image.new("RGB", (sheet.width, sheet.height + height), "white")
     whole.paste(sheet)
@@ -106,25 +106,25 @@ def with_weight_legend(sheet: Image.Image) -> Image.Image:
 
 
 def _enlarged(image: Tensor, side: int) -> tuple[Image.Image, float]:
-    """A picture whose shorter side has at least so many pixels, and what it was multiplied by.
+    """Enlarge an image so that its shorter side has at least ``side`` pixels; also returns the scale factor.
 
-    Of images with other than three channels, as satellites take them, the first three are shown, or the first.
+    Of images with more than three channels, such as satellite images, the first three are shown; with two, the first.
     """
     shown = image[:3] if len(image) >= 3 else image[:1]
-    picture: Image.Image = F.to_pil_image(shown.detach().cpu()).convert("RGB")
-    factor = max(1.0, side / min(picture.size))
-    return picture.resize((round(picture.width * factor), round(picture.height * factor))), factor
+    canvas: Image.Image = F.to_pil_image(shown.detach().cpu()).convert("RGB")
+    factor = max(1.0, side / min(canvas.size))
+    return canvas.resize((round(canvas.width * factor), round(canvas.height * factor))), factor
 
 
 def _draw_object(draw: ImageDraw.ImageDraw, box: Sequence[float]) -> None:
-    """A thin line, white on black: seen on any picture."""
+    """Draw a thin white line on black, which is visible on any image."""
     draw.rectangle(tuple(box), outline="black", width=3)
     x1, y1, x2, y2 = box
     draw.rectangle((x1 + 1, y1 + 1, x2 - 1, y2 - 1), outline="white")
 
 
 def _draw_anchor(draw: ImageDraw.ImageDraw, box: Sequence[float], positive: bool) -> None:
-    """A full line for a positive, a broken one for a negative."""
+    """Draw a solid line for a positive, a dashed line for a negative."""
     x1, y1, x2, y2 = box
     if positive:
         draw.rectangle((x1, y1, x2, y2), outline=POSITIVE, width=2)
@@ -138,11 +138,11 @@ def _draw_anchor(draw: ImageDraw.ImageDraw, box: Sequence[float], positive: bool
 
 
 def _dashes(start: float, end: float, dash: int = 7, gap: int = 5) -> list[tuple[float, float]]:
-    """Pieces of a broken line, in steps of the picture: lines that lie on one another have the same gaps."""
+    """Return the dashes of a line; gaps are aligned to the image, so overlapping lines have the same gaps."""
     period = dash + gap
     lows = range(int(start // period) * period, int(end) + 1, period)
-    pieces = [(max(start, low), min(end, low + dash)) for low in lows]
-    return [(low, high) for low, high in pieces if low < high]
+    dashes = [(max(start, low), min(end, low + dash)) for low in lows]
+    return [(low, high) for low, high in dashes if low < high]
 
 
 def _write_captions(
@@ -151,7 +151,7 @@ def _write_captions(
     captions: Sequence[tuple[str, Rectangle, str]],
     size: tuple[int, int],
 ) -> None:
-    """Write each caption where it hides none before it: above the box, below, or inside; else leave it out."""
+    """Write each caption above, below or inside its box, where it hides no earlier one; otherwise skip it."""
     taken: list[Rectangle] = []
     for text, (x1, y1, _, y2), colour in captions:
         left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
@@ -171,14 +171,14 @@ def _overlap(a: Rectangle, b: Rectangle) -> bool:
 
 
 def side_by_side(rows: Sequence[Sequence[Image.Image]], titles: Sequence[str]) -> Image.Image:
-    """Pictures in a table, a title above each column.
+    """Arrange images in a table with a title above each column.
 
     Args:
-        rows: Pictures, equally many in each row.
-        titles: One for each column.
+        rows: Images, equally many in each row.
+        titles: One title for each column.
     """
     widths = [max(row[column].width for row in rows) for column in range(len(titles))]
-    heights = [max(picture.height for picture in row) for row in rows]
+    heights = [max(image.height for image in row) for row in rows]
     font = ImageFont.load_default(size=20)
     top = 36
     sheet = Image.new(

@@ -56,7 +56,7 @@ def test_every_image_is_drawn_with_its_objects_and_its_detections(tmp_path, num_
 def test_a_validation_step_without_detections_is_told_what_to_return(tmp_path, where):
     """On every process, for one that goes on alone would wait for the others."""
     batch, _ = batch_of(1)
-    with pytest.raises(UsageError, match=r"validation_step of SimpleNamespace.*LitRetinaNet returns \{'detections'"):
+    with pytest.raises(UsageError, match=r"validation_step of SimpleNamespace.*as LitRetinaNet does: \{'detections'"):
         DetectionPlots().on_validation_batch_end(
             trainer_in(tmp_path, **where), SimpleNamespace(), {"loss": torch.tensor(1.0)}, batch, 0
         )
@@ -111,10 +111,10 @@ def test_a_threshold_that_hides_everything_is_told_once_and_at_the_end(tmp_path,
         validate(callback, trainer, [0.31, 0.1], [0.2])
     assert said == [f"DetectionPlots: {hidden}."]
     callback.on_fit_end(trainer, None)
-    assert said[1:] == [f"Picture of detections: {tmp_path / 'detections.png'} ({hidden})"]
+    assert said[1:] == [f"Plot of detections: {tmp_path / 'detections.png'} ({hidden})"]
     validate(callback, trainer, [0.31], [0.6])
     callback.on_fit_end(trainer, None)
-    assert said[2:] == [f"Picture of detections: {tmp_path / 'detections.png'}"]
+    assert said[2:] == [f"Plot of detections: {tmp_path / 'detections.png'}"]
     validate(callback, trainer, [0.31])
     assert said[3:] == [f"DetectionPlots: {hidden.replace('3', '1', 1)}."]
 

@@ -111,7 +111,7 @@ def test_the_metric_of_any_module_is_found_and_an_old_evaluation_is_not_drawn(tm
 
 
 def test_a_module_without_the_metric_is_told(tmp_path):
-    with pytest.raises(UsageError, match="Foreign holds no DetectionMAP"):
+    with pytest.raises(UsageError, match="Foreign has no DetectionMAP"):
         trainer_in(tmp_path, EvaluationPlots()).validate(Foreign(), loader(2), verbose=False)
 
 

@@ -96,7 +96,9 @@ def test_pictures_go_to_the_folder_of_the_run_and_only_the_first_process_draws(t
 
 def test_a_loss_of_torchvision_shows_nothing_and_arguments_are_checked():
     trainer = SimpleNamespace(log_dir=None, default_root_dir="runs", is_global_zero=True)
-    with pytest.raises(UsageError, match="Watch: ModuleDict trains with RetinaNet's own loss, which shows nothing"):
+    with pytest.raises(
+        UsageError, match="Watch: ModuleDict trains with RetinaNet's own loss, which cannot be observed"
+    ):
         Watch().on_train_start(trainer, nn.ModuleDict({"net": small_retinanet()}))
     with pytest.raises(UsageError, match="Watch: every_n_steps must be at least 1, not 0"):
         Watch(0)

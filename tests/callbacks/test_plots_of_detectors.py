@@ -110,7 +110,7 @@ def test_a_stage_that_is_not_replaced_is_told(tmp_path):
     patch(module, "focal", stage="rpn")
     batch = random_batch((2, 1), first_label=1)
     run(tmp_path, module, batch, LossPlots(1))  # the one that was replaced
-    said = r"own loss in stage 'roi', which shows nothing: add the callback SwapLoss with stage='roi'"
+    said = r"own loss in stage 'roi', which cannot be observed: add the callback SwapLoss with stage='roi'"
     with pytest.raises(UsageError, match=said):
         run(tmp_path, module, batch, LossPlots(1, stage="roi"))
     with pytest.raises(UsageError, match=r"FasterRCNN.*stage.*ropi"):
@@ -215,7 +215,7 @@ def test_a_detector_without_anchors_and_levels(offers, tmp_path, monkeypatch):
     assert files(tmp_path) == ["loss/step_000001.png"]
     assert {f"weights/{name}" for name in SHARES} <= set(logged)
     assert not any("level" in name for name in logged)
-    lacks = "no torchvision transform, which tells its images" if "anchors" in offers else "no anchors"
+    lacks = "no torchvision transform, which provides the images" if "anchors" in offers else "no anchors"
     assert lines == [f"WeightPlots: Queries has {lacks}, so numbers are logged and nothing is drawn."]
 
 
@@ -237,5 +237,5 @@ def test_detections_of_batches_with_more_than_images_and_targets(tmp_path):
     callback.on_validation_epoch_end(trainer, module)
     assert files(tmp_path) == ["detections.png"]
     for batch in ({"image": images, "boxes": targets}, [images], (images, targets[:1]), torch.stack(images)):
-        with pytest.raises(UsageError, match=r"batches of Identity are a .* method unpack_batch\(batch\)"):
+        with pytest.raises(UsageError, match=r"a batch of Identity is a .* method unpack_batch\(batch\)"):
             callback.on_validation_batch_end(trainer, module, {"detections": found}, batch, 0)

@@ -121,7 +121,7 @@ def test_the_file_and_the_pictures_have_places_of_their_own(tmp_path, said, path
     (tmp_path / "there.json").mkdir()
     predict(tmp_path, path=path, pictures=True)
     assert names_in(tmp_path) == sorted([file, f"{pictures}/5_y.png"])
-    assert said == [f"2 detections of 1 images: {tmp_path / file}", f"Pictures: {tmp_path / pictures}"]
+    assert said == [f"2 detections of 1 images: {tmp_path / file}", f"Images with detections: {tmp_path / pictures}"]
 
 
 def test_an_absolute_path_and_the_users_folder_are_taken_as_they_are(tmp_path, monkeypatch):
@@ -143,7 +143,7 @@ def test_without_a_logger_the_folder_is_the_trainers(tmp_path):
     ("path", "pictures", "reason"),
     [
         ("file/out.json", False, "Not a directory|File exists"),
-        ("file.json", True, "the pictures' folder .*file is a file"),
+        ("file.json", True, "the images' folder .*file is a file"),
         ("/proc/nowhere/out.json", False, "/proc/nowhere"),
         ("x" * 300 + ".json", False, "File name too long"),
         ("/dev/full/out.json", True, "Not a directory|File exists"),
@@ -208,7 +208,7 @@ def test_predictions_survive_pictures_that_fail(tmp_path, said, monkeypatch):
     monkeypatch.setattr(Image.Image, "save", full)
     predict(tmp_path, [{**FOUND, "image_id": 1}, {**FOUND, "image_id": 2}], pictures=True)
     assert len(json.loads((tmp_path / "predictions.json").read_text())) == 4
-    assert said[-1] == "2 pictures could not be drawn, the first of them image 1: OSError: No space left on device."
+    assert said[-1] == "2 images could not be drawn, the first of them image 1: OSError: No space left on device."
 
 
 def test_predictions_survive_images_that_are_no_pictures(tmp_path, said):
@@ -217,7 +217,7 @@ def test_predictions_survive_images_that_are_no_pictures(tmp_path, said):
     writer.write_on_batch_end(trainer, None, [{**FOUND, "image_id": 1}], None, ([torch.zeros(0, 8, 8)], None), 0, 0)
     writer.on_predict_end(trainer, None)
     assert len(json.loads((tmp_path / "predictions.json").read_text())) == 2
-    assert "1 pictures could not be drawn, the first of them image 1" in said[-1]
+    assert "1 images could not be drawn, the first of them image 1" in said[-1]
 
 
 def test_a_long_name_is_cut(tmp_path):
@@ -235,7 +235,7 @@ def test_an_image_needs_no_name(tmp_path, file_name):
 def test_a_threshold_that_hides_everything_is_told_with_one_that_does_not(tmp_path, said):
     predict(tmp_path, [{**FOUND, "image_id": 1}, {**NOTHING, "image_id": 2}], pictures=True, score_thresh=0.95)
     assert said[-1] == (
-        "The pictures are empty: 0 of 2 detections score 0.95 or more; the best is 0.9: --predictions.score_thresh=0.7 "
+        "No box is drawn: 0 of 2 detections score 0.95 or more; the best is 0.9: --predictions.score_thresh=0.7 "
         "would show some."
     )
     notes = [np.asarray(Image.open(tmp_path / "predictions" / f"{i}_.png"))[-12:, :200] for i in (1, 2)]
@@ -252,7 +252,8 @@ def test_no_detection_at_all_is_explained_by_the_models_threshold(tmp_path, said
     module = SimpleNamespace(score_thresh=0.05)
     predict(tmp_path, [{**NOTHING, "image_id": 2}], module)
     assert said[-1] == (
-        "No detection reaches the model's score_thresh=0.05: --model.score_thresh=0.005 keeps those of lower scores."
+        "No detection reaches the model's score_thresh=0.05: --model.score_thresh=0.005 keeps detections with lower "
+        "scores."
     )
     predict(tmp_path, module=module)
     assert said[-1].startswith("2 detections")
@@ -271,14 +272,14 @@ def test_each_loader_has_a_file_and_a_folder(tmp_path, said):
     predict(tmp_path, loaders=(0, 1, 2), path="out.txt", pictures=True)
     names = ["out.txt", "out_dataloader_idx_1.txt", "out_dataloader_idx_2.txt"]
     assert names_in(tmp_path) == sorted([*names, *(f"{Path(name).stem}/5_y.png" for name in names)])
-    assert [line.split(": ")[0] for line in said] == ["2 detections of 1 images"] * 3 + ["Pictures"]
+    assert [line.split(": ")[0] for line in said] == ["2 detections of 1 images"] * 3 + ["Images with detections"]
 
 
 def test_ids_that_come_again_are_told(tmp_path, said):
     predict(tmp_path, [{**FOUND, "image_id": 1}] * 3)
-    assert said[-1] == "2 images had an image_id that came before: of each id only the last image is in the file."
+    assert said[-1] == "2 images had a repeated image_id: the file contains only the last image of each id."
     predict(tmp_path, loaders=(0, 1))  # the same ids in two loaders are two images
-    assert "came before" not in said[-1]
+    assert "repeated image_id" not in said[-1]
 
 
 def test_predictions_without_ids_are_refused(tmp_path):
@@ -334,5 +335,5 @@ def test_one_process_writes_and_tells_for_both(two_processes, tmp_path):
     rows = json.loads((tmp_path / "predictions.json").read_text())
     assert [row["image_id"] for row in rows] == [0, 0, 1, 1, 2, 2]
     assert "6 detections of 3 images" in lines[0]
-    assert "2 pictures could not be drawn, the first of them image 1" in lines[2]
+    assert "2 images could not be drawn, the first of them image 1" in lines[2]
     assert len(lines) == 3

@@ -80,7 +80,7 @@ def test_state_of_version_0_1_without_a_spec_keeps_the_arguments_of_its_time():
 
 
 def test_modules_that_cannot_be_swapped_say_why():
-    with pytest.raises(UsageError, match="LitRetinaNet takes loss, weighters and the rest itself"):
+    with pytest.raises(UsageError, match="LitRetinaNet has its own arguments for the loss, weighters and other parts"):
         fit(LitRetinaNet(2, "tiny", fpn_channels=16), SwapLoss("bce"), enable_checkpointing=False)
     module = Foreign()
     module.net = torch.nn.Linear(1, 1)
@@ -273,7 +273,7 @@ def test_hooks_of_a_callback_that_was_not_set_up():
     swap, trainer = SwapLoss(), SimpleNamespace(current_epoch=3, precision_plugin=None)
     swap.on_train_epoch_start(trainer, Foreign())
     assert swap.state_dict() == {}
-    with pytest.raises(UsageError, match="SwapLoss is asked before its setup"):
+    with pytest.raises(UsageError, match="SwapLoss is used before its setup"):
         swap.on_before_optimizer_step(trainer, Foreign(), None)
     swap.on_fit_start(trainer, module := Foreign())  # a network that was built since then
     assert attached(module).criteria[""] is swap.criterion
@@ -355,5 +355,5 @@ def test_one_weighter_needs_no_list():
 
 
 def test_a_module_that_has_built_no_network_yet_is_told_the_same():
-    with pytest.raises(UsageError, match="LitRetinaNet takes loss, weighters and the rest itself"):
+    with pytest.raises(UsageError, match="LitRetinaNet has its own arguments for the loss, weighters and other parts"):
         SwapLoss("bce").setup(SimpleNamespace(), LitRetinaNet(), "fit")

@@ -55,19 +55,22 @@ def test_a_checkpoint_is_accepted(tmp_path, new):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (STATE, "weights alone, a state_dict of 3 items. Load them in Python with model.load_state_dict"),
+        (STATE, "only weights, a state_dict of 3 items. Load them in Python with model.load_state_dict"),
         (small_retinanet().state_dict(), "Load them in Python with model.model.load_state_dict"),
-        ({"model": STATE, "epoch": 3}, "another library wrote it. It holds model, epoch."),
-        (dict.fromkeys("abcdefghij", 1), "another library wrote it. It holds a, b, c, d, e, f, g, h."),
-        ({"meta": {}, "state_dict": STATE}, "another library wrote it. It holds meta, state_dict."),
-        ({}, "another library wrote it. It holds nothing."),
+        ({"model": STATE, "epoch": 3}, "another library wrote it. It contains model, epoch."),
+        (dict.fromkeys("abcdefghij", 1), "another library wrote it. It contains a, b, c, d, e, f, g, h."),
+        ({"meta": {}, "state_dict": STATE}, "another library wrote it. It contains meta, state_dict."),
+        ({}, "another library wrote it. It contains nothing."),
         (without("lit_dense"), "that of another LightningModule, with the arguments num_classes."),
         (without("lit_dense", "hyper_parameters"), "that of another LightningModule."),
-        (without("state_dict"), "it holds no weights"),
-        ({**GOOD, "state_dict": 5}, "it holds no weights"),
-        (torch.zeros(3), "it holds a Tensor"),
-        ([1, 2], "it holds a list"),
-        (nn.Linear(1, 1), "it holds whole objects (torch.nn.modules.linear.Linear), as torch.save(model) writes"),
+        (without("state_dict"), "it contains no weights"),
+        ({**GOOD, "state_dict": 5}, "it contains no weights"),
+        (torch.zeros(3), "it contains a Tensor"),
+        ([1, 2], "it contains a list"),
+        (
+            nn.Linear(1, 1),
+            "it contains pickled objects (torch.nn.modules.linear.Linear), as written by torch.save(model)",
+        ),
     ],
 )
 @pytest.mark.parametrize("new", [True, False])
@@ -85,14 +88,14 @@ def write_safetensors(path):
     [
         (lambda p: p.write_bytes(b""), "it is empty"),
         (write_safetensors, "it is a safetensors file"),
-        (lambda p: p.write_bytes(pickle.dumps({"a": 1})), "it is damaged, cut off, or no file of torch.save"),
-        (lambda p: p.write_text("hello"), "it is no file of torch.save"),
+        (lambda p: p.write_bytes(pickle.dumps({"a": 1})), "it is damaged, truncated, or not a file of torch.save"),
+        (lambda p: p.write_text("hello"), "it is not a file of torch.save"),
         (lambda p: p.write_text('  {"a": 1}'), "it is a text file"),
         (lambda p: p.write_text("<!DOCTYPE html>"), "it is a web page"),
         (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1"), "run git lfs pull"),
         (lambda p: p.write_bytes(gzip.compress(b"x")), "compressed with gzip"),
         (lambda p: torch.jit.save(torch.jit.script(nn.Linear(1, 1)), p), "it is a TorchScript archive"),
-        (lambda p: np.savez(p.open("wb"), a=np.zeros(3)), "it is damaged, cut off, or no file of torch.save"),
+        (lambda p: np.savez(p.open("wb"), a=np.zeros(3)), "it is damaged, truncated, or not a file of torch.save"),
     ],
 )
 def test_files_of_other_kinds(tmp_path, write, said):

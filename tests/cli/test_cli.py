@@ -217,7 +217,7 @@ def help_of(door, capsys, word):
 
 def test_the_help_has_one_optimizer_and_speaks_to_the_user(capsys):
     said = help_of(run, capsys, "--help")
-    assert "How long a run takes" in said
+    assert "Lightning's Trainer: length of the run" in said
     assert "--model.optimizer" in said
     assert not {"--optimizer", "--lr_scheduler"} & {word.strip("[,").split("=")[0] for word in said.split()}
 

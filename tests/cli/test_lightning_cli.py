@@ -12,7 +12,7 @@ from lightning.pytorch.cli import LightningCLI
 
 from lit_dense.__main__ import main
 from lit_dense.cli import lightning_cli
-from lit_dense.cli.lightning_cli import LitDenseCLI, _check_path, _in_files, _said, _spec
+from lit_dense.cli.lightning_cli import LitDenseCLI, _check_path, _in_files, _is_option, _spec
 from lit_dense.core.errors import UsageError
 from lit_dense.losses import LOSSES, DenseLoss, FocalLoss
 from lit_dense.weighters import WEIGHTERS
@@ -91,7 +91,7 @@ def test_a_checkpoint_that_is_not_there_names_those_that_are(tmp_path, monkeypat
 
 def test_what_the_command_itself_says():
     words = ["fit", "--model.loss.gamma=1", "--model.weighters+=pisa", "--model.lr", "0.1", "--data.seed=1"]
-    assert [name for name in ("loss", "weighters", "lr", "seed", "los", "backbone") if _said(words, name)] == [
+    assert [name for name in ("loss", "weighters", "lr", "seed", "los", "backbone") if _is_option(words, name)] == [
         "loss",
         "weighters",
         "lr",
@@ -131,7 +131,7 @@ def settled(asked, saved, name, verb="fit"):
     """The model's options after a checkpoint and a command have had their say."""
     cli = SimpleNamespace(_asked=Namespace({name: asked}), subcommand=verb)
     model = Namespace({name: saved})
-    LitDenseCLI._settle(cli, model, name)
+    LitDenseCLI._override(cli, model, name)
     return model[name]
 
 
@@ -149,7 +149,7 @@ def test_what_is_asked_for_wins_but_for_parts(recwarn):
 @pytest.mark.parametrize("verb", ["fit", "validate"])
 def test_a_detector_cannot_take_over_the_weights_of_another(verb):
     assert settled("fcos", "fcos", "detector", verb) == "fcos"
-    with pytest.raises(UsageError, match="The checkpoint's detector is ssd, whose weights fcos cannot take over"):
+    with pytest.raises(UsageError, match="The checkpoint's detector is ssd: its weights cannot be used for fcos"):
         settled("fcos", "ssd", "detector", verb)
 
 
@@ -158,7 +158,7 @@ def fitted(tmp_path, words, in_file, **model):
     said = []
     file = write_yaml(tmp_path / "config.yaml", {"model": in_file})
     whole = {"detector": "retinanet", "loss": Namespace(FocalLoss().spec), "assigner": None, **in_file, **model}
-    cli = SimpleNamespace(_words=words, config={"subcommand": "fit", "config": [file], "fit": {"config": None}})
+    cli = SimpleNamespace(_arguments=words, config={"subcommand": "fit", "config": [file], "fit": {"config": None}})
     options = Namespace(whole)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(lightning_cli, "rank_zero_info", said.append)
@@ -192,7 +192,7 @@ def test_an_assigner_of_a_file_goes_where_the_command_names_another_detector(tmp
 def test_an_optimizer_cannot_take_over_the_state_of_another():
     assert settled("sgd", "sgd", "optimizer") == "sgd"
     assert settled("sgd", "adamw", "optimizer", "validate") == "sgd"
-    with pytest.raises(UsageError, match=r"The checkpoint's optimizer is adamw, whose state sgd cannot take over"):
+    with pytest.raises(UsageError, match=r"The checkpoint's optimizer is adamw: its state cannot be used for sgd"):
         settled("sgd", "adamw", "optimizer")
 
 
@@ -200,10 +200,10 @@ def decided(words, files=(), verb="fit", checkpoint="x.ckpt", **trainer):
     """The model's options after the decisions of LitDenseCLI: the checkpoint says 1, files and command say 2."""
     names = ("lr", "prior", "num_classes")
     section = Namespace(model=Namespace(dict.fromkeys(names, 1)), trainer=Namespace(trainer), ckpt_path=checkpoint)
-    cli = SimpleNamespace(subcommand=verb, _words=words, _asked=Namespace(dict.fromkeys(names, 2)))
+    cli = SimpleNamespace(subcommand=verb, _arguments=words, _asked=Namespace(dict.fromkeys(names, 2)))
     cli.config = Namespace({verb: section})
     section.config = list(files)
-    cli._settle = lambda model, name: LitDenseCLI._settle(cli, model, name)
+    cli._override = lambda model, name: LitDenseCLI._override(cli, model, name)
     LitDenseCLI.before_instantiate_classes(cli)
     return section.model.as_dict()
 
@@ -305,12 +305,12 @@ def test_a_damaged_checkpoint_is_one_line_in_every_verb(capsys, tmp_path):
     path = tmp_path / "bare.ckpt"
     torch.save({"model.weight": torch.zeros(1)}, path)
     for verb in ("fit", "validate", "test", "predict"):
-        assert "bare.ckpt is no checkpoint of LitRetinaNet: it holds weights alone" in line_of(
+        assert "bare.ckpt is not a checkpoint of LitRetinaNet: it contains only weights" in line_of(
             capsys, verb, *NETWORK, f"--ckpt_path={path}"
         )
     config = tmp_path / "c.json"
     config.write_text(json.dumps({"ckpt_path": str(path)}))
-    assert "it holds weights alone" in line_of(capsys, "fit", f"--config={config}")
+    assert "it contains only weights" in line_of(capsys, "fit", f"--config={config}")
 
 
 @pytest.mark.parametrize(("read", "given"), [(2.0, 2), (2, 2), (1.0, 1.0), (0.5, 0.5), (1.5, 1.5), (None, None)])

@@ -56,14 +56,14 @@ def test_without_a_word_the_seed_is_0(monkeypatch):
 
 @pytest.mark.parametrize("word", ["--seed", "--seed=3", "--step=4"])
 def test_a_mistyped_option_is_not_passed_on(word):
-    with pytest.raises(UsageError, match=r"unknown word.*Did you mean '--(seeds|steps)'"):
+    with pytest.raises(UsageError, match=r"unknown argument.*Did you mean '--(seeds|steps)'"):
         read_words(["--config", "a.yaml", "--runs", "focal", word])
 
 
 def test_a_stray_word_is_refused():
-    with pytest.raises(UsageError, match="unknown word 'focal'"):
+    with pytest.raises(UsageError, match="unknown argument 'focal'"):
         read_words(["focal", "--out", "x"])
-    with pytest.raises(UsageError, match="unknown word '--optimizer=x'"):
+    with pytest.raises(UsageError, match="unknown argument '--optimizer=x'"):
         read_words(["--optimizer=x"])
 
 
@@ -76,7 +76,7 @@ def test_a_stray_word_is_refused():
         ("nowhere.yaml+pisa", "there is no file nowhere.yaml."),
         (f"{QFL}+pissa", "Unknown weighter 'pissa'. Did you mean 'pisa'?"),
         (f"{QFL}+", "Unknown weighter ''"),
-        (f"a/b={QFL}", "no name for a run"),
+        (f"a/b={QFL}", "not a valid name of a run"),
         ("focal", "'focal' more than once"),
         ("bce+cleanliness+cleanliness", "both decide the assignment"),  # parts that do not fit together
     ],

@@ -145,15 +145,15 @@ def test_another_configuration_in_the_same_folder_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"(?s)trainer.max_steps: 10 before, 20 now.*another --out"):
         record(tmp_path / "out", *planned("focal", steps=20), None)
     mine.write_text("model: {loss: {class_path: focal, init_args: {gamma: 2.0}}}")
-    with pytest.raises(UsageError, match=r"(?s)mine/seed-0 holds.*gamma: 1.0 before, 2.0 now"):
+    with pytest.raises(UsageError, match=r"(?s)mine/seed-0 has a run.*gamma: 1.0 before, 2.0 now"):
         record(tmp_path / "out", *planned(f"mine={mine}"), None)
 
 
 def test_options_of_a_later_version_are_no_difference():
     old, new = {"model": {"lr": 1}, "data": {}}, {"model": {"lr": 1, "new": 2}, "data": {}, "more": 1}
     assert differences(old, new) == []
-    assert differences(new, old) == ["model.new: 2 before, not there now", "more: 1 before, not there now"]
+    assert differences(new, old) == ["model.new: 2 before, missing now", "more: 1 before, missing now"]
     assert differences({"a": {"b": 1}}, {"a": {"b": {"c": 1}}}) == [
-        "a.b: 1 before, not there now",
-        "a.b.c: not there before, 1 now",
+        "a.b: 1 before, missing now",
+        "a.b.c: missing before, 1 now",
     ]

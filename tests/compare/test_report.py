@@ -60,7 +60,7 @@ def test_the_sentence_tells_real_differences_from_noise(out):
 def test_one_seed_says_that_it_cannot_tell(tmp_path, share, verdict):
     found = read(write_folder(tmp_path, {"focal": 0.8, "other": share}, seeds=(0,)))
     assert main_table(found).rows[1][4] == verdict
-    said = "One seed cannot tell: it says nothing of the spread over seeds. Take three at least."
+    said = "One seed is not enough: the spread over seeds is unknown. Use at least three."
     assert summary(found).endswith(f". {said}")
     for path in write(found):
         assert said in path.read_text()
@@ -71,7 +71,7 @@ def test_of_several_runs_those_of_one_seed_are_named(tmp_path):
     assert "One seed" not in summary(found)
     for seed in (1, 2):
         (tmp_path / "other" / f"seed-{seed}" / "result.json").unlink()
-    assert "One seed, as of other, cannot tell" in summary(read(tmp_path))
+    assert "One seed (of other) is not enough" in summary(read(tmp_path))
 
 
 def test_the_difference_is_that_of_the_numbers(out):
@@ -119,7 +119,7 @@ def test_the_page_has_everything_inside(out):
     assert [row[4] for row in found.rows[1:4]] == ["baseline", "within the noise", "worse"]
     for said in (
         f"the {NUM_IMAGES} validation images",
-        "no best validation is chosen",
+        "no best checkpoint is chosen",
         "lit-dense fit --config=base.yaml",
     ):
         assert said in html

@@ -95,7 +95,7 @@ def test_two_runs_give_a_report(two, place):
 def test_pictures_of_detections_and_of_the_loss_are_in_the_page(two):
     page = (two / "report.html").read_text()
     assert page.count("data:image/webp;base64,") >= 4
-    assert page.index("<h2>Detections</h2>") < page.index("<h2>What the loss makes of easy and hard samples</h2>")
+    assert page.index("<h2>Detections</h2>") < page.index("<h2>Loss of easy and hard samples</h2>")
 
 
 def test_what_is_finished_is_not_made_again(two, capfd):
@@ -103,7 +103,7 @@ def test_what_is_finished_is_not_made_again(two, capfd):
     assert main(words("--runs", "focal", "bce", out="two")) == 0
     changed = {path.name for path, stamp in before.items() if path.stat().st_mtime_ns != stamp}
     assert changed <= {"compare.json"}
-    assert "begins" not in capfd.readouterr().out
+    assert "started" not in capfd.readouterr().out
 
 
 @pytest.mark.slow
@@ -180,7 +180,7 @@ def test_ctrl_c_ends_the_runs_too(place, number):
     command.send_signal(number)
     said = command.communicate(timeout=60)[1]
     assert command.returncode == 130
-    assert "The same command goes on" in said
+    assert "Repeat the command to resume" in said
     assert not workers(out / "focal")
 
 

@@ -256,7 +256,7 @@ def test_an_error_in_a_worker_is_the_error_itself(data):
         next(iter(loader))
     assert str(error.value).startswith(f"{path}: cannot be read: ")
     assert "\n" not in str(error.value)
-    assert "Replace the file, or take the image out of the data." in str(error.value)
+    assert "Replace the file, or remove the image from the data." in str(error.value)
 
 
 def test_what_is_known_of_classes_in_a_federated_set_travels_with_the_image(data):

@@ -138,7 +138,7 @@ def test_the_same_set_may_be_written_twice_but_nothing_else_is_replaced(tmp_path
     write_digits(folder, num_train=3, num_val=2)
     before = files(folder)
     write_digits(folder, num_train=3, num_val=2)
-    with pytest.raises(FileExistsError, match="holds something else"):
+    with pytest.raises(FileExistsError, match="has other content"):
         write_digits(folder, seed=1, num_train=3, num_val=2)
     assert files(folder) == before
     assert [p.name for p in tmp_path.iterdir()] == ["digits"]

@@ -198,19 +198,21 @@ def test_planes_of_16_bits_are_refused_for_pil_reads_them_wrongly(tmp_path):
     assert read_header(tmp_path / "a.tif") == Header(16, 16, False, True)
     tiff(tmp_path / "b.tif", values, 2)
     assert "planes of more than 8 bits" in read_header(tmp_path / "b.tif")
-    with pytest.raises(DataError, match=r"b\.tif: .*planes of more than 8 bits one after another; save the channels"):
+    with pytest.raises(DataError, match=r"b\.tif: .*separate planes of more than 8 bits; save the channels"):
         read_image(tmp_path / "b.tif")
 
 
 def test_a_tiff_of_a_kind_that_pil_does_not_know(tmp_path):
     tiff(tmp_path / "a.tif", np.zeros((4, 4, 5), np.uint16), 1)
-    assert read_header(tmp_path / "a.tif").startswith("not an image that PIL can open: a TIFF of more channels")
+    assert read_header(tmp_path / "a.tif").startswith(
+        "not an image that PIL can open: a TIFF with an unsupported number of channels"
+    )
 
 
 def test_pictures_too_large_for_pil_are_refused_with_the_cure(tmp_path, monkeypatch):
     Image.fromarray(RAMP).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(DataError, match=r"a\.png: .*256 pixels.*: cut the picture into tiles, or shrink it\."):
+    with pytest.raises(DataError, match=r"a\.png: .*256 pixels.*: cut the image into tiles, or shrink it\."):
         read_image(tmp_path / "a.png")
     assert "DOS" not in read_header(tmp_path / "a.png")
 

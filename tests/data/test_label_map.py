@@ -64,7 +64,7 @@ def test_other_classes_are_refused_with_both_lists_and_the_cure(data, reason):
         found.check()
     said = str(error.value)
     assert "The model has 1 red, 2 blue, 5 green. The data has " in said
-    assert "give them the model's names in the annotation file" in said
+    assert "use the model's names in the annotation file" in said
     assert "start without the checkpoint" in said
     assert "\n" not in said
     for translate in (found.in_columns, found.in_labels):  # a hook of a subclass may have left out the check
@@ -92,7 +92,7 @@ def test_a_model_without_names_takes_labels_as_they_are():
     found = match_labels(None, named((4, "a"), (7, "b")), 3)
     assert found.columns == (0, 1)
     assert "not their names" in found.note
-    assert "4 a, 7 b for columns 0 to 1" in found.note
+    assert "4 a, 7 b as columns 0 to 1" in found.note
     assert (
         "3 classes, but num_classes=2: the head has no column for 'c'"
         in match_labels(None, named((1, "a"), (2, "b"), (3, "c")), 2).problem

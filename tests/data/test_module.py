@@ -86,7 +86,7 @@ def test_reading_categories_first_hides_no_problem(folder):
     (folder / "train.json").write_text(json.dumps(content))
     data = make(folder)
     assert data.num_classes == 2
-    with pytest.warns(UserWarning, match="ill-typed keys: 1"):
+    with pytest.warns(UserWarning, match="values of a wrong type: 1"):
         data.setup("fit")
 
 

@@ -222,7 +222,7 @@ def test_a_sampler_of_ones_own(folder):
     [
         (Backwards([0]), "gives no images"),
         (Backwards([5, 5, 4]), r"gives 4 images in epoch 0, and 5 .* must be equally long"),
-        (Backwards([5], offset=1), "images 7 to 11, of those from 0 to 10"),
+        (Backwards([5], offset=1), "images 7 to 11; the data set has 0 to 10"),
         (Backwards([11], offset=-1), "images -1 to 9"),
     ],
 )

@@ -82,10 +82,10 @@ def test_errors_with_examples_are_said_in_the_first_line():
 
 def test_what_is_left_as_it_is_is_no_repair_but_an_error_where_strict():
     problems = Problems()
-    problems.add("a.json", "pictures with several entries", ["a.png: images 1, 2"], repair=KEPT)
+    problems.add("a.json", "images with several entries", ["a.png: images 1, 2"], repair=KEPT)
     with pytest.warns(UserWarning, match="The data has problems"):
         problems.settle(strict=False)
-    with pytest.raises(DataError, match="! pictures with several entries"):
+    with pytest.raises(DataError, match="! images with several entries"):
         problems.settle(strict=True)
 
 

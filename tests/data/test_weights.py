@@ -103,12 +103,12 @@ def test_bad_weights_warn_once_and_are_errors_where_strict(folder):
     weigh(folder, a2=-1, a3=None)
     data = make(folder, weight_key="hard")
     with pytest.warns(
-        UserWarning, match=r"(?s)train\.json.*weights that are .*: 2 \(1 is taken\).*hard is -1"
+        UserWarning, match=r"(?s)train\.json.*weights that are .*: 2 \(1 is used\).*hard is -1"
     ) as caught:
         data.setup("fit")
     assert len([w for w in caught if "repaired" in str(w.message)]) == 1
     assert data.data["train"].weight[1:3].tolist() == [1, 1]
     assert data.data["val"].weight.tolist() == [1] * len(data.data["val"].boxes)  # no key in that file
-    with pytest.raises(DataError, match=r"annotation 3 of image .*: hard is no number"):
+    with pytest.raises(DataError, match=r"annotation 3 of image .*: hard is not a number"):
         make(folder, weight_key="hard", strict=True).setup("fit")
     make(folder, strict=True).setup("fit")

@@ -115,6 +115,6 @@ def test_another_loss_than_the_checkpoints_is_one_line(build):
     first.setup(TRAINER, module, "fit")
     other = SwapLoss("ghm", module="student")
     other.load_state_dict(first.state_dict())
-    said = "SwapLoss: the checkpoint was trained with loss focal, and this callback has ghm. Give it the same"
+    said = "SwapLoss: the checkpoint was trained with loss focal, and this callback has ghm. Use the same"
     with pytest.raises(UsageError, match=said):
         other.setup(TRAINER, Teaching(build), "fit")

@@ -97,7 +97,7 @@ def test_other_defaults_than_the_detectors_are_said(monkeypatch, defaults, seen)
 
 def test_a_term_that_gets_lost_and_a_gradient_that_is_off_are_said(monkeypatch):
     monkeypatch.setattr(FCOSAdapter, "samples", FCOSAdapter.__mro__[1].samples)
-    assert "the loss terms ['bbox_regression', 'classification'] in place of" in failed("own_loss", "fcos", small_fcos)
+    assert "the loss terms ['bbox_regression', 'classification'] instead of" in failed("own_loss", "fcos", small_fcos)
     monkeypatch.undo()
     own = FCOSAdapter.loss_logits
 
@@ -125,13 +125,13 @@ def test_a_draw_that_moves_the_generator_is_said(monkeypatch):
         return own(self, *args)
 
     monkeypatch.setattr(FCOSAdapter, "terms", drawing)
-    assert "torch's generator in the state" in failed("random_stream", "fcos", small_fcos)
+    assert "the state of torch's generator" in failed("random_stream", "fcos", small_fcos)
 
 
 def test_a_bias_in_the_wrong_order_is_said(monkeypatch):
     own = SSDAdapter.set_class_bias
     monkeypatch.setattr(SSDAdapter, "set_class_bias", lambda self, bias, stage: own(self, bias.flip(0), stage))
-    assert "detections of labels [1], with scores from 0 to 1, where FocalLoss finds" in failed(
+    assert "detections of labels [1], with scores from 0 to 1, where FocalLoss predicts" in failed(
         "columns", "ssd", small_ssd
     )
     assert "logits [" in failed("prior", "ssd", small_ssd)
@@ -140,7 +140,7 @@ def test_a_bias_in_the_wrong_order_is_said(monkeypatch):
 def test_inference_that_keeps_the_detectors_scores_is_said(monkeypatch):
     monkeypatch.setattr("lit_dense.detectors.ssd.own_scores", lambda columns, loss: True)
     text = failed("columns", "ssd", small_ssd)
-    assert "the scores that FocalLoss trains, 1 of each of two classes" in text
+    assert "the scores that FocalLoss trains, 1 for each of two classes" in text
     assert "the scores that SoftmaxLoss trains" not in text
 
 
@@ -191,7 +191,7 @@ def test_hooks_that_do_not_copy_are_said(monkeypatch):
 
 def test_criteria_that_copies_share_are_said(monkeypatch):
     monkeypatch.setattr(Criterion, "__deepcopy__", lambda self, memo: self, raising=False)
-    assert "criteria of its own in a copy by copy.deepcopy" in failed("copies", "fcos", small_fcos)
+    assert "independent criteria in a copy by copy.deepcopy" in failed("copies", "fcos", small_fcos)
 
 
 def test_steps_that_are_counted_twice_are_said(monkeypatch):
@@ -209,11 +209,11 @@ def test_offers_that_are_not_kept_or_not_made_are_said(monkeypatch):
     monkeypatch.setattr(FCOSAdapter, "offers", FCOSAdapter.offers - {"geometry", "assignment"} | {"levels"})
     text = failed("offers", "fcos", small_fcos)
     assert "seen    : levels" in text
-    assert "a UsageError where samples.level_idxs is read" in text
+    assert "a UsageError when samples.level_idxs is read" in text
     assert "a UsageError for another assigner" not in text  # which check refuses, for offers does not name it
     monkeypatch.undo()
     monkeypatch.setattr(FCOSAdapter, "_note_geometry", lambda self, generator, inputs: None)
-    assert "samples.level_idxs, which offers promises" in failed("offers", "fcos", small_fcos)
+    assert "samples.level_idxs, which offers announces" in failed("offers", "fcos", small_fcos)
 
 
 def test_parts_that_fail_in_the_first_step_are_said_together(monkeypatch):
@@ -254,7 +254,7 @@ def test_a_batch_that_is_kept_is_said(monkeypatch):
 
 def test_a_model_that_only_the_collector_frees_is_said(monkeypatch):
     monkeypatch.setattr(FCOSAdapter, "install", installing(lambda self: vars(self).update(strong=self.detector)))
-    assert "goes only with the garbage collector" in failed("memory", "fcos", small_fcos)
+    assert "freed only by the garbage collector" in failed("memory", "fcos", small_fcos)
 
 
 def test_terms_in_half_precision_are_said(monkeypatch):

@@ -243,9 +243,11 @@ def test_a_weighter_without_schedule_skips_its_check():
 def test_the_report_says_what_is_checked_and_what_was_seen():
     lines = str(failure(CountsAtOnce(warmup_steps=1), skip=set(ALL) - {"schedule"})).splitlines()
     assert lines[0] == "The weighter CountsAtOnce(warmup_steps=1, fade_steps=0): 1 of 1 checks failed."
-    assert lines[3].startswith("  expected: the terms of the losses alone, and extra terms of 0, in step 0 of 2")
+    assert lines[3].startswith(
+        "  expected: the terms of the losses without the weighter, and extra terms of 0, in step 0 of 2"
+    )
     assert lines[4].startswith("  seen    : classification: 1 of 1 numbers differ")
-    assert "leave scheduled and scheduled_soft_targets as they are" in lines[5]
+    assert "do not override scheduled and scheduled_soft_targets" in lines[5]
 
 
 def test_an_unknown_check_is_refused():

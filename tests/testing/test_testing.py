@@ -261,7 +261,7 @@ def test_the_report_says_what_was_expected_and_seen_and_what_to_do():
     (passed,) = (line for line in lines if line.startswith("passed: "))
     assert "extreme_logits" in passed
     assert "gradient" not in passed
-    assert "skipped: compiled (the caller asked for it)" in lines
+    assert "skipped: compiled (requested by the caller)" in lines
     assert set(found.skipped) == {"compiled", "two_processes"}
 
 

@@ -149,7 +149,7 @@ def test_a_checkpoint_that_knows_no_names(caplog):
     del checkpoint["lit_dense"]
     with caplog.at_level("INFO"):
         model = begun(Run(SWAPPED, [1, 1, 1]), checkpoint=checkpoint)
-    assert "not their names: the data's labels are taken for its columns as they are, 1 blue, 2 red" in caplog.text
+    assert "not their names: the data's labels are used as its columns, 1 blue, 2 red" in caplog.text
     assert model.categories == SWAPPED
 
 

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from lit_dense.functional.loss_distribution import NORM_BINS, VALUE_BINS
-from lit_dense.visualization import figures
+from lit_dense.visualization import evaluation_figures, figures
 
 SIZES = [1, 3, 20, 80, 1203]
 
@@ -124,7 +124,7 @@ def test_of_many_classes_the_most_confused_are_shown_and_rows_keep_their_sum():
     confusion[50, 40] = 4  # false
     confusion[1, 0] = 1
     names = [f"c{k}" for k in range(50)]
-    shown, counts, columns = figures._confused(confusion, names)
+    shown, counts, columns = evaluation_figures._confused(confusion, names)
     assert {0, 1, 3, 10, 40} <= set(shown.tolist())
     assert len(shown) == 20
     assert columns[-2:] == ["other classes", "background"]

@@ -1,1 +1,1 @@
-"""What can be wrong with a data set: each check is a module."""
+"""Checks of a data set, one module per kind of problem."""

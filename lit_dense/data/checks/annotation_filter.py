@@ -1,4 +1,4 @@
-"""Annotations of one COCO file that are still good, and how to tell of those that are not."""
+"""A filter for the annotations of one COCO file: keeps valid annotations and reports the others."""
 
 from collections.abc import Callable, Iterable
 
@@ -11,16 +11,16 @@ from .images import CheckedImage
 
 
 class AnnotationFilter:
-    """Annotations that are still good, and how to tell of those that are not.
+    """The annotations of a file; keeps track of valid annotations and reports problems.
 
     Args:
-        content: What the file says: N annotations.
+        content: The content of the file, with N annotations.
         images: The images that can be used.
-        problems: Where problems are noted.
+        problems: Problems are added to it.
 
     Attributes:
-        table: The N annotations as the file has them.
-        keep: Which of them are still good, [N].
+        table: The N annotations as written in the file.
+        keep: Whether an annotation is still valid, bool [N].
     """
 
     def __init__(self, content: CocoJson, images: Iterable[CheckedImage], problems: Problems) -> None:
@@ -31,19 +31,19 @@ class AnnotationFilter:
         self._problems = problems
 
     def drop(self, bad: Bools, what: str, describe: Callable[[int], str], cure: str = "") -> None:
-        """Notes and drops annotations; each is told for the first thing that is wrong with it."""
+        """Report and drop annotations; each annotation is reported only for its first problem."""
         self.note(bad, what, "dropped", describe, cure)
         self.keep &= ~bad
 
     def note(self, bad: Bools, what: str, repair: str, describe: Callable[[int], str], cure: str = "") -> None:
-        """Notes annotations that are still good.
+        """Report a problem of annotations that are still valid, without dropping them.
 
         Args:
-            bad: Which annotations, [N].
-            what: What is wrong with them.
-            repair: What is done about it; empty where nothing can be done, which makes it an error.
-            describe: A line about the annotation in a row of the table.
-            cure: What the user can do about it.
+            bad: Whether an annotation has the problem, bool [N].
+            what: Description of the problem, in the plural.
+            repair: The repair; empty if there is none, which makes the problem an error.
+            describe: Returns a line about the annotation in a row of the table.
+            cure: Advice to the user.
         """
         rows = np.flatnonzero(bad & self.keep).tolist()
         if rows:
@@ -56,5 +56,5 @@ class AnnotationFilter:
         return f"annotation {'without id' if number == NO_ID else number} of image {image_id}{file_name}"
 
     def box(self, row: int) -> str:
-        """The box as the file has it."""
+        """Format the box of a row as written in the file."""
         return f"box [{', '.join(f'{value:g}' for value in self.table['bbox'][row])}]"

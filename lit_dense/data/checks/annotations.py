@@ -1,4 +1,4 @@
-"""Checks of one COCO file and its images: what can be repaired is, and every problem is noted."""
+"""Checks and repairs of one COCO file and its images."""
 
 from pathlib import Path
 
@@ -14,19 +14,19 @@ from .box_formats import PIXELS, note_other_units, note_small, note_stated_sizes
 from .duplicate_annotations import note_repeated_annotations
 from .images import CheckedImage, check_images
 
-ROUNDING = 0.02  # pixels: COCO's boxes have two decimals, so x + width may pass the border by a hundredth
+ROUNDING = 0.02  # pixels: COCO's boxes have two decimals, so x + width may exceed the border by 0.01
 
 
 def check_split(content: CocoJson, folder: Path, problems: Problems) -> CocoData | None:
-    """Checks and repairs the content of one COCO file, reading the header of every image file.
+    """Check and repair the content of one COCO file; reads the header of every image file.
 
     Args:
-        content: What the file says.
+        content: The content of the file.
         folder: The folder with its images.
-        problems: Where problems are noted, repaired or not.
+        problems: All problems are added to it, repaired or not.
 
     Returns:
-        The images and boxes that are left; None where there is no image.
+        The usable images and boxes; None if there is no image.
     """
     if not folder.is_dir():
         problems.add(folder, "the image folder is a file" if folder.exists() else "no such image folder")
@@ -47,7 +47,7 @@ def _check_boxes(
     table, annotations = content.annotations, AnnotationFilter(content, images, problems)
     image_ids = np.array([image.id for image in images])
     sizes = np.array([(image.height, image.width) for image in images])
-    annotations.keep &= ~np.isin(table["image_id"], list(dropped))  # told with their images
+    annotations.keep &= ~np.isin(table["image_id"], list(dropped))  # reported with their images
     image_index = _index(image_ids, table["image_id"])
     annotations.drop(image_index < 0, "annotations of images that are not listed", lambda row: "no such image")
     if content.categories:
@@ -68,7 +68,7 @@ def _check_boxes(
     box_area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
     with np.errstate(over="ignore", under="ignore"):
         area = table["area"][rows].astype(np.float32)
-    area = np.where((area > 0) & (area < 1e30), area, box_area)  # NaN where the file has none
+    area = np.where((area > 0) & (area < 1e30), area, box_area)  # NaN if the file has none
     counts = np.bincount(image_index[rows], minlength=len(images))
     return CocoData(
         path=content.path,
@@ -90,12 +90,12 @@ def _check_boxes(
 
 
 def _check_coordinates(annotations: AnnotationFilter, sizes: Ints, stated: Ints) -> tuple[Floats, Bools]:
-    """Boxes as corners inside their images, [N, 4], and which of them were clipped, [N].
+    """Return the boxes as corners inside their images, [N, 4], and whether they were clipped, [N].
 
     Args:
         annotations: N annotations.
-        sizes: Height and width of the image of each, [N, 2].
-        stated: Height and width in the COCO file where they are others than the picture's, else 0, [N, 2].
+        sizes: Height and width of the image of each annotation, [N, 2].
+        stated: Height and width in the COCO file if they differ from the image file, else 0, [N, 2].
     """
     bbox = annotations.table["bbox"]
     annotations.drop(_any(~np.isfinite(bbox)), "boxes that are not finite", annotations.box)
@@ -105,7 +105,7 @@ def _check_coordinates(annotations: AnnotationFilter, sizes: Ints, stated: Ints)
     def with_size(row: int) -> str:
         return f"{annotations.box(row)}, the image is {sizes[row, 1]} x {sizes[row, 0]}"
 
-    with np.errstate(invalid="ignore", over="ignore"):  # of boxes that are dropped already
+    with np.errstate(invalid="ignore", over="ignore"):  # for boxes that are already dropped
         corners = np.concatenate([bbox[:, :2], bbox[:, :2] + bbox[:, 2:]], axis=1)
         limits = sizes[:, [1, 0, 1, 0]]
         outside = _any((corners[:, 2:] <= 0) | (corners[:, :2] >= limits[:, :2]))
@@ -114,7 +114,7 @@ def _check_coordinates(annotations: AnnotationFilter, sizes: Ints, stated: Ints)
         lost = _any(~(boxes[:, 2:] > boxes[:, :2]) | (inside[:, 2:] - inside[:, :2] < ROUNDING / 2))
         clipped = _any(np.abs(inside - corners) > ROUNDING)
         note_stated_sizes(annotations, sizes, stated)
-    cure = f"{PIXELS} of the picture that file_name names, from its upper left corner"
+    cure = f"{PIXELS} of the image in file_name, measured from its upper left corner"
     annotations.drop(outside, "boxes wholly outside their image", with_size, cure)
     annotations.drop(lost, "boxes without size after clipping", with_size)
     annotations.note(clipped, "boxes partly outside their image", "clipped", with_size)
@@ -133,7 +133,7 @@ def _flaw(annotations: AnnotationFilter, row: int) -> str:
 
 
 def _check_ids(annotations: AnnotationFilter) -> Ints:
-    """The ids of the annotations, each once."""
+    """Return unique ids of the annotations; missing and repeated ids are replaced."""
     ids: Ints = annotations.table["id"].copy()
     rows = np.flatnonzero(annotations.keep)
     first = np.unique(ids[rows], return_index=True)[1]
@@ -147,34 +147,34 @@ def _check_ids(annotations: AnnotationFilter) -> Ints:
 
 
 def _note_areas(annotations: AnnotationFilter) -> None:
-    """Notes areas that no mask in its box can have: evaluation tells small objects from large ones by them."""
+    """Report areas that are impossible for a mask in its box; evaluation uses areas to group objects by size."""
     given = annotations.table["area"]
-    with np.errstate(invalid="ignore", over="ignore"):  # NaN where the file has none; boxes that are dropped already
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN if the file has none; boxes that are already dropped
         box = annotations.table["bbox"][:, 2:].prod(1)
         bad = ((given > 1.5 * box + 2) & (given < 1e30)) | ((given > 0) & (given <= 1) & (box > 100))
-    cure = "area must be that of the mask, or of the box, in square pixels; without the key that of the box is taken"
+    cure = "area must be that of the mask or of the box, in square pixels; without the key, the area of the box is used"
     annotations.note(
         bad, "areas that do not fit their boxes", KEPT, lambda row: f"area {given[row]:g}, {annotations.box(row)}", cure
     )
 
 
 def _check_weights(annotations: AnnotationFilter, key: str) -> Floats:
-    """The weights of the annotations, finite and not negative, [N]."""
+    """Return the weights of the annotations, finite and not negative, [N]."""
     given = annotations.table["weight"]
-    with np.errstate(over="ignore"):  # what 32 bits cannot hold is not finite
+    with np.errstate(over="ignore"):  # values too large for float32 become infinite
         weights = given.astype(np.float32)
     bad = ~(np.isfinite(weights) & (weights >= 0))
 
     def describe(row: int) -> str:
-        return f"{key} is {'no number' if np.isnan(given[row]) else f'{given[row]:g}'}"
+        return f"{key} is {'not a number' if np.isnan(given[row]) else f'{given[row]:g}'}"
 
-    annotations.note(bad, "weights that are no numbers, negative or not finite", "1 is taken", describe)
+    annotations.note(bad, "weights that are not numbers, negative or not finite", "1 is used", describe)
     weights[bad] = 1
     return weights
 
 
 def _index(known: Ints, wanted: Ints) -> Ints:
-    """Where each wanted number is among the known ones (at least one), -1 where it is not."""
+    """Return the index of each wanted number among the known ones (at least one); -1 if it is not there."""
     order = np.argsort(known)
     place = np.searchsorted(known, wanted, sorter=order).clip(max=len(known) - 1)
     return np.where(known[order[place]] == wanted, order[place], -1)

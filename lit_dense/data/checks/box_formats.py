@@ -1,4 +1,4 @@
-"""Boxes whose numbers are no x, y, width and height in pixels: other units, corners, centres."""
+"""Checks for boxes that are not x, y, width and height in pixels: other units, corners, centres."""
 
 import numpy as np
 
@@ -6,20 +6,23 @@ from ...core.array_types import Bools, Doubles, Ints
 from ..problems import KEPT
 from .annotation_filter import AnnotationFilter
 
-FAR = 0.05  # of the image's side: who annotates carelessly passes the border by less
-SLACK = 1.0  # pixels of rounding, or of counting from 1
+FAR = 0.05  # share of the image's side; careless annotations exceed the border by less
+SLACK = 1.0  # pixels; allows for rounding and for counting from 1
 SCALES = {100: "percent", 1000: "thousandths"}
 PIXELS = "bbox must be x, y, width and height in pixels"
 
 
 def note_other_units(annotations: AnnotationFilter, sizes: Ints) -> Bools:
-    """Notes boxes that are written in another way than COCO's. Which of them lie between 0 and 1, [N].
+    """Report boxes in another format than COCO's.
 
-    Each test asks what a whole file looks like, for a single box may always be meant as it is.
+    Each test considers all boxes of a file, because a single box is never conclusive.
 
     Args:
-        annotations: N annotations; those of them that are still good have finite boxes of positive size.
-        sizes: Height and width of the image of each, [N, 2].
+        annotations: N annotations; valid annotations have finite boxes of positive size.
+        sizes: Height and width of the image of each annotation, [N, 2].
+
+    Returns:
+        Whether a box lies between 0 and 1, bool [N].
     """
     good = np.flatnonzero(annotations.keep)
     fractions = np.zeros(len(sizes), bool)
@@ -30,11 +33,11 @@ def note_other_units(annotations: AnnotationFilter, sizes: Ints) -> Bools:
         unit = ((bbox >= -0.01) & (bbox <= 1.01)).all(1) & (limits.max(1) > 2)
         fractions[good] = unit
         rest = ~unit
-        found = _other_way(bbox[rest], limits[rest]) if rest.any() else None
+        other = _other_format(bbox[rest], limits[rest]) if rest.any() else None
     if unit.any():
         _note_fractions(annotations, fractions, bbox[unit], most=2 * unit.sum() > len(good))
-    if found is not None:
-        what, which, cure = found
+    if other is not None:
+        what, which, cure = other
         bad = np.zeros(len(sizes), bool)
         bad[good[rest][which]] = True
         annotations.note(bad, f"boxes that look like {what}", KEPT, annotations.box, cure)
@@ -45,7 +48,7 @@ def _note_fractions(annotations: AnnotationFilter, fractions: Bools, bbox: Doubl
     what = "boxes between 0 and 1, which are smaller than a pixel"
     cure = f"{PIXELS}: multiply x and width by the image's width, y and height by its height"
     point, side = bbox[:, :2], bbox[:, 2:]
-    if (point + side > 1.01).any():  # not both within the image: the four numbers are others
+    if (point + side > 1.01).any():  # x + width exceeds the image, so the numbers have another meaning
         if (side > point).all():
             cure += "; the last two look like x2 and y2: subtract x and y from them first"
         elif ((point >= side / 2 - 0.01) & (point + side / 2 <= 1.01)).all():
@@ -54,12 +57,12 @@ def _note_fractions(annotations: AnnotationFilter, fractions: Bools, bbox: Doubl
 
 
 def note_small(annotations: AnnotationFilter, sides: Doubles, fractions: Bools, limit: float) -> None:
-    """Notes boxes with a side below a pixel.
+    """Report boxes with a side below a pixel.
 
     Args:
         annotations: N annotations.
         sides: Width and height of each box inside its image, [N, 2].
-        fractions: Those that are noted already, [N].
+        fractions: Whether a box was reported as lying between 0 and 1, bool [N].
         limit: The smallest length that counts as a pixel.
     """
     small = annotations.keep & ~(sides >= limit).all(1)
@@ -70,12 +73,12 @@ def note_small(annotations: AnnotationFilter, sides: Doubles, fractions: Bools, 
         what,
         "" if all_small else KEPT,
         annotations.box,
-        f"{PIXELS}; if they are, remove these boxes",
+        f"{PIXELS}; if it is, remove these boxes",
     )
 
 
-def _other_way(bbox: Doubles, limits: Doubles) -> tuple[str, Bools, str] | None:
-    """How else the boxes of a file can be meant: in words, which of them show it, [N], and the cure."""
+def _other_format(bbox: Doubles, limits: Doubles) -> tuple[str, Bools, str] | None:
+    """Detect another box format: returns its name, the boxes that indicate it, [N], and the advice."""
     return _as_scaled(bbox, limits) or _as_corners(bbox, limits) or _as_centres(bbox, limits)
 
 
@@ -91,7 +94,7 @@ def _as_scaled(bbox: Doubles, limits: Doubles) -> tuple[str, Bools, str] | None:
 
 
 def _reaches(ends: Doubles, limits: Doubles, far: Bools, scale: float) -> bool:
-    """Whether boxes reach up to a round number, whatever the size of their image."""
+    """Return whether the coordinates end at a round number regardless of the image size."""
     reach = ends.max(0) / scale
     if len(ends) < 5 or not ((reach <= 1.005) & (reach >= 0.5)).all():
         return False
@@ -101,7 +104,7 @@ def _reaches(ends: Doubles, limits: Doubles, far: Bools, scale: float) -> bool:
 
 
 def _as_corners(bbox: Doubles, limits: Doubles) -> tuple[str, Bools, str] | None:
-    """Whether the boxes that pass the border would fit as corners, and no other speaks against it."""
+    """Detect corners: the boxes that exceed the border fit as corners, and the other boxes are possible as corners."""
     corner, side = bbox[:, :2], bbox[:, 2:]
     far = _far_outside(bbox, limits)
     possible = _all((side <= limits + SLACK) & (corner >= -SLACK))
@@ -113,9 +116,9 @@ def _as_corners(bbox: Doubles, limits: Doubles) -> tuple[str, Bools, str] | None
 
 
 def _as_centres(bbox: Doubles, limits: Doubles) -> tuple[str, Bools, str] | None:
-    """Whether the boxes that pass the border would fit as centres, and none is too near to the other borders.
+    """Detect centres: the boxes that exceed the border fit as centres, and none is too near the other borders.
 
-    Chance would put some nearer to the left or the upper border than half their side.
+    Random corners would be nearer to the left or upper border than half the side in some cases.
     """
     corner, side = bbox[:, :2], bbox[:, 2:]
     past_end = _any(corner + side > limits + SLACK)
@@ -142,21 +145,21 @@ def _all(rows: Bools) -> Bools:
 
 
 def note_stated_sizes(annotations: AnnotationFilter, sizes: Ints, stated: Ints) -> None:
-    """Notes boxes that fit the size of the image in the COCO file, and not that of the picture.
+    """Report boxes that fit the image size in the COCO file, but not the size of the image file.
 
     Args:
         annotations: N annotations.
-        sizes: Height and width of the picture of each, [N, 2].
-        stated: Height and width in the COCO file where they are others, else 0, [N, 2].
+        sizes: Height and width of the image file of each annotation, [N, 2].
+        stated: Height and width in the COCO file if they differ, else 0, [N, 2].
     """
     end = (annotations.table["bbox"][:, :2] + annotations.table["bbox"][:, 2:])[:, ::-1]
     misplaced = (end > sizes + SLACK).any(1) & (end <= stated + SLACK).all(1)
     annotations.note(
         misplaced,
-        "boxes that fit the size in the COCO file, not that of the picture",
+        "boxes that fit the size in the COCO file, not that of the image file",
         KEPT,
         lambda row: f"{annotations.box(row)}, the JSON says {_size(stated[row])}, the file is {_size(sizes[row])}",
-        "scale or turn the boxes as the pictures were, or use the pictures that were annotated",
+        "scale or rotate the boxes as the images were, or use the images that were annotated",
     )
 
 

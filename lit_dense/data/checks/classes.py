@@ -1,4 +1,4 @@
-"""Classes and splits with too few boxes to train or to evaluate, and categories that look like one."""
+"""Checks for classes and splits with too few boxes to train or evaluate, and for duplicate categories."""
 
 import re
 import unicodedata
@@ -10,28 +10,28 @@ from ..coco import Category, CocoData
 from ..problems import KEPT, Problems
 
 _CROWD_CURE = (
-    "iscrowd 1 is for a box around a crowd of objects, which is neither trained on nor counted; exports of masks set "
+    "iscrowd 1 marks a box around a crowd of objects, which is neither trained on nor counted; some mask exports set "
     "it for every object: set it to 0 then"
 )
 
 
 def check_boxes(splits: Mapping[str, CocoData], problems: Problems) -> None:
-    """Notes splits without a box, and those whose boxes are crowds.
+    """Report splits without boxes, and splits with mostly crowd boxes.
 
     Args:
-        splits: Training, validation and test, those that there are.
-        problems: Where they are noted; what leaves nothing to train on has no repair.
+        splits: The available splits of training, validation and test.
+        problems: Problems are added to it; a training split without usable boxes is an error.
     """
     for split, data in splits.items():
         crowds, number = int(data.iscrowd.sum()), len(data.boxes)
-        for_nothing = ", so there is nothing to train on" if split == "train" else ": its mAP is -1"
+        effect = ", so there is nothing to train on" if split == "train" else ": its mAP is -1"
         repair = "" if split == "train" else KEPT
         if not number and split == "train":
-            problems.add(data.path, f"no boxes{for_nothing}")
+            problems.add(data.path, f"no boxes{effect}")
         elif not number:
-            problems.add(data.path, f"no boxes in {split}{for_nothing}", repair=repair)
+            problems.add(data.path, f"no boxes in {split}{effect}", repair=repair)
         elif crowds == number:
-            what = f"all boxes of {split} are crowds (iscrowd 1){for_nothing}"
+            what = f"all boxes of {split} are crowds (iscrowd 1){effect}"
             problems.add(data.path, what, _crowds(data), count=crowds, repair=repair, cure=_CROWD_CURE)
         elif 2 * crowds > number:
             what = f"more than half of the {number:,} boxes of {split} are crowds (iscrowd 1)"
@@ -45,18 +45,18 @@ def _crowds(data: CocoData) -> Iterator[str]:
 
 
 def check_classes(splits: Mapping[str, CocoData], new: Collection[str], problems: Problems) -> None:
-    """Notes classes without boxes, classes that are evaluated and never trained, and names that look like one.
+    """Report classes without boxes, classes that are evaluated but never trained, and duplicate names.
 
     Args:
-        splits: Training, validation and test, those that there are.
-        new: Those of them to check, with each other and with the rest.
-        problems: Where they are noted.
+        splits: The available splits of training, validation and test.
+        new: Names of the splits to check, among themselves and against the others.
+        problems: Problems are added to it.
     """
     boxes = {split: _names_with_boxes(data) for split, data in splits.items()}
     categories = {c["id"]: c for data in splits.values() for c in data.categories}
     root = _group_of_roboflow(list(categories.values()), set().union(*boxes.values()))
     for split, data in splits.items():
-        if split not in new or not boxes[split]:  # the latter is told for the split as a whole
+        if split not in new or not boxes[split]:  # the latter is reported for the split as a whole
             continue
         empty = [_named(c) for c in data.categories if c["name"] not in boxes[split] and c != root]
         if empty:
@@ -66,22 +66,22 @@ def check_classes(splits: Mapping[str, CocoData], new: Collection[str], problems
             unseen = [_named(c) for c in data.categories if c["name"] in boxes[split] - boxes["train"]]
             if unseen:
                 what = f"classes with boxes in {split} and none in train, whose AP will be 0"
-                problems.add(data.path, what, unseen, repair=KEPT, cure="split the pictures so that training has them")
+                problems.add(data.path, what, unseen, repair=KEPT, cure="split the images so that training has them")
     where = ", ".join(dict.fromkeys(str(data.path) for data in splits.values()))
     if root:
         problems.add(
             where,
-            "a first category without boxes, as Roboflow writes one for the whole project",
+            "a first category without boxes; Roboflow exports one for the whole project",
             [_named(root)],
-            cure="it takes a column of the head and is no class: remove it from the categories of all files",
+            cure="it takes a column of the head but is not a class: remove it from the categories of all files",
             hint=True,
         )
-    told = {c["id"] for split, data in splits.items() if split not in new for c in data.categories}
-    _note_names(list(categories.values()), told, where, problems)
+    reported = {c["id"] for split, data in splits.items() if split not in new for c in data.categories}
+    _note_duplicate_names(list(categories.values()), reported, where, problems)
 
 
 def _names_with_boxes(data: CocoData) -> set[str]:
-    """Names of categories with a box that is no crowd."""
+    """Return the names of categories with a non-crowd box."""
     used = set(np.unique(data.category_ids[~data.iscrowd]).tolist())
     return {c["name"] for c in data.categories if c["id"] in used}
 
@@ -97,16 +97,18 @@ def _group_of_roboflow(categories: Sequence[Category], used: set[str]) -> Catego
     return first
 
 
-def _note_names(categories: Sequence[Category], told: Collection[int], where: str, problems: Problems) -> None:
+def _note_duplicate_names(
+    categories: Sequence[Category], reported: Collection[int], where: str, problems: Problems
+) -> None:
     alike: dict[str, list[Category]] = {}
     for category in categories:
         alike.setdefault(_bare(category["name"]), []).append(category)
-    found = [same for same in alike.values() if len(same) > 1 and not all(c["id"] in told for c in same)]
-    details = [", ".join(f"{c['id']} {c['name']!r}" for c in same) for same in found]
+    duplicates = [same for same in alike.values() if len(same) > 1 and not all(c["id"] in reported for c in same)]
+    details = [", ".join(f"{c['id']} {c['name']!r}" for c in same) for same in duplicates]
     if details:
         problems.add(
             where,
-            "categories with one name, or with names that differ in case, spaces or hyphens alone",
+            "categories with the same name, or with names that differ only in case, spaces or hyphens",
             details,
             repair=KEPT,
             cure="if they are one class, give its annotations one category id",
@@ -114,6 +116,6 @@ def _note_names(categories: Sequence[Category], told: Collection[int], where: st
 
 
 def _bare(name: str) -> str:
-    """A name without what people write in different ways; what keeps two numbers apart stays."""
+    """Normalise a name: removes case, spaces and hyphens, except between two digits."""
     folded = unicodedata.normalize("NFKC", name).casefold()
     return re.sub(r"(?<!\d)[\s_-]+|[\s_-]+(?!\d|[\s_-])", "", folded) or name

@@ -1,4 +1,4 @@
-"""Annotations that are in one file twice."""
+"""A check for annotations that a file contains more than once."""
 
 import numpy as np
 import numpy.typing as npt
@@ -9,10 +9,10 @@ from .annotation_filter import AnnotationFilter
 
 
 def note_repeated_annotations(annotations: AnnotationFilter) -> None:
-    """Notes annotations with the image, the category and the box of one before them.
+    """Report annotations that repeat the image, the category and the box of an earlier one.
 
-    Boxes are equal that are so to two decimals, as COCO's have. They are left, for a benchmark's own file must be
-    evaluated as it is.
+    Boxes are compared to two decimals, the precision of COCO's files. Repeated annotations are not removed, because a
+    benchmark's file must be evaluated unchanged.
 
     Args:
         annotations: N annotations.
@@ -26,15 +26,15 @@ def note_repeated_annotations(annotations: AnnotationFilter) -> None:
         "annotations given more than once (same image, category and box)",
         KEPT,
         lambda row: f"{annotations.box(row)} of category {categories[row]}, as annotation {ids[first[row]]}",
-        "remove the copies: each counts as one more object, which is missed whenever the first is found",
+        "remove the copies: each copy counts as another object, which is missed when the first is detected",
     )
 
 
 def _first_of_equals(table: npt.NDArray[np.void], rows: Ints) -> Ints:
-    """For each of some rows, the place among them of the first that is equal to it."""
+    """Return, for each selected row, the position of the first row that is equal to it."""
     places = np.arange(len(rows))
     part = table[rows]
-    boxes = (part["bbox"].round(2) + 0.0).view(np.int64)  # + 0.0 for -0.0, which is equal and has other bits
+    boxes = (part["bbox"].round(2) + 0.0).view(np.int64)  # + 0.0 because -0.0 is equal to 0.0 but has other bits
     columns = np.column_stack([part["image_id"], part["category_id"], boxes])
     hashes = np.zeros(len(rows), np.uint64)
     for column in columns.T.astype(np.uint64):
@@ -43,7 +43,7 @@ def _first_of_equals(table: npt.NDArray[np.void], rows: Ints) -> Ints:
     order = np.argsort(hashes, kind="stable")
     same: Bools = hashes[order][1:] == hashes[order][:-1]
     suspects = np.sort(order[np.append(same, False) | np.insert(same, 0, False)]) if len(rows) else order
-    # sorting all columns is slow: only the few rows whose hash is another's are compared as a whole
+    # sorting all columns is slow: only the few rows with equal hashes are compared in full
     _, start, group = np.unique(columns[suspects], axis=0, return_index=True, return_inverse=True)
     places[suspects] = suspects[start][group.ravel()]
     return places

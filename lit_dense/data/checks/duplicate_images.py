@@ -1,4 +1,4 @@
-"""Pictures with the same content under different names."""
+"""A check for image files with equal content under different names."""
 
 import hashlib
 import os
@@ -13,21 +13,21 @@ from ..images import in_threads
 from ..problems import Problems
 from .split_overlap import note_shared
 
-BLOCK = 4096  # bytes that are read at two places of files of equal size
-CHUNK = 1 << 20  # bytes of a file that are in memory at a time
-LIMIT = 4_000_000_000  # bytes of files that are read as a whole, together
+BLOCK = 4096  # bytes read from the middle and from the end of files of equal size
+CHUNK = 1 << 20  # bytes of a file in memory at a time
+LIMIT = 4_000_000_000  # most bytes of all files that are read as a whole
 
 
 def check_contents(splits: Mapping[str, CocoData], problems: Problems) -> None:
-    """Notes different files with the same content, within a split and between two.
+    """Report different files with equal content, within a split and between two splits.
 
-    Only files of equal size are read: of each its middle and its end, and as a whole where these are equal too.
+    Only files of equal size are read: first their middle and their end, and the whole file if these are equal.
 
     Args:
-        splits: Training, validation and test, those that there are, in this order.
-        problems: Where they are noted.
+        splits: The available splits of training, validation and test, in this order.
+        problems: Problems are added to it.
     """
-    # where each file is first; that several entries or splits name one file is noted by its name
+    # the first entry of each file; several entries or splits with one file are reported by name in another check
     places: dict[str, tuple[str, int]] = {}
     for split, data in splits.items():
         folder = os.path.realpath(data.folder)
@@ -45,19 +45,19 @@ def check_contents(splits: Mapping[str, CocoData], problems: Problems) -> None:
     for (first, second), images in shared.items():
         note_shared(splits, first, second, images, " under another name (the files are equal)", problems)
     if skipped := [path for group in alike[affordable:] for path in group]:
-        problems.add("pictures", "files that may be equal, too large to be compared as a whole", skipped, hint=True)
+        problems.add("images", "files that may be equal, too large to be compared as a whole", skipped, hint=True)
 
 
 def _narrowed(groups: Sequence[Sequence[str]], key: Callable[[str], Hashable]) -> list[list[str]]:
-    """Groups of files that have the same key besides, where there are several; a key of None is in no group."""
+    """Split groups of files by a key; drops groups of one file and files with the key None."""
     paths = [path for group in groups for path in group]
-    keys = iter(in_threads(key, paths, "Looking for equal pictures"))
-    found: dict[tuple[int, Hashable], list[str]] = defaultdict(list)
+    keys = iter(in_threads(key, paths, "Looking for equal images"))
+    narrowed: dict[tuple[int, Hashable], list[str]] = defaultdict(list)
     for number, group in enumerate(groups):
         for path in group:
             if (value := next(keys)) is not None:
-                found[number, value].append(path)
-    return [group for group in found.values() if len(group) > 1]
+                narrowed[number, value].append(path)
+    return [group for group in narrowed.values() if len(group) > 1]
 
 
 def _size(path: str) -> int | None:
@@ -77,7 +77,7 @@ def _whole(path: str) -> bytes | None:
 
 
 def _digest(path: str, blocks: Sequence[tuple[int, int]]) -> bytes | None:
-    """A hash of some blocks of a file, each with its start and length."""
+    """Return a hash of some blocks of a file, given as start and length."""
     digest = hashlib.blake2b(digest_size=16)
     try:
         with Path(path).open("rb") as file:
@@ -85,5 +85,5 @@ def _digest(path: str, blocks: Sequence[tuple[int, int]]) -> bytes | None:
                 file.seek(start)
                 digest.update(file.read(length))
     except OSError:
-        return None  # told where the picture is read
+        return None  # unreadable images are reported elsewhere
     return digest.digest()

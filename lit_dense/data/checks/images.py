@@ -19,12 +19,12 @@ class CheckedImage(NamedTuple):
     """An image that can be used.
 
     Args:
-        id: Its id.
-        file_name: Relative to the image folder.
-        height: Of the picture that its boxes refer to, in pixels.
-        width: The same.
-        upright: Whether the picture is to be turned as its EXIF data says.
-        stated: Width and height in the COCO file where they are others than the picture's.
+        id: The image id.
+        file_name: Path relative to the image folder.
+        height: Height of the image that its boxes refer to, in pixels.
+        width: Width of the image that its boxes refer to, in pixels.
+        upright: Whether to apply the EXIF orientation.
+        stated: Width and height in the COCO file if they differ from the image file; else None.
     """
 
     id: int
@@ -36,7 +36,7 @@ class CheckedImage(NamedTuple):
 
 
 class _ImageNotes:
-    """What is wrong with images, kind by kind, until all have been looked at."""
+    """A collection of the problems of images by kind, reported after all images are checked."""
 
     def __init__(self, content: CocoJson) -> None:
         ids, counts = np.unique(content.annotations["image_id"], return_counts=True)
@@ -52,7 +52,7 @@ class _ImageNotes:
         if image_id is not None:
             self.dropped.add(image_id)
             if number := self.num_boxes.get(image_id):
-                detail += f"; annotations that go with it: {number}"
+                detail += f"; annotations dropped with it: {number}"
         self.note(what, "dropped", detail + more)
 
     def report(self, path: Path, problems: Problems) -> None:
@@ -61,12 +61,12 @@ class _ImageNotes:
 
 
 def check_images(content: CocoJson, folder: Path, problems: Problems) -> tuple[list[CheckedImage], set[int]]:
-    """The images that can be used, and the ids of those that cannot.
+    """Return the images that can be used, and the ids of the others.
 
     Args:
-        content: What the file says.
+        content: The content of the file.
         folder: The folder with its images.
-        problems: Where problems are noted, repaired or not.
+        problems: All problems are added to it, repaired or not.
     """
     notes = _ImageNotes(content)
     entries, names = _named(content, folder, notes)
@@ -95,7 +95,7 @@ def check_images(content: CocoJson, folder: Path, problems: Problems) -> tuple[l
 
 
 def _named(content: CocoJson, folder: Path, notes: _ImageNotes) -> tuple[dict[int, dict[str, Any]], dict[int, str]]:
-    """The entries with an id and a name inside the folder, and these names, by id."""
+    """Return the entries with an id and a name inside the folder, and these names, by id."""
     entries: dict[int, dict[str, Any]] = {}
     names: dict[int, str] = {}
     leaving = []
@@ -119,30 +119,30 @@ def _named(content: CocoJson, folder: Path, notes: _ImageNotes) -> tuple[dict[in
 
 
 def _find_again(names: dict[int, str], headers: dict[int, Header | str], folder: Path, notes: _ImageNotes) -> None:
-    """Gives missing files the name that they have in the folder, where only the way of writing it differs."""
-    found = {
+    """Correct the names of missing files that exist in the folder under another spelling of the path."""
+    corrected = {
         image_id: name
         for image_id, header in headers.items()
         if header == "no such file" and (name := relocated(names[image_id], folder))
     }
     what = "file names with backslashes or with the image folder in them"
-    for image_id, name in found.items():
+    for image_id, name in corrected.items():
         notes.note(what, "read as names in the image folder", f"image {image_id} ({names[image_id]}): read as {name}")
         notes.cures[what] = f"write file_name with slashes and relative to the image folder, {folder}"
-    names |= found
-    headers |= zip(found, read_headers([f"{folder}/{name}" for name in found.values()]), strict=True)
+    names |= corrected
+    headers |= zip(corrected, read_headers([f"{folder}/{name}" for name in corrected.values()]), strict=True)
 
 
 def _sized(image_id: int, file_name: str, entry: Mapping[str, Any], header: Header, notes: _ImageNotes) -> CheckedImage:
-    """The image with the size that its boxes refer to."""
+    """Return the image with the size that its boxes refer to."""
     name = f"image {image_id} ({file_name})"
     width, height = integer(entry.get("width")), integer(entry.get("height"))
     size = header.width, header.height
     if (width, height) == size:
         return CheckedImage(image_id, file_name, header.height, header.width, True)
     if header.swapped and (height, width) == size:
-        # Whoever drew the boxes saw the picture as the file has it: turning it would put them elsewhere.
-        notes.note("sizes of images before their EXIF turn", "read without the turn", name)
+        # The boxes were drawn on the image without its EXIF rotation, so the rotation would misplace them.
+        notes.note("sizes of images before their EXIF rotation", "read without the rotation", name)
         return CheckedImage(image_id, file_name, header.width, header.height, False)
     if width is None or height is None or min(width, height) < 1:
         notes.note("images without width and height", "read from the image file", name)
@@ -151,37 +151,36 @@ def _sized(image_id: int, file_name: str, entry: Mapping[str, Any], header: Head
     what = "sizes with width and height swapped" if swapped else "sizes that differ from the image file"
     if swapped:
         notes.cures[what] = (
-            "swap them in the file; where the boxes lie wrongly, the pictures were turned: turn the boxes"
+            "swap them in the file; if the boxes are misplaced, the images were rotated: rotate the boxes"
         )
     sizes = f"{width} x {height}, the file {header.width} x {header.height}"
-    notes.note(what, "the file's are taken", f"{name}: the JSON says {sizes}")
+    notes.note(what, "the image file's are used", f"{name}: the JSON says {sizes}")
     return CheckedImage(image_id, file_name, header.height, header.width, True, (width, height))
 
 
 def _note_shared_files(images: list[CheckedImage], path: Path, problems: Problems) -> None:
-    """Notes pictures that several entries stand for."""
+    """Report image files that several entries refer to."""
     entries: dict[str, list[int]] = {}
     for image in images:
         entries.setdefault(os.path.normpath(image.file_name), []).append(image.id)
     details = [f"{name}: images {', '.join(map(str, ids))}" for name, ids in entries.items() if len(ids) > 1]
     if details:
         cure = (
-            "give each picture one entry that all of its annotations refer to: else each entry trains and is evaluated"
+            "give each image one entry that all of its annotations refer to: otherwise each entry is trained and "
+            "evaluated without the boxes of the others"
         )
-        problems.add(
-            path, "pictures with several entries", details, repair=KEPT, cure=f"{cure} without the others' boxes"
-        )
+        problems.add(path, "images with several entries", details, repair=KEPT, cure=cure)
 
 
 def _note_huge(images: list[CheckedImage], path: Path, problems: Problems) -> None:
-    limit = Image.MAX_IMAGE_PIXELS or 0  # PIL warns of more, without a name, and refuses more than twice as many
+    limit = Image.MAX_IMAGE_PIXELS or 0  # above it PIL warns without a file name; above twice the limit it raises
     huge = [image for image in images if 0 < limit < image.height * image.width]
     if huge:
         details = [f"image {image.id} ({image.file_name}): {image.width} x {image.height}" for image in huge]
         cure = (
             "they are loaded whole and scaled down to model.max_size, where small objects vanish: cut them into tiles"
         )
-        problems.add(path, f"pictures of more than {limit:,} pixels", details, cure=cure, hint=True)
+        problems.add(path, f"images of more than {limit:,} pixels", details, cure=cure, hint=True)
 
 
 def _is_deep(header: Header | str) -> bool:

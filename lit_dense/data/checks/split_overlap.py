@@ -1,4 +1,4 @@
-"""Pictures that are in several splits: the same files, or copies of one source."""
+"""Checks for images that are in several splits: the same files, or copies of one source image."""
 
 import itertools
 import os
@@ -14,27 +14,27 @@ from ..problems import KEPT, Problems
 
 
 def source_of(file_name: str) -> str:
-    """The picture that a file shows: Roboflow's names of augmented copies have it before ``.rf.``, others are it."""
+    """Return the source image of a file: the part before ``.rf.`` in Roboflow's names of copies, else the path."""
     source, mark, _ = PurePath(file_name).name.partition(".rf.")
     return source if mark else os.path.normpath(file_name)
 
 
 def picture_groups(file_names: Iterable[str]) -> Ints:
-    """A number for each image, which those of the same picture share; numbered as they come, [I]."""
+    """Return a group number for each image; copies of one source image share it, int64 [I]."""
     numbers: dict[str, int] = {}
     return np.array([numbers.setdefault(source_of(name), len(numbers)) for name in file_names], np.int64)
 
 
-CURE = "what is measured on them says little about new pictures: keep each picture in one split"
+CURE = "metrics on them say little about new images: keep each image in one split"
 
 
 def check_overlap(splits: Mapping[str, CocoData], new: Collection[str], problems: Problems) -> None:
-    """Notes images of a split that an earlier one has too, by the path of the file or by Roboflow's source.
+    """Report images of a split that an earlier split also has, by file path or by Roboflow's source name.
 
     Args:
-        splits: Training, validation and test, those that there are, in this order.
-        new: Those of them to check, with each other and with the rest.
-        problems: Where they are noted.
+        splits: The available splits of training, validation and test, in this order.
+        new: Names of the splits to check, among themselves and against the others.
+        problems: Problems are added to it.
     """
     files = {split: _places(map(os.path.normpath, data.file_names)) for split, data in splits.items()}
     folders = {split: os.path.realpath(data.folder) for split, data in splits.items()}
@@ -52,33 +52,33 @@ def check_overlap(splits: Mapping[str, CocoData], new: Collection[str], problems
 def note_shared(
     splits: Mapping[str, CocoData], first: str, second: str, shared: Mapping[int, int], how: str, problems: Problems
 ) -> None:
-    """Notes images of one split that another has too.
+    """Report images of one split that another split also has.
 
     Args:
         splits: The splits.
-        first: The name of the other one.
-        second: The name of the one that the images are in; it may be the same.
-        shared: The images, and for each that of the other split.
-        how: In which way they are the same.
-        problems: Where they are noted.
+        first: Name of the other split.
+        second: Name of the split with the reported images; it may be the same.
+        shared: Index of each reported image, with the index of its copy in the other split.
+        how: The end of the message: how the copies were recognised.
+        problems: Problems are added to it.
     """
     if not shared:
         return
     data, other = splits[second], splits[first]
     if first == second:
-        what = f"pictures that are in {second} more than once{how}"
+        what = f"images that are in {second} more than once{how}"
         cure = "keep one entry of each, with all of its boxes"
     else:
-        number = "all pictures of" if len(shared) == len(data) else "pictures of"
+        number = "all images of" if len(shared) == len(data) else "images of"
         what = f"{number} {second} that are in {first} too{how}"
         cure = CURE
     file = "" if other.path == data.path else f" of {other.path}"
     details = (
-        f"image {data.image_ids[index]} ({data.file_names[index]}) is image {other.image_ids[its]} "
-        f"({other.file_names[its]}){file}"
-        for index, its in sorted(shared.items())
+        f"image {data.image_ids[index]} ({data.file_names[index]}) is image {other.image_ids[copy]} "
+        f"({other.file_names[copy]}){file}"
+        for index, copy in sorted(shared.items())
     )
-    one_file = first == "val" and data.path == other.path  # who tests on the validation file means to
+    one_file = first == "val" and data.path == other.path  # testing on the validation file is intended
     problems.add(data.path, what, details, count=len(shared), repair=KEPT, cure=cure, hint=one_file)
 
 
@@ -95,5 +95,5 @@ def _places(keys: Iterable[str | None]) -> dict[str, list[int]]:
 
 
 def _shared(first: dict[str, list[int]], second: dict[str, list[int]]) -> dict[int, int]:
-    """Images of the second split, each with one of the first that has the same key."""
+    """Match images of the second split with images of the first that have the same key."""
     return {index: first[key][0] for key, indices in second.items() if key in first for index in indices}

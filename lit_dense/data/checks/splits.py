@@ -1,4 +1,4 @@
-"""Checks of splits beside each other: whether they can be trained on, evaluated and told apart."""
+"""Checks of whole splits and of pairs of splits."""
 
 import itertools
 import os
@@ -19,13 +19,13 @@ SPLITS = ("train", "val", "test")
 def check_splits(
     splits: Mapping[str, CocoData], new: Collection[str], sources: Mapping[str, "Source"], problems: Problems
 ) -> None:
-    """Notes what is wrong with splits as a whole and between two of them.
+    """Report problems of whole splits and of pairs of splits.
 
     Args:
-        splits: All that are known.
-        new: Those of them that were read just now: what the others have among themselves was told before.
-        sources: Where all splits come from, those that are not read included.
-        problems: Where problems are noted.
+        splits: All splits that have been read.
+        new: Names of the splits that were read just now; problems among the others were reported before.
+        sources: The files of all splits, including splits that have not been read.
+        problems: Problems are added to it.
     """
     ordered = {split: splits[split] for split in SPLITS if split in splits}
     check_boxes({split: data for split, data in ordered.items() if split in new}, problems)

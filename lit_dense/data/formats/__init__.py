@@ -1,1 +1,1 @@
-"""Reading annotation files."""
+"""Readers of annotation files."""

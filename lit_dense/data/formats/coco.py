@@ -1,4 +1,4 @@
-"""Reading a COCO JSON file: its form is checked here, what it says in :mod:`lit_dense.data.checks.annotations`."""
+"""A reader of COCO JSON files that checks their form; :mod:`lit_dense.data.checks.annotations` checks the content."""
 
 import json
 import struct
@@ -15,8 +15,8 @@ from ..coco import Category
 from ..problems import Problems
 from .coco_schema import IMAGE_KEYS, decode_coco, file_of
 
-LARGE = 50_000_000  # bytes of a file that takes seconds to read
-NO_ID = -(2**63)  # stands for an annotation id that is missing or no integer
+LARGE = 50_000_000  # bytes; reading a larger file takes seconds
+NO_ID = -(2**63)  # replaces an annotation id that is missing or not an integer
 
 _ROW = struct.Struct("<3q5dq")
 _TABLE = np.dtype(
@@ -29,24 +29,25 @@ _TABLE = np.dtype(
         ("iscrowd", "<i8"),
     ]
 )
-_CROWD_WORDS = {"0": 0, "0.0": 0, "false": 0, "no": 0, "1": 1, "1.0": 1, "true": 1, "yes": 1}
+_CROWD_TEXTS = {"0": 0, "0.0": 0, "false": 0, "no": 0, "1": 1, "1.0": 1, "true": 1, "yes": 1}
 _WEIGHT = struct.Struct("<d")
 _WEIGHTED_TABLE = np.dtype([*((name, _TABLE[name]) for name in _TABLE.names or ()), ("weight", "<f8")])
 
 
 @dataclass(frozen=True)
 class CocoJson:
-    """The content of a COCO file as it was written: nothing but its form is checked.
+    """The content of a COCO file as written; only its form has been checked.
 
     Args:
         path: The file.
-        images: The entries of ``images``, each a dict with those of ``id``, ``file_name``, ``width``, ``height``,
-            ``neg_category_ids`` and ``not_exhaustive_category_ids`` that it had, or whatever else the file has in its
-            place.
+        images: The entries of ``images``: dicts with the keys of ``id``, ``file_name``, ``width``, ``height``,
+            ``neg_category_ids`` and ``not_exhaustive_category_ids`` that the file has; an entry that is not a dict is
+            kept unchanged.
         annotations: A structured array with the fields ``id``, ``image_id``, ``category_id``, ``bbox`` (x, y, width,
-            height), ``area`` (NaN: not given) and ``iscrowd``; with a ``weight_key`` also ``weight`` (NaN: no number).
-        categories: By ascending id.
-        weight_key: The key of annotations that ``weight`` was read from, if any.
+            height), ``area`` (NaN if missing) and ``iscrowd``; with a ``weight_key`` also ``weight`` (NaN if it is not
+            a number).
+        categories: Categories by ascending id.
+        weight_key: The key that ``weight`` was read from; None if no weights were read.
     """
 
     path: Path
@@ -57,19 +58,19 @@ class CocoJson:
 
 
 def read_coco(path: Path, problems: Problems, weight_key: str | None = None) -> CocoJson | None:
-    """Reads a COCO file.
+    """Read a COCO file.
 
-    A file that is as it should be is decoded by its schema. Any other is parsed entry by entry, to say all that is
-    unusual: annotations go into a flat buffer meanwhile, so that their masks and other contents are never held for more
-    than one at a time.
+    A regular file is decoded by its schema. Any other file is parsed entry by entry, to report all irregular entries.
+    Annotations are packed into a flat buffer while the file is parsed, so the masks and other contents of only one
+    annotation are in memory at a time.
 
     Args:
         path: The file.
-        problems: Where what is wrong with the file's form is noted.
-        weight_key: The key of annotations that holds a weight; 1 for those without it. Default: none is read.
+        problems: Problems of the file's form are added to it.
+        weight_key: The key of annotations with a weight; 1 for those without it. Default: no weights are read.
 
     Returns:
-        The content; None where the file cannot be read.
+        The content; None if the file cannot be read.
     """
     dtype = _TABLE if weight_key is None else _WEIGHTED_TABLE
     if (content := decode_coco(path, dtype, weight_key)) is not None:
@@ -97,29 +98,29 @@ def read_coco(path: Path, problems: Problems, weight_key: str | None = None) -> 
                 _categories(_entries(document, "categories", path, problems), path, problems),
                 weight_key,
             )
-        problems.add(path, f"no COCO file: its JSON is {short(document)}, not an object with images and annotations")
+        problems.add(path, f"not a COCO file: its JSON is {short(document)}, not an object with images and annotations")
     return None
 
 
 def integer(value: Any) -> int | None:
-    """The value as an integer of 64 bits, None where it is no whole number of that size."""
+    """Convert a value to a 64-bit integer; None if it is not a whole number of that size."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return value if type(value) is int and -(2**63) < value < 2**63 else None
 
 
 def short(value: Any) -> str:
-    """A value as it stands in a message."""
+    """Format a value for a message."""
     text = json.dumps(value, default=repr)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 class _Row(int):
-    """Takes an annotation's place in the parsed JSON: the number of its row in the table."""
+    """The number of an annotation's row in the table, which replaces the annotation in the parsed JSON."""
 
 
 class _Table:
-    """Packs annotations into rows of numbers while the JSON is parsed."""
+    """A table into which annotations are packed as rows of numbers while the JSON is parsed."""
 
     def __init__(self, dtype: np.dtype[np.void]) -> None:
         self.dtype = dtype
@@ -129,7 +130,7 @@ class _Table:
         self.odd_crowds: dict[int, Any] = {}
 
     def keep(self, entry: dict[str, Any]) -> Any:
-        """Called by the parser with every object: only what is needed of it goes on."""
+        """Replace a parsed JSON object by its needed parts; the parser calls this with every object."""
         if "file_name" in entry or "coco_url" in entry:
             return _image(entry)
         if "image_id" not in entry and "bbox" not in entry:
@@ -154,11 +155,11 @@ class _Table:
         return row
 
     def keep_with_weight(self, weight_key: str, entry: dict[str, Any]) -> Any:
-        """The same, with the weight of an annotation."""
+        """Do the same as ``keep``, and pack the weight of an annotation."""
         kept = self.keep(entry)
         if type(kept) is _Row:
             weight = entry.get(weight_key, 1)
-            # not isinstance: true and false are no numbers here, for false would take an object out of the loss
+            # not isinstance: true and false are not weights here; false would remove an object from the loss
             number = type(weight) in (int, float) and _is_number(weight)
             self.buffer += _WEIGHT.pack(weight if number else np.nan)
         return kept
@@ -169,7 +170,7 @@ class _Table:
         for key in ("image_id", "category_id"):
             ids[key] = integer(entry.get(key))
             if ids[key] is None:
-                wrong.append(f"{key} is {short(entry[key])}, no integer" if key in entry else f"no {key}")
+                wrong.append(f"{key} is {short(entry[key])}, not an integer" if key in entry else f"no {key}")
         bbox = entry.get("bbox")
         if not isinstance(bbox, list) or len(bbox) != 4 or not all(_is_number(value) for value in bbox):
             wrong.append(f"bbox is {short(bbox)}, not four numbers" if "bbox" in entry else "no bbox")
@@ -189,12 +190,12 @@ class _Table:
         )
 
     def select(self, rows: list[Any], path: Path, problems: Problems) -> npt.NDArray[np.void]:
-        """The rows of the list of annotations; those that are none are noted."""
-        strange = [row for row in rows if type(row) is not _Row]
+        """Return the rows of the list of annotations; entries that are not annotations are reported."""
+        others = [row for row in rows if type(row) is not _Row]
         broken = [self.broken[row] for row in rows if type(row) is _Row and row in self.broken]
-        details = broken + [f"{short(entry)}: no image_id, no bbox" for entry in strange]
+        details = broken + [f"{short(entry)}: no image_id, no bbox" for entry in others]
         if details:
-            problems.add(path, "annotations with missing or ill-typed keys", details, repair="dropped")
+            problems.add(path, "annotations with missing keys or values of a wrong type", details, repair="dropped")
         kept = [row for row in rows if type(row) is _Row and row not in self.broken]
         table: npt.NDArray[np.void] = np.frombuffer(self.buffer, self.dtype)[np.array(kept, np.int64)]
         _note_odd_crowds(
@@ -206,18 +207,18 @@ class _Table:
 
 
 def _crowd(value: Any) -> int | None:
-    """The 0 or 1 that a value of ``iscrowd`` stands for, None where that is not plain."""
+    """Convert a value of ``iscrowd`` to 0 or 1; None if its meaning is unclear."""
     if value is None:
         return 0
     if isinstance(value, str):
-        return _CROWD_WORDS.get(value.strip().lower())
+        return _CROWD_TEXTS.get(value.strip().lower())
     return int(value) if isinstance(value, int | float) and value in (0, 1) else None
 
 
 def _note_odd_crowds(given: list[tuple[Any, Any]], path: Path, problems: Problems) -> None:
-    """Notes values of ``iscrowd`` that are neither 0 nor 1, each with its row of the table."""
+    """Report values of ``iscrowd`` that are neither 0 nor 1, given with their rows of the table."""
     unclear: list[str] = []
-    words: list[str] = []
+    texts: list[str] = []
     others: list[str] = []
     for row, value in given:
         number = "without id" if row["id"] == NO_ID else row["id"]
@@ -226,12 +227,12 @@ def _note_odd_crowds(given: list[tuple[Any, Any]], path: Path, problems: Problem
         if meaning is None:
             unclear.append(name)
         else:
-            (words if isinstance(value, str) else others).append(f"{name}, read as {meaning}")
+            (texts if isinstance(value, str) else others).append(f"{name}, read as {meaning}")
     cure = "write iscrowd as the number 1 for a box around a crowd of objects, and as 0 for every other box"
     if unclear:
         problems.add(path, "values of iscrowd that are neither 0 nor 1", unclear, cure=cure)
-    if words:
-        problems.add(path, "values of iscrowd that are text", words, repair="read as numbers", cure=cure)
+    if texts:
+        problems.add(path, "values of iscrowd that are text", texts, repair="read as numbers", cure=cure)
     if others:
         problems.add(path, "values of iscrowd that are true, false or decimal numbers", others, cure=cure, hint=True)
 
@@ -251,8 +252,8 @@ def _entries(document: dict[str, Any], key: str, path: Path, problems: Problems)
     entries = document.get(key)
     if isinstance(entries, list):
         return entries
-    found = f"it is {short(entries)}" if key in document else f"the keys are {', '.join(document) or 'none'}"
-    problems.add(path, f"no list {key!r}: {found}")
+    instead = f"it is {short(entries)}" if key in document else f"the keys are {', '.join(document) or 'none'}"
+    problems.add(path, f"no list {key!r}: {instead}")
     return []
 
 

@@ -1,4 +1,4 @@
-"""Reading what LVIS says of an image besides its boxes."""
+"""A reader of LVIS's lists of absent and partly annotated categories of each image."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -13,12 +13,12 @@ FEDERATED_KEYS = ("neg_category_ids", "not_exhaustive_category_ids")
 
 
 def read_federated(content: CocoJson, image_ids: Iterable[int], problems: Problems) -> Federated | None:
-    """The lists of some images; None where no image has any, as in a file that is not LVIS's.
+    """Read the lists of some images; None if no image of the file has lists, as in files other than LVIS's.
 
     Args:
-        content: What the file says.
+        content: The content of the file.
         image_ids: The images.
-        problems: Where lists that are none and unknown categories are noted; they are left out.
+        problems: Invalid lists and unknown categories are added to it; they are left out.
     """
     entries: dict[int, dict[str, Any]] = {e["id"]: e for e in content.images if isinstance(e, dict) and "id" in e}
     if not any(key in entry for entry in entries.values() for key in FEDERATED_KEYS):

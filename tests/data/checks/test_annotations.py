@@ -111,10 +111,10 @@ def test_an_area_that_is_none_is_that_of_the_box(check, area):
         (-0.5, "hard is -0.5"),
         (float("inf"), "hard is inf"),
         (1e39, "hard is 1e+39"),
-        (float("nan"), "hard is no number"),
-        (None, "hard is no number"),
-        ("2", "hard is no number"),
-        (False, "hard is no number"),
+        (float("nan"), "hard is not a number"),
+        (None, "hard is not a number"),
+        ("2", "hard is not a number"),
+        (False, "hard is not a number"),
     ],
 )
 def test_a_weight_that_cannot_be_used_becomes_1(check, weight, detail):
@@ -126,8 +126,8 @@ def test_a_weight_that_cannot_be_used_becomes_1(check, weight, detail):
     ]
     data, problems = check([image_entry(1)], annotations, weight_key="hard")
     assert data.weight.tolist() == [1, 0, 1]
-    what = "weights that are no numbers, negative or not finite: 1"
-    assert f"- {what} (1 is taken)\n      annotation 17 of image 1 (1.png): {detail}" in told(problems)
+    what = "weights that are not numbers, negative or not finite: 1"
+    assert f"- {what} (1 is used)\n      annotation 17 of image 1 (1.png): {detail}" in told(problems)
     assert len(problems.found) == 1
     assert problems.errors(strict=True)
     assert not problems.errors(strict=False)
@@ -207,7 +207,7 @@ def test_missing_and_unreadable_files_are_dropped_with_their_boxes(check, folder
     data, problems = check(images, [box_entry(1, 1), box_entry(2, 11), box_entry(3, 11), box_entry(4, 12)])
     assert data.image_ids.tolist() == [1]
     assert data.annotation_ids.tolist() == [1]
-    assert "missing image files: 1 (dropped)\n      image 11 (gone.png); annotations that go with it: 2" in told(
+    assert "missing image files: 1 (dropped)\n      image 11 (gone.png); annotations dropped with it: 2" in told(
         problems
     )
     assert "unreadable image files: 4 (dropped)\n      image 12 (text.png): not an image that PIL can open" in told(
@@ -235,7 +235,7 @@ def test_boxes_on_the_unturned_picture_stay_on_it(check, folder):
     assert data.upright.tolist() == [True, False]
     assert data.sizes.tolist() == [[40, 30], [30, 40]]
     assert data.boxes.tolist() == [[0, 0, 30, 40], [0, 0, 40, 30]]
-    assert "before their EXIF turn: 1 (read without the turn)\n      image 2 (turned.jpg)" in told(problems)
+    assert "before their EXIF rotation: 1 (read without the rotation)\n      image 2 (turned.jpg)" in told(problems)
 
 
 def test_no_folder_no_images_none_left(check, tmp_path, folder):
@@ -280,12 +280,12 @@ def test_every_problem_of_a_bad_file_is_in_one_message(check, folder):
         "! category ids used more than once: 1",
         "! categories without an integer id or a name: 1",
         "! image ids used more than once: 1",
-        "- annotations with missing or ill-typed keys: 1 (dropped)",
+        "- annotations with missing keys or values of a wrong type: 1 (dropped)",
         "- images without an integer id or a file name: 1 (dropped)",
         "- file names that leave the image folder: 1 (dropped)",
         "- missing image files: 1 (dropped)",
         "- unreadable image files: 1 (dropped)",
-        "- sizes that differ from the image file: 1 (the file's are taken)",
+        "- sizes that differ from the image file: 1 (the image file's are used)",
         "- images without width and height: 1 (read from the image file)",
         "- annotations of images that are not listed: 1 (dropped)",
         "- annotations of unknown categories: 1 (dropped)",

@@ -23,7 +23,7 @@ def told(tmp_path, *pictures):
 def test_sensor_values_kept_in_16_bits(tmp_path, bits):
     dark = (RAMP * (2**bits - 1)).astype(np.uint16)
     (problem,) = told(tmp_path, dark // 2, dark)
-    assert f"look like {bits} bits kept in 16: multiply the values by {2 ** (16 - bits)}" in problem.cure
+    assert f"look like {bits} bits stored in 16: multiply the values by {2 ** (16 - bits)}" in problem.cure
     assert problem.examples[1] == f"{tmp_path}/1.tif: its largest value becomes {round((2**bits - 1) / 257)} of 255"
 
 
@@ -35,8 +35,8 @@ def test_one_bright_picture_is_enough(tmp_path):
 
 def test_floats_with_different_ranges(tmp_path):
     (problem,) = told(tmp_path, RAMP.astype(np.float32), (RAMP * 3).astype(np.float32))
-    assert problem.what.startswith("pictures of 32 bits that are not scaled alike")
-    assert (problem.path, problem.cure) == ("a.json", "save them as 8 bits by one range")
+    assert problem.what.startswith("images of 32 bits that are scaled differently")
+    assert (problem.path, problem.cure) == ("a.json", "save them as 8 bits, all with one range")
     assert problem.examples == (f"{tmp_path}/0.tif: 1 becomes 255", f"{tmp_path}/1.tif: 255 becomes 255")
     assert not told(tmp_path, RAMP.astype(np.float32), (RAMP * 0.3).astype(np.float32))
 

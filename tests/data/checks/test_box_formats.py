@@ -154,7 +154,7 @@ def test_boxes_of_the_size_that_the_file_states(boxes):
     _, problems = check(as_xywh(boxes) * 2, stated=(1280, 960))
     problem = next(p for p in problems.found if "size in the COCO file" in p.what)
     assert "the JSON says 1280 x 960, the file is 640 x 480" in problem.examples[0]
-    assert "scale or turn the boxes" in problem.cure
+    assert "scale or rotate the boxes" in problem.cure
 
 
 @pytest.mark.parametrize(("area", "told"), [(95, False), (100, False), (165, True), (0.3, True), (None, False)])

@@ -41,9 +41,9 @@ def test_copies_in_one_split_and_in_two(folder):
     shutil.copy(folder / "train/b.bmp", folder / "train/z.bmp")
     shutil.copy(folder / "train/b.bmp", folder / "val/k.bmp")
     inside, across = told(folder).found
-    assert inside.what == "pictures that are in train more than once under another name (the files are equal)"
+    assert inside.what == "images that are in train more than once under another name (the files are equal)"
     assert inside.examples == ("image 4 (z.bmp) is image 2 (b.bmp)",)
-    assert across.what == "pictures of val that are in train too under another name (the files are equal)"
+    assert across.what == "images of val that are in train too under another name (the files are equal)"
     assert across.examples == (f"image 3 (k.bmp) is image 2 (b.bmp) of {folder}/train.json",)
 
 

@@ -29,7 +29,7 @@ def test_a_missing_file_is_told_with_the_path_that_was_tried(check, folder):
     (problem,) = problems.found
     assert problem.what == "missing image files"
     assert problem.examples == (
-        f"image 1 (1.PNG); annotations that go with it: 1; looked for {folder}/1.PNG; there is {folder}/1.png",
+        f"image 1 (1.PNG); annotations dropped with it: 1; looked for {folder}/1.PNG; there is {folder}/1.png",
         f"image 2 (sub/none.png); looked for {folder}/sub/none.png",
     )
     assert f"relative to the image folder, {folder}" in problem.cure
@@ -59,7 +59,7 @@ def test_a_picture_with_several_entries(check):
     images, problems = check(image_entry(1), image_entry(5, file_name="./1.png"), image_entry(2))
     assert len(images) == 3
     (problem,) = problems.found
-    assert (problem.what, problem.repair) == ("pictures with several entries", "left as they are")
+    assert (problem.what, problem.repair) == ("images with several entries", "left as they are")
     assert problem.examples == ("1.png: images 1, 5",)
 
 
@@ -81,7 +81,7 @@ def test_pictures_that_pil_warns_of_are_named(check, monkeypatch):
     images, problems = check(image_entry(1))
     assert len(images) == 1
     (hint,) = problems.hints
-    assert hint.what == "pictures of more than 1,000 pixels"
+    assert hint.what == "images of more than 1,000 pixels"
     assert hint.examples == ("image 1 (1.png): 40 x 30",)
     assert hint.path.name == "a.json"
 
@@ -91,10 +91,10 @@ def test_pictures_that_pil_refuses_are_named_with_the_cure(check, monkeypatch):
     _, problems = check(image_entry(1))
     assert problems.found[0].what == "unreadable image files"
     assert "image 1 (1.png)" in problems.found[0].examples[0]
-    assert "cut the picture into tiles" in problems.found[0].examples[0]
+    assert "cut the image into tiles" in problems.found[0].examples[0]
 
 
 def test_dark_pictures_of_12_bits_are_told(check, folder):
     Image.effect_noise((40, 30), 50).convert("I").point(lambda value: value * 16).convert("I;16").save(folder / "2.png")
     _, problems = check(image_entry(2))
-    assert problems.found[0].what.startswith("pictures of more than 8 bits that become nearly black")
+    assert problems.found[0].what.startswith("images of more than 8 bits that become nearly black")

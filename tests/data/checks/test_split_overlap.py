@@ -26,10 +26,10 @@ def test_one_picture_in_two_splits(tmp_path):
     train = split("train.json", "a.png", "b.png", "c.png", folder=tmp_path)
     val = split("val.json", "d.png", "./b.png", folder=tmp_path / "link", first_id=7)
     (problem,) = told({"train": train, "val": val}).found
-    assert (problem.what, problem.count) == ("pictures of val that are in train too", 1)
+    assert (problem.what, problem.count) == ("images of val that are in train too", 1)
     assert (problem.path, problem.repair) == (Path("val.json"), KEPT)
     assert problem.examples == ("image 8 (./b.png) is image 2 (b.png) of train.json",)
-    assert "keep each picture in one split" in problem.cure
+    assert "keep each image in one split" in problem.cure
 
 
 def test_the_same_names_in_other_folders_are_other_pictures():
@@ -39,22 +39,22 @@ def test_the_same_names_in_other_folders_are_other_pictures():
 def test_an_evaluation_set_that_is_the_training_set():
     data = split("train.json", "a.png", "b.png")
     (problem,) = told({"train": data, "val": data}).found
-    assert (problem.what, problem.count) == ("all pictures of val that are in train too", 2)
+    assert (problem.what, problem.count) == ("all images of val that are in train too", 2)
 
 
 def test_testing_on_the_validation_file_is_a_hint():
     data = split("val.json", "a.png")
     problems = told({"val": data, "test": data})
     assert not problems.found
-    assert problems.hints[0].what == "all pictures of test that are in val too"
+    assert problems.hints[0].what == "all images of test that are in val too"
 
 
 def test_only_pairs_with_a_new_split_are_told():
     data = split("a.json", "a.png")
     splits = {"train": data, "val": data, "test": split("b.json", "b.png", "a.png")}
     assert [problem.what for problem in told(splits, ["test"]).found] == [
-        "pictures of test that are in train too",
-        "pictures of test that are in val too",
+        "images of test that are in train too",
+        "images of test that are in val too",
     ]
     assert len(told(splits).found) == 3
 
@@ -63,7 +63,7 @@ def test_copies_of_one_source_by_roboflows_names():
     train = split("a.json", "x_jpg.rf.1.jpg", "x_jpg.rf.2.jpg", "y_jpg.rf.3.jpg", folder="train")
     val = split("b.json", "z_jpg.rf.4.jpg", "x_jpg.rf.5.jpg", folder="valid")
     (problem,) = told({"train": train, "val": val}).found
-    assert problem.what.startswith("pictures of val that are in train too as other copies (the name before .rf.")
+    assert problem.what.startswith("images of val that are in train too as other copies (the name before .rf.")
     assert problem.examples == ("image 2 (x_jpg.rf.5.jpg) is image 1 (x_jpg.rf.1.jpg) of a.json",)
 
 

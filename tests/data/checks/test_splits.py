@@ -13,7 +13,7 @@ def make(folder, *splits, **options):
 
 def test_fit_warns_of_an_evaluation_set_that_is_the_training_set(folder):
     data = make(folder, "train", val_annotations="train.json")
-    with pytest.warns(UserWarning, match=r"The data has problems[^!]*- all pictures of val that are in train too: 8"):
+    with pytest.warns(UserWarning, match=r"The data has problems[^!]*- all images of val that are in train too: 8"):
         data.setup("fit")
 
 
@@ -35,7 +35,7 @@ def test_a_split_that_was_read_before_is_compared_too(folder):
     write_json(folder / "val.json", [image_entry(1)], [box_entry(1, 1)])
     data = make(folder, "train", val_images="train", val_annotations="val.json")
     data.setup("validate")
-    with pytest.warns(UserWarning, match="all pictures of val that are in train too: 1"):
+    with pytest.warns(UserWarning, match="all images of val that are in train too: 1"):
         data.setup("fit")
 
 
@@ -77,6 +77,6 @@ def test_training_evaluation_and_class_counts_agree_on_small_boxes(folder, small
 def test_check_finds_copies_by_content_and_fit_does_not_look_for_them(folder):
     write_coco(folder, 3, "val", first_id=1)  # the first three pictures of train again
     report = check(make(folder, "train", "val"))
-    assert "all pictures of val that are in train too under another name (the files are equal): 3" in report.text
+    assert "all images of val that are in train too under another name (the files are equal): 3" in report.text
     assert "kinds of problems that are left as they are: 1" in report.text
     assert report.ok

@@ -21,7 +21,7 @@ def read(path, weight_key=None):
         (b'{"images": [', "line 1, column 13"),
         (b"", "line 1, column 1"),
         (b'{"a": "\xff"}', "not UTF-8 text"),
-        (b"[1, 2]", "no COCO file: its JSON is [1, 2]"),
+        (b"[1, 2]", "not a COCO file: its JSON is [1, 2]"),
         (b"[" * 100_000, "cannot be read"),
     ],
 )
@@ -104,10 +104,10 @@ def test_categories_are_sorted_and_checked(tmp_path):
         ({"bbox": "abcd"}, 'bbox is "abcd", not four numbers'),
         ({"bbox": [1, 2, 3, 10**400]}, "not four numbers"),
         ({"bbox": list(range(1000))}, "..., not four numbers"),
-        ({"image_id": "x"}, 'image_id is "x", no integer'),
-        ({"image_id": 2**70}, "no integer"),
-        ({"category_id": 1.5}, "category_id is 1.5, no integer"),
-        ({"category_id": None, "bbox": {}}, "category_id is null, no integer, bbox is {}, not four numbers"),
+        ({"image_id": "x"}, 'image_id is "x", not an integer'),
+        ({"image_id": 2**70}, "not an integer"),
+        ({"category_id": 1.5}, "category_id is 1.5, not an integer"),
+        ({"category_id": None, "bbox": {}}, "category_id is null, not an integer, bbox is {}, not four numbers"),
     ],
 )
 def test_ill_typed_annotations_are_told_and_dropped(tmp_path, change, told):
@@ -115,7 +115,7 @@ def test_ill_typed_annotations_are_told_and_dropped(tmp_path, change, told):
     content, problems = read(path)
     assert content.annotations["id"].tolist() == [4]
     report = problems.report(strict=False)
-    assert "missing or ill-typed keys: 1 (dropped)\n      annotation 5 of image" in report
+    assert "missing keys or values of a wrong type: 1 (dropped)\n      annotation 5 of image" in report
     assert told in report
 
 
@@ -132,7 +132,7 @@ def test_things_that_are_no_annotations(tmp_path):
     path = write_json(tmp_path / "a.json", [image_entry(1)], [None, 3, [], {"id": 1}, box_entry(4, 1)])
     content, problems = read(path)
     assert content.annotations["id"].tolist() == [4]
-    assert "missing or ill-typed keys: 4 (dropped)" in problems.report(strict=False)
+    assert "missing keys or values of a wrong type: 4 (dropped)" in problems.report(strict=False)
 
 
 def test_annotations_elsewhere_in_the_file_are_none(tmp_path):
