@@ -49,7 +49,7 @@ class ShipDetector(LitRetinaNet):
         return RetinaNet(Backbone(), num_classes, anchor_generator=anchors, min_size=64, max_size=64)
 
     def unpack_batch(self, batch: dict[str, Any]) -> tuple[list[Tensor], list[dict[str, Any]]]:
-        """Convert a batch of this project: a tensor of images, and objects as rows of (image, class, x1, y1, x2, y2)."""
+        """Convert a batch: it has a tensor of images, and objects as rows of (image, class, x1, y1, x2, y2)."""
         images, objects = batch["image"], batch["objects"]
         rows = [objects[objects[:, 0] == index] for index in range(len(images))]
         return list(images), [{"boxes": r[:, 2:], "labels": r[:, 1].long()} for r in rows]

@@ -1,7 +1,7 @@
 """A detection head without an adapter that trains with any loss by name.
 
-Its structure is that of YOLOX (https://arxiv.org/abs/2107.08430): no anchors, one branch for classes, and one branch for
-boxes and objectness. Classes are trained only at positive cells, objectness at all cells.
+Its structure is that of YOLOX (https://arxiv.org/abs/2107.08430): no anchors, one branch for classes, and one for boxes
+and objectness. Classes are trained only at positive cells, objectness at all cells.
 
 python examples/yolox_head.py
 """
@@ -44,7 +44,7 @@ class Head(nn.Module):
         self.boxes = nn.Conv2d(channels, 4, 1)
 
     def forward(self, levels: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Compute logits [B, K, L], objectness [B, K, 1], boxes in pixels [B, K, 4], and centre and stride of cells [K, 3]."""
+        """Predict logits [B, K, L], objectness [B, K, 1] and boxes [B, K, 4]; also return the cells [K, 3]."""
         outputs = []
         for level, stride in zip(levels, STRIDES, strict=True):
             cells = cells_of(level.shape[-2], level.shape[-1], stride, level.device)

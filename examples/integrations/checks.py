@@ -12,7 +12,7 @@ from lit_dense.detectors import attached, find_detector
 
 
 def same_as_stock(detector: nn.Module, images: list[Tensor], targets: list[dict[str, Tensor]]) -> None:
-    """Check that lit_dense and torchvision compute the same loss and gradients of the detector's own loss on a batch."""
+    """Check that lit_dense and torchvision compute the same terms and gradients of the detector's own loss."""
     detector.train()
     stock, stock_gradient = terms_and_gradient(detector, images, targets)
     seen: list[Tensor] = []

@@ -3,8 +3,8 @@
 python deepforest_example.py train FOLDER     trains, checks, and writes a checkpoint and its predictions
 python deepforest_example.py load FOLDER      loads them without lit_dense installed
 
-DeepForest's own network starts from weights that it downloads. This script uses a smaller network that needs no download:
-MobileNetV2 with a feature pyramid. --weights=IMAGENET1K_V1 starts it from torchvision's ImageNet weights.
+DeepForest's own network starts from weights that it downloads. This script uses a smaller network from random weights,
+so it needs no download: MobileNetV2 with a feature pyramid. --weights=IMAGENET1K_V1 starts it from torchvision's weights.
 """
 
 import argparse
