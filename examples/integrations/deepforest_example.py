@@ -4,7 +4,7 @@ python deepforest_example.py train FOLDER     trains, checks, and writes a check
 python deepforest_example.py load FOLDER      loads them without lit_dense installed
 
 DeepForest's own network starts from weights that it downloads. This script uses a smaller network from random weights,
-so it needs no download: MobileNetV2 with a feature pyramid. --weights=IMAGENET1K_V1 starts it from torchvision's weights.
+so it needs no download: MobileNetV2 with a feature pyramid. --weights=IMAGENET1K_V1 uses torchvision's weights.
 """
 
 import argparse
