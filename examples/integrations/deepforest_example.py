@@ -93,9 +93,9 @@ def train(folder: Path, epochs: int, weights: str | None) -> None:
     m, swap = make(TREES, trees, epochs, weights), SwapLoss("ghm")
     watch = StateIsKept(swap)
     fit_and_evaluate(m, 'SwapLoss("ghm")', [swap, watch])
-    assert is_stock(m.model), "the model has its own loss back"
+    assert is_stock(m.model), "the model has its own loss again"
     assert watch.validations >= 2
-    print(f"validations that left the histogram alone: {watch.validations}; steps: {int(swap.criterion.loss.steps)}")
+    print(f"validations that did not change the histogram: {watch.validations}; steps: {int(swap.criterion.loss.steps)}")
     m.save_model(folder / "trees.ckpt")
     torch.save(detections(m), folder / "trees.pt")
 
