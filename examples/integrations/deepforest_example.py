@@ -95,7 +95,7 @@ def train(folder: Path, epochs: int, weights: str | None) -> None:
     fit_and_evaluate(m, 'SwapLoss("ghm")', [swap, watch])
     assert is_stock(m.model), "the model has its own loss again"
     assert watch.validations >= 2
-    print(f"validations that did not change the histogram: {watch.validations}; steps: {int(swap.criterion.loss.steps)}")
+    print(f"validations that kept the histogram: {watch.validations}; steps: {int(swap.criterion.loss.steps)}")
     m.save_model(folder / "trees.ckpt")
     torch.save(detections(m), folder / "trees.pt")
 

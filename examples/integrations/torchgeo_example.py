@@ -110,7 +110,7 @@ def train(folder: Path, model: str, epochs: int, images: int) -> None:
     trainer = fit_and_evaluate(task, 'SwapLoss("ghm")', [swap, watch], epochs, images)
     assert is_stock(task.model), "the model has its own loss again"
     assert watch.validations == epochs + 1
-    print(f"validations that did not change the histogram: {watch.validations}; steps: {int(swap.criterion.loss.steps)}")
+    print(f"validations that kept the histogram: {watch.validations}; steps: {int(swap.criterion.loss.steps)}")
     trainer.save_checkpoint(folder / "shapes.ckpt")
     torch.save(detections(task), folder / "shapes.pt")  # by torchvision's inference, without lit_dense
 
