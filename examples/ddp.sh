@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains the demo on two processes of this machine's CPU, then the same on GPUs or several machines: see docs/multi_gpu.md.
+# Trains the demo with two processes on the CPU of this machine. For GPUs and several machines, see docs/multi_gpu.md.
 #   bash examples/ddp.sh [further arguments of lit-dense fit]
 set -eu
 exec lit-dense fit --config "$(dirname "$0")/../configs/demo.yaml" \

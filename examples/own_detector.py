@@ -1,4 +1,4 @@
-"""A project that subclasses LitRetinaNet: its own backbone, its own optimiser, its own batches.
+"""A project that subclasses LitRetinaNet, with its own backbone, optimiser and batch format.
 
 python examples/own_detector.py
 """
@@ -18,7 +18,7 @@ from lit_dense import LitRetinaNet
 
 
 class Backbone(nn.Module):
-    """Two levels, of strides 8 and 16."""
+    """Backbone with two levels of strides 8 and 16."""
 
     out_channels = 32
 
@@ -33,11 +33,11 @@ class Backbone(nn.Module):
 
 
 class ShipDetector(LitRetinaNet):
-    """Each piece that is overridden is a piece of LitRetinaNet; the rest is untouched.
+    """LitRetinaNet with three methods overridden: network, batch format and optimiser.
 
     Args:
         momentum: Momentum of the optimiser.
-        arguments: Those of LitRetinaNet, such as ``loss`` and ``weighters``.
+        arguments: Arguments of LitRetinaNet, such as ``loss`` and ``weighters``.
     """
 
     def __init__(self, momentum: float = 0.9, **arguments: Any) -> None:
@@ -49,7 +49,7 @@ class ShipDetector(LitRetinaNet):
         return RetinaNet(Backbone(), num_classes, anchor_generator=anchors, min_size=64, max_size=64)
 
     def unpack_batch(self, batch: dict[str, Any]) -> tuple[list[Tensor], list[dict[str, Any]]]:
-        """This project's batches hold one tensor of images, and objects as rows of (image, class, x1, y1, x2, y2)."""
+        """Convert a batch: it has a tensor of images, and objects as rows of (image, class, x1, y1, x2, y2)."""
         images, objects = batch["image"], batch["objects"]
         rows = [objects[objects[:, 0] == index] for index in range(len(images))]
         return list(images), [{"boxes": r[:, 2:], "labels": r[:, 1].long()} for r in rows]
@@ -59,7 +59,7 @@ class ShipDetector(LitRetinaNet):
 
 
 def ships(batches: int = 8) -> DataLoader[Any]:
-    """Bright ships on a dark sea, in this project's format; in some images there is none."""
+    """Create batches in this project's format: bright ships on a dark sea; some images have none."""
     sea = []
     for seed in range(batches):
         generator = torch.Generator().manual_seed(seed)
@@ -76,7 +76,7 @@ def ships(batches: int = 8) -> DataLoader[Any]:
 
 
 def main(loss: str = "focal", epochs: int = 5, **trainer: Any) -> dict[str, float]:
-    """Train and validate; returns what was logged."""
+    """Train and validate, and return the logged metrics."""
     detector = ShipDetector(num_classes=2, loss=loss, normalizer="batch")
     run = Trainer(max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False, **trainer)
     run.fit(detector, ships(), ships(2))

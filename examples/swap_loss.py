@@ -1,4 +1,4 @@
-"""A LightningModule that knows nothing of lit_dense gets another loss from one callback.
+"""One callback replaces the loss of a LightningModule that does not use lit_dense.
 
 python examples/swap_loss.py
 """
@@ -15,7 +15,7 @@ from lit_dense import SwapLoss
 
 
 class SomebodysDetector(LightningModule):
-    """Written for torchvision alone: it sums the loss terms that its model returns."""
+    """LightningModule written only for torchvision: it sums the loss terms that its model returns."""
 
     def __init__(self, num_classes: int = 3, size: int = 128) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class SomebodysDetector(LightningModule):
 
 
 def squares(batches: int = 2) -> DataLoader[Any]:
-    """Batches in torchvision's format: one bright square an image, and an image without any."""
+    """Create batches in torchvision's format: an image with one bright square, and an image without objects."""
     made = []
     for seed in range(batches):
         images = list(torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(seed)) * 0.3)
@@ -46,7 +46,7 @@ def squares(batches: int = 2) -> DataLoader[Any]:
 
 
 def main(loss: str = "bce", **trainer: Any) -> dict[str, float]:
-    """Train with another loss; returns what the module logged."""
+    """Train with another loss, and return the logged metrics."""
     swap = SwapLoss(loss, box_loss="giou", normalizer="batch")
     run = Trainer(max_epochs=1, accelerator="cpu", logger=False, callbacks=[swap], log_every_n_steps=1, **trainer)
     run.fit(SomebodysDetector(), squares())

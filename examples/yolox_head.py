@@ -1,7 +1,7 @@
-"""A head of one's own: no adapter knows it, and it trains with any loss by name.
+"""A detection head without an adapter that trains with any loss by name.
 
-Its parts are those of YOLOX (https://arxiv.org/abs/2107.08430): no anchors, and one branch for classes beside one for
-boxes and objectness. Classes are learnt at positive cells alone, objectness at all cells.
+Its structure is that of YOLOX (https://arxiv.org/abs/2107.08430): no anchors, one branch for classes, and one for boxes
+and objectness. Classes are trained only at positive cells, objectness at all cells.
 
 python examples/yolox_head.py
 """
@@ -18,7 +18,7 @@ from lit_dense import Criterion, DenseSamples
 from lit_dense.metrics import DetectionMAP
 
 STRIDES = (8, 16)
-SIZES = (0.0, 28.0, float("inf"))  # the larger side of the objects that each level takes
+SIZES = (0.0, 28.0, float("inf"))  # limits of the larger side of the objects of each level, in pixels
 
 
 def block(channels: int, out: int, stride: int = 1) -> nn.Sequential:
@@ -28,7 +28,7 @@ def block(channels: int, out: int, stride: int = 1) -> nn.Sequential:
 
 
 class Head(nn.Module):
-    """Class logits, objectness and boxes of each cell of each level; the levels share the layers.
+    """Head that predicts class logits, objectness and a box for each cell of each level, with shared layers.
 
     Args:
         channels: Channels of each level.
@@ -44,7 +44,7 @@ class Head(nn.Module):
         self.boxes = nn.Conv2d(channels, 4, 1)
 
     def forward(self, levels: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Logits [B, K, L], objectness [B, K, 1], boxes in pixels [B, K, 4]; centre and stride of each cell [K, 3]."""
+        """Predict logits [B, K, L], objectness [B, K, 1] and boxes [B, K, 4]; also return the cells [K, 3]."""
         outputs = []
         for level, stride in zip(levels, STRIDES, strict=True):
             cells = cells_of(level.shape[-2], level.shape[-1], stride, level.device)
@@ -64,19 +64,19 @@ class Head(nn.Module):
 
 
 def rows(maps: Tensor) -> Tensor:
-    """[B, n, H, W] as [B, H W, n]."""
+    """Reshape [B, n, H, W] to [B, H W, n]."""
     return maps.flatten(2).transpose(1, 2)
 
 
 def cells_of(height: int, width: int, stride: int, device: torch.device) -> Tensor:
-    """Centre x, centre y and stride of each cell, in pixels [H W, 3]."""
+    """Compute centre x, centre y and stride of each cell, in pixels [H W, 3]."""
     y, x = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
     centres = (torch.stack([x, y], -1).reshape(-1, 2) + 0.5) * stride
     return torch.cat([centres, centres.new_full((len(centres), 1), stride)], 1)
 
 
 def assign(cells: Tensor, boxes: Tensor) -> Tensor:
-    """Which object each cell of an image is trained on: cells near its centre, on the level of its size.
+    """Match the cells of an image with objects: cells near an object's centre, on the level of its size.
 
     Args:
         cells: Centre and stride of each cell [K, 3].
@@ -96,13 +96,13 @@ def assign(cells: Tensor, boxes: Tensor) -> Tensor:
 
 
 class Detector(LightningModule):
-    """A network of one's own, with two criteria in place of loss functions.
+    """LightningModule with its own network, and two criteria instead of loss functions.
 
     Args:
         num_classes: Object classes.
-        class_loss: Loss of the classes at positive cells, by name or as in YAML.
-        objectness_loss: Loss of "is there an object" at all cells.
-        box_loss: Loss of boxes at positive cells.
+        class_loss: Loss of the classes at positive cells, as a name or as in YAML.
+        objectness_loss: Loss of objectness at all cells.
+        box_loss: Loss of the boxes at positive cells.
         channels: Channels of the network.
     """
 
@@ -115,11 +115,11 @@ class Detector(LightningModule):
         channels: int = 32,
     ) -> None:
         super().__init__()
-        # as submodules: what a loss learns on its way is saved with the weights
+        # as submodules, so that checkpoints contain the state of the losses
         self.class_criterion = Criterion(class_loss, box_loss)
         self.object_criterion = Criterion(objectness_loss, box_loss=None)
         for criterion in (self.class_criterion, self.object_criterion):
-            criterion.set_default_normalizer("batch")  # the batch's positives; a loss such as ghm brings its own
+            criterion.set_default_normalizer("batch")  # ignored by losses with their own normalizer, such as ghm
         self.stem = nn.Sequential(block(3, 16, 2), block(16, channels, 2), block(channels, channels, 2))
         self.down = block(channels, channels, 2)
         self.head = Head(channels, num_classes + self.class_criterion.loss.extra_logits)
@@ -137,7 +137,7 @@ class Detector(LightningModule):
         return outputs
 
     def losses(self, images: Tensor, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """The loss terms of a batch."""
+        """Compute the loss terms of a batch."""
         logits, objectness, boxes, cells = self(images)
         offset, matched = 0, []
         for target in targets:  # objects are counted through the batch
@@ -148,7 +148,7 @@ class Detector(LightningModule):
         gt_boxes = torch.cat([t["boxes"] for t in targets])
         gt_labels = torch.cat([t["labels"] for t in targets])
         positive = matched_idxs >= 0
-        labels = torch.full_like(matched_idxs, -2)  # other cells are no examples of "not this class": ignored
+        labels = torch.full_like(matched_idxs, -2)  # ignored: only positive cells train the classes
         labels[positive] = gt_labels[matched_idxs[positive]]
         samples = DenseSamples.of(logits, labels, boxes=boxes, gt_boxes=gt_boxes, matched_idxs=matched_idxs)
         if self.class_criterion.loss.accepts_soft_targets:  # as in YOLOX: the better the box, the higher the score
@@ -159,7 +159,7 @@ class Detector(LightningModule):
 
     @torch.no_grad()
     def detect(self, images: Tensor) -> list[dict[str, Tensor]]:
-        """Boxes, scores and labels of each image, best first."""
+        """Detect boxes, scores and labels of each image, best first."""
         logits, objectness, boxes, _ = self(images)
         scores = self.class_criterion.loss.score_logits(logits).sigmoid() * objectness.sigmoid()
         found = []
@@ -187,7 +187,7 @@ class Detector(LightningModule):
 
 
 def shapes(batches: int, seed: int = 0) -> DataLoader[Any]:
-    """Bright squares and bars on a dark ground; in some images there is none."""
+    """Create batches of bright squares and bars on a dark background; some images have none."""
     generator = torch.Generator().manual_seed(seed)
     made = []
     for _ in range(batches):
@@ -208,7 +208,7 @@ def shapes(batches: int, seed: int = 0) -> DataLoader[Any]:
 
 
 def main(class_loss: Any = "bce", objectness_loss: Any = "focal", epochs: int = 8, **trainer: Any) -> dict[str, float]:
-    """Train and validate; returns what was logged."""
+    """Train and validate, and return the logged metrics."""
     torch.manual_seed(0)
     run = Trainer(max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False, **trainer)
     run.fit(Detector(class_loss=class_loss, objectness_loss=objectness_loss), shapes(40), shapes(5, seed=1))

@@ -1,4 +1,4 @@
-"""Lets lit_dense compute the loss of a GridDetector."""
+"""Adapter that lets lit_dense compute the loss of a GridDetector."""
 
 from typing import Any
 
@@ -12,32 +12,32 @@ TERMS = {"classification": "loss_cls", "bbox_regression": "loss_box"}
 
 
 class GridAdapter(DetectorAdapter):
-    """Replaces ``compute_loss``, and ``scores`` where the loss has columns of its own."""
+    """Adapter of GridDetector: replaces ``compute_loss``, and ``scores`` for losses with extra columns."""
 
     detectors = ("grid_detector.GridDetector",)  # by name: importing the adapter does not import the detector
-    offers = frozenset({"boxes", "box_loss"})  # neither anchors nor deltas, and it matches by itself
+    offers = frozenset({"boxes", "box_loss"})  # the detector has no anchors and deltas, and matches by itself
 
     def columns(self, stage: str) -> Columns:
-        """One column for each class."""
+        """Describe the columns: one for each class."""
         return Columns(self.detector.classes.out_channels)
 
     def defaults(self, stage: str) -> CriterionArgs:
-        """The arguments with which terms and gradients are the detector's own."""
+        """Return the arguments that reproduce the detector's own terms and gradients."""
         return {"loss": "focal", "box_loss": "giou", "normalizer": "batch"}
 
     def term_name(self, stage: str, name: str) -> str:
-        """The detector's names of the terms; those of weighters keep theirs."""
+        """Return the detector's name of a term; terms of weighters keep their names."""
         return TERMS.get(name, name)
 
     def install(self) -> None:
-        """Methods of the adapter are called in place of the detector's."""
+        """Replace methods of the detector by methods of the adapter."""
         self.override(self.detector, "compute_loss", "compute_loss")
         self.override(self.detector, "scores", "scores")
 
     def compute_loss(
         self, logits: Tensor, boxes: Tensor, centres: Tensor, targets: list[dict[str, Any]]
     ) -> dict[str, Tensor]:
-        """The criterion's terms of the same cells and objects."""
+        """Compute the criterion's terms for the arguments of the detector's method."""
         offset, matched = 0, []
         for target in targets:  # objects are counted through the batch
             index = self.detector.match(centres, target["boxes"])
@@ -59,15 +59,15 @@ class GridAdapter(DetectorAdapter):
         return self.terms("", samples, targets)
 
     def scores(self, logits: Tensor) -> Tensor:
-        """The scores that the loss trains [B, K, C]."""
+        """Compute the scores that the loss trains [B, K, C]."""
         return self.criteria[""].loss.score_logits(logits).sigmoid()
 
     def set_class_bias(self, bias: Tensor, stage: str) -> None:
-        """For ``prior``."""
+        """Set the bias of the class layer, for the argument ``prior``."""
         with torch.no_grad():
             self.detector.classes.bias.copy_(bias)
 
     def class_bias(self, stage: str) -> Tensor:
-        """The bias of each column; one row, for a cell has one box [1, C + extra_logits]."""
+        """Return the bias of each column [1, C + extra_logits]; there is one row, because a cell has one box."""
         bias: Tensor = self.detector.classes.bias.detach()
         return bias.unsqueeze(0)

@@ -1,4 +1,4 @@
-"""A detector that knows nothing of lit_dense: each cell of one grid says what lies around it."""
+"""A small detector that does not use lit_dense: each cell of a grid predicts one box."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ Targets = list[dict[str, Any]]
 
 
 class GridDetector(nn.Module):
-    """Called as torchvision's detectors: loss terms in training, detections in evaluation.
+    """Detector with torchvision's interface: loss terms in training, detections in evaluation.
 
     Args:
         num_classes: Object classes; labels are 0 to num_classes - 1.
-        channels: Channels of its layers.
+        channels: Channels of the layers.
         stride: Pixels from one cell to the next.
-        score_thresh: Smallest score of a detection.
+        score_thresh: Lowest score of a detection.
     """
 
     def __init__(self, num_classes: int, channels: int = 16, stride: int = 8, score_thresh: float = 0.05) -> None:
@@ -29,32 +29,32 @@ class GridDetector(nn.Module):
         self.sides = nn.Conv2d(channels, 4, 1)
 
     def forward(self, images: list[Tensor], targets: Targets | None = None) -> Any:
-        """Images [3, H, W] of one size."""
+        """Compute loss terms or detections of images [3, H, W] of one size."""
         features = self.body(torch.stack(images))
         logits = self.classes(features).flatten(2).transpose(1, 2)  # [B, K, C]
         sides = self.sides(features).flatten(2).transpose(1, 2).float()
         centres = self.centres(features)
-        reach = sides.clamp(max=6).exp() * self.stride  # how far a box reaches to each side
+        reach = sides.clamp(max=6).exp() * self.stride  # distance from the cell's centre to each side of its box
         boxes = torch.cat([centres - reach[..., :2], centres + reach[..., 2:]], -1)  # [B, K, 4]
         if self.training:
             return self.compute_loss(logits, boxes, centres, targets or [])
         return self.detections(self.scores(logits), boxes)
 
     def centres(self, features: Tensor) -> Tensor:
-        """Centres of the cells in pixels [K, 2]."""
+        """Compute the centres of the cells in pixels [K, 2]."""
         height, width = features.shape[-2:]
         y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
         return (torch.stack([x, y], -1).reshape(-1, 2).to(features.device) + 0.5) * self.stride
 
     def match(self, centres: Tensor, boxes: Tensor) -> Tensor:
-        """For each cell the object whose centre is less than a cell away; -1 for none [K]."""
+        """Match each cell with the object whose centre is less than a cell away; -1 for none [K]."""
         if not len(boxes):
             return torch.full((len(centres),), -1, device=centres.device)
         distance, index = (centres[:, None] - (boxes[:, :2] + boxes[:, 2:]) / 2).abs().amax(2).min(1)
         return torch.where(distance < self.stride, index, -1)
 
     def compute_loss(self, logits: Tensor, boxes: Tensor, centres: Tensor, targets: Targets) -> dict[str, Tensor]:
-        """Focal loss and GIoU, divided by the batch's positives."""
+        """Compute focal loss and GIoU loss, divided by the positives of the batch."""
         matched = torch.stack([self.match(centres, t["boxes"]) for t in targets])
         positive = matched >= 0
         wanted = torch.zeros_like(logits)
@@ -68,11 +68,11 @@ class GridDetector(nn.Module):
         }
 
     def scores(self, logits: Tensor) -> Tensor:
-        """Score of each class [B, K, C]."""
+        """Compute the score of each class [B, K, C]."""
         return logits.sigmoid()
 
     def detections(self, scores: Tensor, boxes: Tensor) -> list[dict[str, Tensor]]:
-        """Boxes, scores and labels of each image, best first."""
+        """Select boxes, scores and labels of each image, best first."""
         found = []
         for score, box in zip(scores, boxes, strict=True):
             cell, label = (score > self.score_thresh).nonzero().unbind(1)

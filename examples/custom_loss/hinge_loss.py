@@ -6,10 +6,10 @@ from lit_dense import DenseSamples, SigmoidLoss, SigmoidTerms
 
 
 class HingeLoss(SigmoidLoss):
-    """Squared hinge: an element costs the square of what its logit lacks to the margin.
+    """Squared hinge loss: the square of the distance by which a logit misses the margin.
 
     Args:
-        margin: Distance from 0 at which a logit costs nothing any more, over 0.
+        margin: Distance from 0 from which on a logit has no loss, over 0.
 
     Raises:
         ValueError: If the margin is out of range.
@@ -22,7 +22,7 @@ class HingeLoss(SigmoidLoss):
         self.margin = margin
 
     def sigmoid_terms(self, samples: DenseSamples) -> SigmoidTerms:
-        """A no and a yes of a single logit, each as value and derivative."""
+        """Return the loss of a single logit with target 0 and with target 1, each as value and derivative."""
 
         def negative(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
             lack = (self.margin + x).clamp(min=0)

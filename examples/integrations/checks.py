@@ -1,4 +1,4 @@
-"""What the examples check of lit_dense in somebody else's project."""
+"""Checks of lit_dense in other projects, used by the examples."""
 
 from copy import deepcopy
 from typing import Any
@@ -12,7 +12,7 @@ from lit_dense.detectors import attached, find_detector
 
 
 def same_as_stock(detector: nn.Module, images: list[Tensor], targets: list[dict[str, Tensor]]) -> None:
-    """The detector's own loss, computed by lit_dense and by torchvision, is the same on a batch, gradients included."""
+    """Check that lit_dense and torchvision compute the same terms and gradients of the detector's own loss."""
     detector.train()
     stock, stock_gradient = terms_and_gradient(detector, images, targets)
     seen: list[Tensor] = []
@@ -25,7 +25,7 @@ def same_as_stock(detector: nn.Module, images: list[Tensor], targets: list[dict[
 
     torch.testing.assert_close(terms, stock)
     torch.testing.assert_close(gradient, stock_gradient, rtol=1e-4, atol=1e-6)
-    labels = seen[-1][seen[-1] >= 0] + first_label  # of the last stage: the one of classes
+    labels = seen[-1][seen[-1] >= 0] + first_label  # of the last stage, which classifies
     print(f"labels of positives, by class: {labels.bincount().tolist()}")
     for name in stock:
         print(f"{name}: torchvision {float(stock[name]):.6f}, lit_dense {float(terms[name]):.6f}")
@@ -35,7 +35,7 @@ def same_as_stock(detector: nn.Module, images: list[Tensor], targets: list[dict[
 def terms_and_gradient(
     detector: nn.Module, images: list[Tensor], targets: list[dict[str, Tensor]]
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """The loss terms of a batch and the gradient of their sum; what is drawn at random is drawn alike each time."""
+    """Compute the loss terms of a batch and the gradient of their sum, with a fixed seed for random sampling."""
     torch.manual_seed(0)
     terms = detector(images, targets)
     weights = [p for p in detector.parameters() if p.requires_grad]
@@ -44,11 +44,11 @@ def terms_and_gradient(
 
 
 class StateIsKept(Callback):
-    """Stops the run if validation moves the loss's state, or if a resumed run starts with another state.
+    """Stops the run if validation changes the loss's state, or if a resumed run starts with another state.
 
     Args:
-        swap: The callback whose state is watched.
-        expected: The state that the checkpoint holds, in a resumed run.
+        swap: The callback to watch.
+        expected: The state in the checkpoint, for a resumed run.
     """
 
     def __init__(self, swap: SwapLoss, expected: dict[str, Any] | None = None) -> None:
@@ -71,10 +71,10 @@ class StateIsKept(Callback):
 
 
 def is_stock(detector: nn.Module) -> bool:
-    """Whether a model computes its own loss, and has nothing of lit_dense."""
+    """Return whether a model computes its own loss, without traces of lit_dense."""
     return attached(detector) is None and not any("lit_dense" in str(hook) for hook in hooks_of(detector))
 
 
 def hooks_of(model: nn.Module) -> list[Any]:
-    """All forward hooks and pre-hooks of a model."""
+    """Return all forward hooks and pre-hooks of a model."""
     return [h for m in model.modules() for h in (*m._forward_hooks.values(), *m._forward_pre_hooks.values())]

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs lit_dense in DeepForest, in a virtual environment of its own: see docs/integrations/deepforest.md.
+# Runs lit_dense with DeepForest in a new virtual environment: see docs/integrations/deepforest.md.
 #   bash examples/integrations/deepforest.sh [FOLDER [--weights=IMAGENET1K_V1]]     a new temporary folder by default
 set -eu
 here="$(cd "$(dirname "$0")" && pwd)"

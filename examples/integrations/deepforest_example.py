@@ -1,10 +1,10 @@
-"""DeepForest, trained with another loss on the tile of tree crowns that it brings.
+"""Train DeepForest with another loss on its sample tile of tree crowns.
 
-python deepforest_example.py train FOLDER     trains, checks, and writes a checkpoint and what it predicts
-python deepforest_example.py load FOLDER      loads them where lit_dense is not installed
+python deepforest_example.py train FOLDER     trains, checks, and writes a checkpoint and its predictions
+python deepforest_example.py load FOLDER      loads them without lit_dense installed
 
-DeepForest's own network starts from weights that it downloads. This script gives it a smaller one, so that it runs
-without: MobileNetV2 with a feature pyramid, from torchvision's ImageNet weights with --weights=IMAGENET1K_V1.
+DeepForest's own network starts from weights that it downloads. This script uses a smaller network from random weights,
+so it needs no download: MobileNetV2 with a feature pyramid. --weights=IMAGENET1K_V1 uses torchvision's weights.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def fit_and_evaluate(m: deepforest, name: str, callbacks: list[Any], **fit: Any)
 
 
 def detections(m: deepforest) -> list[dict[str, torch.Tensor]]:
-    m.model.score_thresh = 0.005  # so that there is something to compare after few steps
+    m.model.score_thresh = 0.005  # low, so that a short training has detections to compare
     image, _, _ = m.load_dataset(get_data(TREES), str(Path(get_data(TREES)).parent)).dataset[0]
     return m.predict_step([image], 0)
 
@@ -93,9 +93,9 @@ def train(folder: Path, epochs: int, weights: str | None) -> None:
     m, swap = make(TREES, trees, epochs, weights), SwapLoss("ghm")
     watch = StateIsKept(swap)
     fit_and_evaluate(m, 'SwapLoss("ghm")', [swap, watch])
-    assert is_stock(m.model), "the model has its own loss back"
+    assert is_stock(m.model), "the model has its own loss again"
     assert watch.validations >= 2
-    print(f"validations that left the histogram alone: {watch.validations}; steps: {int(swap.criterion.loss.steps)}")
+    print(f"validations that kept the histogram: {watch.validations}; steps: {int(swap.criterion.loss.steps)}")
     m.save_model(folder / "trees.ckpt")
     torch.save(detections(m), folder / "trees.pt")
 
@@ -132,5 +132,5 @@ if __name__ == "__main__":
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--weights")
     args = parser.parse_args()
-    logging.disable(logging.INFO)  # the lines that Lightning prints at every start
+    logging.disable(logging.INFO)  # hides the lines that Lightning prints at every start
     train(args.folder, args.epochs, args.weights) if args.verb == "train" else load(args.folder, args.weights)

@@ -1,7 +1,7 @@
-"""torchgeo's ObjectDetectionTask, trained with another loss on made-up roofs and pools.
+"""Train torchgeo's ObjectDetectionTask with another loss on synthetic roofs and pools.
 
-python torchgeo_example.py train FOLDER     trains, checks, and writes a checkpoint and what it predicts
-python torchgeo_example.py load FOLDER      loads them where lit_dense is not installed
+python torchgeo_example.py train FOLDER     trains, checks, and writes a checkpoint and its predictions
+python torchgeo_example.py load FOLDER      loads them without lit_dense installed
 
 --model=retinanet, fcos or faster-rcnn is torchgeo's own argument.
 
@@ -26,7 +26,7 @@ COLORS = {1: (230.0, 90.0, 60.0), 2: (60.0, 120.0, 230.0)}  # roofs and pools: t
 
 
 class Shapes(NonGeoDataset):
-    """Grey images of 64 pixels, each with one roof, and every fourth with a pool besides."""
+    """Grey images of 64 pixels: each has one roof, and every fourth also a pool."""
 
     def __init__(self, split: str = "train", images: int = 32) -> None:
         self.first, self.images = {"train": 0, "val": 10_000, "test": 20_000}[split], images
@@ -49,7 +49,7 @@ class Shapes(NonGeoDataset):
 
 
 class ShapesDataModule(NonGeoDataModule):
-    """Roofs and pools, drawn when they are asked for."""
+    """Data module of roofs and pools, drawn on access."""
 
     def __init__(self, batch_size: int = 4, num_workers: int = 0, images: int = 32) -> None:
         super().__init__(Shapes, batch_size, num_workers, images=images)
@@ -108,11 +108,11 @@ def train(folder: Path, model: str, epochs: int, images: int) -> None:
     task, swap = make(model), SwapLoss("ghm")
     watch = StateIsKept(swap)
     trainer = fit_and_evaluate(task, 'SwapLoss("ghm")', [swap, watch], epochs, images)
-    assert is_stock(task.model), "the model has its own loss back"
+    assert is_stock(task.model), "the model has its own loss again"
     assert watch.validations == epochs + 1
-    print(f"validations that left the histogram alone: {watch.validations}; steps: {int(swap.criterion.loss.steps)}")
+    print(f"validations that kept the histogram: {watch.validations}; steps: {int(swap.criterion.loss.steps)}")
     trainer.save_checkpoint(folder / "shapes.ckpt")
-    torch.save(detections(task), folder / "shapes.pt")  # as torchvision detects, without lit_dense
+    torch.save(detections(task), folder / "shapes.pt")  # by torchvision's inference, without lit_dense
 
     saved = torch.load(folder / "shapes.ckpt", weights_only=True)["callbacks"]["SwapLoss"]
     swap = SwapLoss("ghm")
@@ -149,5 +149,5 @@ if __name__ == "__main__":
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--images", type=int, default=32)
     args = parser.parse_args()
-    logging.disable(logging.INFO)  # the lines that Lightning prints at every start
+    logging.disable(logging.INFO)  # hides the lines that Lightning prints at every start
     train(args.folder, args.model, args.epochs, args.images) if args.verb == "train" else load(args.folder)

@@ -1,4 +1,4 @@
-"""The kit holds the adapter against everything that lit_dense expects of one."""
+"""Tests the adapter with the kit, which checks all requirements of lit_dense."""
 
 from functools import partial
 
@@ -12,7 +12,7 @@ MAKE = partial(GridDetector, num_classes=4)
 
 
 def test_the_kit() -> None:
-    check_detector("grid", MAKE, skip=["combinations"])  # leave it in before you publish: it takes a minute
+    check_detector("grid", MAKE, skip=["combinations"])  # takes a minute: do not skip it before you publish
 
 
 def test_a_loss_by_name() -> None:

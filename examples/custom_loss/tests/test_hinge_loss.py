@@ -1,4 +1,4 @@
-"""The kit holds the loss against everything that lit_dense expects; what it costs is for you to test."""
+"""Tests the loss with the kit, which checks all requirements of lit_dense; the values need tests of your own."""
 
 import pytest
 import torch
