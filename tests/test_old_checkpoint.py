@@ -1,7 +1,7 @@
 """A file that release 0.1.0 wrote is still loaded, evaluated and trained on.
 
 ``files/checkpoint_0_1_0.ckpt.xz`` is of that release, by ``Trainer.save_checkpoint`` after the first of 4 steps
-on ``write_coco(folder, "train")`` with batch_size=2 and seed 0:
+on ``write_shapes(folder, "train")`` with batch_size=2 and seed 0:
 
     LitRetinaNet(num_classes=2, backbone="tiny", fpn_channels=8, head_convs=1, min_size=64, max_size=64, lr=1e-3,
         loss={"class_path": "lit_dense.losses.EqualizationLossV2", "init_args": {"gamma": 10.0}}, box_loss="giou",
@@ -25,7 +25,7 @@ from lit_dense.data import CocoDataModule
 from lit_dense.losses import EqualizationLossV2
 from lit_dense.normalizers import EMANormalizer
 from lit_dense.weighters import SWNWeighter
-from tests.builders.coco_files import data_arguments, write_coco
+from tests.builders.coco_files import data_arguments, write_shapes
 
 NUMBERS = {
     "val_classification": 2.57383466,
@@ -58,8 +58,8 @@ def saved(path):
 
 @pytest.fixture
 def data(tmp_path):
-    write_coco(tmp_path, "train")
-    write_coco(tmp_path, "val", seed=1)
+    write_shapes(tmp_path, "train")
+    write_shapes(tmp_path, "val", seed=1)
     return CocoDataModule(**data_arguments(tmp_path), batch_size=2)
 
 

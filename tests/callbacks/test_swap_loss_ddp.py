@@ -9,6 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lit_dense import SwapLoss
 from lit_dense.detectors import attached
+from tests.builders.data_parallel import share_of
 from tests.builders.detectors import gradients, random_batch, small_faster_rcnn
 
 STAGES = {
@@ -53,10 +54,8 @@ def _train(share, stages):
 
 
 def _share_of(rank, split, stages):
-    images, targets = random_batch(sum(SPLITS[split], ()), first_label=1)
-    start = len(SPLITS[split][0]) if rank else 0
-    stop = start + len(SPLITS[split][rank])
-    return _train((images[start:stop], targets[start:stop]), stages)
+    batch = random_batch(sum(SPLITS[split], ()), first_label=1)
+    return _train(share_of(rank, SPLITS[split], *batch), stages)
 
 
 @pytest.mark.ddp

@@ -17,7 +17,7 @@ from lit_dense.__main__ import main
 from lit_dense.box_losses import BOX_LOSSES
 from lit_dense.cli.lightning_cli import run
 from lit_dense.losses import LOSSES, DenseLoss
-from tests.builders.coco_files import data_arguments, write_coco
+from tests.builders.coco_files import data_arguments, write_shapes
 
 
 def plain_cli(words):
@@ -32,8 +32,8 @@ NETWORK = {"backbone": "tiny", "fpn_channels": 16, "min_size": 64, "max_size": 6
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("coco")
-    write_coco(folder, "train")
-    write_coco(folder, "val", seed=1)
+    write_shapes(folder, "train")
+    write_shapes(folder, "val", seed=1)
     return folder
 
 

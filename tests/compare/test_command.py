@@ -9,7 +9,7 @@ import pytest
 from lit_dense.__main__ import main as lit_dense
 from lit_dense.compare.command import main, read_words
 from lit_dense.core.errors import UsageError
-from tests.compare.folders import write_folder
+from tests.builders.comparisons import write_folder
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "demo.yaml")
 QFL = str(Path(__file__).parents[2] / "configs" / "recipes" / "qfl.yaml")

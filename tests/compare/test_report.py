@@ -14,7 +14,7 @@ from lit_dense.compare.plan import Run
 from lit_dense.compare.report import write
 from lit_dense.compare.results import read
 from lit_dense.compare.sections import groups_table, main_table, summary
-from tests.compare.folders import NUM_IMAGES, detections, write_folder, write_run
+from tests.builders.comparisons import NUM_IMAGES, detections, write_folder, write_run
 
 
 @pytest.fixture(scope="module")

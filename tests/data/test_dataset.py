@@ -15,7 +15,7 @@ from lit_dense.data.dataset import collate, collate_images
 from lit_dense.data.formats.coco import read_coco
 from lit_dense.data.problems import Problems
 from lit_dense.data.transforms import compose
-from tests.builders.coco_entries import box_entry, image_entry, write_image, write_json
+from tests.builders.coco_files import box_entry, image_entry, write_image, write_json
 
 IDS = np.array([3, 7])
 

@@ -3,7 +3,7 @@ import unicodedata
 import pytest
 
 from lit_dense.data.file_names import cure_of_leaving, cure_of_missing, inside, relocated, similar
-from tests.builders.coco_entries import write_image
+from tests.builders.coco_files import write_image
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from lit_dense.cli.listing import list_names
 from lit_dense.core.errors import UsageError
 from lit_dense.data import CocoDataModule, EpochSampler
 from lit_dense.samplers import ClassAwareSampler, ImageSampler, RepeatFactorSampler
-from tests.builders.coco_entries import box_entry, image_entry, write_image, write_json
+from tests.builders.coco_files import box_entry, image_entry, write_image, write_json
 
 REPEAT = {"class_path": "repeat_factor", "init_args": {"threshold": 1.0}}
 SAMPLERS = pytest.mark.parametrize("sampler", [REPEAT, "class_aware"], ids=["repeat_factor", "class_aware"])

@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_dense.data import CocoDataModule
-from tests.builders.coco_entries import write_coco
+from tests.builders.coco_files import write_noise
 
 EPOCHS, BATCHES = 3, 4  # 9 images in batches of 2: four batches, one image left out
 
@@ -78,8 +78,8 @@ def fitted(folder, checkpoints, stop_after=None, ckpt_path=None, every=1000, wor
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("coco")
-    write_coco(folder, 9)
-    write_coco(folder, 3, "val")
+    write_noise(folder, 9)
+    write_noise(folder, 3, "val")
     return folder
 
 

@@ -12,12 +12,12 @@ from lit_dense.data.checks.annotations import check_split
 from lit_dense.data.formats.coco import read_coco
 from lit_dense.data.problems import Problems
 from lit_dense.data.summary import MAX_ROWS, summarize
-from tests.builders.coco_entries import box_entry, image_entry, write_coco, write_image, write_json
+from tests.builders.coco_files import box_entry, image_entry, write_image, write_json, write_noise
 
 
 @pytest.fixture
 def folder(tmp_path):
-    write_coco(tmp_path, 8)
+    write_noise(tmp_path, 8)
     return tmp_path
 
 

@@ -8,9 +8,9 @@ from lightning.pytorch import Trainer
 
 from lit_dense import CocoDataModule, LitRetinaNet
 from lit_dense.data import DataError
-from tests.builders.coco_files import data_arguments, write_coco
+from tests.builders.coco_files import data_arguments, write_shapes
+from tests.builders.data_modules import data_module
 from tests.builders.detectors import small_retinanet
-from tests.data.test_module import make
 
 
 class SmallRetinaNet(LitRetinaNet):
@@ -21,8 +21,8 @@ class SmallRetinaNet(LitRetinaNet):
 @pytest.fixture
 def step(tmp_path):
     """Trains one step where object n has the n-th weight, and returns the loss terms and the trained parameters."""
-    path = write_coco(tmp_path, "train")
-    write_coco(tmp_path, "val", seed=1)
+    path = write_shapes(tmp_path, "train")
+    write_shapes(tmp_path, "val", seed=1)
     content = json.loads(path.read_text())
 
     def run(weights, weighters=("target_weights",), flip=None, **options):
@@ -88,7 +88,7 @@ def weigh(folder, name="train", **weights):
 @pytest.mark.parametrize("options", [{"val_split": 0.25}, {"val_split": 0, "transforms": []}])
 def test_batches_have_the_weights_of_their_images(folder, options):
     weigh(folder)
-    data = make(folder, "train", weight_key="hard", **options)
+    data = data_module(folder, "train", weight_key="hard", **options)
     data.setup("fit")
     entries = json.loads((folder / "train.json").read_text())["annotations"]
     seen = [target for _, targets in data.train_dataloader() for target in targets]
@@ -101,7 +101,7 @@ def test_batches_have_the_weights_of_their_images(folder, options):
 
 def test_bad_weights_warn_once_and_are_errors_where_strict(folder):
     weigh(folder, a2=-1, a3=None)
-    data = make(folder, weight_key="hard")
+    data = data_module(folder, weight_key="hard")
     with pytest.warns(
         UserWarning, match=r"(?s)train\.json.*weights that are .*: 2 \(1 is taken\).*hard is -1"
     ) as caught:
@@ -110,5 +110,5 @@ def test_bad_weights_warn_once_and_are_errors_where_strict(folder):
     assert data.data["train"].weight[1:3].tolist() == [1, 1]
     assert data.data["val"].weight.tolist() == [1] * len(data.data["val"].boxes)  # no key in that file
     with pytest.raises(DataError, match=r"annotation 3 of image .*: hard is no number"):
-        make(folder, weight_key="hard", strict=True).setup("fit")
-    make(folder, strict=True).setup("fit")
+        data_module(folder, weight_key="hard", strict=True).setup("fit")
+    data_module(folder, strict=True).setup("fit")

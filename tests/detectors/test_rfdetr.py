@@ -17,7 +17,7 @@ from lit_dense.core.errors import UsageError
 from lit_dense.detectors import find_detector
 from lit_dense.testing import check_detector
 from tests.builders import rfdetr_models as models
-from tests.testing.test_check_detector import CHECKS
+from tests.builders.detector_checks import CHECKS
 
 COUNTS = (2, 0, 4)
 

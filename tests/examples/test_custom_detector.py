@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.examples.packages import install, ran
+from tests.builders.example_packages import install, ran
 
 
 @pytest.fixture(scope="module")

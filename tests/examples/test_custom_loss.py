@@ -3,8 +3,8 @@
 import pytest
 import yaml
 
-from tests.builders.coco_files import data_arguments, write_coco
-from tests.examples.packages import install, ran
+from tests.builders.coco_files import data_arguments, write_shapes
+from tests.builders.example_packages import install, ran
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +22,8 @@ def test_its_own_tests_pass(package):
 def test_it_is_listed_and_trained_by_name(package, tmp_path):
     _, environment = package
     assert "hinge" in ran(["lit_dense", "list"], tmp_path, environment)
-    write_coco(tmp_path, "train")
-    write_coco(tmp_path, "val", seed=1)
+    write_shapes(tmp_path, "train")
+    write_shapes(tmp_path, "val", seed=1)
     trainer = {"accelerator": "cpu", "max_steps": 1, "limit_val_batches": 1, "enable_progress_bar": False}
     config = {
         "trainer": {**trainer, "default_root_dir": str(tmp_path / "runs")},

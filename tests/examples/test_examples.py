@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from lit_dense.core.errors import UsageError
-from tests.builders.coco_files import data_arguments, write_coco
+from tests.builders.coco_files import data_arguments, write_shapes
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False}
@@ -71,8 +71,8 @@ def test_a_head_of_ones_own_is_told_what_a_loss_lacks():
 
 def test_own_cli_takes_its_own_loss(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_coco(tmp_path, "train")
-    write_coco(tmp_path, "val", seed=1)
+    write_shapes(tmp_path, "train")
+    write_shapes(tmp_path, "val", seed=1)
     module = example("own_cli")
     monkeypatch.setitem(__import__("sys").modules, "own_cli", module)
     config = {

@@ -16,7 +16,7 @@ from lit_dense.functional.gradient_harmonized import (
     harmonized_terms,
 )
 from lit_dense.functional.gradient_histogram import classification_histogram, norm_histogram
-from tests.functional.numpy_losses import cross_entropy, one_hot, random_anchors, sigmoid
+from tests.builders.numpy_losses import cross_entropy, one_hot, random_anchors, sigmoid
 
 NORMS = np.array([0.05, 0.05, 0.05, 0.15, 0.95])
 LABELS = torch.tensor([-1, -1, -1, -1, 0])

@@ -6,8 +6,8 @@ import torch
 from lit_dense.core.errors import UsageError
 from lit_dense.functional import ia_bce_loss
 from lit_dense.losses import LOSSES, IoUAwareBCELoss
+from tests.builders.numpy_losses import random_anchors, value_and_gradient
 from tests.builders.samples import samples_of
-from tests.functional.numpy_losses import random_anchors
 
 
 def of_lw_detr(logits, labels, ious, alpha=0.25, gamma=2):
@@ -21,12 +21,6 @@ def of_lw_detr(logits, labels, ious, alpha=0.25, gamma=2):
     neg_weights = neg_weights.index_put(own, 1 - quality)
     values = -pos_weights * prob.log() - neg_weights * (1 - prob).log()
     return (values * (labels != -2).unsqueeze(1)).sum(1)
-
-
-def value_and_gradient(function, logits):
-    logits = logits.detach().requires_grad_()
-    values = function(logits)
-    return values.detach(), torch.autograd.grad(values.sum(), logits)[0]
 
 
 @pytest.mark.parametrize(("alpha", "gamma"), [(0.25, 2.0), (0.0, 1.0), (1.0, 3.0)])

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lit_dense.functional import seesaw_loss
-from tests.functional.numpy_losses import cross_entropy
+from tests.builders.numpy_losses import cross_entropy
 
 
 def ranking(logits, own, counts, p=0.8, q=2.0, eps=0.01):

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from lit_dense.functional import varifocal_loss
 from lit_dense.losses import LOSSES
-from tests.functional.numpy_losses import random_anchors
+from tests.builders.numpy_losses import random_anchors, value_and_gradient
 
 
 def of_rt_detr(logits, labels, ious, alpha, gamma):
@@ -16,12 +16,6 @@ def of_rt_detr(logits, labels, ious, alpha, gamma):
     weight = alpha * logits.detach().sigmoid().pow(gamma) * (1 - target) + score
     values = F.binary_cross_entropy_with_logits(logits, score, weight=weight, reduction="none")
     return (values * (labels != -2).unsqueeze(1)).sum(1)
-
-
-def value_and_gradient(function, logits):
-    logits = logits.detach().requires_grad_()
-    values = function(logits)
-    return values.detach(), torch.autograd.grad(values.sum(), logits)[0]
 
 
 @pytest.mark.parametrize(("alpha", "gamma"), [(0.75, 2.0), (0.3, 1.5), (1.0, 0.0)])

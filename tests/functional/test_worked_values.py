@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lit_dense import functional as L
 from lit_dense.functional.equalization_v2 import equalization_v2_weights, gradient_ratio
-from tests.functional.numpy_losses import cross_entropy, one_hot, per_anchor, random_anchors, sigmoid
+from tests.builders.numpy_losses import cross_entropy, one_hot, per_anchor, random_anchors, sigmoid
 
 seeds = st.integers(0, 1000)
 

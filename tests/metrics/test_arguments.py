@@ -6,8 +6,7 @@ import torch
 
 from lit_dense.core.errors import UsageError
 from lit_dense.metrics import DetectionMAP
-
-from .images import NAMES, compute, make_images, pycocotools_evaluation
+from tests.builders.detection_images import NAMES, compute, make_images, pycocotools_evaluation
 
 MANY = [(p, t, i) for p, t, i in make_images(6)]
 

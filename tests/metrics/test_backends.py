@@ -15,8 +15,7 @@ from lit_dense.metrics import DetectionMAP, backends, resampled_ap
 from lit_dense.metrics.backends import load_backend, self_check, with_backend
 from lit_dense.metrics.backends.base import Tables
 from lit_dense.metrics.evaluation import evaluate
-
-from .images import NAMES, make_images, random_rows, update
+from tests.builders.detection_images import NAMES, make_images, random_rows, update
 
 BOTH = ("hotcoco", "pycocotools")
 

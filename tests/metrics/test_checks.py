@@ -8,8 +8,7 @@ from torchvision import tv_tensors
 
 from lit_dense.core.errors import UsageError
 from lit_dense.metrics import DetectionMAP
-
-from .images import NAMES, PRED, TARGET
+from tests.builders.detection_images import NAMES, PRED, TARGET
 
 NAN, INF = float("nan"), float("inf")
 RIGHT = [[10.0, 10, 60, 60], [100, 100, 190, 190]]

@@ -8,8 +8,7 @@ from hotcoco import COCO, COCOeval
 
 from lit_dense.metrics.confusion import confusion_matrix
 from lit_dense.metrics.detection_table import CROWD, DETECTION, OBJECT, DetectionTable
-
-from .images import random_rows
+from tests.builders.detection_images import random_rows
 
 A, FAR = (0, 0, 10, 10), (200, 200, 220, 220)
 

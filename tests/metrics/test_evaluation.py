@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from lit_dense.metrics import DetectionMAP, DetectionTable, bootstrap, frequency_groups, resampled_ap
 from lit_dense.metrics.evaluation import RECALLS, evaluate
-
-from .images import NAMES, as_json, make_images, pycocotools_evaluation, random_rows, update
+from tests.builders.detection_images import NAMES, as_json, make_images, pycocotools_evaluation, random_rows, update
 
 
 def evaluation_of(images, names=NAMES, **arguments):

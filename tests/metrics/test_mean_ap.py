@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from lit_dense.metrics import DetectionMAP
-
-from .images import (
+from tests.builders.detection_images import (
     BOX,
     NAMES,
     ONE,

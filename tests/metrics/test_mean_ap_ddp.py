@@ -10,8 +10,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from lit_dense.metrics import DetectionMAP
 from tests.builders.collectives import counted_collectives
-
-from .images import NAMES, ONE, PRED, TARGET, compute, make_images, update
+from tests.builders.detection_images import NAMES, ONE, PRED, TARGET, compute, make_images, update
 
 
 def computed_on(rank, shards, with_ids=True):

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from lit_dense.core.errors import UsageError
 from lit_dense.samplers import RepeatFactorSampler, repeat_factors
-
-from .images import CATEGORY_IDS, drawn, images_showing
+from tests.builders.coco_data import CATEGORY_IDS, drawn, images_showing
 
 IMAGES = st.lists(st.lists(st.integers(0, 2), max_size=4), min_size=1, max_size=25)
 

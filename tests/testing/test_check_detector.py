@@ -10,6 +10,7 @@ from lit_dense.detectors.fcos import FCOSAdapter
 from lit_dense.detectors.ssd import SSDAdapter
 from lit_dense.testing import CheckFailure, check_detector
 from lit_dense.testing.detector import losses_of
+from tests.builders.detector_checks import CHECKS
 from tests.builders.detectors import small_faster_rcnn, small_fcos, small_retinanet, small_ssd, small_ssdlite
 
 
@@ -25,10 +26,6 @@ DETECTORS = {
     small_ssdlite: "ssd",
     faster_rcnn: "faster_rcnn",
 }
-CHECKS = [
-    *("found", "steps_repeat", "own_loss", "own_detections", "random_stream", "columns", "state_dict", "copies"),
-    *("removal", "steps_counted", "offers", "parts", "combinations", "prior", "memory", "autocast", "two_processes"),
-]
 
 
 @pytest.mark.ddp

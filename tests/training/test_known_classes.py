@@ -12,7 +12,7 @@ from lit_dense import ClassCounts, CocoDataModule, LitRetinaNet
 from lit_dense.callbacks import DetectionPlots, PredictionWriter
 from lit_dense.core.errors import UsageError
 from lit_dense.detectors.retinanet.adapter import RetinaNetAdapter
-from tests.builders.coco_files import CATEGORIES, write_coco
+from tests.builders.coco_files import SHAPES, write_shapes
 
 NETWORK = {"backbone": "tiny", "fpn_channels": 16, "head_convs": 1, "min_size": 64, "max_size": 64}
 MODEL = [{"id": 1, "name": "red"}, {"id": 2, "name": "blue"}, {"id": 5, "name": "green"}]
@@ -296,9 +296,9 @@ def test_weights_that_came_in_some_way_are_not_told_of(make):
 
 
 def test_a_trainer_evaluates_a_file_with_other_ids_and_a_part_of_the_classes(tmp_path):
-    path = write_coco(tmp_path, "val", counts=(3, 2, 4))
+    path = write_shapes(tmp_path, "val", counts=(3, 2, 4))
     content = json.loads(path.read_text())
-    ids = {category["id"]: 10 - category["id"] for category in CATEGORIES}  # which turns their order round
+    ids = {category["id"]: 10 - category["id"] for category in SHAPES}  # which turns their order round
 
     def write(name, names):
         kept = [c for c in content["categories"] if c["name"] in names]
@@ -313,7 +313,7 @@ def test_a_trainer_evaluates_a_file_with_other_ids_and_a_part_of_the_classes(tmp
     write("part.json", ("square",))
     torch.manual_seed(0)
     model = LitRetinaNet(2, **NETWORK, eval_score_thresh=0.0)
-    model.categories = sorted((dict(c) for c in CATEGORIES), key=lambda c: c["id"])
+    model.categories = sorted((dict(c) for c in SHAPES), key=lambda c: c["id"])
     model.criterion.step = 1
 
     def evaluate(name):

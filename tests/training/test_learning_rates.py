@@ -11,7 +11,7 @@ from lit_dense import CocoDataModule, LitRetinaNet
 from lit_dense.core.errors import UsageError
 from lit_dense.training.learning_rates import LearningRates, meet_length, rates_of, refuse_finders
 from lit_dense.training.optimization import WarmupSchedule, parameter_groups
-from tests.builders.coco_files import data_arguments, write_coco
+from tests.builders.coco_files import data_arguments, write_shapes
 
 FACTORS = [0.1, 1.0, None]
 
@@ -178,7 +178,7 @@ class Halving(Callback):
 
 @pytest.fixture
 def fit(tmp_path):
-    write_coco(tmp_path, "train")
+    write_shapes(tmp_path, "train")
 
     def run(*callbacks, ckpt_path=None, **options):
         network = {"backbone": "tiny", "fpn_channels": 16, "head_convs": 1, "min_size": 64, "max_size": 64}

@@ -22,7 +22,7 @@ from lit_dense.losses import DenseLoss, FocalLoss
 from lit_dense.metrics import DetectionMAP
 from lit_dense.metrics.limits import too_many_objects
 from lit_dense.testing.host_sync import host_reads
-from tests.builders.coco_files import data_arguments, write_coco
+from tests.builders.coco_files import data_arguments, write_shapes
 from tests.builders.detectors import random_batch, small_retinanet
 
 NETWORK = {"backbone": "tiny", "fpn_channels": 16, "min_size": 64, "max_size": 64}
@@ -42,8 +42,8 @@ class InfiniteLoss(DenseLoss):
 
 @pytest.fixture
 def data(tmp_path):
-    write_coco(tmp_path, "train")
-    write_coco(tmp_path, "val", seed=1)
+    write_shapes(tmp_path, "train")
+    write_shapes(tmp_path, "val", seed=1)
     return CocoDataModule(**data_arguments(tmp_path), transforms=[])
 
 
@@ -128,8 +128,8 @@ def test_candidates_limit_what_can_be_found():
     ],
 )
 def test_objects_that_evaluation_cannot_find_are_told_of_once(tmp_path, limits, message):
-    write_coco(tmp_path, "train")
-    write_coco(tmp_path, "val", counts=(30, 0, 30))
+    write_shapes(tmp_path, "train")
+    write_shapes(tmp_path, "val", counts=(30, 0, 30))
     data = CocoDataModule(**{**data_arguments(tmp_path), "batch_size": 1}, transforms=[])
     module = SmallRetinaNet(2, **limits)
     with warnings.catch_warnings(record=True) as caught:

@@ -8,8 +8,8 @@ from PIL import Image
 from lit_dense.data import CocoData
 from lit_dense.data.checks import duplicate_images
 from lit_dense.data.checks.duplicate_images import check_contents
-from lit_dense.data.problems import Problems
-from tests.builders.coco_entries import write_image
+from tests.builders.coco_files import write_image
+from tests.builders.problems import problems_of
 
 
 def split(folder, name):
@@ -27,9 +27,7 @@ def folder(tmp_path):
 
 
 def told(folder):
-    problems = Problems()
-    check_contents({name: split(folder, name) for name in ("train", "val")}, problems)
-    return problems
+    return problems_of(check_contents, {name: split(folder, name) for name in ("train", "val")})
 
 
 def test_different_pictures_of_one_size(folder):
@@ -81,6 +79,4 @@ def test_only_files_of_equal_size_are_read_and_large_ones_within_a_limit(folder,
 def test_files_that_are_gone_are_in_no_group(folder):
     splits = {"train": split(folder, "train")}
     shutil.rmtree(folder / "train")
-    problems = Problems()
-    check_contents(splits, problems)
-    assert not problems.found
+    assert not problems_of(check_contents, splits).found

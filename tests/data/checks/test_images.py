@@ -4,7 +4,7 @@ from PIL import Image
 from lit_dense.data.checks.images import check_images
 from lit_dense.data.formats.coco import read_coco
 from lit_dense.data.problems import Problems
-from tests.builders.coco_entries import box_entry, image_entry, write_image, write_json
+from tests.builders.coco_files import box_entry, image_entry, write_image, write_json
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ import pytest
 
 from lit_dense.data import CocoData
 from lit_dense.data.checks.split_overlap import check_overlap, picture_groups
-from lit_dense.data.problems import KEPT, Problems
+from lit_dense.data.problems import KEPT
+from tests.builders.problems import problems_of, whats
 
 
 def split(path, *names, folder="images", first_id=1):
@@ -16,9 +17,7 @@ def split(path, *names, folder="images", first_id=1):
 
 
 def told(splits, new=None):
-    problems = Problems()
-    check_overlap(splits, splits if new is None else new, problems)
-    return problems
+    return problems_of(check_overlap, splits, splits if new is None else new)
 
 
 def test_one_picture_in_two_splits(tmp_path):
@@ -52,7 +51,7 @@ def test_testing_on_the_validation_file_is_a_hint():
 def test_only_pairs_with_a_new_split_are_told():
     data = split("a.json", "a.png")
     splits = {"train": data, "val": data, "test": split("b.json", "b.png", "a.png")}
-    assert [problem.what for problem in told(splits, ["test"]).found] == [
+    assert whats(told(splits, ["test"])) == [
         "pictures of test that are in train too",
         "pictures of test that are in val too",
     ]

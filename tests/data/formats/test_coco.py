@@ -6,7 +6,7 @@ import pytest
 
 from lit_dense.data.formats.coco import read_coco
 from lit_dense.data.problems import Problems
-from tests.builders.coco_entries import box_entry, image_entry, write_json
+from tests.builders.coco_files import box_entry, image_entry, write_json
 
 
 def read(path, weight_key=None):

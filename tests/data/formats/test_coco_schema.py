@@ -12,7 +12,7 @@ from lit_dense.data import coco_json
 from lit_dense.data.formats.coco import read_coco
 from lit_dense.data.formats.coco_schema import decode_coco
 from lit_dense.data.problems import Problems
-from tests.builders.coco_entries import CATEGORIES, box_entry, image_entry, write_json
+from tests.builders.coco_files import CATEGORIES, box_entry, image_entry, write_json
 
 numbers = st.integers(-(2**63) + 1, 2**63 - 1)
 coordinates = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-1000, 1000)

@@ -8,7 +8,7 @@ from lightning.pytorch import Trainer
 
 from lit_dense import CocoDataModule
 from lit_dense.data import DataError
-from tests.builders.coco_files import data_arguments, write_coco
+from tests.builders.coco_files import data_arguments, write_shapes
 from tests.data.test_weights import SmallRetinaNet
 
 
@@ -16,7 +16,7 @@ from tests.data.test_weights import SmallRetinaNet
 def folder(tmp_path):
     """Training and validation files as LVIS writes them; categories 3 (label 0) and 7 (label 1)."""
     for split in ("train", "val"):
-        path = write_coco(tmp_path, split)
+        path = write_shapes(tmp_path, split)
         content = json.loads(path.read_text())
         for entry in content["images"]:
             entry["coco_url"] = f"http://images.cocodataset.org/{split}/{entry.pop('file_name')}"
@@ -71,7 +71,7 @@ def test_unknown_categories_in_the_lists_are_reported_and_left_out(folder):
 
 
 def test_files_without_the_lists_have_no_such_targets(tmp_path):
-    write_coco(tmp_path, "val")
+    write_shapes(tmp_path, "val")
     data = CocoDataModule(val_images="val", val_annotations="val.json", root=tmp_path, num_workers=0)
     data.setup("validate")
     assert all("neg_labels" not in t for _, targets in data.val_dataloader() for t in targets)

@@ -19,7 +19,7 @@ from lit_dense.functional.ia_bce import ia_bce_terms
 from lit_dense.functional.poly_focal import poly_focal_terms
 from lit_dense.functional.quality_focal import quality_focal_terms
 from lit_dense.functional.varifocal import varifocal_terms
-from tests.functional.numpy_losses import random_anchors
+from tests.builders.numpy_losses import random_anchors
 
 CLASSES = 4
 WEIGHTS = torch.tensor([0.5, 1.0, 2.0, 0.0])

@@ -9,15 +9,16 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from lit_dense.functional import focal_loss, gradient_histogram, per_anchor
+from lit_dense.functional import focal_loss, per_anchor
 from lit_dense.functional.fused import anchor_loss, chunking
 from lit_dense.functional.fused.anchor_loss import Rows
 from lit_dense.functional.fused.chunking import Chunked, chunks, compiled_formulas
 from lit_dense.functional.gradient_histogram import classification_histogram
 from lit_dense.losses import LOSSES
+from tests.builders.chunked_functions import forget_functions
 from tests.builders.losses import ready
+from tests.builders.numpy_losses import random_anchors
 from tests.builders.samples import samples_of
-from tests.functional.numpy_losses import random_anchors
 
 pytestmark = pytest.mark.fast_paths
 
@@ -35,13 +36,6 @@ def traced(monkeypatch):
     """Compile to a graph that PyTorch runs operation by operation, which takes no compiler and little time."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     forget_functions(monkeypatch)
-
-
-def forget_functions(monkeypatch):
-    """Have every chunked function compiled anew, and leave no trace of that."""
-    for function in (anchor_loss._rows, anchor_loss._scaled_slopes, gradient_histogram._chunk_histogram):
-        monkeypatch.setattr(function, "_compiled", None)
-        monkeypatch.setattr(function, "_works", True)
 
 
 def values_and_gradient(loss, samples, dtype=torch.float32):

@@ -10,7 +10,7 @@ from lit_dense.functional.equalized_focal import equalized_focal_terms
 from lit_dense.functional.fused import chunking
 from lit_dense.functional.fused.chunking import compiled_formulas
 from lit_dense.functional.fused.sigmoid_terms import sum_over_classes_and_gradients
-from tests.functional.fused.test_chunking import forget_functions
+from tests.builders.chunked_functions import forget_functions
 
 
 def scene(classes, positives, background, spread, anchors=403_200):

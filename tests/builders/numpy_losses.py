@@ -31,3 +31,10 @@ def random_anchors(seed, anchors=7, classes=4, scale=3.0):
     logits = torch.randn(anchors, classes, generator=generator, dtype=torch.float64) * scale
     labels = torch.randint(-2, classes, (anchors,), generator=generator)
     return logits, labels, torch.rand(anchors, generator=generator, dtype=torch.float64)
+
+
+def value_and_gradient(function, logits):
+    """Values of a loss and the gradient of their sum."""
+    logits = logits.detach().requires_grad_()
+    values = function(logits)
+    return values.detach(), torch.autograd.grad(values.sum(), logits)[0]
