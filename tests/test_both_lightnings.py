@@ -8,10 +8,10 @@ from lit_dense import CocoDataModule, DetectionMAP, LitRetinaNet, SwapLoss
 from lit_dense.callbacks import DetectionPlots, EvaluationPlots, LossPlots, WeightPlots
 from tests.builders.coco_files import data_arguments, write_shapes
 from tests.builders.detectors import small_retinanet
+from tests.builders.trainers import QUIET
 
 pytorch_lightning = pytest.importorskip("pytorch_lightning")
 BOTH = {"lightning.pytorch": lightning.pytorch, "pytorch_lightning": pytorch_lightning}
-QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False, "logger": False}
 
 
 def module_of(base):

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 
 from lit_dense import LitRetinaNet
 from lit_dense.cli.checkpoint_file import check_checkpoint
@@ -26,6 +25,7 @@ from lit_dense.losses import EqualizationLossV2
 from lit_dense.normalizers import EMANormalizer
 from lit_dense.weighters import SWNWeighter
 from tests.builders.coco_files import data_arguments, write_shapes
+from tests.builders.trainers import trainer_in
 
 NUMBERS = {
     "val_classification": 2.57383466,
@@ -35,13 +35,6 @@ NUMBERS = {
     "val_mar_100": 0.025,
 }
 POSITIVE_GRADIENTS, POSITIVES, BIASES = [39.6915, 36.5931], 69.3150, -82.7361  # of its fourth step
-QUIET = {
-    "accelerator": "cpu",
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-}
 
 
 @pytest.fixture(scope="module")
@@ -85,14 +78,14 @@ def test_it_is_loaded_with_its_parts_their_state_and_its_classes(path, saved):
 
 def test_it_is_evaluated_with_the_same_numbers(path, data):
     model = LitRetinaNet.load_from_checkpoint(path)
-    trainer = Trainer(**QUIET)
+    trainer = trainer_in(None)
     (found,) = trainer.validate(model, data, ckpt_path=str(path), verbose=False)
     assert {name: found[name] for name in NUMBERS} == pytest.approx(NUMBERS, rel=1e-4, abs=1e-7)
 
 
 def test_its_training_goes_on_to_the_same_numbers(path, data):
     model = LitRetinaNet.load_from_checkpoint(path)
-    trainer = Trainer(max_steps=4, limit_val_batches=0, **QUIET)
+    trainer = trainer_in(None, max_epochs=-1, max_steps=4, limit_val_batches=0)
     trainer.fit(model, data, ckpt_path=str(path))
     assert (trainer.global_step, model.criterion.step) == (4, 4)
     (optimizer,) = trainer.optimizers

@@ -11,6 +11,7 @@ from lit_dense.callbacks.every_n_steps import EveryNSteps, product_of_weights
 from lit_dense.core.errors import UsageError
 from lit_dense.weighters import Weights
 from tests.builders.detectors import random_batch, small_retinanet
+from tests.builders.trainers import FakeTrainer
 
 
 class Watch(EveryNSteps):
@@ -34,7 +35,7 @@ class Watch(EveryNSteps):
 def run(watch, steps, accumulate=1, first=0):
     module = nn.ModuleDict({"net": small_retinanet()})
     criterion = patch(module)
-    trainer = SimpleNamespace(log_dir=None, default_root_dir="runs", is_global_zero=True, global_step=first)
+    trainer = FakeTrainer(None, default_root_dir="runs", global_step=first)
     watch.on_train_start(trainer, module)
     for batch in range(steps * accumulate):
         trainer.global_step = first + batch // accumulate
@@ -88,14 +89,14 @@ def test_pictures_go_to_the_folder_of_the_run_and_only_the_first_process_draws(t
     patch(module)
     watch = Watch()
     for log_dir, rank in ((str(tmp_path / "logs"), True), (None, False)):
-        trainer = SimpleNamespace(log_dir=log_dir, default_root_dir=str(tmp_path), is_global_zero=rank)
+        trainer = FakeTrainer(log_dir, default_root_dir=str(tmp_path), is_global_zero=rank)
         watch.on_train_start(trainer, module)
         assert watch._path == (tmp_path / "logs" if log_dir else tmp_path) / "pictures"
         assert watch._draws is rank
 
 
 def test_a_loss_of_torchvision_shows_nothing_and_arguments_are_checked():
-    trainer = SimpleNamespace(log_dir=None, default_root_dir="runs", is_global_zero=True)
+    trainer = FakeTrainer(None, default_root_dir="runs")
     with pytest.raises(UsageError, match="Watch: ModuleDict trains with RetinaNet's own loss, which shows nothing"):
         Watch().on_train_start(trainer, nn.ModuleDict({"net": small_retinanet()}))
     with pytest.raises(UsageError, match="Watch: every_n_steps must be at least 1, not 0"):

@@ -7,21 +7,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
-from torch.utils.data import DataLoader
 
-from lit_dense import LitRetinaNet, SwapLoss
+from lit_dense import SwapLoss
 from lit_dense.callbacks import LossPlots
 from lit_dense.core.distributed import Reduce
 from lit_dense.core.errors import UsageError
 from lit_dense.detectors import attached, patch
 from lit_dense.functional.loss_distribution import NORM_BINS, hardest_share
 from tests.builders.detectors import COUNTS, NUM_CLASSES, random_batch, small_retinanet
-from tests.callbacks.test_weight_plots import Foreign
+from tests.builders.lit_modules import Foreign, SmallRetinaNet
+from tests.builders.trainers import CollectiveTrainer, FakeTrainer, fit
 
 LOSSES = {
     "focal": {},
@@ -37,22 +36,6 @@ LOSSES = {
 SCALARS = {"positive_share", "hardest_percent_of_negatives", "easy_gradient", "hard_gradient"}
 
 
-class Lit(LitRetinaNet):
-    """LitRetinaNet around the small network."""
-
-    def build_model(self, num_classes):
-        return small_retinanet(num_classes)
-
-
-def fit(folder, module, *callbacks, batches=3, **arguments):
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-    logger = arguments.pop("logger", None) or CSVLogger(folder, name="", version="run")
-    settings = {"max_epochs": 1, "accelerator": "cpu", "log_every_n_steps": 1000, **quiet, **arguments}
-    trainer = Trainer(callbacks=list(callbacks), logger=logger, **settings)
-    trainer.fit(module, DataLoader([random_batch((2, 0, 3), seed=seed) for seed in range(batches)], batch_size=None))
-    return trainer
-
-
 class Kept(LossPlots):
     """Keeps the sums."""
 
@@ -65,7 +48,7 @@ def observed(loss, parts, dtype=torch.float32, counts=(2, 0, 3)):
     model = small_retinanet(NUM_CLASSES + {"softmax": 1, "seesaw": 2}.get(loss, 0))
     criterion = patch(model, loss, class_counts=COUNTS, **parts)
     callback, seen = Kept(1), {}
-    trainer = SimpleNamespace(log_dir=".", default_root_dir=".", is_global_zero=True, global_step=0, loggers=[])
+    trainer = FakeTrainer(".")
     module = nn.Sequential(model)
     callback.on_train_start(trainer, module)
     callback.on_train_batch_start(trainer, module, None, 0)
@@ -140,7 +123,7 @@ def test_training_is_the_same_to_the_last_bit(loss, precision, tmp_path):
     def weights(*callbacks):
         parts = {"weighters": ["swn"]} if loss == "swn" else LOSSES[loss]
         torch.manual_seed(0)
-        module = Lit(NUM_CLASSES, loss="focal" if loss == "swn" else loss, **parts)
+        module = SmallRetinaNet(NUM_CLASSES, loss="focal" if loss == "swn" else loss, **parts)
         module.criterion.receive_class_counts(COUNTS)
         fit(tmp_path, module, *callbacks, precision=precision, logger=CSVLogger(tmp_path))
         return module.state_dict()
@@ -153,7 +136,7 @@ def test_training_is_the_same_to_the_last_bit(loss, precision, tmp_path):
 
 @pytest.mark.parametrize("kind", ["LitRetinaNet", "SwapLoss"])
 def test_every_nth_step_is_drawn_and_logged(kind, tmp_path):
-    module, callbacks = (Lit(NUM_CLASSES), []) if kind == "LitRetinaNet" else (Foreign(), [SwapLoss("ghm")])
+    module, callbacks = (SmallRetinaNet(NUM_CLASSES), []) if kind == "LitRetinaNet" else (Foreign(), [SwapLoss("ghm")])
     fit(tmp_path, module, LossPlots(2), *callbacks, batches=5)
     assert sorted(path.name for path in tmp_path.glob("run/loss/*")) == ["step_000002.png", "step_000004.png"]
     with (tmp_path / "run" / "metrics.csv").open() as file:
@@ -165,7 +148,7 @@ def test_every_nth_step_is_drawn_and_logged(kind, tmp_path):
 
 
 def test_tensorboard_gets_pictures_and_numbers(tmp_path):
-    fit(tmp_path, Lit(NUM_CLASSES), LossPlots(1, folder="x"), logger=TensorBoardLogger(tmp_path, "", "run"))
+    fit(tmp_path, SmallRetinaNet(NUM_CLASSES), LossPlots(1, folder="x"), logger=TensorBoardLogger(tmp_path, "", "run"))
     events = EventAccumulator(str(tmp_path / "run")).Reload()
     assert [event.step for event in events.Images("loss_pictures/picture")] == [0, 1, 2]
     for name in SCALARS:
@@ -177,7 +160,7 @@ def test_tensorboard_gets_pictures_and_numbers(tmp_path):
 
 
 def test_a_step_of_several_batches_is_shown_once(tmp_path):
-    fit(tmp_path, Lit(NUM_CLASSES), LossPlots(1), batches=4, accumulate_grad_batches=2)
+    fit(tmp_path, SmallRetinaNet(NUM_CLASSES), LossPlots(1), batches=4, accumulate_grad_batches=2)
     assert sorted(path.name for path in tmp_path.glob("run/loss/*")) == ["step_000001.png", "step_000002.png"]
 
 
@@ -186,16 +169,6 @@ def test_what_cannot_be_shown_is_told(tmp_path):
         fit(tmp_path, Foreign(), LossPlots())
     with pytest.raises(UsageError, match="LossPlots: every_n_steps must be at least 1, not 0"):
         LossPlots(0)
-
-
-class FakeTrainer(SimpleNamespace):
-    """Asking for its folder is a collective, as in Lightning."""
-
-    default_root_dir, global_step = ".", 0
-
-    @property
-    def log_dir(self):
-        return Reduce().gather_objects(self.folder)[0]
 
 
 class Summed(LossPlots):
@@ -213,7 +186,7 @@ def _run(rank, folder, halves, silent=False):
     patch(module, "focal", normalizer="none" if silent else "batch")
     rows = []
     logger = SimpleNamespace(log_metrics=lambda metrics, step: rows.append((step, metrics)))
-    trainer = FakeTrainer(folder=folder, is_global_zero=rank == 0, loggers=[logger])
+    trainer = CollectiveTrainer(folder, rank, loggers=[logger])
     callback = Summed(1)
     callback.on_train_start(trainer, module)
     callback.on_train_batch_start(trainer, module, None, 0)

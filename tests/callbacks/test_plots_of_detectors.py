@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 from lit_dense import DenseSamples, SwapLoss, patch
-from lit_dense.callbacks import DetectionPlots, LossPlots, WeightPlots, loss_pictures, weight_pictures
+from lit_dense.callbacks import DetectionPlots, LossPlots, WeightPlots, loss_plots, weight_plots
 from lit_dense.core.errors import UsageError
 from lit_dense.criterion import Criterion
 from lit_dense.detectors import Columns, DetectorAdapter
@@ -23,6 +23,8 @@ from tests.builders.detectors import (
     small_ssd,
     small_ssdlite,
 )
+from tests.builders.lit_modules import Foreign
+from tests.builders.trainers import FakeTrainer
 
 ONE_STAGE = {
     "retinanet": (small_retinanet, 0, 2),
@@ -39,9 +41,7 @@ def run(folder, module, batch, *callbacks):
     """Show one training step; returns what was logged."""
     logged = {}
     logger = SimpleNamespace(log_metrics=lambda metrics, step: logged.update(metrics))
-    trainer = SimpleNamespace(
-        log_dir=str(folder), default_root_dir=".", is_global_zero=True, global_step=0, loggers=[logger], callbacks=[]
-    )
+    trainer = FakeTrainer(folder, loggers=[logger])
     for callback in callbacks:
         callback.on_train_start(trainer, module)
         callback.on_train_batch_start(trainer, module, batch, 0)
@@ -50,17 +50,6 @@ def run(folder, module, batch, *callbacks):
         callback.on_train_batch_end(trainer, module, None, batch, 0)
         callback.teardown(trainer, module, "fit")
     return logged
-
-
-class Foreign(nn.Module):
-    """Somebody else's module around a detector."""
-
-    def __init__(self, net):
-        super().__init__()
-        self.net = net
-
-    def forward(self, images, targets):
-        return self.net(images, targets)
 
 
 def files(folder):
@@ -141,7 +130,7 @@ def test_of_several_detectors_one_is_named(tmp_path):
 )
 def test_classes_are_named_by_the_module_or_by_their_labels(categories, expected, tmp_path, monkeypatch):
     names = []
-    monkeypatch.setattr(loss_pictures.LossPlots, "_names", noted(LossPlots._names, names))
+    monkeypatch.setattr(loss_plots.LossPlots, "_names", noted(LossPlots._names, names))
     module = Foreign(small_ssd())
     module.categories = categories and [{"id": k, "name": name} for k, name in enumerate(categories)]
     patch(module)
@@ -151,7 +140,7 @@ def test_classes_are_named_by_the_module_or_by_their_labels(categories, expected
 
 def test_the_class_of_the_proposal_network_is_object(tmp_path, monkeypatch):
     names = []
-    monkeypatch.setattr(loss_pictures.LossPlots, "_names", noted(LossPlots._names, names))
+    monkeypatch.setattr(loss_plots.LossPlots, "_names", noted(LossPlots._names, names))
     module = Foreign(small_faster_rcnn())
     module.categories = [{"id": 1, "name": "cat"}] * NUM_CLASSES
     patch(module, stage="rpn")
@@ -205,7 +194,7 @@ class QueriesAdapter(DetectorAdapter):
 @pytest.mark.parametrize("offers", [{"boxes", "box_loss"}, {"boxes", "box_loss", "anchors"}])
 def test_a_detector_without_anchors_and_levels(offers, tmp_path, monkeypatch):
     lines = []
-    monkeypatch.setattr(weight_pictures, "rank_zero_info", lines.append)
+    monkeypatch.setattr(weight_plots, "rank_zero_info", lines.append)
     module = Foreign(Queries())
     criterion = Criterion("focal", "giou", weighters="ohem")
     adapter = QueriesAdapter(module.net)
@@ -221,14 +210,7 @@ def test_a_detector_without_anchors_and_levels(offers, tmp_path, monkeypatch):
 
 def test_detections_of_batches_with_more_than_images_and_targets(tmp_path):
     images, targets = random_batch((1, 1), first_label=1)
-    trainer = SimpleNamespace(
-        log_dir=str(tmp_path),
-        default_root_dir=".",
-        is_global_zero=True,
-        sanity_checking=False,
-        loggers=(),
-        global_step=1,
-    )
+    trainer = FakeTrainer(tmp_path)
     found = [{**target, "scores": torch.tensor([0.9])} for target in targets]
     for target in found:
         del target["image_id"]

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from lit_dense.callbacks import PredictionWriter, prediction_writer
-from lit_dense.core.distributed import Reduce
 from lit_dense.core.errors import UsageError
+from tests.builders.trainers import CollectiveTrainer, FakeTrainer
 
 CATEGORIES = [{"id": 3, "name": "a"}, {"id": 7, "name": "b"}]
 FOUND = {
@@ -31,18 +31,12 @@ def said(monkeypatch):
     return lines
 
 
-def trainer_in(folder, **values):
-    return SimpleNamespace(
-        **{"log_dir": str(folder), "default_root_dir": "elsewhere", "is_global_zero": True, **values}
-    )
-
-
 def predict(
     folder, predictions=({**FOUND, "image_id": 5, "file_name": "x/y.png"},), module=None, loaders=(0,), **arguments
 ):
     """All predictions in one batch for each loader."""
     writer = PredictionWriter(**arguments)
-    trainer, module = trainer_in(folder), module or SimpleNamespace(categories=CATEGORIES)
+    trainer, module = FakeTrainer(folder), module or SimpleNamespace(categories=CATEGORIES)
     writer.on_predict_start(trainer, module)
     images = [torch.full((3, 16, 16), 250, dtype=torch.uint8)] * len(predictions)
     for loader in loaders:
@@ -83,13 +77,13 @@ def test_images_are_sorted_by_id_and_numbers_rounded(tmp_path):
 
 def test_a_second_prediction_starts_anew(tmp_path):
     writer = predict(tmp_path)
-    writer.on_predict_start(trainer_in(tmp_path), None)
-    writer.on_predict_end(trainer_in(tmp_path), None)
+    writer.on_predict_start(FakeTrainer(tmp_path), None)
+    writer.on_predict_end(FakeTrainer(tmp_path), None)
     assert json.loads((tmp_path / "predictions.json").read_text()) == []
 
 
 def test_the_module_unpacks_its_batches(tmp_path):
-    writer, trainer = PredictionWriter(pictures=True), trainer_in(tmp_path)
+    writer, trainer = PredictionWriter(pictures=True), FakeTrainer(tmp_path)
     module = SimpleNamespace(unpack_batch=lambda batch: (batch["images"], None))
     writer.on_predict_start(trainer, module)
     batch = {"images": [torch.zeros(3, 8, 8)]}
@@ -133,7 +127,10 @@ def test_an_absolute_path_and_the_users_folder_are_taken_as_they_are(tmp_path, m
 
 
 def test_without_a_logger_the_folder_is_the_trainers(tmp_path):
-    writer, trainer = PredictionWriter(), trainer_in(None, log_dir=None, default_root_dir=str(tmp_path))
+    writer, trainer = (
+        PredictionWriter(),
+        FakeTrainer(None, default_root_dir=str(tmp_path)),
+    )
     writer.on_predict_start(trainer, None)
     writer.on_predict_end(trainer, None)
     assert names_in(tmp_path) == ["predictions.json"]
@@ -153,21 +150,21 @@ def test_what_cannot_be_written_is_said_before_predicting(tmp_path, path, pictur
     (tmp_path / "file").write_text("mine")
     writer = PredictionWriter(path, pictures)
     with pytest.raises(UsageError, match=f"cannot be written to --predictions.path={path}: .*({reason})") as error:
-        writer.on_predict_start(trainer_in(tmp_path), None)
+        writer.on_predict_start(FakeTrainer(tmp_path), None)
     assert "\n" not in str(error.value)
     assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_looking_whether_it_can_be_written_leaves_nothing_and_changes_nothing(tmp_path):
-    PredictionWriter("a/new.json", pictures=True).on_predict_start(trainer_in(tmp_path), None)
+    PredictionWriter("a/new.json", pictures=True).on_predict_start(FakeTrainer(tmp_path), None)
     assert names_in(tmp_path) == []
     (tmp_path / "old.json").write_text("[1]")
-    PredictionWriter("old.json").on_predict_start(trainer_in(tmp_path), None)
+    PredictionWriter("old.json").on_predict_start(FakeTrainer(tmp_path), None)
     assert (tmp_path / "old.json").read_text() == "[1]"
 
 
 def test_a_folder_that_goes_in_the_meantime_is_made_again(tmp_path):
-    writer, trainer = PredictionWriter("a/out.json"), trainer_in(tmp_path)
+    writer, trainer = PredictionWriter("a/out.json"), FakeTrainer(tmp_path)
     writer.on_predict_start(trainer, None)
     (tmp_path / "a").rmdir()
     writer.on_predict_end(trainer, None)
@@ -177,7 +174,7 @@ def test_a_folder_that_goes_in_the_meantime_is_made_again(tmp_path):
 def test_a_file_that_cannot_be_written_any_more_is_written_elsewhere(tmp_path, said, monkeypatch):
     monkeypatch.setattr(prediction_writer.tempfile, "tempdir", str(tmp_path / "spare"))
     (tmp_path / "spare").mkdir()
-    writer, trainer = PredictionWriter("a/out.json"), trainer_in(tmp_path)
+    writer, trainer = PredictionWriter("a/out.json"), FakeTrainer(tmp_path)
     writer.on_predict_start(trainer, None)
     (tmp_path / "a").rmdir()
     (tmp_path / "a").write_text("in the way")
@@ -212,7 +209,7 @@ def test_predictions_survive_pictures_that_fail(tmp_path, said, monkeypatch):
 
 
 def test_predictions_survive_images_that_are_no_pictures(tmp_path, said):
-    writer, trainer = PredictionWriter(pictures=True), trainer_in(tmp_path)
+    writer, trainer = PredictionWriter(pictures=True), FakeTrainer(tmp_path)
     writer.on_predict_start(trainer, None)
     writer.write_on_batch_end(trainer, None, [{**FOUND, "image_id": 1}], None, ([torch.zeros(0, 8, 8)], None), 0, 0)
     writer.on_predict_end(trainer, None)
@@ -286,19 +283,9 @@ def test_predictions_without_ids_are_refused(tmp_path):
         predict(tmp_path, [FOUND])
 
 
-class Trainer(SimpleNamespace):
-    """Asking for its folder is a collective, as in Lightning."""
-
-    default_root_dir = "."
-
-    @property
-    def log_dir(self):
-        return Reduce().gather_objects(self.folder)[0]
-
-
 def _start(rank, folder, path):
     """The first process cannot write where it should; what the other is told."""
-    trainer = Trainer(folder=folder, is_global_zero=rank == 0)
+    trainer = CollectiveTrainer(folder, rank)
     with pytest.raises(UsageError) as error:
         PredictionWriter(path).on_predict_start(trainer, None)
     return str(error.value)
@@ -313,7 +300,7 @@ def test_both_processes_stop_where_one_cannot_write(two_processes, tmp_path):
 
 
 def _predict(rank, folder):
-    trainer = Trainer(folder=folder, is_global_zero=rank == 0)
+    trainer = CollectiveTrainer(folder, rank)
     writer = PredictionWriter(pictures=True)
     writer.on_predict_start(trainer, None)
     image = [torch.zeros(0 if rank else 3, 8, 8)]  # the second process cannot draw its own

@@ -2,9 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
-from torch.utils.data import DataLoader
 
 from lit_dense import LitRetinaNet, SwapLoss
 from lit_dense.core.errors import UsageError
@@ -12,40 +10,19 @@ from lit_dense.detectors import attached
 from lit_dense.losses import BCELoss, GHMLoss
 from lit_dense.weighters import SWNWeighter
 from tests.builders.detectors import COUNTS, random_batch, small_faster_rcnn, small_retinanet
-
-
-class Foreign(LightningModule):
-    """Knows torchvision alone, and validates in train mode under no_grad, as some projects do."""
-
-    def __init__(self):
-        super().__init__()
-        self.net = small_retinanet()
-
-    def training_step(self, batch, batch_idx):
-        return torch.stack(list(self.net(*batch).values())).sum()
-
-    def validation_step(self, batch, batch_idx):
-        self.net.train()
-        self.log("val", torch.stack(list(self.net(*batch).values())).sum())
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=1e-3)
-
-
-def loader(batches=3):
-    return DataLoader([random_batch((2, 1), seed=seed) for seed in range(batches)], batch_size=None)
+from tests.builders.lit_modules import Foreign
+from tests.builders.trainers import loader, trainer_in
 
 
 def fit(module, *callbacks, checkpoint=None, **arguments):
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    trainer = Trainer(callbacks=list(callbacks), **{"max_epochs": 1, **quiet, **arguments})
-    trainer.fit(module, loader(), loader(1), ckpt_path=checkpoint)
+    trainer = trainer_in(None, *callbacks, **arguments)
+    trainer.fit(module, loader(0, 1, 2, counts=(2, 1)), loader(0, counts=(2, 1)), ckpt_path=checkpoint)
     return trainer
 
 
 def test_the_module_trains_with_the_loss_and_is_left_as_it_was():
     module, swap = Foreign(), SwapLoss("bce", normalizer="ema")
-    fit(module, swap, enable_checkpointing=False)
+    fit(module, swap)
     assert type(swap.criterion.loss).__name__ == "BCELoss"
     assert swap.criterion.step == 3  # validation has left no trace
     assert attached(module) is None
@@ -58,9 +35,9 @@ def test_state_survives_a_resume_and_the_checkpoint_is_the_hosts_own(tmp_path):
     assert list(saved["state_dict"]) == list(Foreign().state_dict())
     Foreign().load_state_dict(saved["state_dict"])
     resumed = SwapLoss("focal", normalizer="ema")
-    fit(Foreign(), resumed, checkpoint=saver.best_model_path, max_epochs=2, enable_checkpointing=False)
+    fit(Foreign(), resumed, checkpoint=saver.best_model_path, max_epochs=2)
     whole = SwapLoss("focal", normalizer="ema")
-    fit(Foreign(), whole, max_epochs=2, enable_checkpointing=False)
+    fit(Foreign(), whole, max_epochs=2)
     assert resumed.criterion.step == whole.criterion.step == 6
     torch.testing.assert_close(resumed.criterion.normalizer.positives, whole.criterion.normalizer.positives)
 
@@ -81,14 +58,14 @@ def test_state_of_version_0_1_without_a_spec_keeps_the_arguments_of_its_time():
 
 def test_modules_that_cannot_be_swapped_say_why():
     with pytest.raises(UsageError, match="LitRetinaNet takes loss, weighters and the rest itself"):
-        fit(LitRetinaNet(2, "tiny", fpn_channels=16), SwapLoss("bce"), enable_checkpointing=False)
+        fit(LitRetinaNet(2, "tiny", fpn_channels=16), SwapLoss("bce"))
     module = Foreign()
     module.net = torch.nn.Linear(1, 1)
     with pytest.raises(
         UsageError,
         match=r"Foreign contains no detector that lit_dense knows \(.*retinanet.*\). It contains net: Linear",
     ):
-        fit(module, SwapLoss("bce"), enable_checkpointing=False)
+        fit(module, SwapLoss("bce"))
 
 
 @pytest.mark.parametrize(
@@ -116,8 +93,7 @@ def test_modules_that_cannot_be_swapped_say_why():
     ],
 )
 def test_two_callbacks_of_one_stage_are_refused(build, first, second, said):
-    module = Foreign()
-    module.net = build()
+    module = Foreign(build())
     trainer = SimpleNamespace(callbacks=[SwapLoss(**first), SwapLoss(**second)])
     for stage in ("fit", "fit"):  # and again, though the first is built by then
         trainer.callbacks[0].setup(trainer, module, stage)
@@ -126,8 +102,7 @@ def test_two_callbacks_of_one_stage_are_refused(build, first, second, said):
 
 
 def test_callbacks_of_two_stages_and_a_second_run_are_not():
-    module = Foreign()
-    module.net = small_faster_rcnn()
+    module = Foreign(small_faster_rcnn())
     trainer = SimpleNamespace(callbacks=[SwapLoss("ghm"), SwapLoss("focal", stage="rpn"), LearningRateMonitor()])
     for callback in trainer.callbacks[:2] * 2:
         callback.setup(trainer, module, "fit")
@@ -145,13 +120,13 @@ def test_losses_with_state_of_each_class_and_with_counts(tmp_path):
     first = SwapLoss("eql_v2")
     fit(Foreign(), first, saver)
     resumed = SwapLoss("eql_v2")
-    fit(Foreign(), resumed, checkpoint=saver.best_model_path, max_epochs=1, enable_checkpointing=False)
+    fit(Foreign(), resumed, checkpoint=saver.best_model_path, max_epochs=1)
     gradients = resumed.criterion.loss.negative_gradients
     assert (gradients > 0).all()
     torch.testing.assert_close(gradients, first.criterion.loss.negative_gradients)
     with pytest.raises(UsageError, match="'federated' needs to know how often each class occurs"):
-        fit(Foreign(), SwapLoss("federated"), enable_checkpointing=False)
-    fit(Foreign(), SwapLoss("federated", class_counts=COUNTS), enable_checkpointing=False)
+        fit(Foreign(), SwapLoss("federated"))
+    fit(Foreign(), SwapLoss("federated", class_counts=COUNTS))
 
 
 def test_a_weighters_network_is_trained_saved_and_resumed(tmp_path):
@@ -161,8 +136,7 @@ def test_a_weighters_network_is_trained_saved_and_resumed(tmp_path):
         for parameter in weighter.parameters():
             torch.nn.init.normal_(parameter, std=0.5)
         swap = SwapLoss("focal", weighters=[weighter])
-        saving = bool(callbacks)
-        fit(Foreign(), swap, *callbacks, checkpoint=checkpoint, max_epochs=epochs, enable_checkpointing=saving)
+        fit(Foreign(), swap, *callbacks, checkpoint=checkpoint, max_epochs=epochs)
         return swap
 
     start = [p.clone() for p in run(0).criterion.parameters()]
@@ -179,11 +153,9 @@ def test_a_weighters_network_is_trained_saved_and_resumed(tmp_path):
 def _swn_after_a_step(rank, halves):
     images, targets = random_batch((3, 1))
     mine = slice(None) if halves is None else halves[rank]
-    model = small_retinanet()
+    module = Foreign()
     torch.manual_seed(rank)  # networks that start apart are made equal
     swap = SwapLoss("focal", weighters=["swn"], normalizer="batch")
-    module = Foreign()
-    module.net = model
     swap.setup(None, module, "validate")
     with torch.no_grad():
         for index, parameter in enumerate(swap.criterion.parameters()):

@@ -4,13 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule
 from torch.nn.parallel import DistributedDataParallel
 
 from lit_dense import SwapLoss
 from lit_dense.detectors import attached
 from tests.builders.data_parallel import share_of
 from tests.builders.detectors import gradients, random_batch, small_faster_rcnn
+from tests.builders.lit_modules import Foreign
 
 STAGES = {
     "state in roi": [{"loss": "eql_v2"}, {"stage": "rpn"}],  # torchvision's own divides by what a process drew
@@ -20,20 +20,9 @@ SPLITS = {"even": ((2, 3), (4, 1)), "one process without objects": ((5, 2), (0,)
 STEPS = 3
 
 
-class Foreign(LightningModule):
-    """Knows torchvision alone."""
-
-    def __init__(self):
-        super().__init__()
-        self.net = small_faster_rcnn(drawn=(10**6, 10**6))  # all are drawn, none by chance
-
-    def forward(self, images, targets):
-        return self.net(images, targets)
-
-
 def _train(share, stages):
     """Some steps, with hooks called as a trainer calls them: terms and gradients of the last, and what is saved."""
-    module = Foreign()
+    module = Foreign(small_faster_rcnn(drawn=(10**6, 10**6)))  # all are drawn, none by chance
     callbacks = [SwapLoss(**arguments) for arguments in STAGES[stages]]
     trainer = SimpleNamespace(callbacks=callbacks, current_epoch=0)
     for hook in ("setup", "on_fit_start", "on_train_epoch_start"):

@@ -6,47 +6,25 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
 from PIL import Image, ImageColor
 from torch import nn
-from torch.utils.data import DataLoader
 
-from lit_dense import LitRetinaNet, SwapLoss
+from lit_dense import SwapLoss
 from lit_dense.callbacks import WeightPlots
 from lit_dense.callbacks.weight_plots import _extremes
-from lit_dense.core.distributed import Reduce
 from lit_dense.core.errors import UsageError
 from lit_dense.criterion import Criterion
 from lit_dense.detectors import attached, find_detector, patch
 from lit_dense.visualization.draw import NEGATIVE, POSITIVE, draw_weights, with_weight_legend
 from lit_dense.weighters import Weighter, Weights
 from tests.builders.detectors import NUM_CLASSES, random_batch, small_retinanet
+from tests.builders.lit_modules import Foreign, SmallRetinaNet
+from tests.builders.trainers import CollectiveTrainer, fit
 
 SHARES = {f"weights/{group}_share" for group in ("positive", "negative", "level_0", "level_1")}
 SHARES |= {name.replace("_share", "_loss_share") for name in SHARES}
-
-
-class Foreign(LightningModule):
-    """Knows torchvision alone."""
-
-    def __init__(self):
-        super().__init__()
-        self.net = small_retinanet()
-
-    def training_step(self, batch, batch_idx):
-        return torch.stack(list(self.net(*batch).values())).sum()
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=1e-3)
-
-
-class Lit(LitRetinaNet):
-    """LitRetinaNet around the small network."""
-
-    def build_model(self, num_classes):
-        return small_retinanet(num_classes)
 
 
 class FirstHalf(Weighter):
@@ -60,24 +38,8 @@ class FirstHalf(Weighter):
 
 def module_and_callbacks(kind, *weighters):
     if kind == "LitRetinaNet":
-        return Lit(NUM_CLASSES, weighters=weighters), []
+        return SmallRetinaNet(NUM_CLASSES, weighters=weighters), []
     return Foreign(), [SwapLoss("focal", weighters=weighters)]
-
-
-def fit(folder, module, *callbacks, batches=3, checkpoint=None, **arguments):
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    saves = any(isinstance(c, ModelCheckpoint) for c in callbacks)
-    logger = CSVLogger(folder, name="", version="run")
-    trainer = Trainer(
-        callbacks=list(callbacks),
-        logger=logger,
-        enable_checkpointing=saves,
-        log_every_n_steps=1000,
-        **{"max_epochs": 1, **quiet, **arguments},
-    )
-    data = [random_batch((2, 0, 3), seed=seed) for seed in range(batches)]
-    trainer.fit(module, DataLoader(data, batch_size=None), ckpt_path=checkpoint)
-    return trainer
 
 
 def logged(folder):
@@ -287,17 +249,6 @@ def test_lines_tell_positives_and_negatives():
     assert with_weight_legend(of_positive).size == (100, 136)
 
 
-class FakeTrainer(SimpleNamespace):
-    """Asking for its folder is a collective, as in Lightning."""
-
-    default_root_dir = "."
-    global_step = 0
-
-    @property
-    def log_dir(self):
-        return Reduce().gather_objects(self.folder)[0]
-
-
 def _run(rank, folder, silent):
     """One step; the second process computes no loss if asked to be silent. Returns what was logged."""
     module = nn.Sequential(small_retinanet())
@@ -305,7 +256,7 @@ def _run(rank, folder, silent):
     patch(module, **parts)  # the loss of one process alone must make no collective
     rows = []
     logger = SimpleNamespace(log_metrics=lambda metrics, step: rows.append((step, metrics)))
-    trainer = FakeTrainer(folder=folder, is_global_zero=rank == 0, loggers=[logger])
+    trainer = CollectiveTrainer(folder, rank, loggers=[logger])
     callback = WeightPlots(1)
     callback.on_train_start(trainer, module)
     callback.on_train_batch_start(trainer, module, None, 0)

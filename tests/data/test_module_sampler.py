@@ -4,9 +4,6 @@ import json
 
 import numpy as np
 import pytest
-import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
 from torchvision.transforms import v2
 
@@ -15,6 +12,7 @@ from lit_dense.core.errors import UsageError
 from lit_dense.data import CocoDataModule, EpochSampler
 from lit_dense.samplers import ClassAwareSampler, ImageSampler, RepeatFactorSampler
 from tests.builders.coco_files import box_entry, image_entry, write_image, write_json
+from tests.builders.lit_modules import Recorder, record
 
 REPEAT = {"class_path": "repeat_factor", "init_args": {"threshold": 1.0}}
 SAMPLERS = pytest.mark.parametrize("sampler", [REPEAT, "class_aware"], ids=["repeat_factor", "class_aware"])
@@ -137,52 +135,14 @@ def test_workers_change_nothing_and_epochs_differ(folder, sampler):
     assert ids(epochs[0]) != ids(epochs[1])
 
 
-class Recorder(LightningModule):
-    """Notes which images it sees, and the sums of their pixels."""
-
-    def __init__(self, stop_after=None):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.stop_after = stop_after
-        self.seen = []
-
-    def training_step(self, batch, batch_idx):
-        if len(self.seen) == self.stop_after:
-            raise KeyboardInterrupt
-        pairs = zip(*batch, strict=True)
-        self.seen.append((self.current_epoch, [(target["image_id"], int(image.sum())) for image, target in pairs]))
-        return self.weight * 1.0
-
-    def configure_optimizers(self):
-        self.steps = self.trainer.estimated_stepping_batches
-        return torch.optim.SGD(self.parameters(), 0.1)
-
-
-def fit(data, checkpoints, stop_after=None, ckpt_path=None, **options):
-    model = Recorder(stop_after)
-    trainer = Trainer(
-        **{"max_epochs": 3} | options,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[ModelCheckpoint(checkpoints, every_n_train_steps=1, save_top_k=-1, filename="{step}")],
-    )
-    try:
-        trainer.fit(model, data, ckpt_path=ckpt_path)
-    except (KeyboardInterrupt, SystemExit):
-        assert len(model.seen) == stop_after
-    return model
-
-
 @SAMPLERS
 def test_a_run_goes_on_in_the_middle_of_an_epoch(folder, tmp_path, sampler):
-    whole = fit(make(folder, sampler), tmp_path / "whole")
+    whole = record(make(folder, sampler), tmp_path / "whole")
     per_epoch = len(whole.seen) // 3
     assert whole.steps == len(whole.seen) == 3 * per_epoch
     stop = per_epoch + 2
-    fit(make(folder, sampler), tmp_path / "part", stop_after=stop)
-    resumed = fit(make(folder, sampler), tmp_path / "rest", ckpt_path=tmp_path / "part" / f"step={stop}.ckpt")
+    record(make(folder, sampler), tmp_path / "part", stop_after=stop)
+    resumed = record(make(folder, sampler), tmp_path / "rest", ckpt_path=tmp_path / "part" / f"step={stop}.ckpt")
     assert resumed.seen == whole.seen[stop:]
 
 

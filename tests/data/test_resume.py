@@ -3,42 +3,12 @@
 import functools
 
 import pytest
-import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lit_dense.data import CocoDataModule
 from tests.builders.coco_files import write_noise
+from tests.builders.data_modules import data_module
+from tests.builders.lit_modules import record
 
 EPOCHS, BATCHES = 3, 4  # 9 images in batches of 2: four batches, one image left out
-
-
-class Recorder(LightningModule):
-    """Notes which images it sees in which epoch, and the sums of their pixels."""
-
-    def __init__(self, stop_after=None):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.stop_after = stop_after
-        self.seen, self.validated = [], []
-
-    def training_step(self, batch, batch_idx):
-        if len(self.seen) == self.stop_after:
-            raise KeyboardInterrupt
-        images, targets = batch
-        sums = [int(image.sum()) for image in images]
-        boxes = [target["boxes"].tolist() for target in targets]
-        self.seen.append((self.current_epoch, batch_idx, [target["image_id"] for target in targets], sums, boxes))
-        return self.weight * 1.0
-
-    def validation_step(self, batch, batch_idx):
-        pass
-
-    def on_validation_epoch_end(self):
-        self.validated.append(len(self.seen))
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), 0.1)
 
 
 def fit(folder, checkpoints, *arguments, **options):
@@ -49,30 +19,8 @@ def fit(folder, checkpoints, *arguments, **options):
 
 def fitted(folder, checkpoints, stop_after=None, ckpt_path=None, every=1000, workers=0, batch_size=2, **options):
     """The module of a run."""
-    data = CocoDataModule(
-        folder,
-        train_images="train",
-        train_annotations="train.json",
-        val_images="val",
-        val_annotations="val.json",
-        batch_size=batch_size,
-        num_workers=workers,
-        seed=3,
-    )
-    model = Recorder(stop_after)
-    trainer = Trainer(
-        **{"max_epochs": EPOCHS, "num_sanity_val_steps": 0} | options,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[ModelCheckpoint(checkpoints, every_n_train_steps=every, save_top_k=-1)],
-    )
-    try:
-        trainer.fit(model, data, ckpt_path=ckpt_path)
-    except (KeyboardInterrupt, SystemExit):
-        assert len(model.seen) == stop_after
-    return model
+    data = data_module(folder, "train", "val", batch_size=batch_size, num_workers=workers, seed=3)
+    return record(data, checkpoints, stop_after, ckpt_path, every, **options)
 
 
 @pytest.fixture(scope="module")

@@ -4,18 +4,13 @@ import json
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 
-from lit_dense import CocoDataModule, LitRetinaNet
+from lit_dense import CocoDataModule
 from lit_dense.data import DataError
 from tests.builders.coco_files import data_arguments, write_shapes
 from tests.builders.data_modules import data_module
-from tests.builders.detectors import small_retinanet
-
-
-class SmallRetinaNet(LitRetinaNet):
-    def build_model(self, num_classes):
-        return small_retinanet(num_classes)
+from tests.builders.lit_modules import SmallRetinaNet
+from tests.builders.trainers import trainer_in
 
 
 @pytest.fixture
@@ -36,15 +31,7 @@ def step(tmp_path):
         torch.manual_seed(0)
         module = SmallRetinaNet(2, weighters=list(weighters), lr=1e-2)
         data = CocoDataModule(**data_arguments(tmp_path), transforms=[], **{"weight_key": "hardness"} | options)
-        trainer = Trainer(
-            accelerator="cpu",
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            enable_checkpointing=False,
-            max_steps=1,
-            limit_val_batches=0,
-        )
+        trainer = trainer_in(tmp_path, max_steps=1, limit_val_batches=0)
         trainer.fit(module, data)
         terms = [trainer.callback_metrics[f"train_{name}"] for name in ("classification", "bbox_regression")]
         return torch.stack(terms), torch.cat([p.detach().flatten() for p in module.model.parameters()])

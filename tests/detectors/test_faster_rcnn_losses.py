@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule
 from torch import nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
@@ -20,6 +19,7 @@ from lit_dense.detectors import attached, find_detector, patch, unpatch
 from lit_dense.losses import LOSSES, SoftmaxLoss
 from lit_dense.weighters import WEIGHTERS
 from tests.builders.detectors import COUNTS, NUM_CLASSES, gradients, random_batch, small_faster_rcnn
+from tests.builders.lit_modules import Foreign
 
 
 def batch(counts=(2, 0, 5)):
@@ -321,14 +321,8 @@ def test_every_box_loss_and_weighter_trains_a_stage(parts, stage):
     assert gradients(model).isfinite().all()
 
 
-class Foreign(LightningModule):
-    def __init__(self):
-        super().__init__()
-        self.net = small_faster_rcnn()
-
-
 def test_callbacks_of_both_stages_join_and_keep_their_states_apart():
-    module, images, targets = Foreign(), *batch()
+    module, images, targets = Foreign(small_faster_rcnn()), *batch()
     callbacks = [SwapLoss("eql_v2"), SwapLoss("ghm", stage="rpn")]
     trainer = SimpleNamespace(datamodule=SimpleNamespace(class_counts=COUNTS))
     for callback in callbacks:
@@ -346,7 +340,8 @@ def test_callbacks_of_both_stages_join_and_keep_their_states_apart():
     callbacks[1].teardown(trainer, module, "fit")
     assert attached(module) is None
 
-    later, resumed = Foreign(), [SwapLoss("ghm", stage="rpn"), SwapLoss("eql_v2")]  # in another order
+    later = Foreign(small_faster_rcnn())
+    resumed = [SwapLoss("ghm", stage="rpn"), SwapLoss("eql_v2")]  # in another order
     for callback in resumed:
         callback.load_state_dict(states[callback.state_key])
         callback.setup(trainer, later, "fit")

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule
 from torch import nn
 
 pytest.importorskip("transformers")
@@ -20,6 +19,7 @@ from lit_dense.detectors import attached, find_detector
 from lit_dense.detectors.transformers_detr import FAMILIES, TransformersAdapter
 from tests.builders import set_predictors as models
 from tests.builders.detectors import random_batch
+from tests.builders.lit_modules import Foreign
 
 CLASSES = models.CLASSES
 UNTOUCHED = """
@@ -284,14 +284,8 @@ def test_models_of_masks_are_refused_and_the_detector_inside_is_not_taken(given)
     assert not any("_loss_function" in vars(module) for module in model.modules())
 
 
-class Foreign(LightningModule):
-    def __init__(self):
-        super().__init__()
-        self.net = models.deformable_detr()
-
-
 def test_swap_loss_reaches_a_model_inside_a_module():
-    module, swap, trainer = Foreign(), SwapLoss("ghm"), SimpleNamespace(datamodule=None)
+    module, swap, trainer = Foreign(models.deformable_detr()), SwapLoss("ghm"), SimpleNamespace(datamodule=None)
     swap.setup(trainer, module, "fit")
     step(module.net)
     assert swap.criterion.step == 1

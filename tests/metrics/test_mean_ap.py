@@ -23,6 +23,7 @@ from tests.builders.detection_images import (
     reference,
     update,
 )
+from tests.builders.trainers import trainer_in
 
 # The numbers are COCO's
 
@@ -282,10 +283,7 @@ class Detector(pl.LightningModule):
 
 def test_in_a_lightning_module_each_validation_starts_anew(tmp_path):
     module = Detector(make_images(8))
-    trainer = pl.Trainer(
-        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, default_root_dir=tmp_path,
-    )  # fmt: skip
+    trainer = trainer_in(tmp_path)
     (first,) = trainer.validate(module, verbose=False)
     assert first == pytest.approx(compute(module.images))
     module.images = make_images(5, seed=1)

@@ -4,36 +4,19 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
-from torch.utils.data import DataLoader
 
-from lit_dense import LitRetinaNet
 from lit_dense.metrics import DetectionMAP
 from lit_dense.metrics.loaders import log_maps
-from tests.builders.detectors import NUM_CLASSES, random_batch, small_retinanet
+from tests.builders.detectors import NUM_CLASSES, random_batch
+from tests.builders.lit_modules import SmallRetinaNet
+from tests.builders.trainers import loader, trainer_in
 
 CATEGORIES = [{"id": 10 + label, "name": f"c{label}"} for label in range(NUM_CLASSES)]
 
 
-class Lit(LitRetinaNet):
-    """LitRetinaNet around the small network."""
-
-    def build_model(self, num_classes):
-        return small_retinanet(num_classes)
-
-
-def loader(*seeds, counts=(2, 0, 3)):
-    return DataLoader([random_batch(counts, seed=seed) for seed in seeds], batch_size=None)
-
-
-def trainer_in(folder, **arguments):
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-    return Trainer(accelerator="cpu", logger=False, default_root_dir=folder, **quiet, **arguments)
-
-
 def module_of(stage="val", loaders=1, **arguments):
     """A module that is about to evaluate, and what it logs."""
-    module = Lit(NUM_CLASSES, **arguments)
+    module = SmallRetinaNet(NUM_CLASSES, **arguments)
     module.categories = CATEGORIES
     module.trainer = SimpleNamespace(num_val_batches=[1] * loaders, num_test_batches=[2] * loaders)
     module.logged = {}
@@ -109,7 +92,7 @@ def test_fewer_loaders_than_before_leave_none_behind():
 
 
 def test_a_trainer_evaluates_several_loaders_as_it_does_each(tmp_path):
-    module, trainer = Lit(NUM_CLASSES), trainer_in(tmp_path)
+    module, trainer = SmallRetinaNet(NUM_CLASSES), trainer_in(tmp_path)
     loaders = [loader(1, 2), loader(3, counts=(1, 4))]
     both = trainer.validate(module, loaders, verbose=False)
     for index, found in enumerate(both):
@@ -121,7 +104,7 @@ def test_a_trainer_evaluates_several_loaders_as_it_does_each(tmp_path):
 
 
 def test_a_trainer_tests_and_predicts_on_several_loaders(tmp_path):
-    module, trainer = Lit(NUM_CLASSES), trainer_in(tmp_path)
+    module, trainer = SmallRetinaNet(NUM_CLASSES), trainer_in(tmp_path)
     loaders = [loader(1), loader(3, counts=(1, 4))]
     assert "test_map/dataloader_idx_1" in {
         **trainer.test(module, loaders, verbose=False)[0],
@@ -133,7 +116,7 @@ def test_a_trainer_tests_and_predicts_on_several_loaders(tmp_path):
 
 def test_a_callback_can_follow_one_of_several_loaders_through_training(tmp_path):
     trainer = trainer_in(tmp_path, max_epochs=2)
-    trainer.fit(Lit(NUM_CLASSES, warmup_steps=0), loader(0), [loader(1), loader(2)])
+    trainer.fit(SmallRetinaNet(NUM_CLASSES, warmup_steps=0), loader(0), [loader(1), loader(2)])
     assert {f"val_map/dataloader_idx_{k}" for k in (0, 1)} <= trainer.callback_metrics.keys()
     assert {f"val_loss/dataloader_idx_{k}" for k in (0, 1)} <= trainer.callback_metrics.keys()
 

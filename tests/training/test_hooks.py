@@ -12,18 +12,16 @@ from lit_dense.core.errors import UsageError
 from lit_dense.detectors import find_detector
 from lit_dense.training.evaluation import Evaluation
 from lit_dense.training.optimization import Optimization
-from tests.builders.detectors import COUNTS, random_batch, small_retinanet
+from tests.builders.detectors import COUNTS, random_batch
+from tests.builders.lit_modules import SmallRetinaNet
 
 
-class SmallRetinaNet(LitRetinaNet):
-    """A network that is quickly built, whose log is kept."""
+class LoggedRetinaNet(SmallRetinaNet):
+    """Keeps its log."""
 
     def __init__(self, *args, **arguments):
         super().__init__(*args, **arguments)
         self.logged = []
-
-    def build_model(self, num_classes):
-        return small_retinanet(num_classes)
 
     def log(self, name, value, **options):
         self.logged.append((name, float(value), options))
@@ -53,7 +51,7 @@ def test_other_precisions_are_the_trainers_matter(precision):
 
 
 def test_the_epoch_is_told_to_the_criterion(monkeypatch):
-    module = SmallRetinaNet(4)
+    module = LoggedRetinaNet(4)
     monkeypatch.setattr(LitRetinaNet, "current_epoch", 3)
     module.on_train_epoch_start()
     seen = []
@@ -63,7 +61,7 @@ def test_the_epoch_is_told_to_the_criterion(monkeypatch):
 
 
 def test_a_training_step_logs_the_sum_and_its_terms():
-    module = SmallRetinaNet(4)
+    module = LoggedRetinaNet(4)
     loss = module.training_step(random_batch((2, 1, 0)), 0)
     (name, total, options), *terms = module.logged
     assert (name, options) == ("train_loss", {"prog_bar": True, "batch_size": 3})
@@ -94,7 +92,7 @@ class FakeMetric(torch.nn.Module):
 
 @pytest.mark.parametrize("stage", ["validation", "test"])
 def test_an_evaluation_step_logs_losses_and_counts_detections(stage):
-    module = SmallRetinaNet(4, eval_detections_per_img=5, eval_score_thresh=0.01).eval()
+    module = LoggedRetinaNet(4, eval_detections_per_img=5, eval_score_thresh=0.01).eval()
     metric = FakeMetric()
     module.val_map = module.test_map = metric
     prefix = {"validation": "val", "test": "test"}[stage]
@@ -120,7 +118,7 @@ def test_an_evaluation_step_logs_losses_and_counts_detections(stage):
 
 @pytest.mark.parametrize("stage", ["validation", "test"])
 def test_map_is_logged_exactly_and_the_warnings_of_the_process_stay(stage):
-    module = SmallRetinaNet(4)
+    module = LoggedRetinaNet(4)
     module.val_map = module.test_map = metric = FakeMetric()
     metric.given = ["something"]
     filters = list(warnings.filters)
@@ -137,7 +135,7 @@ def test_map_is_logged_exactly_and_the_warnings_of_the_process_stay(stage):
 
 
 def test_predictions_keep_what_targets_tell():
-    module = SmallRetinaNet(4, score_thresh=0.0, detections_per_img=7).eval()
+    module = LoggedRetinaNet(4, score_thresh=0.0, detections_per_img=7).eval()
     images, _ = random_batch((2, 1))
     found = module.predict_step((images, [{"file_name": "a.png"}, {"image_id": 3}]), 0)
     assert [(f.get("file_name"), f.get("image_id")) for f in found] == [("a.png", None), (None, 3)]
@@ -146,14 +144,14 @@ def test_predictions_keep_what_targets_tell():
 
 
 def test_bytes_and_floats_give_the_same():
-    module = SmallRetinaNet(4).eval()
+    module = LoggedRetinaNet(4).eval()
     image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
     for a, b in zip(module([image]), module([image / 255]), strict=True):
         torch.testing.assert_close(a, b)
 
 
 def test_the_range_of_images_is_looked_at_once():
-    module = SmallRetinaNet(4)
+    module = LoggedRetinaNet(4)
     images, targets = random_batch((2,))
     batch = ([images[0] * 255], targets)
     with pytest.warns(UserWarning, match=r"Float images must lie in \[0, 1\]"):
@@ -187,7 +185,7 @@ def test_rates_are_settled_where_training_goes_on(monkeypatch, ended):
 
 @pytest.mark.parametrize("hook", ["on_train_end", "on_save_checkpoint"])
 def test_the_last_steps_loss_is_looked_at(hook):
-    module, looked = SmallRetinaNet(4), []
+    module, looked = LoggedRetinaNet(4), []
     find_detector(module).nan_guard.flush = lambda: looked.append(1)
     getattr(module, hook)(*([{}] if hook == "on_save_checkpoint" else []))
     assert looked == [1]
@@ -226,7 +224,7 @@ def test_the_optimizer_has_the_rates_and_decays_that_are_asked_for():
 
 
 def test_a_network_that_exists_is_not_built_again():
-    module = SmallRetinaNet(4)
+    module = LoggedRetinaNet(4)
     model = module.model
     module.configure_model()
     assert module.model is model
@@ -243,13 +241,13 @@ def test_a_network_that_exists_is_not_built_again():
 
 def test_the_network_has_the_limits_that_prediction_and_evaluation_need_together():
     limits = {"detections_per_img": 4, "eval_detections_per_img": 9, "score_thresh": 0.3, "eval_score_thresh": 0.2}
-    model = SmallRetinaNet(4, nms_thresh=0.6, topk_candidates=77, **limits).model
+    model = LoggedRetinaNet(4, nms_thresh=0.6, topk_candidates=77, **limits).model
     assert (model.detections_per_img, model.score_thresh) == (9, 0.2)
     assert (model.nms_thresh, model.topk_candidates) == (0.6, 77)
 
 
 def test_a_checkpoint_of_other_parts_is_told_of_and_one_of_the_same_is_not():
-    module = SmallRetinaNet(4)
+    module = LoggedRetinaNet(4)
     same = {"lit_dense": {"criterion": module.criterion.spec}}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -257,7 +255,7 @@ def test_a_checkpoint_of_other_parts_is_told_of_and_one_of_the_same_is_not():
         module.on_load_checkpoint({})
     other = {
         "lit_dense": {
-            "criterion": {**module.criterion.spec, "loss": SmallRetinaNet(4, loss="bce").criterion.spec["loss"]}
+            "criterion": {**module.criterion.spec, "loss": LoggedRetinaNet(4, loss="bce").criterion.spec["loss"]}
         }
     }
     with pytest.warns(UserWarning, match="The checkpoint was trained with loss .*'bce'.*; this model has .*'focal'"):
@@ -280,10 +278,10 @@ def test_the_box_loss_is_that_of_torchvisions_detector(backbone, given, expected
 @pytest.mark.parametrize(("loss", "kept"), [("focal", True), ("softmax", False)])
 def test_a_trained_classifier_is_kept_where_its_columns_keep_their_meaning(loss, kept):
     whole = {"backbone": "retinanet_resnet50_fpn", "weights": "COCO_V1"}
-    module = SmallRetinaNet(91, loss=loss, **whole)
+    module = LoggedRetinaNet(91, loss=loss, **whole)
     assert module.network_options["keep_classifier"] is kept
     assert (module.categories is not None) is kept
-    assert SmallRetinaNet(5, loss=loss, **whole).categories is None
+    assert LoggedRetinaNet(5, loss=loss, **whole).categories is None
     if kept:
         assert module.categories[1] == {"id": 1, "name": "person"}
 

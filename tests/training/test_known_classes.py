@@ -6,13 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 
 from lit_dense import ClassCounts, CocoDataModule, LitRetinaNet
 from lit_dense.callbacks import DetectionPlots, PredictionWriter
 from lit_dense.core.errors import UsageError
 from lit_dense.detectors.retinanet.adapter import RetinaNetAdapter
 from tests.builders.coco_files import SHAPES, write_shapes
+from tests.builders.trainers import trainer_in
 
 NETWORK = {"backbone": "tiny", "fpn_channels": 16, "head_convs": 1, "min_size": 64, "max_size": 64}
 MODEL = [{"id": 1, "name": "red"}, {"id": 2, "name": "blue"}, {"id": 5, "name": "green"}]
@@ -318,8 +318,7 @@ def test_a_trainer_evaluates_a_file_with_other_ids_and_a_part_of_the_classes(tmp
 
     def evaluate(name):
         data = CocoDataModule(**{"root": tmp_path, "num_workers": 0, "test_images": "val", "test_annotations": name})
-        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-        (numbers,) = Trainer(accelerator="cpu", enable_checkpointing=False, **quiet).test(model, data, verbose=False)
+        (numbers,) = trainer_in(tmp_path).test(model, data, verbose=False)
         return numbers
 
     plain, moved, part = (evaluate(name) for name in ("val.json", "moved.json", "part.json"))

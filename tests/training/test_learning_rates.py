@@ -3,7 +3,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import BatchSizeFinder, Callback, LearningRateFinder
 from torch.optim.lr_scheduler import LambdaLR, StepLR
 
@@ -12,6 +11,7 @@ from lit_dense.core.errors import UsageError
 from lit_dense.training.learning_rates import LearningRates, meet_length, rates_of, refuse_finders
 from lit_dense.training.optimization import WarmupSchedule, parameter_groups
 from tests.builders.coco_files import data_arguments, write_shapes
+from tests.builders.trainers import trainer_in
 
 FACTORS = [0.1, 1.0, None]
 
@@ -184,16 +184,7 @@ def fit(tmp_path):
         network = {"backbone": "tiny", "fpn_channels": 16, "head_convs": 1, "min_size": 64, "max_size": 64}
         arguments = {name: value for name, value in data_arguments(tmp_path).items() if not name.startswith("val")}
         model = LitRetinaNet(**network, schedule="constant", warmup_steps=0, weighters=["swn"], backbone_lr_factor=0.1)
-        trainer = Trainer(
-            accelerator="cpu",
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            default_root_dir=tmp_path,
-            callbacks=list(callbacks),
-            **options,
-        )
+        trainer = trainer_in(tmp_path, *callbacks, **options)
         trainer.fit(model, CocoDataModule(**arguments, batch_size=2, transforms=[]), ckpt_path=ckpt_path)
         return model, trainer
 

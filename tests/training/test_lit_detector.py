@@ -5,7 +5,6 @@ import warnings
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
 from lit_dense import LitDetector, LitRetinaNet
@@ -13,6 +12,7 @@ from lit_dense.core.errors import UsageError
 from lit_dense.criterion import Criterion
 from lit_dense.detectors import attached, patch
 from lit_dense.detectors.build import NETWORKS
+from tests.builders.trainers import trainer_in
 
 WORDS = tuple(NETWORKS)
 SMALL = {"backbone": "tiny", "fpn_channels": 32, "min_size": 64, "max_size": 64, "warmup_steps": 0}
@@ -78,8 +78,7 @@ def test_training_validation_and_checkpoint(word, tmp_path):
     loader = DataLoader(data, collate_fn=lambda rows: tuple(zip(*rows, strict=True)))
     module = small(word, loss="eql_v2")
     assert module.untrained
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    trainer = Trainer(max_steps=2, default_root_dir=tmp_path, num_sanity_val_steps=0, **quiet)
+    trainer = trainer_in(tmp_path, max_steps=2, max_epochs=-1, num_sanity_val_steps=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer.fit(module, loader, loader)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch.utils.data import DataLoader
 
@@ -23,16 +23,11 @@ from lit_dense.metrics import DetectionMAP
 from lit_dense.metrics.limits import too_many_objects
 from lit_dense.testing.host_sync import host_reads
 from tests.builders.coco_files import data_arguments, write_shapes
-from tests.builders.detectors import random_batch, small_retinanet
+from tests.builders.detectors import random_batch
+from tests.builders.lit_modules import SmallRetinaNet
+from tests.builders.trainers import trainer_in
 
 NETWORK = {"backbone": "tiny", "fpn_channels": 16, "min_size": 64, "max_size": 64}
-
-
-class SmallRetinaNet(LitRetinaNet):
-    """The way in for a network of one's own."""
-
-    def build_model(self, num_classes):
-        return small_retinanet(num_classes)
 
 
 class InfiniteLoss(DenseLoss):
@@ -47,22 +42,11 @@ def data(tmp_path):
     return CocoDataModule(**data_arguments(tmp_path), transforms=[])
 
 
-def trainer(tmp_path, **arguments):
-    return Trainer(
-        accelerator="cpu",
-        logger=False,
-        default_root_dir=tmp_path,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **{"enable_checkpointing": False, "max_epochs": 1, **arguments},
-    )
-
-
 def test_losses_and_detections_of_validation_come_from_one_forward(tmp_path, data):
     module = SmallRetinaNet(2)
     calls = []
     module.model.backbone.register_forward_hook(lambda *args: calls.append(1))
-    run = trainer(tmp_path)
+    run = trainer_in(tmp_path)
     (results,) = run.validate(module, data, verbose=False)
     assert len(calls) == 1  # one batch of four images
     assert {"val_loss", "val_classification", "val_bbox_regression", "val_map", "val_map_50"} <= set(results)
@@ -92,18 +76,18 @@ def test_predictions_and_evaluation_have_thresholds_and_numbers_of_their_own(tmp
     module = Counting(
         2, score_thresh=0.0, detections_per_img=predicted, eval_score_thresh=0.0, eval_detections_per_img=counted
     )
-    trainer(tmp_path).validate(module, data, verbose=False)
+    trainer_in(tmp_path).validate(module, data, verbose=False)
     assert module.counts == [counted] * 4
     images, _ = next(iter(data.val_dataloader()))
     assert [len(d["boxes"]) for d in module.eval()([i / 255 for i in images])] == [predicted] * 4
     module.score_thresh = 1.0  # of predictions alone
-    trainer(tmp_path).validate(module, data, verbose=False)
+    trainer_in(tmp_path).validate(module, data, verbose=False)
     assert module.counts == [counted] * 4
     assert [len(d["boxes"]) for d in module.eval()([i / 255 for i in images])] == [0] * 4
 
 
 def test_a_dense_scene_may_count_more_detections_than_coco(tmp_path, data):
-    (results,) = trainer(tmp_path).validate(SmallRetinaNet(2, eval_max_detections=500), data, verbose=False)
+    (results,) = trainer_in(tmp_path).validate(SmallRetinaNet(2, eval_max_detections=500), data, verbose=False)
     assert "val_mar_500" in results
     assert "val_mar_100" not in results
 
@@ -134,7 +118,7 @@ def test_objects_that_evaluation_cannot_find_are_told_of_once(tmp_path, limits, 
     module = SmallRetinaNet(2, **limits)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        trainer(tmp_path).validate(module, data, verbose=False)
+        trainer_in(tmp_path).validate(module, data, verbose=False)
     told = [str(w.message) for w in caught if "evaluation counts" in str(w.message)]
     assert len(told) == (message is not None)
     if message:
@@ -149,7 +133,7 @@ def test_the_limit_of_lvis_is_that_of_an_image():
 
 def test_the_number_of_classes_comes_from_the_data_and_is_saved(tmp_path, data):
     module = LitRetinaNet(**NETWORK, loss=FocalLoss(gamma=1.5), normalizer="ema")
-    trainer(tmp_path, max_steps=1).fit(module, data)
+    trainer_in(tmp_path, max_steps=1).fit(module, data)
     assert module.num_classes == 2
     assert module.model.head.classification_head.num_classes == 2
     assert module.criterion.class_counts.num_images == 4
@@ -164,7 +148,7 @@ def test_the_number_of_classes_comes_from_the_data_and_is_saved(tmp_path, data):
 
 def test_a_subclass_that_saves_objects_loads_back(tmp_path, data):
     module = Preset(2, loss=FocalLoss(gamma=0.5))
-    trainer(tmp_path, max_steps=1).fit(module, data)
+    trainer_in(tmp_path, max_steps=1).fit(module, data)
     module.trainer.save_checkpoint(tmp_path / "a.ckpt")
     loaded = Preset.load_from_checkpoint(tmp_path / "a.ckpt")
     assert loaded.criterion.loss.gamma == 0.5
@@ -205,7 +189,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path, data):
         torch.manual_seed(0)
         module = SmallRetinaNet(2, normalizer="ema", lr=1e-2)
         data = CocoDataModule(**data_arguments(tmp_path), batch_size=2, seed=5)
-        trainer(tmp_path, max_epochs=3, limit_val_batches=0, **arguments).fit(module, data, ckpt_path=checkpoint)
+        trainer_in(tmp_path, max_epochs=3, limit_val_batches=0, **arguments).fit(module, data, ckpt_path=checkpoint)
         return module
 
     whole = run()
@@ -222,7 +206,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path, data):
     with pytest.raises(
         NonFiniteLossError, match=r"classification = .*InfiniteLoss, L1Loss.*images .*10.*learning rate"
     ):
-        trainer(tmp_path, num_sanity_val_steps=0).fit(module, data)
+        trainer_in(tmp_path, num_sanity_val_steps=0).fit(module, data)
 
 
 @pytest.mark.parametrize(
@@ -271,21 +255,21 @@ class Labelled(LightningDataModule):
 
 def test_classes_that_do_not_fit_the_head_are_named(tmp_path):
     with pytest.raises(UsageError, match=r"The data has 3 classes, but num_classes=2: .* no column for 'c'"):
-        trainer(tmp_path).validate(SmallRetinaNet(2), Labelled("abc"))
+        trainer_in(tmp_path).validate(SmallRetinaNet(2), Labelled("abc"))
     module = SmallRetinaNet(3)
     module.categories = [{"id": i, "name": n} for i, n in enumerate(("N/A", "a", "b"))]
     with pytest.raises(
         UsageError, match=r"does not know 'c' \(id 3\).* The model has 0 N/A, 1 a, 2 b. The data has 1 a"
     ):
-        trainer(tmp_path).validate(module, Labelled("abc"))
+        trainer_in(tmp_path).validate(module, Labelled("abc"))
     with pytest.raises(UsageError, match="needs num_classes"):
-        trainer(tmp_path).validate(LitRetinaNet(), Labelled("abc").val_dataloader())
+        trainer_in(tmp_path).validate(LitRetinaNet(), Labelled("abc").val_dataloader())
 
 
 def test_norms_and_biases_have_no_weight_decay_and_the_backbone_its_own_rate(tmp_path, data):
     module = LitRetinaNet(2, "mobilenet_v3_small", fpn_channels=16, lr=1e-2, backbone_lr_factor=0.1, min_size=64)
     with pytest.warns(UserWarning, match="mobilenet_v3_small starts from random weights"):
-        trainer(tmp_path, max_steps=1, limit_val_batches=0).fit(module, data)
+        trainer_in(tmp_path, max_steps=1, limit_val_batches=0).fit(module, data)
     groups = module.optimizers().param_groups
     assert sorted({(round(g["initial_lr"], 6), g["weight_decay"]) for g in groups}) == [
         (0.001, 0.0),
@@ -299,7 +283,7 @@ def test_norms_and_biases_have_no_weight_decay_and_the_backbone_its_own_rate(tmp
 
 
 def told_of_random_weights(module, data, tmp_path, **fit):
-    run = trainer(tmp_path, max_steps=1, limit_val_batches=0)
+    run = trainer_in(tmp_path, max_steps=1, limit_val_batches=0)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         run.fit(module, data, **fit)
@@ -360,7 +344,7 @@ def test_deepcopies_are_independent():
 @pytest.mark.parametrize(("loss", "extra"), [("softmax", 1), ("seesaw", 2)])
 def test_a_loss_with_columns_of_its_own(tmp_path, data, loss, extra):
     module = LitRetinaNet(**NETWORK, loss=loss, eval_score_thresh=0.0, score_thresh=0.0)
-    run = trainer(tmp_path, max_steps=2)
+    run = trainer_in(tmp_path, max_steps=2)
     run.fit(module, data)
     assert module.num_classes == 2
     assert module.model.head.classification_head.num_classes == 2 + extra
@@ -415,7 +399,7 @@ def test_a_trained_bias_is_not_reset():
 
 def test_class_counts_come_from_the_data_module_or_are_asked_for(tmp_path, data):
     module = LitRetinaNet(**NETWORK, loss="eql")
-    run = trainer(tmp_path, max_steps=1)
+    run = trainer_in(tmp_path, max_steps=1)
     run.fit(module, data)
     told = module.criterion.loss.frequencies.values
     torch.testing.assert_close(told, data.class_counts.frequencies.to(told))
@@ -424,7 +408,7 @@ def test_class_counts_come_from_the_data_module_or_are_asked_for(tmp_path, data)
         LitRetinaNet.load_from_checkpoint(tmp_path / "a.ckpt").criterion.loss.frequencies.values, told
     )
     with pytest.raises(UsageError, match="'eql' needs to know how often each class occurs"):
-        trainer(tmp_path).fit(LitRetinaNet(2, **NETWORK, loss="eql"), data.train_dataloader())
+        trainer_in(tmp_path).fit(LitRetinaNet(2, **NETWORK, loss="eql"), data.train_dataloader())
 
 
 @pytest.mark.fast_paths

@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 
 from lit_dense import CocoDataModule
 from lit_dense.data import DataError
 from tests.builders.coco_files import data_arguments, write_shapes
-from tests.data.test_weights import SmallRetinaNet
+from tests.builders.lit_modules import SmallRetinaNet
+from tests.builders.trainers import trainer_in
 
 
 @pytest.fixture
@@ -81,10 +81,7 @@ def test_files_without_the_lists_have_no_such_targets(tmp_path):
 def test_a_run_reports_rare_common_and_frequent_classes(folder, protocol):
     torch.manual_seed(0)
     module = SmallRetinaNet(2, eval_protocol=protocol, frequency_bounds=(1, 2))
-    trainer = Trainer(
-        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False, max_epochs=1,
-        default_root_dir=folder,
-    )  # fmt: skip
+    trainer = trainer_in(folder, enable_checkpointing=True)
     data = module_of(folder)
     trainer.fit(module, data)
     images = data.class_counts.images.tolist()
@@ -96,7 +93,6 @@ def test_a_run_reports_rare_common_and_frequent_classes(folder, protocol):
     expected = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("val_map")}
     # evaluated later, the groups are those of the training set, which is not read then
     path = trainer.checkpoint_callback.best_model_path
-    tester = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
-    (found,) = tester.validate(SmallRetinaNet(2, eval_protocol=protocol, frequency_bounds=(1, 2)),
+    (found,) = trainer_in(folder).validate(SmallRetinaNet(2, eval_protocol=protocol, frequency_bounds=(1, 2)),
                                module_of(folder), ckpt_path=path, verbose=False)  # fmt: skip
     assert {k: found[k] for k in expected} == pytest.approx(expected)
