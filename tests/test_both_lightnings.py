@@ -63,7 +63,7 @@ def fit(name, folder, positional=False, epochs=1, checkpoint=None):
     return module.state_dict(), swap.state_dict()["criterion"], dict(trainer.callback_metrics), saved
 
 
-def test_parts_are_the_same_under_both(tmp_path):
+def test_both_lightnings__parts_are_the_same_under_both(tmp_path):
     write_shapes(tmp_path, "train")
     write_shapes(tmp_path, "val", seed=1)
     runs = {name: fit(name, tmp_path / name, positional=name == "pytorch_lightning") for name in BOTH}
@@ -84,7 +84,7 @@ def test_parts_are_the_same_under_both(tmp_path):
     assert resumed[0][1]["_extra_state"]["step"] == 2 * first[1]["_extra_state"]["step"]
 
 
-def test_a_module_of_lightning_pytorch_is_refused_by_the_other_trainer_in_one_line():
+def test_lit_retinanet__is_refused_by_the_other_trainer_in_one_line():
     trainer = pytorch_lightning.Trainer(enable_checkpointing=False, **QUIET)
     with pytest.raises(TypeError, match=r"`model` must be a `LightningModule`.* got `LitRetinaNet`") as error:
         trainer.fit(LitRetinaNet(2, "tiny", fpn_channels=16))
@@ -92,5 +92,5 @@ def test_a_module_of_lightning_pytorch_is_refused_by_the_other_trainer_in_one_li
 
 
 @pytest.mark.parametrize("name", BOTH)
-def test_the_data_module_is_one_of_both(name):
+def test_coco_data_module__is_a_data_module_of_both(name):
     assert isinstance(CocoDataModule(demo=True), BOTH[name].LightningDataModule)

@@ -66,7 +66,7 @@ def _check_gradients(two_processes, parts, split):
 @pytest.mark.parametrize(
     ("parts", "split"), _diagonal(), ids=lambda value: value if isinstance(value, str) else _named(value)
 )
-def test_gradients_of_two_processes_are_those_of_one(two_processes, parts, split):
+def test_criterion__gradients_of_two_processes_are_those_of_one(two_processes, parts, split):
     _check_gradients(two_processes, parts, split)
 
 
@@ -74,7 +74,7 @@ def test_gradients_of_two_processes_are_those_of_one(two_processes, parts, split
 @pytest.mark.ddp
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("parts", PARTS, ids=_named)
-def test_gradients_of_two_processes_are_those_of_one_in_every_combination(two_processes, parts, split):
+def test_criterion__gradients_of_two_processes_are_those_of_one_in_every_combination(two_processes, parts, split):
     _check_gradients(two_processes, parts, split)
 
 

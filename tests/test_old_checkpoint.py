@@ -56,7 +56,7 @@ def data(tmp_path):
     return CocoDataModule(**data_arguments(tmp_path), batch_size=2)
 
 
-def test_it_is_loaded_with_its_parts_their_state_and_its_classes(path, saved):
+def test_old_checkpoint__is_loaded_with_its_parts_their_state_and_its_classes(path, saved):
     check_checkpoint(path)
     model = LitRetinaNet.load_from_checkpoint(path)
     loss, (weighter,), normalizer = model.criterion.loss, model.criterion.weighters, model.criterion.normalizer
@@ -76,14 +76,14 @@ def test_it_is_loaded_with_its_parts_their_state_and_its_classes(path, saved):
             torch.testing.assert_close(state[name], value, rtol=0, atol=0, msg=name)
 
 
-def test_it_is_evaluated_with_the_same_numbers(path, data):
+def test_old_checkpoint__is_evaluated_with_the_same_numbers(path, data):
     model = LitRetinaNet.load_from_checkpoint(path)
     trainer = trainer_in(None)
     (found,) = trainer.validate(model, data, ckpt_path=str(path), verbose=False)
     assert {name: found[name] for name in NUMBERS} == pytest.approx(NUMBERS, rel=1e-4, abs=1e-7)
 
 
-def test_its_training_goes_on_to_the_same_numbers(path, data):
+def test_old_checkpoint__training_goes_on_to_the_same_numbers(path, data):
     model = LitRetinaNet.load_from_checkpoint(path)
     trainer = trainer_in(None, max_epochs=-1, max_steps=4, limit_val_batches=0)
     trainer.fit(model, data, ckpt_path=str(path))

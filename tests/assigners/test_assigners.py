@@ -28,7 +28,7 @@ def objects(number, seed=0):
 
 
 @pytest.mark.parametrize("name", sorted(ASSIGNERS.points))
-def test_every_assigner_answers_for_each_anchor(name):
+def test_assigners__answer_for_each_anchor(name):
     anchors, boxes = grid_anchors(), objects(5)
     matched = ASSIGNERS.build(name)(AssignInput(anchors, boxes, geometry=GEOMETRY))
     assert matched.shape == anchors.shape[:1]
@@ -36,7 +36,7 @@ def test_every_assigner_answers_for_each_anchor(name):
     assert 0 <= matched.max() < len(boxes)
 
 
-def test_top_n():
+def test_top_n__matches_the_anchors_of_greatest_iou():
     anchors, boxes = grid_anchors(), objects(4)
     matched = TopNAssigner(3)(AssignInput(anchors, boxes))
     ious = box_iou(boxes, anchors)
@@ -47,7 +47,7 @@ def test_top_n():
     assert (TopNAssigner(1000)(AssignInput(anchors, boxes)) >= 0).sum() == (ious.max(0).values > 0).sum()
 
 
-def test_an_object_that_touches_few_anchors_takes_none_of_its_neighbours():
+def test_top_n__object_that_touches_few_anchors_takes_none_of_its_neighbours():
     anchors, near = grid_anchors(), torch.tensor([[10.0, 10, 40, 40]])
     far = torch.tensor([[61.0, 61, 63, 63]])  # touches three
     alone = TopNAssigner(12)(AssignInput(anchors, near)) >= 0
@@ -74,24 +74,24 @@ def atss_in_python(anchors, boxes, number):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_atss(seed):
+def test_atss__equals_the_formula(seed):
     anchors, boxes = grid_anchors(), objects(6, seed) + 0.123  # no distances are equal
     assert ATSSAssigner(4)(AssignInput(anchors, boxes, geometry=GEOMETRY)).tolist() == atss_in_python(anchors, boxes, 4)
 
 
-def test_atss_in_half_precision():
+def test_atss__works_in_half_precision():
     anchors, boxes = grid_anchors(), objects(6) // 1
     expected = ATSSAssigner(4)(AssignInput(anchors, boxes, geometry=GEOMETRY))
     for kind in (torch.bfloat16, torch.float64):
         assert torch.equal(ATSSAssigner(4)(AssignInput(anchors.to(kind), boxes.to(kind), geometry=GEOMETRY)), expected)
 
 
-def test_atss_needs_levels():
+def test_atss__needs_levels():
     with pytest.raises(UsageError, match="does not tell the sizes of its levels"):
         ATSSAssigner()(AssignInput(grid_anchors(), objects(1)))
 
 
-def test_assigners_see_predictions_when_they_ask():
+def test_assigners__see_predictions_when_they_ask():
     anchors, boxes = grid_anchors(), objects(3)
     logits, deltas = torch.randn(len(anchors), 4, requires_grad=True), torch.zeros(len(anchors), 4)
     coder = BoxCoder((1.0, 1.0, 1.0, 1.0))

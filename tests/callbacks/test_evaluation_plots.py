@@ -26,7 +26,7 @@ def files(folder):
     return sorted(path.name for path in folder.glob("run/*.[pn][np][gz]"))
 
 
-def test_each_validation_gives_pictures_to_the_folder_and_to_tensorboard(tmp_path):
+def test_evaluation_plots__each_validation_writes_plots_to_the_folder_and_to_tensorboard(tmp_path):
     trainer = logging_trainer(tmp_path, EvaluationPlots(), DetectionPlots(num_images=2), max_epochs=2)
     trainer.fit(SmallRetinaNet(NUM_CLASSES), loader(0, 1), loader(2))
     assert files(tmp_path) == ["confusion.png", "detections.png", "precision_recall.png"]
@@ -40,7 +40,7 @@ def test_each_validation_gives_pictures_to_the_folder_and_to_tensorboard(tmp_pat
     assert [event.step for event in events.Scalars("val_map")] == [1, 3]
 
 
-def test_rows_are_saved_when_asked_for(tmp_path):
+def test_evaluation_plots__save_rows_writes_the_table(tmp_path):
     trainer = logging_trainer(tmp_path, EvaluationPlots(save_rows=True))
     trainer.validate(SmallRetinaNet(NUM_CLASSES), loader(2), verbose=False)
     assert files(tmp_path) == ["confusion.png", "evaluation.npz", "precision_recall.png"]
@@ -50,13 +50,13 @@ def test_rows_are_saved_when_asked_for(tmp_path):
     np.testing.assert_allclose(rows.boxes[rows.kinds == 1], torch.cat([t["boxes"] for t in targets]).numpy())
 
 
-def test_images_without_objects_are_drawn_too(tmp_path):
+def test_evaluation_plots__images_without_objects_are_drawn_too(tmp_path):
     trainer = logging_trainer(tmp_path, EvaluationPlots())
     trainer.validate(SmallRetinaNet(NUM_CLASSES), loader(2, counts=(0, 0)), verbose=False)
     assert files(tmp_path) == FILES
 
 
-def test_a_sanity_check_leaves_nothing(tmp_path):
+def test_evaluation_plots__a_sanity_check_leaves_nothing(tmp_path):
     logging_trainer(tmp_path, EvaluationPlots(), num_sanity_val_steps=1, limit_train_batches=0, max_epochs=0).fit(
         SmallRetinaNet(NUM_CLASSES), loader(0), loader(2)
     )
@@ -83,7 +83,7 @@ class Foreign(LightningModule):
         self.inside[-1].compute()
 
 
-def test_the_metric_of_any_module_is_found_and_an_old_evaluation_is_not_drawn(tmp_path):
+def test_evaluation_plots__find_the_metric_of_any_module_and_do_not_draw_an_old_evaluation(tmp_path):
     names = [f"c{k}" for k in range(NUM_CLASSES)]
     old, new = DetectionMAP(class_names=["of another set"]), DetectionMAP(class_names=names)
     old.update([], [])
@@ -96,7 +96,7 @@ def test_the_metric_of_any_module_is_found_and_an_old_evaluation_is_not_drawn(tm
     assert drawn[0].class_names == tuple(names)
 
 
-def test_a_module_without_the_metric_is_told(tmp_path):
+def test_evaluation_plots__a_module_without_the_metric_is_an_error(tmp_path):
     with pytest.raises(UsageError, match="Foreign holds no DetectionMAP"):
         logging_trainer(tmp_path, EvaluationPlots()).validate(Foreign(), loader(2), verbose=False)
 
@@ -115,7 +115,7 @@ def _validate(rank, folder):
 
 
 @pytest.mark.ddp
-def test_of_two_processes_the_first_draws(two_processes, tmp_path):
+def test_evaluation_plots__the_first_of_two_processes_draws(two_processes, tmp_path):
     assert two_processes(_validate, str(tmp_path)) == [False, True]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "confusion.png",
@@ -138,7 +138,7 @@ def _first_images(rank, folder):
 
 
 @pytest.mark.ddp
-def test_two_processes_draw_the_same_images_each_time(two_processes, tmp_path):
+def test_detection_plots__two_processes_draw_the_same_images_each_time(two_processes, tmp_path):
     assert two_processes(_first_images, str(tmp_path)) == [[[0, 2], [0, 2]], [[], []]]
 
 
@@ -156,7 +156,7 @@ def evaluated_with(scores, confusion_score=0.3):
 @pytest.mark.parametrize(
     ("scores", "note"), [([0.31, 0.1], "0 of 2 detections score 0.5 or more; the best is 0.31"), ([0.6], ""), ([], "")]
 )
-def test_a_confusion_without_detections_says_so(tmp_path, monkeypatch, scores, note):
+def test_evaluation_plots__a_confusion_matrix_without_detections_says_so(tmp_path, monkeypatch, scores, note):
     module, trainer = torch.nn.Sequential(), FakeTrainer(tmp_path)
     callback, notes = EvaluationPlots(), []
     real = figures.confusion_figure
@@ -170,7 +170,7 @@ def test_a_confusion_without_detections_says_so(tmp_path, monkeypatch, scores, n
     assert titles == "Confusion, IoU 0.5, score from 0.5" + (f"\n{note}" if note else "")
 
 
-def test_of_several_new_evaluations_the_first_is_drawn(tmp_path):
+def test_evaluation_plots__the_first_of_several_new_evaluations_is_drawn(tmp_path):
     module, trainer = torch.nn.Sequential(), FakeTrainer(tmp_path)
     callback, drawn = EvaluationPlots(), []
     callback._draw = lambda trainer, folder, evaluation: drawn.append((folder, evaluation))

@@ -48,7 +48,7 @@ def run(watch, steps, accumulate=1, first=0):
 
 
 @pytest.mark.parametrize(("every", "steps", "shown"), [(1, 3, [0, 1, 2]), (2, 5, [1, 3]), (3, 7, [2, 5]), (9, 4, [])])
-def test_every_nth_step_is_observed_and_shown(every, steps, shown):
+def test_every_n_steps__every_nth_step_is_observed_and_shown(every, steps, shown):
     watch = Watch(every)
     run(watch, steps)
     assert watch.seen == watch.shown == shown
@@ -56,14 +56,14 @@ def test_every_nth_step_is_observed_and_shown(every, steps, shown):
     assert not any(watch.autocast)
 
 
-def test_of_a_step_of_several_batches_the_first_is_observed():
+def test_every_n_steps__of_a_step_of_several_batches_the_first_is_observed():
     watch = Watch(2)
     run(watch, 4, accumulate=3)
     assert watch.shown == [1, 3]
     assert watch.seen == [3, 9]  # batches so far
 
 
-def test_a_resumed_run_counts_on_and_a_second_run_starts_anew():
+def test_every_n_steps__a_resumed_run_counts_on_and_a_second_run_starts_anew():
     watch = Watch(4)
     run(watch, 3, first=3)
     assert watch.shown == [3]
@@ -72,7 +72,7 @@ def test_a_resumed_run_counts_on_and_a_second_run_starts_anew():
 
 
 @pytest.mark.parametrize("end", ["on_exception", "teardown"])
-def test_nothing_is_observed_after_the_end(end):
+def test_every_n_steps__observes_nothing_after_the_end(end):
     watch = Watch(1)
     trainer, module, criterion = run(watch, 1)
     trainer.global_step = 1
@@ -84,7 +84,7 @@ def test_nothing_is_observed_after_the_end(end):
     assert watch.shown == [0]
 
 
-def test_pictures_go_to_the_folder_of_the_run_and_only_the_first_process_draws(tmp_path):
+def test_every_n_steps__writes_to_the_folder_of_the_run_and_only_the_first_process_draws(tmp_path):
     module = nn.ModuleDict({"net": small_retinanet()})
     patch(module)
     watch = Watch()
@@ -95,7 +95,7 @@ def test_pictures_go_to_the_folder_of_the_run_and_only_the_first_process_draws(t
         assert watch._draws is rank
 
 
-def test_a_loss_of_torchvision_shows_nothing_and_arguments_are_checked():
+def test_every_n_steps__refuses_torchvisions_own_loss_and_impossible_arguments():
     trainer = FakeTrainer(None, default_root_dir="runs")
     with pytest.raises(UsageError, match="Watch: ModuleDict trains with RetinaNet's own loss, which shows nothing"):
         Watch().on_train_start(trainer, nn.ModuleDict({"net": small_retinanet()}))
@@ -103,7 +103,7 @@ def test_a_loss_of_torchvision_shows_nothing_and_arguments_are_checked():
         Watch(0)
 
 
-def test_weights_multiply():
+def test_product_of_weights__multiplies_weights():
     values = SimpleNamespace(classification=torch.zeros(3))
     assert product_of_weights(values, []).tolist() == [1, 1, 1]
     some = Weights(classification=torch.tensor([1.0, 2, 3]))

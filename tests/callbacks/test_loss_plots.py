@@ -78,7 +78,7 @@ def norms_of(samples):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_the_gradient_shown_is_that_of_the_loss(loss, dtype):
+def test_loss_plots__gradient_is_that_of_the_loss(loss, dtype):
     sums, gradient, samples, *_ = observed(loss, LOSSES[loss], dtype)
     norms, pull = norms_of(samples)[samples.valid], gradient.abs()[samples.valid].numpy()
     bins = (norms * NORM_BINS).long().clamp(max=NORM_BINS - 1).numpy()
@@ -93,7 +93,7 @@ def test_the_gradient_shown_is_that_of_the_loss(loss, dtype):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_shares_of_the_loss_add_up_to_the_term(loss):
+def test_loss_plots__shares_of_the_loss_add_up_to_the_term(loss):
     sums, _, samples, values, weights = observed(loss, LOSSES[loss])
     product = math.prod((w.classification for w in weights if w.classification is not None), start=torch.tensor(1.0))
     weighted = (values.classification * product * values.image_scales[samples.image_idxs]).detach()
@@ -110,7 +110,7 @@ def test_shares_of_the_loss_add_up_to_the_term(loss):
     assert sums["levels"][0, 0] == pytest.approx(float(finest), rel=1e-5)
 
 
-def test_a_batch_without_objects_is_shown():
+def test_loss_plots__a_batch_without_objects_is_shown():
     sums, *_ = observed("focal", {}, counts=(0, 0))
     assert sums["norm_counts"][0].sum() == 0
     assert sums["classes"][:-1].sum() == 0
@@ -119,7 +119,7 @@ def test_a_batch_without_objects_is_shown():
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("loss", [*LOSSES, "swn"])
-def test_training_is_the_same_to_the_last_bit(loss, precision, tmp_path):
+def test_loss_plots__training_is_the_same_to_the_last_bit(loss, precision, tmp_path):
     def weights(*callbacks):
         parts = {"weighters": ["swn"]} if loss == "swn" else LOSSES[loss]
         torch.manual_seed(0)
@@ -135,7 +135,7 @@ def test_training_is_the_same_to_the_last_bit(loss, precision, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["LitRetinaNet", "SwapLoss"])
-def test_every_nth_step_is_drawn_and_logged(kind, tmp_path):
+def test_loss_plots__every_nth_step_is_drawn_and_logged(kind, tmp_path):
     module, callbacks = (SmallRetinaNet(NUM_CLASSES), []) if kind == "LitRetinaNet" else (Foreign(), [SwapLoss("ghm")])
     fit(tmp_path, module, LossPlots(2), *callbacks, batches=5)
     assert sorted(path.name for path in tmp_path.glob("run/loss/*")) == ["step_000002.png", "step_000004.png"]
@@ -147,7 +147,7 @@ def test_every_nth_step_is_drawn_and_logged(kind, tmp_path):
     assert attached(module).criteria[""].observers == [] if kind == "LitRetinaNet" else True
 
 
-def test_tensorboard_gets_pictures_and_numbers(tmp_path):
+def test_loss_plots__tensorboard_gets_images_and_numbers(tmp_path):
     fit(tmp_path, SmallRetinaNet(NUM_CLASSES), LossPlots(1, folder="x"), logger=TensorBoardLogger(tmp_path, "", "run"))
     events = EventAccumulator(str(tmp_path / "run")).Reload()
     assert [event.step for event in events.Images("loss_pictures/picture")] == [0, 1, 2]
@@ -159,12 +159,12 @@ def test_tensorboard_gets_pictures_and_numbers(tmp_path):
         assert image.width == 1500
 
 
-def test_a_step_of_several_batches_is_shown_once(tmp_path):
+def test_loss_plots__a_step_of_several_batches_is_shown_once(tmp_path):
     fit(tmp_path, SmallRetinaNet(NUM_CLASSES), LossPlots(1), batches=4, accumulate_grad_batches=2)
     assert sorted(path.name for path in tmp_path.glob("run/loss/*")) == ["step_000001.png", "step_000002.png"]
 
 
-def test_what_cannot_be_shown_is_told(tmp_path):
+def test_loss_plots__refuse_what_cannot_be_shown(tmp_path):
     with pytest.raises(UsageError, match="LossPlots: Foreign trains with RetinaNet's own loss"):
         fit(tmp_path, Foreign(), LossPlots())
     with pytest.raises(UsageError, match="LossPlots: every_n_steps must be at least 1, not 0"):
@@ -200,7 +200,7 @@ def _run(rank, folder, halves, silent=False):
 
 @pytest.mark.ddp
 @pytest.mark.parametrize("cut", [1, 2])  # with 2 the second process holds images without objects alone
-def test_two_processes_add_up_to_one(two_processes, cut, tmp_path):
+def test_loss_plots__two_processes_add_up_to_one(two_processes, cut, tmp_path):
     rows, expected = _run(0, str(tmp_path / "one"), None)
     first, second = two_processes(_run, str(tmp_path / "two"), (slice(0, cut), slice(cut, 4)))
     assert first[0] == second[0]
@@ -216,7 +216,7 @@ def test_two_processes_add_up_to_one(two_processes, cut, tmp_path):
 
 
 @pytest.mark.ddp
-def test_a_process_without_a_loss_waits_for_nothing(two_processes, tmp_path):
+def test_loss_plots__a_process_without_a_loss_waits_for_nothing(two_processes, tmp_path):
     first, second = two_processes(_run, str(tmp_path), None, True)
     assert first[0] == second[0]
     assert len(first[0]) == 1

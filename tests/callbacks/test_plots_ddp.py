@@ -27,7 +27,7 @@ def _run(rank, folder):
 
 
 @pytest.mark.ddp
-def test_pictures_and_predictions_of_two_processes(two_processes, tmp_path):
+def test_plots__two_processes_write_plots_and_predictions_of_both(two_processes, tmp_path):
     two_processes(_run, str(tmp_path))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["detections.png", "predictions", "predictions.json"]
     assert len((tmp_path / "predictions.json").read_text().split('"image_id"')) == 1 + 2

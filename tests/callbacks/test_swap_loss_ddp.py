@@ -50,7 +50,7 @@ def _share_of(rank, split, stages):
 @pytest.mark.ddp
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("stages", STAGES)
-def test_terms_gradients_and_state_are_those_of_one_process(two_processes, stages, split):
+def test_swap_loss__two_processes_have_terms_gradients_and_state_of_one(two_processes, stages, split):
     terms, slopes, states = _train(random_batch(sum(SPLITS[split], ()), first_label=1), stages)
     answers = two_processes(_share_of, split, stages)
     for name, term in terms.items():  # data-parallel training takes the mean

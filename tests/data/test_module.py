@@ -17,7 +17,7 @@ def image_ids(loader):
     return [target["image_id"] for _, targets in loader for target in targets]
 
 
-def test_from_files_to_batches(folder):
+def test_coco_data_module__from_files_to_batches(folder):
     data = data_module(folder)
     assert data.num_classes == 2
     assert data.categories == CATEGORIES
@@ -34,7 +34,7 @@ def test_from_files_to_batches(folder):
     assert sum(len(t["boxes"]) == 0 for _, targets in data.train_dataloader() for t in targets) >= 2
 
 
-def test_a_stage_reads_what_it_needs_once(folder):
+def test_coco_data_module__a_stage_reads_what_it_needs_once(folder):
     (folder / "test.json").write_text("broken")
     data = data_module(folder)
     data.setup("fit")
@@ -47,7 +47,7 @@ def test_a_stage_reads_what_it_needs_once(folder):
         data.setup("test")
 
 
-def test_problems_of_all_files_are_in_one_message(folder):
+def test_coco_data_module__problems_of_all_files_are_in_one_message(folder):
     (folder / "train.json").write_text("broken")
     content = json.loads((folder / "val.json").read_text())
     content["annotations"].append(box_entry(77, 21, (0, 0, 0, 0)))
@@ -57,7 +57,7 @@ def test_problems_of_all_files_are_in_one_message(folder):
     assert str(error.value).count("not JSON") == 1
 
 
-def test_repairs_warn_once_and_strict_forbids_them(folder):
+def test_coco_data_module__repairs_warn_once_and_strict_forbids_them(folder):
     for name, number in (("train", 1), ("val", 22)):
         content = json.loads((folder / f"{name}.json").read_text())
         content["annotations"].append(box_entry(77, number, (-5, 0, 10, 10)))
@@ -74,7 +74,7 @@ def test_repairs_warn_once_and_strict_forbids_them(folder):
         data_module(folder, strict=True).setup("fit")
 
 
-def test_reading_categories_first_hides_no_problem(folder):
+def test_coco_data_module__reading_categories_first_hides_no_problem(folder):
     content = json.loads((folder / "train.json").read_text())
     content["annotations"].append(box_entry(77, 1) | {"bbox": None})
     (folder / "train.json").write_text(json.dumps(content))
@@ -84,14 +84,14 @@ def test_reading_categories_first_hides_no_problem(folder):
         data.setup("fit")
 
 
-def test_broken_files_are_told_when_classes_are_asked_for(folder):
+def test_coco_data_module__broken_files_are_reported_when_classes_are_asked_for(folder):
     (folder / "train.json").write_text("broken")
     (folder / "val.json").unlink()
     with pytest.raises(DataError, match=r"(?s)not JSON.*no such file"):
         _ = data_module(folder).num_classes
 
 
-def test_categories_of_training_and_validation_are_joined_by_id(folder):
+def test_coco_data_module__categories_of_training_and_validation_are_joined_by_id(folder):
     write_noise(folder, 4, "val", [{"id": 5, "name": "bird"}, {"id": 7, "name": "dog"}])
     data = data_module(folder, "train", "val")
     assert [category["name"] for category in data.categories] == ["cat", "bird", "dog"]
@@ -103,13 +103,13 @@ def test_categories_of_training_and_validation_are_joined_by_id(folder):
     assert labels == {1, 2}
 
 
-def test_one_id_with_two_names_is_an_error(folder):
+def test_coco_data_module__one_id_with_two_names_is_an_error(folder):
     write_noise(folder, 4, "val", [{"id": 3, "name": "bird"}, {"id": 7, "name": "dog"}])
     with pytest.raises(DataError, match=r"category id 3: 'bird' here, 'cat' in .*train\.json"):
         data_module(folder).setup("fit")
 
 
-def test_one_name_with_other_ids_in_another_file_is_an_error(folder):
+def test_coco_data_module__one_name_with_other_ids_in_another_file_is_an_error(folder):
     """Else validation would have classes of its own, which nothing is trained on."""
     write_noise(folder, 4, "val", [{"id": 13, "name": "cat"}, {"id": 7, "name": "dog"}])
     with pytest.raises(DataError, match=r"another id than in another file: 1\n.*'cat': id 13 here, 3 in .*train\.json"):
@@ -120,7 +120,7 @@ def test_one_name_with_other_ids_in_another_file_is_an_error(folder):
     data_module(folder, "train", "val").setup("fit")
 
 
-def test_a_test_file_needs_known_categories(folder):
+def test_coco_data_module__a_test_file_needs_known_categories(folder):
     write_noise(folder, 4, "test", [{"id": 5, "name": "bird"}, {"id": 7, "name": "hound"}])
     data_module(folder).setup("fit")
     with pytest.raises(DataError, match=r"(?s)category 5: bird here, none there.*hound here, dog there"):
@@ -130,14 +130,14 @@ def test_a_test_file_needs_known_categories(folder):
     assert alone.num_classes == 2
 
 
-def test_labels_are_the_same_whatever_stage_is_set_up(folder):
+def test_coco_data_module__labels_are_the_same_whatever_stage_is_set_up(folder):
     write_noise(folder, 4, "val", [{"id": 5, "name": "bird"}, {"id": 7, "name": "dog"}])
     data = data_module(folder, "train", "val")
     data.setup("validate")
     assert [category["id"] for category in data.categories] == [3, 5, 7]
 
 
-def test_labels_can_be_category_ids(folder):
+def test_coco_data_module__labels_can_be_category_ids(folder):
     data = data_module(folder, labels="category_id")
     assert data.num_classes == 8
     assert [c["name"] for c in data.categories] == ["", "", "", "cat", "", "", "", "dog"]
@@ -151,14 +151,14 @@ def test_labels_can_be_category_ids(folder):
 
 
 @pytest.mark.parametrize("number", [-1, 10**9])
-def test_ids_that_cannot_be_labels(folder, number):
+def test_coco_data_module__ids_that_cannot_be_labels(folder, number):
     write_noise(folder, 4, "train", [{"id": number, "name": "bird"}, {"id": 7, "name": "dog"}])
     with pytest.raises(DataError, match=f"category id {number}: bird"):
         data_module(folder, "train", labels="category_id").setup("fit")
     assert data_module(folder, "train").num_classes == 2
 
 
-def test_splitting_one_file(folder):
+def test_coco_data_module__splitting_one_file(folder):
     write_noise(folder, 20)
     data = data_module(folder, "train", val_split=0.25, transforms=[])
     data.setup("fit")
@@ -175,7 +175,7 @@ def test_splitting_one_file(folder):
     assert image_ids(other.val_dataloader()) != val
 
 
-def test_one_image_cannot_be_split(folder):
+def test_coco_data_module__one_image_cannot_be_split(folder):
     write_noise(folder, 1)
     with pytest.raises(DataError, match="too few images to split"):
         data_module(folder, "train", val_split=0.5).setup("fit")
@@ -197,7 +197,7 @@ def test_one_image_cannot_be_split(folder):
         ({"demo": True, "val_split": 0.1}, "leave out val_split"),
     ],
 )
-def test_arguments_that_do_not_go_together(options, told):
+def test_coco_data_module__arguments_that_do_not_go_together(options, told):
     with pytest.raises(UsageError, match=told):
         CocoDataModule(**options)
 
@@ -211,18 +211,18 @@ def test_arguments_that_do_not_go_together(options, told):
         ("predict", "needs predict, test_annotations or val_annotations"),
     ],
 )
-def test_stages_without_data(stage, told):
+def test_coco_data_module__stages_without_data(stage, told):
     with pytest.raises(UsageError, match=told):
         CocoDataModule().setup(stage)
 
 
-def test_the_verb_is_said_as_it_is_typed_and_what_there_is_instead(folder):
+def test_coco_data_module__a_missing_stage_is_named_by_its_subcommand_with_those_that_exist(folder):
     told = r"needs test_annotations to test\. To measure on the validation set, validate\."
     with pytest.raises(UsageError, match=told):
         data_module(folder, "train", "val").setup(TrainerFn.TESTING)
 
 
-def test_training_data_without_a_box(folder):
+def test_coco_data_module__training_data_without_a_box(folder):
     write_json(folder / "train.json", [image_entry(1)], [])
     data = data_module(folder, "train", "val")
     with pytest.raises(DataError, match=r"no boxes, so there is nothing to train on"):
@@ -230,25 +230,25 @@ def test_training_data_without_a_box(folder):
     data.setup("validate")
 
 
-def test_a_loader_before_setup(folder):
+def test_coco_data_module__a_loader_before_setup(folder):
     with pytest.raises(UsageError, match="call setup first"):
         data_module(folder).train_dataloader()
 
 
-def test_validation_images_are_those_of_training_by_default(folder):
+def test_coco_data_module__validation_images_are_those_of_training_by_default(folder):
     write_json(folder / "val.json", [image_entry(1)])
     data = CocoDataModule(folder, "train", "train.json", val_annotations="val.json", num_workers=0)
     data.setup("validate")
     assert image_ids(data.val_dataloader()) == [1]
 
 
-def test_training_without_validation(folder):
+def test_coco_data_module__training_without_validation(folder):
     data = data_module(folder, "train")
     data.setup("fit")
     assert data.val_dataloader() == []
 
 
-def test_a_batch_that_is_not_full(folder):
+def test_coco_data_module__a_batch_that_is_not_full(folder):
     data = data_module(folder, batch_size=3, eval_batch_size=2)
     data.setup("fit")
     assert [len(images) for images, _ in data.train_dataloader()] == [3, 3]
@@ -258,7 +258,7 @@ def test_a_batch_that_is_not_full(folder):
     assert [len(images) for images, _ in few.train_dataloader()] == [8]
 
 
-def test_augmentation_is_for_training_alone(folder):
+def test_coco_data_module__augmentation_is_for_training_alone(folder):
     transforms = [v2.RandomHorizontalFlip(p=1)]
     data = data_module(folder, "train", "val", val_images="train", val_annotations="train.json", transforms=transforms)
     data.setup("fit")
@@ -268,7 +268,7 @@ def test_augmentation_is_for_training_alone(folder):
             assert torch.equal(image, plain[target["image_id"]].flip(-1))
 
 
-def test_epochs_differ_and_workers_change_nothing(folder):
+def test_coco_data_module__epochs_differ_and_workers_change_nothing(folder):
     def sums(workers):
         data = data_module(folder, num_workers=workers)
         data.setup("fit")
@@ -285,7 +285,7 @@ def test_epochs_differ_and_workers_change_nothing(folder):
     assert [first, second] == sums(2)
 
 
-def test_the_loader_draws_nothing_from_the_global_generator(folder):
+def test_coco_data_module__the_loader_draws_nothing_from_the_global_generator(folder):
     data = data_module(folder)
     data.setup("fit")
     torch.manual_seed(4)
@@ -296,7 +296,7 @@ def test_the_loader_draws_nothing_from_the_global_generator(folder):
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_predicting_on_a_data_set(folder):
+def test_coco_data_module__predicting_on_a_data_set(folder):
     data = data_module(folder)
     data.setup("predict")
     batches = list(data.predict_dataloader())
@@ -307,7 +307,7 @@ def test_predicting_on_a_data_set(folder):
     assert image_ids(only_val.predict_dataloader()) == [21, 22, 23, 24]
 
 
-def test_predicting_on_images_needs_no_annotations(folder):
+def test_coco_data_module__predicting_on_images_needs_no_annotations(folder):
     data = CocoDataModule(predict=str(folder / "val"), num_workers=0)
     data.setup("predict")
     assert data.categories == []
@@ -316,7 +316,7 @@ def test_predicting_on_images_needs_no_annotations(folder):
     assert targets[0] == {"image_id": 1, "file_name": str(folder / "val" / "21.png"), "orig_size": (30, 40)}
 
 
-def test_predicting_on_images_does_not_read_the_annotations_of_training(folder):
+def test_coco_data_module__predicting_on_images_does_not_read_the_annotations_of_training(folder):
     for name in ("train", "val", "test"):
         (folder / f"{name}.json").unlink()
     data = data_module(folder, predict=[str(folder / "val" / "21.png")])
@@ -325,7 +325,7 @@ def test_predicting_on_images_does_not_read_the_annotations_of_training(folder):
     assert data.categories == []
 
 
-def test_unreadable_images_to_predict_on_are_told_together(folder):
+def test_coco_data_module__unreadable_images_to_predict_on_are_reported_together(folder):
     (folder / "val" / "bad.png").write_text("no image")
     (folder / "val" / "worse.jpg").touch()
     paths = [str(folder / "val"), str(folder / "gone.png")]
@@ -343,7 +343,7 @@ def test_unreadable_images_to_predict_on_are_told_together(folder):
         CocoDataModule(predict=str(folder / "val" / "bad.png")).setup("predict")
 
 
-def test_an_exif_turned_image_is_predicted_on_upright(tmp_path):
+def test_coco_data_module__an_exif_turned_image_is_predicted_on_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (40, 30)).save(tmp_path / "a.jpg", exif=exif)
@@ -359,7 +359,7 @@ def fake_digits(folder):
         write_noise(folder, number, name)
 
 
-def test_the_demo_is_made_once_in_its_folder(tmp_path, monkeypatch):
+def test_demo__is_made_once_in_its_folder(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(
         "lit_dense.data.digits.write_digits", lambda folder: (calls.append(folder), fake_digits(folder))
@@ -372,7 +372,7 @@ def test_the_demo_is_made_once_in_its_folder(tmp_path, monkeypatch):
     assert len(image_ids(data.val_dataloader())) == 3
 
 
-def test_another_process_may_make_the_demo_first(tmp_path, monkeypatch):
+def test_demo__another_process_may_make_it_first(tmp_path, monkeypatch):
     def faster(folder):
         fake_digits(folder)
         raise FileExistsError(folder)
@@ -381,7 +381,7 @@ def test_another_process_may_make_the_demo_first(tmp_path, monkeypatch):
     assert CocoDataModule(tmp_path, demo=True).num_classes == 2
 
 
-def test_a_folder_with_other_files_is_no_demo(tmp_path, monkeypatch):
+def test_demo__a_folder_with_other_files_is_none(tmp_path, monkeypatch):
     def refuse(folder):
         raise FileExistsError(folder)
 
@@ -390,7 +390,7 @@ def test_a_folder_with_other_files_is_no_demo(tmp_path, monkeypatch):
         CocoDataModule(tmp_path, demo=True).prepare_data()
 
 
-def test_two_processes_see_the_batches_of_one(folder):
+def test_coco_data_module__two_processes_see_the_batches_of_one(folder):
     first, second = (batches_of(folder, rank, 2) for rank in range(2))
     alone = batches_of(folder, 0, 1)
     assert [sorted(a + b) for a, b in zip(first, second, strict=True)] == [sorted(batch) for batch in alone]
@@ -419,7 +419,7 @@ def batches_of(folder, rank, world_size):
 
 
 @pytest.mark.shared_data
-def test_real_data_is_repaired(bccd):
+def test_coco_data_module__real_data_is_repaired(bccd):
     files = {f"{split}_annotations": f"annotations/{split}.json" for split in ("train", "val", "test")}
     data = CocoDataModule(bccd, "images", num_workers=0, **files)
     with pytest.warns(UserWarning, match=r"annotation 2288 of image 171 .* has zero width") as caught:

@@ -46,7 +46,7 @@ def whole(folder, tmp_path_factory):
 
 @pytest.mark.filterwarnings("error:You're resuming from a checkpoint")
 @pytest.mark.parametrize(("stop_after", "every", "workers"), [(7, 2, 0), (7, 2, 2), (5, 1, 0), (3, 1, 0)])
-def test_resumed_in_the_middle_of_an_epoch(run, whole, stop_after, every, workers):
+def test_resume__in_the_middle_of_an_epoch(run, whole, stop_after, every, workers):
     _, checkpoints = run(stop_after, every=every, workers=workers)
     done = stop_after // every * every
     seen, _ = run(ckpt_path=checkpoints[-1], workers=workers)
@@ -54,7 +54,7 @@ def test_resumed_in_the_middle_of_an_epoch(run, whole, stop_after, every, worker
 
 
 @pytest.mark.parametrize(("batch_size", "lengths"), [(1, [7, 9]), (3, [2, 3]), (4, [1, 2])])
-def test_resumed_with_another_batch_size(run, folder, tmp_path, whole, batch_size, lengths):
+def test_resume__with_another_batch_size(run, folder, tmp_path, whole, batch_size, lengths):
     _, checkpoints = run(5, every=1)
     model = fitted(folder, tmp_path, ckpt_path=checkpoints[-1], batch_size=batch_size)
     assert [[epoch for epoch, *_ in model.seen].count(number) for number in (1, 2)] == lengths
@@ -71,35 +71,35 @@ def test_resumed_with_another_batch_size(run, folder, tmp_path, whole, batch_siz
 
 
 @pytest.mark.parametrize("stop_after", [4, 8])
-def test_resumed_from_the_last_batch_of_an_epoch(run, whole, stop_after):
+def test_resume__from_the_last_batch_of_an_epoch(run, whole, stop_after):
     _, checkpoints = run(stop_after, every=4)
     seen, _ = run(ckpt_path=checkpoints[-1])
     assert seen == whole[stop_after:]
 
 
-def test_resumed_from_the_end_of_an_epoch(run, whole):
+def test_resume__from_the_end_of_an_epoch(run, whole):
     _, checkpoints = run(max_epochs=2, every=None, workers=2)
     seen, _ = run(ckpt_path=checkpoints[-1], workers=2)
     assert seen == whole[2 * BATCHES :]
 
 
-def test_resumed_with_a_limit_of_steps_and_validation_within_epochs(run, whole):
+def test_resume__with_a_limit_of_steps_and_validation_within_epochs(run, whole):
     options = {"max_epochs": -1, "max_steps": EPOCHS * BATCHES, "val_check_interval": 2}
     _, checkpoints = run(6, every=1, **options)
     seen, _ = run(ckpt_path=checkpoints[-1], **options)
     assert seen == whole[6:]
 
 
-def test_workers_change_nothing(run, whole):
+def test_coco_data_module__workers_change_nothing(run, whole):
     seen, _ = run(workers=2)
     assert seen == whole
 
 
-def test_a_limited_epoch_is_the_beginning_of_the_whole(run, whole):
+def test_coco_data_module__a_limited_epoch_is_the_beginning_of_the_whole(run, whole):
     seen, _ = run(limit_train_batches=2)
     assert seen == [step for step in whole if step[1] < 2]
 
 
-def test_overfitting_with_lightnings_own_sampler(run):
+def test_coco_data_module__overfitting_with_lightnings_own_sampler(run):
     seen, _ = run(overfit_batches=2)
     assert [images for _, _, images, *_ in seen] == [[1, 2], [3, 4]] * EPOCHS

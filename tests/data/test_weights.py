@@ -39,7 +39,7 @@ def step(tmp_path):
     return run
 
 
-def test_each_object_counts_as_its_weight_says(step):
+def test_target_weights__each_object_counts_by_its_weight(step):
     ones, trained = step([1] * 6)
     plain, trained_alike = step([1] * 6, weighters=(), weight_key=None)
     assert torch.equal(ones, plain)
@@ -55,7 +55,7 @@ def test_each_object_counts_as_its_weight_says(step):
     assert (first > background).all()
 
 
-def test_an_object_of_weight_0_teaches_nothing(step):
+def test_target_weights__an_object_of_weight_0_is_not_trained_on(step):
     _, trained = step([0, 1, 1, 1, 1, 1])
     _, of_other_class = step([0, 1, 1, 1, 1, 1], flip=0)
     assert torch.equal(trained, of_other_class)
@@ -73,7 +73,7 @@ def weigh(folder, name="train", **weights):
 
 
 @pytest.mark.parametrize("options", [{"val_split": 0.25}, {"val_split": 0, "transforms": []}])
-def test_batches_have_the_weights_of_their_images(folder, options):
+def test_weight_key__batches_have_the_weights_of_their_images(folder, options):
     weigh(folder)
     data = data_module(folder, "train", weight_key="hard", **options)
     data.setup("fit")
@@ -86,7 +86,7 @@ def test_batches_have_the_weights_of_their_images(folder, options):
         assert target["weight"].dtype == torch.float32
 
 
-def test_bad_weights_warn_once_and_are_errors_where_strict(folder):
+def test_weight_key__bad_weights_warn_once_and_are_errors_where_strict(folder):
     weigh(folder, a2=-1, a3=None)
     data = data_module(folder, weight_key="hard")
     with pytest.warns(

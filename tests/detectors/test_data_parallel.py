@@ -51,7 +51,7 @@ def agree(two_processes, name, split, parts):
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("parts", FEW, ids=str)
 @pytest.mark.parametrize("name", MAKE)
-def test_gradients_of_two_processes_are_those_of_one(two_processes, name, parts, split):
+def test_fcos_and_ssd__gradients_of_two_processes_are_those_of_one(two_processes, name, parts, split):
     agree(two_processes, name, split, parts)
 
 
@@ -59,5 +59,5 @@ def test_gradients_of_two_processes_are_those_of_one(two_processes, name, parts,
 @pytest.mark.ddp
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize(("name", "parts"), ALL, ids=str)
-def test_gradients_of_two_processes_are_those_of_one_with_all_parts(two_processes, name, parts, split):
+def test_fcos_and_ssd__gradients_of_two_processes_are_those_of_one_with_all_parts(two_processes, name, parts, split):
     agree(two_processes, name, split, parts)

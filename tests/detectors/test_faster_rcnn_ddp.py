@@ -47,6 +47,6 @@ def _share_of(rank, split, parts):
 @pytest.mark.ddp
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("parts", PARTS)
-def test_gradients_of_two_processes_are_those_of_one(two_processes, parts, split):
+def test_faster_rcnn__gradients_of_two_processes_are_those_of_one(two_processes, parts, split):
     expected, state = _train(_batch(split), parts)
     assert_equal_training(two_processes(_share_of, split, parts), expected, state)

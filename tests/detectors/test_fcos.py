@@ -38,19 +38,19 @@ def seen_by(criterion):
         ({"loss": "bce", "weighters": "cleanliness"}, "CleanlinessWeighter"),
     ],
 )
-def test_quality_that_counts_twice_is_warned_of(parts, name):
+def test_patch__warns_of_quality_that_counts_twice(parts, name):
     with pytest.warns(UserWarning, match=f"{name} trains class scores to be the quality of boxes, .* counts twice"):
         patch(small_fcos(), **parts)
 
 
 @pytest.mark.parametrize("parts", [{}, {"loss": "ghm"}, {"loss": "softmax"}, {"weighters": "swn"}])
-def test_other_losses_are_not(parts, recwarn):
+def test_patch__does_not_warn_of_other_losses(parts, recwarn):
     patch(small_fcos(), **parts)
     assert not recwarn.list
 
 
 @pytest.mark.parametrize("counts", [(2, 0, 5), (0, 0), (1,), (9, 3)])
-def test_the_stock_loss_is_reproduced(counts):
+def test_fcos__the_stock_loss_is_reproduced(counts):
     stock, patched = small_fcos(), small_fcos()
     patch(patched)
     (expected, slopes), (terms, own) = (step(model, random_batch(counts)) for model in (stock, patched))
@@ -60,7 +60,7 @@ def test_the_stock_loss_is_reproduced(counts):
     assert (own - slopes).abs().max() <= 2e-6 * slopes.abs().max()
 
 
-def test_gradients_at_the_heads_outputs_are_the_stock_ones():
+def test_fcos__gradients_at_the_outputs_of_the_head_are_the_stock_ones():
     slopes = {}
     for name in ("stock", "patched"):
         model = small_fcos()
@@ -78,7 +78,7 @@ def test_gradients_at_the_heads_outputs_are_the_stock_ones():
         torch.testing.assert_close(slopes["patched"][key].grad, expected.grad, rtol=2e-6, atol=1e-9)
 
 
-def test_boxes_are_coded_as_torchvision_codes_them():
+def test_linear_box_coder__codes_boxes_as_torchvision_does():
     coder, stock = LinearBoxCoder(BoxLinearCoder()), BoxLinearCoder()
     anchors = torch.tensor([[0.0, 0, 8, 8], [8, 16, 24, 32]])
     boxes = torch.tensor([[1.0, -2, 30, 7], [0, 20, 40, 44]])
@@ -87,7 +87,7 @@ def test_boxes_are_coded_as_torchvision_codes_them():
     torch.testing.assert_close(coder.decode_single(deltas, anchors), boxes)
 
 
-def test_centreness():
+def test_centreness__worked_values():
     distances = torch.tensor([[1.0, 2, 1, 2], [1, 1, 3, 1], [1, 1, 4, 4], [-1, 2, 5, 2], [0, 2, 5, 2], [-1, -1, 5, 2]])
     expected = torch.tensor([1, (1 / 3) ** 0.5, 0.25, 0, 0, 0])
     torch.testing.assert_close(centreness_of(distances), expected)
@@ -102,7 +102,7 @@ class FarAway(Assigner):
         return matched
 
 
-def test_positives_outside_their_boxes_have_finite_centreness():
+def test_centreness__of_positives_outside_their_boxes_is_finite():
     model = small_fcos()
     seen = seen_by(patch(model, assigner=FarAway()))
     terms, slopes = step(model, random_batch((2, 1)))
@@ -111,7 +111,7 @@ def test_positives_outside_their_boxes_have_finite_centreness():
     assert slopes.isfinite().all()
 
 
-def test_centreness_is_weighed_and_divided_as_boxes_are():
+def test_centreness__is_weighted_and_divided_as_boxes_are():
     def terms(**parts):
         model = small_fcos()
         patch(model, **parts)
@@ -126,7 +126,7 @@ def test_centreness_is_weighed_and_divided_as_boxes_are():
 
 
 @pytest.mark.parametrize("loss", ["focal", "softmax", "seesaw"])
-def test_scores_multiply_centreness(loss):
+def test_fcos__scores_are_multiplied_by_centreness(loss):
     model = small_fcos(6)
     criterion = patch(model, loss)
     images, _ = random_batch()
@@ -145,13 +145,13 @@ def test_scores_multiply_centreness(loss):
             assert (expected[image, :, label] - score).abs().min() < 1e-6
 
 
-def test_a_loss_without_room_for_its_columns_is_refused():
+def test_fcos__a_loss_without_room_for_its_columns_is_refused():
     with pytest.raises(UsageError, match=r"SeesawLoss has 2 columns.*build the model with num_classes=4"):
         patch(small_fcos(2), "seesaw")
 
 
 @pytest.mark.parametrize("loss", [None, "softmax"])
-def test_losses_and_detections_of_one_pass(loss):
+def test_losses_and_detections__of_one_pass(loss):
     model, same = small_fcos(), small_fcos()
     images, targets = random_batch(num_classes=3)
     for each in (model, same):
@@ -178,7 +178,7 @@ class OneLevel(nn.Module):
         return self.conv(x)
 
 
-def test_a_backbone_with_one_tensor():
+def test_fcos__a_backbone_with_one_tensor():
     anchors = small_fcos().anchor_generator
     anchors.sizes, anchors.aspect_ratios = anchors.sizes[:1], anchors.aspect_ratios[:1]
     anchors.cell_anchors = anchors.cell_anchors[:1]
@@ -202,7 +202,7 @@ class OwnHead(FCOSHead):
         return super().forward([self.gain * f for f in x])
 
 
-def test_a_head_of_ones_own_stays():
+def test_fcos__a_custom_head_stays():
     model = FCOS(
         TwoLevels(32), 4, min_size=64, max_size=64, anchor_generator=small_fcos().anchor_generator, head=OwnHead()
     )
@@ -215,7 +215,7 @@ def test_a_head_of_ones_own_stays():
     assert list(model.state_dict()) == keys
 
 
-def test_a_head_that_is_replaced_while_patched_leaves_a_model_that_can_be_copied_and_unpatched():
+def test_fcos__a_head_that_is_replaced_while_patched_leaves_a_model_that_can_be_copied_and_unpatched():
     model = small_fcos()
     patch(model)
     model.head = small_fcos().head
@@ -224,7 +224,7 @@ def test_a_head_that_is_replaced_while_patched_leaves_a_model_that_can_be_copied
     assert attached(model) is None
 
 
-def test_locations_know_their_level_and_padding():
+def test_fcos__locations_know_their_level_and_padding():
     model = small_fcos()
     seen = seen_by(patch(model))
     images, targets = random_batch((1, 2))
@@ -238,7 +238,7 @@ def test_locations_know_their_level_and_padding():
     assert padded[seen[0].image_idxs == 1].float().mean() == 0.5
 
 
-def test_labels_from_1_are_said_to_start_at_0():
+def test_fcos__labels_from_1_are_an_error_that_says_they_start_at_0():
     model = small_fcos()
     patch(model)
     images, targets = random_batch((4,))
@@ -247,7 +247,7 @@ def test_labels_from_1_are_said_to_start_at_0():
         model(images, targets)
 
 
-def test_a_refused_assigner_is_named_with_the_weighter_that_brings_it(monkeypatch):
+def test_fcos__a_refused_assigner_is_named_with_the_weighter_that_brings_it(monkeypatch):
     monkeypatch.setattr(FCOSAdapter, "offers", FCOSAdapter.offers - {"assignment"})
     with pytest.raises(UsageError, match="TopNAssigner of CleanlinessWeighter cannot take its place"):
         patch(small_fcos(), weighters=["cleanliness"])

@@ -34,7 +34,7 @@ def classifiers(model):
 
 @pytest.mark.parametrize("make", MAKE)
 @pytest.mark.parametrize("counts", [(2, 0, 5), (0, 0), (1,), (9, 3)])
-def test_the_stock_loss_is_reproduced(make, counts):
+def test_ssd__the_stock_loss_is_reproduced(make, counts):
     stock, patched = make(), make()
     patch(patched)
     (expected, slopes), (terms, own) = (step(model, batch_of(counts)) for model in (stock, patched))
@@ -45,7 +45,7 @@ def test_the_stock_loss_is_reproduced(make, counts):
 
 
 @pytest.mark.parametrize("ratio", [1.0, 2.5])
-def test_the_ratio_of_negatives_is_the_detectors(ratio):
+def test_ssd__the_ratio_of_negatives_is_the_detectors(ratio):
     stock, patched = small_ssd(), small_ssd()
     for model in (stock, patched):
         model.neg_to_pos_ratio = ratio
@@ -53,14 +53,14 @@ def test_the_ratio_of_negatives_is_the_detectors(ratio):
     torch.testing.assert_close(step(patched, batch_of()), step(stock, batch_of()), rtol=1e-5, atol=1e-7)
 
 
-def test_a_named_loss_comes_without_the_mining():
+def test_ssd__a_named_loss_comes_without_the_mining():
     model = small_ssd()
     assert not patch(model, "softmax").weighters
     assert len(patch(model).weighters) == 1
 
 
 @pytest.mark.parametrize("make", MAKE)
-def test_the_background_column_is_not_read_by_losses_of_single_logits(make):
+def test_ssd__losses_of_single_logits_do_not_read_the_background_column(make):
     model = make()
     patch(model, "focal")
     step(model, batch_of())
@@ -70,7 +70,7 @@ def test_the_background_column_is_not_read_by_losses_of_single_logits(make):
         assert slopes[:, 1:].any(0).any()
 
 
-def test_the_own_post_processing_gives_torchvisions_detections_of_the_same_scores():
+def test_ssd__own_post_processing_gives_torchvisions_detections_of_the_same_scores():
     model = small_ssd().eval()
     images, _ = batch_of()
     expected = model(images)
@@ -85,7 +85,7 @@ def test_the_own_post_processing_gives_torchvisions_detections_of_the_same_score
 
 
 @pytest.mark.parametrize("make", MAKE)
-def test_scores_are_those_of_the_loss(make):
+def test_ssd__scores_are_those_of_the_loss(make):
     model = make().eval()
     criterion = patch(model, "bce")
     raw = {}
@@ -102,7 +102,7 @@ def test_scores_are_those_of_the_loss(make):
             assert (scores[image, :, label - 1] - score).abs().min() < 1e-6
 
 
-def test_detections_obey_the_detectors_limits():
+def test_ssd__detections_obey_the_detectors_limits():
     model = small_ssd().eval()
     model.score_thresh, model.topk_candidates, model.detections_per_img = 0.6, 3, 7
     patch(model, "bce")
@@ -115,7 +115,7 @@ def test_detections_obey_the_detectors_limits():
 
 
 @pytest.mark.parametrize("loss", [None, "softmax", "focal"])
-def test_losses_and_detections_of_one_pass(loss):
+def test_losses_and_detections__of_one_pass(loss):
     model, same = small_ssd(), small_ssd()
     for each in (model, same):
         patch(each, loss)
@@ -131,7 +131,7 @@ def test_losses_and_detections_of_one_pass(loss):
         torch.testing.assert_close(own, other)
 
 
-def test_two_columns_besides_the_classes_are_refused():
+def test_ssd__two_columns_besides_the_classes_are_refused():
     model = small_ssd()
     with pytest.raises(UsageError, match=r"SeesawLoss needs 2 columns besides those of classes, but SSD has one"):
         patch(model, "seesaw")
@@ -139,7 +139,7 @@ def test_two_columns_besides_the_classes_are_refused():
 
 
 @pytest.mark.parametrize("make", MAKE)
-def test_a_prior_goes_to_the_right_columns(make):
+def test_prior__goes_to_the_right_columns(make):
     model = make()
     patch(model, "focal", prior=0.1)
     for layer in classifiers(model):
@@ -157,7 +157,7 @@ def test_a_prior_goes_to_the_right_columns(make):
 
 
 @pytest.mark.parametrize("make", [small_ssd, small_fcos])
-def test_a_classifier_without_bias_is_an_error(make):
+def test_prior__a_classifier_without_bias_is_an_error(make):
     model = make()
     head = model.head.classification_head
     for layer in [head.cls_logits] if make is small_fcos else head.module_list:
@@ -166,13 +166,13 @@ def test_a_classifier_without_bias_is_an_error(make):
         patch(model, "focal", prior=0.1)
 
 
-def test_a_model_without_prior_keeps_its_biases():
+def test_prior__without_one_biases_stay():
     stock, model = small_ssd(), small_ssd()
     patch(model, "focal")
     torch.testing.assert_close(model.state_dict(), stock.state_dict(), rtol=0, atol=0)
 
 
-def test_taking_a_trained_loss_away_warns_where_scores_change():
+def test_unpatch__of_a_trained_loss_warns_where_scores_change():
     model = small_ssd()
     patch(model, "focal")
     with warnings.catch_warnings():
@@ -197,7 +197,7 @@ class OwnDetections(SSD):
         return super().postprocess_detections(head_outputs, image_anchors, image_shapes)[::-1]
 
 
-def test_post_processing_of_ones_own_is_kept_or_the_loss_refused():
+def test_ssd__custom_post_processing_is_kept_or_the_loss_refused():
     model = small_ssd()
     model.__class__ = OwnDetections
     patch(model)
@@ -206,7 +206,7 @@ def test_post_processing_of_ones_own_is_kept_or_the_loss_refused():
         patch(model, "focal")
 
 
-def test_a_head_that_does_not_tell_its_columns_is_named():
+def test_ssd__a_head_whose_columns_are_unknown_is_named():
     model = small_ssd()
     model.head.classification_head = nn.Identity()
     with pytest.raises(UsageError, match="Identity does not tell how many columns it has"):
@@ -216,7 +216,7 @@ def test_a_head_that_does_not_tell_its_columns_is_named():
 @pytest.mark.parametrize(
     ("labels", "hint"), [([0, 1, 2], r"from 0 to 2.*add 1 to each label"), ([1, 2, 5], "labels 1 to 4")]
 )
-def test_labels_without_a_class_are_named(labels, hint):
+def test_ssd__labels_without_a_class_are_named(labels, hint):
     model = small_ssd()
     patch(model)
     images, targets = batch_of((3,))
@@ -225,7 +225,7 @@ def test_labels_without_a_class_are_named(labels, hint):
         model(images, targets)
 
 
-def test_levels_may_have_different_numbers_of_anchors():
+def test_ssd__levels_may_have_different_numbers_of_anchors():
     model = small_ssd()
     found = []
     patch(model).register_forward_pre_hook(lambda module, args: found.append(args[0]))
@@ -245,7 +245,7 @@ class Note(ATSSAssigner):
         return super().forward(image)
 
 
-def test_an_assigner_sees_classes_from_0_and_scores_of_the_loss():
+def test_assigner__has_classes_from_0_and_scores_of_the_loss():
     model = small_ssd()
     criterion = patch(model, "bce", assigner=Note(number=1))
     samples = []
@@ -283,7 +283,7 @@ class Nothing(Assigner):
         return torch.full((len(image.anchors),), -1)
 
 
-def test_an_assigner_takes_the_place_of_the_matcher():
+def test_assigner__takes_the_place_of_the_matcher():
     model = small_ssd()
     patch(model, "bce", assigner=Nothing())
     terms, _ = step(model, batch_of())

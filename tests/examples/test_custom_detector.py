@@ -11,7 +11,7 @@ def package(tmp_path_factory):
 
 
 @pytest.mark.ddp
-def test_its_own_tests_pass(package):
+def test_custom_detector__its_own_tests_pass(package):
     source, environment = package
     said = ran(["pytest", "-q", "-p", "no:cacheprovider", "tests"], source, environment)
     assert "2 passed" in said
@@ -44,7 +44,7 @@ print(swap.criterion.step, type(swap.criterion.loss).__name__)
 """
 
 
-def test_it_is_trained_in_somebody_elses_module(package, tmp_path):
+def test_custom_detector__trains_in_another_projects_module(package, tmp_path):
     _, environment = package
     (tmp_path / "swap.py").write_text(SWAP)
     assert "1 GHMLoss" in ran(["swap"], tmp_path, environment)

@@ -13,13 +13,13 @@ def package(tmp_path_factory):
 
 
 @pytest.mark.ddp
-def test_its_own_tests_pass(package):
+def test_custom_loss__its_own_tests_pass(package):
     source, environment = package
     said = ran(["pytest", "-q", "-p", "no:cacheprovider", "tests"], source, environment)
     assert "4 passed" in said
 
 
-def test_it_is_listed_and_trained_by_name(package, tmp_path):
+def test_custom_loss__is_listed_and_trained_by_name(package, tmp_path):
     _, environment = package
     assert "hinge" in ran(["lit_dense", "list"], tmp_path, environment)
     write_shapes(tmp_path, "train")

@@ -19,7 +19,7 @@ def of_rt_detr(logits, labels, ious, alpha, gamma):
 
 
 @pytest.mark.parametrize(("alpha", "gamma"), [(0.75, 2.0), (0.3, 1.5), (1.0, 0.0)])
-def test_detached_it_is_that_of_rt_detr(alpha, gamma):
+def test_varifocal_loss__detached_is_that_of_rt_detr(alpha, gamma):
     logits, labels, ious = random_anchors(4, anchors=40)
     value, slope = value_and_gradient(lambda x: of_rt_detr(x, labels, ious, alpha, gamma), logits)
     own, own_slope = value_and_gradient(lambda x: varifocal_loss(x, labels, alpha, gamma, ious, True), logits)
@@ -30,7 +30,7 @@ def test_detached_it_is_that_of_rt_detr(alpha, gamma):
     assert torch.allclose(through_slope, slope) == (gamma == 0)  # without the argument the gradient is mmdetection's
 
 
-def test_the_factor_is_not_detached_by_default_and_the_part_passes_it_on():
+def test_varifocal_loss__the_factor_is_not_detached_by_default_and_the_class_passes_it_on():
     x = torch.ones(1, 1)
     p, cost = x.sigmoid(), F.softplus(x)
     value, slope = LOSSES.build("vfl").sigmoid_terms(None).negative(x, None)

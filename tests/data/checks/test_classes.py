@@ -29,28 +29,28 @@ def split(path, categories, boxes, crowds=()):
 CLASSES = {1: "red", 2: "blue"}
 
 
-def test_boxes_that_are_all_crowds_cannot_be_trained_on():
+def test_check_boxes__all_crowds_cannot_be_trained_on():
     (problem,) = problems_of(check_boxes, {"train": split("a.json", CLASSES, [1, 2], [0, 1])}).errors(strict=False)
     assert problem.what == "all boxes of train are crowds (iscrowd 1), so there is nothing to train on"
     assert problem.examples == ("annotation 100 of image 1 (a.png)", "annotation 101 of image 1 (a.png)")
     assert "set it to 0" in problem.cure
 
 
-def test_most_boxes_are_crowds():
+def test_check_boxes__most_boxes_are_crowds():
     (problem,) = problems_of(check_boxes, {"train": split("a.json", CLASSES, [1, 2, 2], [0, 2])}).found
     assert problem.what == "more than half of the 3 boxes of train are crowds (iscrowd 1)"
     assert (problem.count, problem.repair) == (2, KEPT)
     assert not problems_of(check_boxes, {"train": split("a.json", CLASSES, [1, 2], [0])}).found
 
 
-def test_evaluation_without_objects_is_possible_and_told():
+def test_check_boxes__evaluation_without_objects_is_possible_and_reported():
     for boxes, crowds, what in (([], [], "no boxes in val"), ([1], [0], "all boxes of val are crowds (iscrowd 1)")):
         (problem,) = problems_of(check_boxes, {"val": split("a.json", CLASSES, boxes, crowds)}).found
         assert problem.what == f"{what}: its mAP is -1"
         assert problem.repair == KEPT
 
 
-def test_classes_without_boxes_are_a_hint():
+def test_check_classes__classes_without_boxes_are_a_hint():
     splits = {"train": split("a.json", CLASSES, [2, 1], [1]), "val": split("b.json", CLASSES, [2])}
     problems = problems_of(check_classes, splits, splits)
     assert not problems.found
@@ -61,7 +61,7 @@ def test_classes_without_boxes_are_a_hint():
     assert problems.hints[0].examples == ("category 1: red",)
 
 
-def test_classes_that_are_evaluated_and_never_trained():
+def test_check_classes__classes_that_are_evaluated_and_never_trained():
     splits = {"train": split("a.json", CLASSES, [2]), "val": split("b.json", CLASSES, [1, 2])}
     (problem,) = problems_of(check_classes, splits, splits).found
     assert problem.what == "classes with boxes in val and none in train, whose AP will be 0"
@@ -69,7 +69,7 @@ def test_classes_that_are_evaluated_and_never_trained():
     assert not problems_of(check_classes, splits, ["train"]).found
 
 
-def test_the_empty_first_category_of_roboflow_is_a_hint_of_its_own():
+def test_check_classes__the_empty_first_category_of_roboflow_is_a_separate_hint():
     classes = {0: "cells", 1: "red", 2: "blue"}
     splits = {"train": split("a.json", classes, [1, 2]), "val": split("b.json", classes, [1, 2])}
     (hint,) = problems_of(check_classes, splits, splits).hints
@@ -80,7 +80,7 @@ def test_the_empty_first_category_of_roboflow_is_a_hint_of_its_own():
     assert not problems_of(check_classes, used, used).hints
 
 
-def test_names_that_are_one_to_a_reader():
+def test_check_classes__names_that_read_alike():
     classes = {
         1: "Traffic light",
         2: "traffic_light ",
@@ -101,5 +101,5 @@ def test_names_that_are_one_to_a_reader():
 @pytest.mark.parametrize(
     ("name", "bare"), [("  T-Shirt\u00a0", "tshirt"), ("fire  truck", "firetruck"), ("10 - 20", "10 20"), ("_", "_")]
 )
-def test_bare_names(name, bare):
+def test_bare__leaves_the_letters_and_digits_of_a_name(name, bare):
     assert _bare(name) == bare

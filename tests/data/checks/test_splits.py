@@ -5,19 +5,19 @@ from tests.builders.coco_files import box_entry, image_entry, write_image, write
 from tests.builders.data_modules import data_module
 
 
-def test_fit_warns_of_an_evaluation_set_that_is_the_training_set(folder):
+def test_setup__warns_of_an_evaluation_set_that_is_the_training_set(folder):
     data = data_module(folder, "train", val_annotations="train.json")
     with pytest.warns(UserWarning, match=r"The data has problems[^!]*- all pictures of val that are in train too: 8"):
         data.setup("fit")
 
 
-def test_a_stage_alone_is_told_by_the_file_it_shares(folder):
+def test_setup__compares_a_stage_alone_by_the_file_it_shares(folder):
     data = data_module(folder, "train", test_images="train", test_annotations="../" + folder.name + "/train.json")
     with pytest.warns(UserWarning, match="the annotations of test are those of train"):
         data.setup("test")
 
 
-def test_what_was_told_for_one_stage_is_not_told_again(folder, recwarn):
+def test_setup__does_not_repeat_a_warning_in_a_later_stage(folder, recwarn):
     data = data_module(folder, "train", val_annotations="train.json", test_images="test", test_annotations="test.json")
     data.setup("fit")
     data.setup("validate")
@@ -25,7 +25,7 @@ def test_what_was_told_for_one_stage_is_not_told_again(folder, recwarn):
     assert len([w for w in recwarn if "The data has problems" in str(w.message)]) == 1
 
 
-def test_a_split_that_was_read_before_is_compared_too(folder):
+def test_setup__compares_a_split_that_was_read_before_too(folder):
     write_json(folder / "val.json", [image_entry(1)], [box_entry(1, 1)])
     data = data_module(folder, "train", val_images="train", val_annotations="val.json")
     data.setup("validate")
@@ -33,7 +33,7 @@ def test_a_split_that_was_read_before_is_compared_too(folder):
         data.setup("fit")
 
 
-def test_a_split_of_one_file_keeps_copies_of_a_picture_together(folder):
+def test_setup__a_split_of_one_file_keeps_copies_of_an_image_together(folder):
     images, annotations = [], []
     for number in range(1, 25):
         name = f"p{number % 8}_jpg.rf.{number}.png"
@@ -48,14 +48,14 @@ def test_a_split_of_one_file_keeps_copies_of_a_picture_together(folder):
     assert not sources["train"] & sources["val"]
 
 
-def test_crowds_alone_stop_a_fit_and_are_said_in_the_first_line(folder):
+def test_setup__crowds_alone_stop_a_fit_with_an_error_of_one_line(folder):
     write_json(folder / "train.json", [image_entry(n) for n in (1, 2)], [box_entry(1, 1, iscrowd=1)])
     with pytest.raises(ValueError, match=r"^The data cannot be used: all boxes of train are crowds .*nothing to train"):
         data_module(folder, "train").setup("fit")
 
 
 @pytest.mark.parametrize("small", [0.6, 0.3])
-def test_training_evaluation_and_class_counts_agree_on_small_boxes(folder, small):
+def test_setup__training_evaluation_and_class_counts_agree_on_small_boxes(folder, small):
     boxes = [box_entry(n, 1, (3 * n, 5, small if n % 2 else 8, 9)) for n in range(1, 9)]
     write_json(folder / "train.json", [image_entry(1)], boxes)
     for transforms in ([], None):
@@ -68,7 +68,7 @@ def test_training_evaluation_and_class_counts_agree_on_small_boxes(folder, small
             assert [len(target["boxes"]) for _, targets in loader for target in targets] == [8]
 
 
-def test_check_finds_copies_by_content_and_fit_does_not_look_for_them(folder):
+def test_check__finds_copies_by_content_and_fit_does_not_look_for_them(folder):
     write_noise(folder, 3, "val", first_id=1)  # the first three pictures of train again
     report = check(data_module(folder, "train", "val"))
     assert "all pictures of val that are in train too under another name (the files are equal): 3" in report.text

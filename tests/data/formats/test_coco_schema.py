@@ -45,7 +45,7 @@ def careful(path, problems, weight_key):
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(images=st.lists(images, max_size=3), annotations=st.lists(annotations, max_size=4), weighted=st.booleans())
-def test_the_content_is_that_of_the_careful_reading(tmp_path, images, annotations, weighted):
+def test_decode_coco__content_is_that_of_the_careful_reading(tmp_path, images, annotations, weighted):
     path = write_json(tmp_path / "a.json", images, annotations, info={"images": 3}, licenses=[])
     key = "hardness" if weighted else None
     problems = Problems()
@@ -86,14 +86,14 @@ def test_the_content_is_that_of_the_careful_reading(tmp_path, images, annotation
     ],
     ids=str,
 )
-def test_what_is_unusual_is_left_to_the_careful_reading(tmp_path, change):
+def test_decode_coco__leaves_unusual_content_to_the_careful_reading(tmp_path, change):
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"images": [], "annotations": [], "categories": CATEGORIES} | change))
     assert decode_coco(path, coco_json._TABLE, None) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff\xfe", b"\xef\xbb\xbf{}", b'{"images": NaN}'])
-def test_what_is_no_such_json_is_left_to_it_too(tmp_path, content):
+def test_decode_coco__leaves_other_json_to_the_careful_reading(tmp_path, content):
     path = tmp_path / "a.json"
     path.write_bytes(content)
     assert decode_coco(path, coco_json._TABLE, None) is None

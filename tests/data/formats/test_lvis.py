@@ -38,7 +38,7 @@ def change(folder, **lists):
     path.write_text(json.dumps(content))
 
 
-def test_targets_tell_which_labels_are_absent_or_in_part(folder):
+def test_lvis__targets_have_labels_that_are_absent_or_not_exhaustive(folder):
     data = module_of(folder)
     data.setup("validate")
     for _, targets in data.val_dataloader():
@@ -48,7 +48,7 @@ def test_targets_tell_which_labels_are_absent_or_in_part(folder):
             assert target["not_exhaustive_labels"].tolist() == sorted(there)[:1]
 
 
-def test_a_split_keeps_the_lists_of_its_images(folder):
+def test_lvis__a_split_keeps_the_lists_of_its_images(folder):
     data = module_of(folder, val_images=None, val_annotations=None, val_split=0.5)
     data.setup("fit")
     whole = module_of(folder)
@@ -59,7 +59,7 @@ def test_a_split_keeps_the_lists_of_its_images(folder):
     assert seen == {image_id: lists[image_id] for image_id in seen}
 
 
-def test_unknown_categories_in_the_lists_are_reported_and_left_out(folder):
+def test_lvis__unknown_categories_in_the_lists_are_reported_and_left_out(folder):
     change(folder, neg_category_ids=[3, 99, 7], not_exhaustive_category_ids="7")
     with pytest.warns(UserWarning, match="lists of categories with unknown ones"):
         (data := module_of(folder)).setup("validate")
@@ -70,7 +70,7 @@ def test_unknown_categories_in_the_lists_are_reported_and_left_out(folder):
         module_of(folder, strict=True).setup("validate")
 
 
-def test_files_without_the_lists_have_no_such_targets(tmp_path):
+def test_lvis__files_without_the_lists_have_no_such_targets(tmp_path):
     write_shapes(tmp_path, "val")
     data = CocoDataModule(val_images="val", val_annotations="val.json", root=tmp_path, num_workers=0)
     data.setup("validate")
@@ -78,7 +78,7 @@ def test_files_without_the_lists_have_no_such_targets(tmp_path):
 
 
 @pytest.mark.parametrize("protocol", ["coco", "lvis"])
-def test_a_run_reports_rare_common_and_frequent_classes(folder, protocol):
+def test_lvis__a_run_reports_rare_common_and_frequent_classes(folder, protocol):
     torch.manual_seed(0)
     module = SmallRetinaNet(2, eval_protocol=protocol, frequency_bounds=(1, 2))
     trainer = trainer_in(folder, enable_checkpointing=True)
