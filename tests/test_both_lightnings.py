@@ -6,7 +6,7 @@ import torch
 
 from lit_dense import CocoDataModule, DetectionMAP, LitRetinaNet, SwapLoss
 from lit_dense.callbacks import DetectionPlots, EvaluationPlots, LossPlots, WeightPlots
-from tests.builders.coco_files import data_arguments, write_shapes
+from tests.builders.coco_files import data_arguments, write_shape_splits
 from tests.builders.detectors import small_retinanet
 from tests.builders.trainers import QUIET
 
@@ -64,8 +64,7 @@ def fit(name, folder, positional=False, epochs=1, checkpoint=None):
 
 
 def test_both_lightnings__parts_are_the_same_under_both(tmp_path):
-    write_shapes(tmp_path, "train")
-    write_shapes(tmp_path, "val", seed=1)
+    write_shape_splits(tmp_path)
     runs = {name: fit(name, tmp_path / name, positional=name == "pytorch_lightning") for name in BOTH}
     first, second = runs.values()
     for got, expected in zip(second[:3], first[:3], strict=True):

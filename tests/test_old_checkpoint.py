@@ -24,7 +24,7 @@ from lit_dense.data import CocoDataModule
 from lit_dense.losses import EqualizationLossV2
 from lit_dense.normalizers import EMANormalizer
 from lit_dense.weighters import SWNWeighter
-from tests.builders.coco_files import data_arguments, write_shapes
+from tests.builders.coco_files import data_arguments, write_shape_splits
 from tests.builders.trainers import trainer_in
 
 NUMBERS = {
@@ -51,8 +51,7 @@ def saved(path):
 
 @pytest.fixture
 def data(tmp_path):
-    write_shapes(tmp_path, "train")
-    write_shapes(tmp_path, "val", seed=1)
+    write_shape_splits(tmp_path)
     return CocoDataModule(**data_arguments(tmp_path), batch_size=2)
 
 

@@ -6,6 +6,7 @@ from torchvision.ops import box_iou
 from lit_dense.assigners import ASSIGNERS, AssignInput, ATSSAssigner, TopNAssigner
 from lit_dense.core.errors import UsageError
 from lit_dense.core.geometry import Geometry
+from tests.builders.assignment import atss_with_loops
 
 GEOMETRY = Geometry([(8, 8), (4, 4)], [(64, 64)])
 
@@ -56,27 +57,11 @@ def test_top_n__object_that_touches_few_anchors_takes_none_of_its_neighbours():
     assert 0 < (both == 1).sum() < 12
 
 
-def atss_in_python(anchors, boxes, number):
-    """The definition, with loops."""
-    matched, best = [-1] * len(anchors), [0.0] * len(anchors)
-    ious, centres = box_iou(boxes, anchors), (anchors[:, :2] + anchors[:, 2:]) / 2
-    for index, box in enumerate(boxes):
-        distance = (centres - (box[:2] + box[2:]) / 2).norm(dim=1)
-        chosen = []
-        for start, stop in ((0, 64), (64, 80)):
-            chosen += [start + int(i) for i in distance[start:stop].argsort()[:number]]
-        own = ious[index][chosen]
-        for anchor in chosen:
-            inside = (centres[anchor] > box[:2]).all() and (centres[anchor] < box[2:]).all()
-            if ious[index, anchor] >= own.mean() + own.std() and inside and ious[index, anchor] > best[anchor]:
-                matched[anchor], best[anchor] = index, float(ious[index, anchor])
-    return matched
-
-
 @pytest.mark.parametrize("seed", range(5))
 def test_atss__equals_the_formula(seed):
     anchors, boxes = grid_anchors(), objects(6, seed) + 0.123  # no distances are equal
-    assert ATSSAssigner(4)(AssignInput(anchors, boxes, geometry=GEOMETRY)).tolist() == atss_in_python(anchors, boxes, 4)
+    expected = atss_with_loops(anchors, boxes, [(0, 64, 4), (64, 80, 4)])
+    assert ATSSAssigner(4)(AssignInput(anchors, boxes, geometry=GEOMETRY)).tolist() == expected
 
 
 def test_atss__works_in_half_precision():

@@ -63,6 +63,12 @@ def write_shapes(folder, split, counts=(2, 0, 1, 3), seed=0, size=64):
     return write_json(folder / f"{split}.json", images, annotations, SHAPES)
 
 
+def write_shape_splits(folder):
+    """Shapes for training and, others, for validation. Returns ``train.json``."""
+    write_shapes(folder, "val", seed=1)
+    return write_shapes(folder, "train")
+
+
 def data_arguments(folder):
     """Arguments of a CocoDataModule for a folder with the splits train and val."""
     return {

@@ -16,6 +16,15 @@ class SmallRetinaNet(LitRetinaNet):
         return small_retinanet(num_classes)
 
 
+class TrainedBias:
+    """Gives LitRetinaNet a network that comes with a trained bias, as torchvision's detectors may."""
+
+    def build_model(self, num_classes):
+        model = super().build_model(num_classes)
+        torch.nn.init.normal_(model.head.classification_head.cls_logits.bias)
+        return model
+
+
 class Foreign(LightningModule):
     """Knows a detector of torchvision alone, and validates in train mode under no_grad, as some projects do."""
 

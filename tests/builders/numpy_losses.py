@@ -8,6 +8,11 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-np.asarray(x, np.float64)))
 
 
+def logit(p):
+    """Logits of one anchor and one class whose score is p."""
+    return torch.tensor([[np.log(p / (1 - p))]], dtype=torch.float64)
+
+
 def cross_entropy(x, t):
     x, t = np.asarray(x, np.float64), np.asarray(t, np.float64)
     return np.maximum(x, 0) - x * t + np.log1p(np.exp(-np.abs(x)))

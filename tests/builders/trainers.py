@@ -55,3 +55,12 @@ class CollectiveTrainer(FakeTrainer):
     @property
     def log_dir(self):
         return Reduce().gather_objects(self.folder)[0]
+
+
+def observed_step(callback, trainer, module, batch=None):
+    """A callback's hooks around a training step of the detector ``module[0]``; without a batch it computes no loss."""
+    callback.on_train_start(trainer, module)
+    callback.on_train_batch_start(trainer, module, None, 0)
+    if batch is not None:
+        module[0](*batch)
+    callback.on_train_batch_end(trainer, module, None, None, 0)

@@ -20,7 +20,7 @@ from lit_dense.detectors import attached, patch
 from lit_dense.functional.loss_distribution import NORM_BINS, hardest_share
 from tests.builders.detectors import COUNTS, NUM_CLASSES, random_batch, small_retinanet
 from tests.builders.lit_modules import Foreign, SmallRetinaNet
-from tests.builders.trainers import CollectiveTrainer, FakeTrainer, fit
+from tests.builders.trainers import CollectiveTrainer, FakeTrainer, fit, observed_step
 
 LOSSES = {
     "focal": {},
@@ -186,15 +186,10 @@ def _run(rank, folder, halves, silent=False):
     patch(module, "focal", normalizer="none" if silent else "batch")
     rows = []
     logger = SimpleNamespace(log_metrics=lambda metrics, step: rows.append((step, metrics)))
-    trainer = CollectiveTrainer(folder, rank, loggers=[logger])
-    callback = Summed(1)
-    callback.on_train_start(trainer, module)
-    callback.on_train_batch_start(trainer, module, None, 0)
-    if not (silent and rank == 1):
-        images, targets = random_batch((2, 1, 0, 0))
-        mine = slice(None) if halves is None else halves[rank]
-        module[0](images[mine], targets[mine])
-    callback.on_train_batch_end(trainer, module, None, None, 0)
+    images, targets = random_batch((2, 1, 0, 0))
+    mine = slice(None) if halves is None else halves[rank]
+    callback, batch = Summed(1), None if silent and rank == 1 else (images[mine], targets[mine])
+    observed_step(callback, CollectiveTrainer(folder, rank, loggers=[logger]), module, batch)
     return rows, callback.summed
 
 

@@ -21,7 +21,7 @@ from lit_dense.visualization.draw import NEGATIVE, POSITIVE, draw_weights, with_
 from lit_dense.weighters import Weighter, Weights
 from tests.builders.detectors import NUM_CLASSES, random_batch, small_retinanet
 from tests.builders.lit_modules import Foreign, SmallRetinaNet
-from tests.builders.trainers import CollectiveTrainer, fit
+from tests.builders.trainers import CollectiveTrainer, fit, observed_step
 
 SHARES = {f"weights/{group}_share" for group in ("positive", "negative", "level_0", "level_1")}
 SHARES |= {name.replace("_share", "_loss_share") for name in SHARES}
@@ -256,13 +256,8 @@ def _run(rank, folder, silent):
     patch(module, **parts)  # the loss of one process alone must make no collective
     rows = []
     logger = SimpleNamespace(log_metrics=lambda metrics, step: rows.append((step, metrics)))
-    trainer = CollectiveTrainer(folder, rank, loggers=[logger])
-    callback = WeightPlots(1)
-    callback.on_train_start(trainer, module)
-    callback.on_train_batch_start(trainer, module, None, 0)
-    if not (silent and rank == 1):
-        module[0](*random_batch(((2, 1), (0,))[rank], seed=1))
-    callback.on_train_batch_end(trainer, module, None, None, 0)
+    batch = None if silent and rank == 1 else random_batch(((2, 1), (0,))[rank], seed=1)
+    observed_step(WeightPlots(1), CollectiveTrainer(folder, rank, loggers=[logger]), module, batch)
     return rows
 
 

@@ -17,7 +17,7 @@ from lit_dense.__main__ import main
 from lit_dense.box_losses import BOX_LOSSES
 from lit_dense.cli.lightning_cli import run
 from lit_dense.losses import LOSSES, DenseLoss
-from tests.builders.coco_files import data_arguments, write_shapes
+from tests.builders.coco_files import data_arguments, write_shape_splits
 
 
 def plain_cli(words):
@@ -32,8 +32,7 @@ NETWORK = {"backbone": "tiny", "fpn_channels": 16, "min_size": 64, "max_size": 6
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("coco")
-    write_shapes(folder, "train")
-    write_shapes(folder, "val", seed=1)
+    write_shape_splits(folder)
     return folder
 
 
@@ -71,6 +70,15 @@ def message(door, config, capsys, *words):
         fit(door, config, *words)
     assert stop.value.code == 2
     return " ".join(capsys.readouterr().err.split())
+
+
+def error_line(capsys, *words):
+    """The line with which a command fails."""
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lit-dense: ")]
+    return line
 
 
 @DOORS
@@ -180,11 +188,7 @@ def test_cli__arguments_that_are_not_accepted(door, config, capsys):
     ],
 )
 def test_cli__arguments_out_of_range_are_one_line(config, capsys, words, said):
-    with pytest.raises(SystemExit) as stop:
-        main(["fit", f"--config={config}", *words])
-    assert stop.value.code == 1
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lit-dense: ")]
-    assert said in line
+    assert said in error_line(capsys, "fit", f"--config={config}", *words)
 
 
 @pytest.mark.parametrize(
@@ -201,11 +205,7 @@ def test_cli__a_missing_optional_package_is_named(config, capsys, monkeypatch, p
     if package == "sklearn":
         del settings["data"]
     config.write_text(yaml.safe_dump(settings))
-    with pytest.raises(SystemExit) as stop:
-        main(["fit", f"--config={config}", *words])
-    assert stop.value.code == 1
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lit-dense: ")]
-    assert said in line
+    assert said in error_line(capsys, "fit", f"--config={config}", *words)
 
 
 def help_of(door, capsys, word):

@@ -87,6 +87,14 @@ def loaders(size, batch_size, world_size, seed=1, epoch=2):
     return made
 
 
+def stopped_after_4_of_10():
+    (loader,) = loaders(10, 1, 1)
+    iterator = iter(loader)
+    for _ in range(4):
+        next(iterator)
+    return loader
+
+
 def resumed(state, *arguments, **options):
     """What the processes of a resumed run draw: batches of each."""
     made = loaders(*arguments, **options)
@@ -143,10 +151,7 @@ def test_resumable_loader__an_epoch_of_other_data_begins_anew(change):
 
 
 def test_resumable_loader__warns_once_of_other_batches_with_numbers():
-    (first,) = loaders(10, 1, 1)
-    iterator = iter(first)
-    for _ in range(4):
-        next(iterator)
+    first = stopped_after_4_of_10()
     (loader,) = loaders(10, 5, 1)
     loader.load_state_dict(first.state_dict())
     told = r"5 images x 1 processes .* had 1 x 1: of its 10 images 4 were seen .* 5 follow in 1 .* 1 are left out"
@@ -163,10 +168,7 @@ def test_resumable_loader__warns_once_of_other_batches_with_numbers():
 @pytest.mark.parametrize(("batch_size", "world_size", "ready"), [(1, 1, 4), (2, 1, 2), (5, 1, 1), (1, 2, 2), (3, 3, 0)])
 def test_resumable_loader__the_trainer_counts_the_batches_that_are_left(batch_size, world_size, ready):
     """Otherwise it ends the epoch early, or late and without a validation."""
-    (first,) = loaders(10, 1, 1)
-    iterator = iter(first)
-    for _ in range(4):
-        next(iterator)
+    first = stopped_after_4_of_10()
     counts = SimpleNamespace(ready=4, started=4, processed=4, completed=3)  # as when saved after a batch
     loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=SimpleNamespace(current=counts)))
     for loader in loaders(10, batch_size, world_size):

@@ -7,7 +7,7 @@ import torch
 
 from lit_dense import CocoDataModule
 from lit_dense.data import DataError
-from tests.builders.coco_files import data_arguments, write_shapes
+from tests.builders.coco_files import data_arguments, write_shape_splits
 from tests.builders.data_modules import data_module
 from tests.builders.lit_modules import SmallRetinaNet
 from tests.builders.trainers import trainer_in
@@ -16,8 +16,7 @@ from tests.builders.trainers import trainer_in
 @pytest.fixture
 def step(tmp_path):
     """Trains one step where object n has the n-th weight, and returns the loss terms and the trained parameters."""
-    path = write_shapes(tmp_path, "train")
-    write_shapes(tmp_path, "val", seed=1)
+    path = write_shape_splits(tmp_path)
     content = json.loads(path.read_text())
 
     def run(weights, weighters=("target_weights",), flip=None, **options):

@@ -17,7 +17,8 @@ from lit_dense.functional import matching
 from lit_dense.normalizers import ImageNormalizer
 from lit_dense.testing.host_sync import host_reads
 from tests.builders.collectives import counted_collectives, no_collectives
-from tests.builders.detectors import COUNTS, NUM_CLASSES, gradients, random_batch, small_retinanet
+from tests.builders.detectors import COUNTS, NUM_CLASSES, gradients, padded_batch, random_batch, small_retinanet
+from tests.builders.samples import seen_by
 
 
 @pytest.mark.parametrize("box_loss", ["l1", "smooth_l1", "giou"])
@@ -111,13 +112,8 @@ def test_patch__labels_without_a_column_are_named():
 def test_patch__levels_and_padding_are_known():
     model = small_retinanet()
     patch(model)
-    seen = []
-    attached(model).criteria[""].register_forward_pre_hook(lambda module, args: seen.append(args[0]))
-    images, targets = random_batch((1, 2))
-    images[1] = images[1][:, :, :32]
-    targets[1]["boxes"][:, 0::2] = targets[1]["boxes"][:, 0::2] / 4
-    targets[1]["boxes"][:, 2] += 4
-    model(images, targets)
+    seen = seen_by(attached(model).criteria[""])
+    model(*padded_batch())
     samples = seen[0]
     assert samples.level_idxs.bincount().tolist() == [2 * 64 * 4, 2 * 16 * 4]
     assert not samples.in_padding[samples.image_idxs == 0].any()

@@ -6,14 +6,7 @@ import pytest
 
 from lit_dense.detectors import patch
 from lit_dense.losses import LOSSES
-from tests.builders.data_parallel import (
-    PARTS,
-    SPLITS,
-    assert_equal_training,
-    share_of,
-    train_three_steps,
-    weighted,
-)
+from tests.builders.data_parallel import PARTS, SPLITS, assert_equal_training, share_of, train_three_steps, weighted
 from tests.builders.detectors import COUNTS, random_batch, small_fcos, small_ssd
 
 MAKE = {"fcos": small_fcos, "ssd": small_ssd}

@@ -11,19 +11,19 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from lit_dense.core.errors import UsageError
 from lit_dense.detectors import patch
+from tests.builders.data_parallel import weighted
 from tests.builders.detectors import COUNTS, NUM_CLASSES, gradients, random_batch, small_faster_rcnn
+from tests.builders.samples import seen_by
 
 
 def batch(counts=(2, 0, 5)):
-    images, targets = random_batch(counts, first_label=1)
-    return images, [t | {"weight": torch.arange(len(t["boxes"])) + 0.5} for t in targets]
+    return weighted(*random_batch(counts, first_label=1))
 
 
 def samples_of(model, stage, images, targets, **arguments):
     """The samples of a training step, its terms, and what the criterion was given besides."""
-    seen = []
     criterion = patch(model, stage=stage, class_counts=COUNTS if stage == "roi" else None, **arguments)
-    criterion.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    seen = seen_by(criterion)
     torch.manual_seed(5)
     terms = model(images, copy.deepcopy(targets))
     return seen[0], terms

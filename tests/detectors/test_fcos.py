@@ -11,22 +11,15 @@ from lit_dense.assigners import Assigner
 from lit_dense.core.errors import UsageError
 from lit_dense.detectors import attached, find_detector, patch, unpatch
 from lit_dense.detectors.fcos import FCOSAdapter, LinearBoxCoder, centreness_of
-from tests.builders.detectors import COUNTS, TwoLevels, gradients, random_batch, small_fcos
-
-
-def step(model, batch):
-    """Terms and gradients of a training step."""
-    model.zero_grad()
-    terms = model.train()(*copy.deepcopy(batch))
-    sum(terms.values()).backward()
-    return {name: term.detach() for name, term in terms.items()}, gradients(model)
-
-
-def seen_by(criterion):
-    """Samples that a criterion will be given."""
-    found = []
-    criterion.register_forward_pre_hook(lambda module, args: found.append(args[0]))
-    return found
+from tests.builders.detectors import (
+    COUNTS,
+    TwoLevels,
+    padded_batch,
+    random_batch,
+    small_fcos,
+    terms_and_gradients,
+)
+from tests.builders.samples import seen_by
 
 
 @pytest.mark.parametrize(
@@ -53,7 +46,7 @@ def test_patch__does_not_warn_of_other_losses(parts, recwarn):
 def test_fcos__the_stock_loss_is_reproduced(counts):
     stock, patched = small_fcos(), small_fcos()
     patch(patched)
-    (expected, slopes), (terms, own) = (step(model, random_batch(counts)) for model in (stock, patched))
+    (expected, slopes), (terms, own) = (terms_and_gradients(model, random_batch(counts)) for model in (stock, patched))
     assert list(terms) == ["classification", "bbox_regression", "bbox_ctrness"]
     for name, value in expected.items():
         torch.testing.assert_close(terms[name], value, rtol=1e-6, atol=1e-9)
@@ -105,7 +98,7 @@ class FarAway(Assigner):
 def test_centreness__of_positives_outside_their_boxes_is_finite():
     model = small_fcos()
     seen = seen_by(patch(model, assigner=FarAway()))
-    terms, slopes = step(model, random_batch((2, 1)))
+    terms, slopes = terms_and_gradients(model, random_batch((2, 1)))
     assert (seen[0].pos_target_deltas < 0).any()
     assert all(term.isfinite() for term in terms.values())
     assert slopes.isfinite().all()
@@ -116,7 +109,8 @@ def test_centreness__is_weighted_and_divided_as_boxes_are():
         model = small_fcos()
         patch(model, **parts)
         images, targets = random_batch((2, 3))
-        return step(model, (images, [t | {"weight": torch.full((len(t["boxes"]),), 3.0)} for t in targets]))[0]
+        batch = images, [t | {"weight": torch.full((len(t["boxes"]),), 3.0)} for t in targets]
+        return terms_and_gradients(model, batch)[0]
 
     plain = terms()["bbox_ctrness"]
     torch.testing.assert_close(terms(box_loss_weight=2.0)["bbox_ctrness"], 2 * plain)
@@ -156,7 +150,7 @@ def test_losses_and_detections__of_one_pass(loss):
     images, targets = random_batch(num_classes=3)
     for each in (model, same):
         patch(each, loss)
-    expected, _ = step(same, (images, targets))
+    expected, _ = terms_and_gradients(same, (images, targets))
     with torch.no_grad():
         terms, found = find_detector(model.eval()).losses_and_detections(images, copy.deepcopy(targets))
         detections = same.eval()(images)
@@ -185,7 +179,8 @@ def test_fcos__a_backbone_with_one_tensor():
     model = FCOS(OneLevel(), 4, min_size=64, max_size=64, anchor_generator=anchors, head=FCOSHead(32, 1, 4, 1))
     stock = copy.deepcopy(model)
     patch(model)
-    torch.testing.assert_close(step(model, random_batch()), step(stock, random_batch()), rtol=1e-5, atol=1e-6)
+    own, expected = (terms_and_gradients(each, random_batch()) for each in (model, stock))
+    torch.testing.assert_close(own, expected, rtol=1e-5, atol=1e-6)
     terms, found = find_detector(model.eval()).losses_and_detections(*random_batch())
     assert terms.keys() == {"classification", "bbox_regression", "bbox_ctrness"}
     assert len(found) == 3
@@ -208,7 +203,7 @@ def test_fcos__a_custom_head_stays():
     )
     head, keys = model.head, list(model.state_dict())
     patch(model)
-    step(model, random_batch())
+    terms_and_gradients(model, random_batch())
     assert model.head.gain.grad is not None
     unpatch(model)
     assert model.head is head
@@ -227,11 +222,7 @@ def test_fcos__a_head_that_is_replaced_while_patched_leaves_a_model_that_can_be_
 def test_fcos__locations_know_their_level_and_padding():
     model = small_fcos()
     seen = seen_by(patch(model))
-    images, targets = random_batch((1, 2))
-    images[1] = images[1][:, :, :32]
-    targets[1]["boxes"][:, 0::2] = targets[1]["boxes"][:, 0::2] / 4
-    targets[1]["boxes"][:, 2] += 4
-    model(images, targets)
+    model(*padded_batch())
     assert seen[0].level_idxs.bincount().tolist() == [2 * 64, 2 * 16]
     padded = seen[0].in_padding
     assert not padded[seen[0].image_idxs == 0].any()

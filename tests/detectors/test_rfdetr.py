@@ -17,7 +17,8 @@ from lit_dense.core.errors import UsageError
 from lit_dense.detectors import find_detector
 from lit_dense.testing import check_detector
 from tests.builders import rfdetr_models as models
-from tests.builders.detector_checks import CHECKS
+from tests.builders.kit import CHECKS
+from tests.builders.samples import seen_by
 
 COUNTS = (2, 0, 4)
 
@@ -134,8 +135,7 @@ def test_rfdetr__targets_of_a_fixed_size_are_those_without_their_filling():
         )
     criterion = models.criterion()
     stock, slopes = total(criterion, predicted, copy.deepcopy(filled))
-    seen = []
-    patch(criterion).register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    seen = seen_by(patch(criterion))
     value, own = total(criterion, predicted, copy.deepcopy(filled))
     torch.testing.assert_close(value, stock, rtol=1e-6, atol=0)
     torch.testing.assert_close(own, slopes, rtol=1e-5, atol=1e-8)

@@ -1,30 +1,22 @@
-import copy
 import warnings
 
 import pytest
 import torch
 from torch import nn
 from torchvision.models.detection.ssd import SSD
-from torchvision.ops import box_iou
 
 from lit_dense.assigners import Assigner, ATSSAssigner
 from lit_dense.core.errors import UsageError
 from lit_dense.detectors import find_detector, patch, unpatch
-from tests.builders.detectors import gradients, random_batch, small_fcos, small_ssd, small_ssdlite
+from tests.builders.assignment import atss_with_loops
+from tests.builders.detectors import random_batch, small_fcos, small_ssd, small_ssdlite, terms_and_gradients
+from tests.builders.samples import seen_by
 
 MAKE = [small_ssd, small_ssdlite]
 
 
 def batch_of(counts=(2, 0, 5)):
     return random_batch(counts, first_label=1)
-
-
-def step(model, batch):
-    """Terms and gradients of a training step."""
-    model.zero_grad()
-    terms = model.train()(*copy.deepcopy(batch))
-    sum(terms.values()).backward()
-    return {name: term.detach() for name, term in terms.items()}, gradients(model)
 
 
 def classifiers(model):
@@ -37,7 +29,7 @@ def classifiers(model):
 def test_ssd__the_stock_loss_is_reproduced(make, counts):
     stock, patched = make(), make()
     patch(patched)
-    (expected, slopes), (terms, own) = (step(model, batch_of(counts)) for model in (stock, patched))
+    (expected, slopes), (terms, own) = (terms_and_gradients(model, batch_of(counts)) for model in (stock, patched))
     assert terms.keys() == {"classification", "bbox_regression"} == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(terms[name], value, rtol=1e-6, atol=1e-9)
@@ -50,7 +42,8 @@ def test_ssd__the_ratio_of_negatives_is_the_detectors(ratio):
     for model in (stock, patched):
         model.neg_to_pos_ratio = ratio
     patch(patched)
-    torch.testing.assert_close(step(patched, batch_of()), step(stock, batch_of()), rtol=1e-5, atol=1e-7)
+    own, expected = (terms_and_gradients(model, batch_of()) for model in (patched, stock))
+    torch.testing.assert_close(own, expected, rtol=1e-5, atol=1e-7)
 
 
 def test_ssd__a_named_loss_comes_without_the_mining():
@@ -63,7 +56,7 @@ def test_ssd__a_named_loss_comes_without_the_mining():
 def test_ssd__losses_of_single_logits_do_not_read_the_background_column(make):
     model = make()
     patch(model, "focal")
-    step(model, batch_of())
+    terms_and_gradients(model, batch_of())
     for layer in classifiers(model):
         slopes = layer.weight.grad.view(-1, 5, *layer.weight.shape[1:])
         assert not slopes[:, 0].any()
@@ -119,7 +112,7 @@ def test_losses_and_detections__of_one_pass(loss):
     model, same = small_ssd(), small_ssd()
     for each in (model, same):
         patch(each, loss)
-    expected, _ = step(same, batch_of())
+    expected, _ = terms_and_gradients(same, batch_of())
     with torch.no_grad():
         terms, found = find_detector(model.eval()).losses_and_detections(*batch_of())
         expected_detections = same.eval()(batch_of()[0])
@@ -179,13 +172,13 @@ def test_unpatch__of_a_trained_loss_warns_where_scores_change():
         warnings.simplefilter("error")
         unpatch(model)  # nothing was trained
         patch(model)
-        step(model, batch_of())
+        terms_and_gradients(model, batch_of())
         unpatch(model)  # softmax is what the detector scores by
         patch(model, "focal")
-        step(model, batch_of())
+        terms_and_gradients(model, batch_of())
         patch(model, "bce")  # another loss, but none was taken away
     patch(model, "focal")
-    step(model, batch_of())
+    terms_and_gradients(model, batch_of())
     with pytest.warns(UserWarning, match="SSD was trained with FocalLoss, but its own inference takes a softmax"):
         unpatch(model)
 
@@ -227,8 +220,7 @@ def test_ssd__labels_without_a_class_are_named(labels, hint):
 
 def test_ssd__levels_may_have_different_numbers_of_anchors():
     model = small_ssd()
-    found = []
-    patch(model).register_forward_pre_hook(lambda module, args: found.append(args[0]))
+    found = seen_by(patch(model))
     model(*batch_of())
     samples = found[0]
     assert samples.geometry.anchors_per_cell == [4, 6]
@@ -248,32 +240,15 @@ class Note(ATSSAssigner):
 def test_assigner__has_classes_from_0_and_scores_of_the_loss():
     model = small_ssd()
     criterion = patch(model, "bce", assigner=Note(number=1))
-    samples = []
-    criterion.register_forward_pre_hook(lambda module, args: samples.append(args[0]))
+    samples = seen_by(criterion)
     images, targets = batch_of((4,))
     model(images, targets)
     seen = criterion.assigner.seen
     assert torch.equal(seen.gt_labels, targets[0]["labels"] - 1)
     torch.testing.assert_close(seen.scores, samples[0].logits.sigmoid())
     assert seen.scores.shape == (64 * 4 + 16 * 6, 4)
-    assert samples[0].matched_idxs.tolist() == atss_of_nearest_cells(seen.anchors, seen.gt_boxes)
-
-
-def atss_of_nearest_cells(anchors, boxes):
-    """The definition, with loops, where the candidates are the anchors of the nearest cell of each level."""
-    matched, best = [-1] * len(anchors), [0.0] * len(anchors)
-    ious, centres = box_iou(boxes, anchors), (anchors[:, :2] + anchors[:, 2:]) / 2
-    for index, box in enumerate(boxes):
-        distance = (centres - (box[:2] + box[2:]) / 2).norm(dim=1)
-        chosen = []
-        for start, stop, per_cell in ((0, 256, 4), (256, 352, 6)):
-            chosen += [start + int(i) for i in distance[start:stop].topk(per_cell, largest=False).indices]
-        own = ious[index][chosen]
-        for anchor in chosen:
-            inside = (centres[anchor] > box[:2]).all() and (centres[anchor] < box[2:]).all()
-            if ious[index, anchor] >= own.mean() + own.std() and inside and ious[index, anchor] > best[anchor]:
-                matched[anchor], best[anchor] = index, float(ious[index, anchor])
-    return matched
+    nearest_cells = [(0, 256, 4), (256, 352, 6)]  # the candidates are the anchors of the nearest cell of each level
+    assert samples[0].matched_idxs.tolist() == atss_with_loops(seen.anchors, seen.gt_boxes, nearest_cells)
 
 
 class Nothing(Assigner):
@@ -286,6 +261,6 @@ class Nothing(Assigner):
 def test_assigner__takes_the_place_of_the_matcher():
     model = small_ssd()
     patch(model, "bce", assigner=Nothing())
-    terms, _ = step(model, batch_of())
+    terms, _ = terms_and_gradients(model, batch_of())
     assert terms["bbox_regression"] == 0
     assert terms["classification"] > 0

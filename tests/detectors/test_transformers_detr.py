@@ -20,6 +20,7 @@ from lit_dense.detectors.transformers_detr import FAMILIES, TransformersAdapter
 from tests.builders import set_predictors as models
 from tests.builders.detectors import random_batch
 from tests.builders.lit_modules import Foreign
+from tests.builders.samples import seen_by
 
 CLASSES = models.CLASSES
 UNTOUCHED = """
@@ -47,8 +48,8 @@ def step(model, counts=(2, 0, 5), **more):
 
 def samples_of(model, counts=(2, 0, 5), **given):
     """What the criterion is given in a step."""
-    criterion, seen = patch(model, **given), []
-    criterion.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    criterion = patch(model, **given)
+    seen = seen_by(criterion)
     step(model, counts)
     return seen[0], criterion
 

@@ -11,9 +11,9 @@ import torch
 import yaml
 
 from lit_dense.core.errors import UsageError
-from tests.builders.coco_files import data_arguments, write_shapes
+from tests.builders.coco_files import data_arguments, write_shape_splits
+from tests.builders.example_packages import EXAMPLES, ran
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False}
 
 
@@ -71,8 +71,7 @@ def test_yolox_head__an_error_names_what_a_loss_lacks():
 
 def test_own_cli__takes_its_own_loss(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_shapes(tmp_path, "train")
-    write_shapes(tmp_path, "val", seed=1)
+    write_shape_splits(tmp_path)
     module = example("own_cli")
     monkeypatch.setitem(__import__("sys").modules, "own_cli", module)
     config = {
@@ -93,3 +92,10 @@ def test_ddp__script_runs(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PATH": path})
     assert done.returncode == 0, done.stderr
     assert "MEMBER: 2/2" in done.stderr
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize(("name", "number"), [("custom_detector", 2), ("custom_loss", 4)])
+def test_example_packages__their_own_tests_pass(installed, name, number):
+    source, environment = installed(name)
+    assert f"{number} passed" in ran(["pytest", "-q", "-p", "no:cacheprovider", "tests"], source, environment)

@@ -2,10 +2,7 @@ import pytest
 import torch
 
 from lit_dense.functional import bce_loss
-
-
-def logit(p):
-    return torch.tensor([[p]], dtype=torch.float64).logit()
+from tests.builders.numpy_losses import logit
 
 
 def test_bce_loss__worked_values():

@@ -15,16 +15,13 @@ from lit_dense.functional.loss_distribution import (
     loss_over_norms,
     value_distribution,
 )
+from tests.builders.numpy_losses import one_hot
 
 
 def batch(anchors=500, classes=3, dtype=torch.float32):
     logits = (torch.randn(anchors, classes) * 3).to(dtype).requires_grad_()
     labels = torch.randint(-2, classes, (anchors,))
     return logits, labels
-
-
-def one_hot(labels, classes):
-    return F.one_hot(labels.clamp(min=-1) + 1, classes + 1)[:, 1:].numpy()
 
 
 def test_loss_over_norms__each_element_is_counted_where_its_norm_lies():

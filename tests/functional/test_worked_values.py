@@ -8,17 +8,13 @@ from hypothesis import strategies as st
 
 from lit_dense import functional as L
 from lit_dense.functional.equalization_v2 import equalization_v2_weights, gradient_ratio
-from tests.builders.numpy_losses import cross_entropy, one_hot, per_anchor, random_anchors, sigmoid
+from tests.builders.numpy_losses import cross_entropy, logit, one_hot, per_anchor, random_anchors, sigmoid
 
 seeds = st.integers(0, 1000)
 
 
 def close(values, expected, atol=2e-6):
     np.testing.assert_allclose(torch.as_tensor(values).numpy(), expected, rtol=1e-5, atol=atol)
-
-
-def logit(p):
-    return torch.tensor([[np.log(p / (1 - p))]], dtype=torch.float64)
 
 
 YES, NO = torch.tensor([0]), torch.tensor([-1])

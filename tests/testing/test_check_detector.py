@@ -8,10 +8,10 @@ from lit_dense.criterion import Criterion
 from lit_dense.detectors.base import DetectorAdapter
 from lit_dense.detectors.fcos import FCOSAdapter
 from lit_dense.detectors.ssd import SSDAdapter
-from lit_dense.testing import CheckFailure, check_detector
+from lit_dense.testing import check_detector
 from lit_dense.testing.detector import losses_of
-from tests.builders.detector_checks import CHECKS
 from tests.builders.detectors import small_faster_rcnn, small_fcos, small_retinanet, small_ssd, small_ssdlite
+from tests.builders.kit import CHECKS, failure_of
 
 
 def faster_rcnn():
@@ -42,10 +42,9 @@ def test_check_detector__every_combination_of_parts_trains_or_is_refused(make):
 
 def failed(check, adapter, make, **how):
     """What one check alone finds."""
-    with pytest.raises(CheckFailure) as found:
-        check_detector(adapter, make, skip=set(CHECKS) - {check}, **how)
-    assert list(found.value.failed) == [check]
-    return str(found.value)
+    found = failure_of(check_detector, adapter, make, skip=set(CHECKS) - {check}, **how)
+    assert list(found.failed) == [check]
+    return str(found)
 
 
 def test_check_detector__finds_an_adapter_that_is_not_registered():

@@ -6,7 +6,7 @@ pytest.importorskip("transformers")
 
 from lit_dense.testing import check_detector
 from tests.builders import set_predictors as models
-from tests.builders.detector_checks import CHECKS
+from tests.builders.kit import CHECKS
 
 ATTACHING = {"found", "own_loss", "own_detections", "random_stream", "copies", "removal", "steps_counted", "offers"}
 QUICK = ("deformable_detr", "detr", "lw_detr")

@@ -7,9 +7,10 @@ from torch import nn
 from lit_dense.core.class_counts import ClassCounts
 from lit_dense.core.errors import UsageError
 from lit_dense.core.samples import IGNORED
-from lit_dense.testing import CheckFailure, check_weighter
+from lit_dense.testing import check_weighter
 from lit_dense.testing.batches import in_order, make_batch, tensors_of
 from lit_dense.weighters import WEIGHTERS, Weighter, Weights
+from tests.builders.kit import failure_of
 
 VARIANTS = [
     {"class_path": "pisa", "init_args": {"negatives": True}},
@@ -176,10 +177,7 @@ SLOW = {"two_processes", "hard_batches", "extreme_logits"}
 
 
 def failure(weighter, two_processes=None, skip=frozenset()):
-    """What the kit says of a weighter that has a fault."""
-    with pytest.raises(CheckFailure) as caught:
-        check_weighter(weighter, skip=skip, two_processes=two_processes)
-    return caught.value
+    return failure_of(check_weighter, weighter, skip=skip, two_processes=two_processes)
 
 
 ALL = [

@@ -10,7 +10,8 @@ from lit_dense.core.class_counts import ClassCounts
 from lit_dense.core.errors import UsageError
 from lit_dense.functional import SigmoidTerms
 from lit_dense.losses import LOSSES, DenseLoss, SigmoidLoss
-from lit_dense.testing import CheckFailure, check_box_loss, check_classification_loss
+from lit_dense.testing import check_box_loss, check_classification_loss
+from tests.builders.kit import failure_of
 
 DETACHED = {"seesaw": ["gradient"]}
 """Losses with a factor that is no function to be trained, and the check that they fail for it."""
@@ -182,10 +183,7 @@ ALL_BUT_PROCESSES = [
 
 
 def failure(loss, two_processes=None, check=check_classification_loss, skip=QUICK):
-    """What the kit says of a loss that has a fault."""
-    with pytest.raises(CheckFailure) as caught:
-        check(loss, skip=skip, two_processes=two_processes)
-    return caught.value
+    return failure_of(check, loss, skip=skip, two_processes=two_processes)
 
 
 @pytest.mark.ddp

@@ -12,7 +12,8 @@ from lit_dense.callbacks import DetectionPlots, PredictionWriter
 from lit_dense.core.errors import UsageError
 from lit_dense.detectors.retinanet.adapter import RetinaNetAdapter
 from tests.builders.coco_files import SHAPES, write_shapes
-from tests.builders.trainers import trainer_in
+from tests.builders.lit_modules import TrainedBias
+from tests.builders.trainers import FakeTrainer, trainer_in
 
 NETWORK = {"backbone": "tiny", "fpn_channels": 16, "head_convs": 1, "min_size": 64, "max_size": 64}
 MODEL = [{"id": 1, "name": "red"}, {"id": 2, "name": "blue"}, {"id": 5, "name": "green"}]
@@ -216,7 +217,7 @@ def test_known_classes__predictions_have_the_ids_of_the_file_in_use(tmp_path, da
     model.forward = lambda images: [{"boxes": boxes, "labels": torch.arange(3), "scores": torch.ones(3)}]
     batch = ([torch.rand(3, 64, 64)], [{"image_id": 4}])
     writer = PredictionWriter()
-    trainer = SimpleNamespace(log_dir=None, default_root_dir=tmp_path, is_global_zero=True)
+    trainer = FakeTrainer(None, default_root_dir=tmp_path)
     writer.on_predict_start(trainer, model)
     writer.write_on_batch_end(trainer, model, model.predict_step(batch, 0), None, batch, 0, 0)
     writer.on_predict_end(trainer, model)
@@ -233,7 +234,7 @@ def test_known_classes__plots_name_the_labels_of_the_data(tmp_path, monkeypatch)
     drawn = DetectionPlots()
     found = {"boxes": torch.ones(1, 4), "labels": torch.tensor([0]), "scores": torch.ones(1)}
     drawn._seen = [(picture, target_of(0), found)]
-    drawn.on_validation_epoch_end(SimpleNamespace(log_dir=None, default_root_dir=tmp_path), model)
+    drawn.on_validation_epoch_end(FakeTrainer(None, default_root_dir=tmp_path), model)
     assert names == [["blue", "red", "green"]] * 2
 
 
@@ -280,13 +281,8 @@ def loaded_checkpoint():
     return model
 
 
-class OwnWeights(LitRetinaNet):
-    """Its network comes with weights, as torchvision's detectors may."""
-
-    def build_model(self, num_classes):
-        model = super().build_model(num_classes)
-        torch.nn.init.normal_(model.head.classification_head.cls_logits.bias)
-        return model
+class OwnWeights(TrainedBias, LitRetinaNet):
+    pass
 
 
 @pytest.mark.parametrize("make", [trained, loaded_weights, loaded_checkpoint, lambda: OwnWeights(3, **NETWORK)])

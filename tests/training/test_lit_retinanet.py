@@ -22,9 +22,9 @@ from lit_dense.losses import DenseLoss, FocalLoss
 from lit_dense.metrics import DetectionMAP
 from lit_dense.metrics.limits import too_many_objects
 from lit_dense.testing.host_sync import host_reads
-from tests.builders.coco_files import data_arguments, write_shapes
+from tests.builders.coco_files import data_arguments, write_shape_splits, write_shapes
 from tests.builders.detectors import random_batch
-from tests.builders.lit_modules import SmallRetinaNet
+from tests.builders.lit_modules import SmallRetinaNet, TrainedBias
 from tests.builders.trainers import trainer_in
 
 NETWORK = {"backbone": "tiny", "fpn_channels": 16, "min_size": 64, "max_size": 64}
@@ -37,8 +37,7 @@ class InfiniteLoss(DenseLoss):
 
 @pytest.fixture
 def data(tmp_path):
-    write_shapes(tmp_path, "train")
-    write_shapes(tmp_path, "val", seed=1)
+    write_shape_splits(tmp_path)
     return CocoDataModule(**data_arguments(tmp_path), transforms=[])
 
 
@@ -389,11 +388,8 @@ def test_lit_retinanet__the_head_starts_at_the_prior(arguments, score):
 
 
 def test_lit_retinanet__a_trained_bias_is_not_reset():
-    class Trained(SmallRetinaNet):
-        def build_model(self, num_classes):
-            model = super().build_model(num_classes)
-            torch.nn.init.normal_(model.head.classification_head.cls_logits.bias)
-            return model
+    class Trained(TrainedBias, SmallRetinaNet):
+        pass
 
     bias = Trained(2, prior=0.5).model.head.classification_head.cls_logits.bias
     assert bias.std() > 0
