@@ -1,7 +1,6 @@
 """Recipes: every file lies over every data configuration, and holds the numbers of its authors' code."""
 
 import re
-from pathlib import Path
 
 import pytest
 import yaml
@@ -10,10 +9,9 @@ from lit_dense.compare.configuration import read_configuration
 from lit_dense.criterion import Criterion
 from lit_dense.detectors.retinanet.network import build_retinanet
 from lit_dense.normalizers import NORMALIZERS
+from tests.builders.project_files import CONFIGS, RECIPES
 from tests.builders.samples import images_with
 
-CONFIGS = Path(__file__).parents[1] / "configs"
-RECIPES = sorted((CONFIGS / "recipes").glob("*.yaml"))
 OVER = sorted(CONFIGS.glob("*.yaml"))
 
 SGD = {"optimizer": "sgd", "weight_decay": 1e-4, "backbone_lr_factor": 1.0}

@@ -18,6 +18,7 @@ from lit_dense.box_losses import BOX_LOSSES
 from lit_dense.cli.lightning_cli import run
 from lit_dense.losses import LOSSES, DenseLoss
 from tests.builders.coco_files import data_arguments, write_shape_splits
+from tests.builders.project_files import CONFIGS, RECIPES
 
 
 def plain_cli(words):
@@ -413,7 +414,7 @@ def test_cli__a_loss_inside_a_loss(config):
     assert module.criterion.spec["loss"]["init_args"]["loss"]["init_args"] == {"alpha": 0.25, "gamma": 2.0}
 
 
-@pytest.mark.parametrize("recipe", sorted((Path(__file__).parents[1] / "configs" / "recipes").glob("*.yaml")))
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda p: p.stem)
 def test_cli__every_recipe_trains(config, recipe):
     module = fit(run, config, f"--config={recipe}")
     chosen = yaml.safe_load(recipe.read_text())["model"]["loss"]
@@ -421,7 +422,7 @@ def test_cli__every_recipe_trains(config, recipe):
     assert module.criterion.step == 1
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "configs").glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.stem)
 def test_cli__every_configuration_builds_its_parts(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     here = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto"]

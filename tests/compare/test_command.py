@@ -10,9 +10,10 @@ from lit_dense.__main__ import main as lit_dense
 from lit_dense.compare.command import main, read_words
 from lit_dense.core.errors import UsageError
 from tests.builders.comparisons import write_folder
+from tests.builders.project_files import CONFIGS
 
-CONFIG = str(Path(__file__).parents[2] / "configs" / "demo.yaml")
-QFL = str(Path(__file__).parents[2] / "configs" / "recipes" / "qfl.yaml")
+CONFIG = str(CONFIGS / "demo.yaml")
+QFL = str(CONFIGS / "recipes" / "qfl.yaml")
 
 
 @pytest.fixture(autouse=True)

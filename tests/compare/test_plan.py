@@ -1,7 +1,6 @@
 """What each run is: words, configuration, command, folder."""
 
 import json
-from pathlib import Path
 
 import pytest
 import yaml
@@ -9,9 +8,10 @@ import yaml
 from lit_dense.compare.configuration import differences, read_configuration
 from lit_dense.compare.plan import Run, choose, plan, record
 from lit_dense.core.errors import UsageError
+from tests.builders.project_files import CONFIGS
 
-DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
-QFL = Path(__file__).parents[2] / "configs" / "recipes" / "qfl.yaml"
+DEMO = CONFIGS / "demo.yaml"
+QFL = CONFIGS / "recipes" / "qfl.yaml"
 
 
 def planned(*words, seeds=(0,), steps=10, validations=4, extra=(), config=DEMO):

@@ -12,7 +12,8 @@ import yaml
 
 from lit_dense.core.errors import UsageError
 from tests.builders.coco_files import data_arguments, write_shape_splits
-from tests.builders.example_packages import EXAMPLES, ran
+from tests.builders.example_packages import ran
+from tests.builders.project_files import EXAMPLES
 
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False}
 
