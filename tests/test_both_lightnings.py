@@ -6,12 +6,12 @@ import torch
 
 from lit_dense import CocoDataModule, DetectionMAP, LitRetinaNet, SwapLoss
 from lit_dense.callbacks import DetectionPlots, EvaluationPlots, LossPlots, WeightPlots
-from tests.builders.coco_files import data_arguments, write_coco
+from tests.builders.coco_files import data_arguments, write_shape_splits
 from tests.builders.detectors import small_retinanet
+from tests.builders.trainers import QUIET
 
 pytorch_lightning = pytest.importorskip("pytorch_lightning")
 BOTH = {"lightning.pytorch": lightning.pytorch, "pytorch_lightning": pytorch_lightning}
-QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False, "logger": False}
 
 
 def module_of(base):
@@ -63,9 +63,8 @@ def fit(name, folder, positional=False, epochs=1, checkpoint=None):
     return module.state_dict(), swap.state_dict()["criterion"], dict(trainer.callback_metrics), saved
 
 
-def test_parts_are_the_same_under_both(tmp_path):
-    write_coco(tmp_path, "train")
-    write_coco(tmp_path, "val", seed=1)
+def test_both_lightnings__parts_are_the_same_under_both(tmp_path):
+    write_shape_splits(tmp_path)
     runs = {name: fit(name, tmp_path / name, positional=name == "pytorch_lightning") for name in BOTH}
     first, second = runs.values()
     for got, expected in zip(second[:3], first[:3], strict=True):
@@ -84,7 +83,7 @@ def test_parts_are_the_same_under_both(tmp_path):
     assert resumed[0][1]["_extra_state"]["step"] == 2 * first[1]["_extra_state"]["step"]
 
 
-def test_a_module_of_lightning_pytorch_is_refused_by_the_other_trainer_in_one_line():
+def test_lit_retinanet__is_refused_by_the_other_trainer_in_one_line():
     trainer = pytorch_lightning.Trainer(enable_checkpointing=False, **QUIET)
     with pytest.raises(TypeError, match=r"`model` must be a `LightningModule`.* got `LitRetinaNet`") as error:
         trainer.fit(LitRetinaNet(2, "tiny", fpn_channels=16))
@@ -92,5 +91,5 @@ def test_a_module_of_lightning_pytorch_is_refused_by_the_other_trainer_in_one_li
 
 
 @pytest.mark.parametrize("name", BOTH)
-def test_the_data_module_is_one_of_both(name):
+def test_coco_data_module__is_a_data_module_of_both(name):
     assert isinstance(CocoDataModule(demo=True), BOTH[name].LightningDataModule)

@@ -64,14 +64,14 @@ class Counter(DenseLoss):
         return logits.sum(1) * count
 
 
-def test_weights_multiply():
+def test_criterion__weights_multiply():
     samples = samples_of()
     plain, weighted = Criterion()(samples), Criterion(weighters=[Halve(), Halve()])(samples)
     torch.testing.assert_close(weighted["classification"], plain["classification"] / 4)
     torch.testing.assert_close(weighted["bbox_regression"], plain["bbox_regression"] / 16)
 
 
-def test_terms_have_weights():
+def test_criterion__terms_have_weights():
     samples = samples_of()
     plain, weighted = Criterion()(samples), Criterion(loss_weight=3.8, box_loss_weight=10)(samples)
     torch.testing.assert_close(weighted["classification"], 3.8 * plain["classification"])
@@ -80,7 +80,7 @@ def test_terms_have_weights():
         Criterion(box_loss_weight=-1)
 
 
-def test_class_counts_are_asked_for():
+def test_criterion__class_counts_are_asked_for():
     with pytest.raises(UsageError, match=r"'eql' needs to know how often.*argument frequencies, a number for each"):
         patch(small_retinanet(), loss="eql")
     with pytest.raises(UsageError, match="frequencies has 3 numbers, but the head has 4 classes"):
@@ -91,7 +91,7 @@ def test_class_counts_are_asked_for():
     torch.testing.assert_close(told, torch.tensor([0.4, 0.08, 0.001, 0, 0, 0]))
 
 
-def test_a_checkpoint_knows_the_class_counts():
+def test_criterion__a_checkpoint_knows_the_class_counts():
     told = patch(small_retinanet(), loss="federated", class_counts=COUNTS)
     criterion = Criterion("federated")
     criterion.prepare(NUM_CLASSES)
@@ -103,13 +103,13 @@ def test_a_checkpoint_knows_the_class_counts():
         criterion.prepare(5)
 
 
-def test_extra_terms_are_added_under_their_names():
+def test_criterion__extra_terms_are_added_under_their_names():
     assert Criterion(weighters=[AddTerm()])(samples_of())["extra"] == 3.0
     with pytest.raises(UsageError, match="AddTerm adds a loss term 'classification' that exists already"):
         Criterion(weighters=[AddTerm("classification")])(samples_of())
 
 
-def test_soft_targets_reach_the_loss():
+def test_criterion__soft_targets_reach_the_loss():
     samples = samples_of()
     soft = Criterion(ScaledBySoftTarget(), weighters=[SoftTargets()])(samples)["classification"]
     assert 0 < soft < Criterion()(samples)["classification"]
@@ -126,19 +126,19 @@ def test_soft_targets_reach_the_loss():
         ({"loss": OwnNormalizer(), "normalizer": "batch"}, "OwnNormalizer brings its own normalizer.*BatchNormalizer"),
     ],
 )
-def test_parts_that_decide_the_same_thing_are_named(arguments, message):
+def test_criterion__parts_that_decide_the_same_thing_are_named(arguments, message):
     with pytest.raises(UsageError, match=message):
         Criterion(**arguments)
 
 
-def test_a_loss_with_its_own_normalizer_is_summed():
+def test_criterion__a_loss_with_its_own_normalizer_is_summed():
     samples = samples_of()
     own = Criterion(OwnNormalizer())(samples)["classification"]
     torch.testing.assert_close(own, Criterion(normalizer="none")(samples)["classification"])
     assert Criterion(**Criterion(OwnNormalizer()).spec).loss.exclusive == {"normalizer"}
 
 
-def test_state_is_committed_once_per_training_step_and_never_in_evaluation():
+def test_criterion__state_is_committed_once_per_training_step_and_never_in_evaluation():
     samples, criterion = samples_of(), Criterion(Counter())
     criterion.train()
     with torch.no_grad():
@@ -153,7 +153,7 @@ def test_state_is_committed_once_per_training_step_and_never_in_evaluation():
     assert (restored.loss.count, restored.step) == (2, 2)
 
 
-def test_spec_rebuilds_the_criterion():
+def test_spec__rebuilds_the_criterion():
     criterion = Criterion(FocalLoss(gamma=1.5), "giou", [AddTerm("more")], "ema", "max_iou")
     twin = Criterion(**criterion.spec)
     assert twin.spec == criterion.spec
@@ -171,7 +171,7 @@ def test_spec_rebuilds_the_criterion():
     ],
 )
 @pytest.mark.parametrize("case", ["no positives", "all ignored", "one positive"])
-def test_hard_batches_are_finite_and_connected(loss, box_loss, normalizer, case):
+def test_criterion__hard_batches_are_finite_and_connected(loss, box_loss, normalizer, case):
     model = small_retinanet(NUM_CLASSES + Criterion(loss).loss.extra_logits)
     criterion = patch(model, loss, box_loss, normalizer=normalizer, class_counts=COUNTS)
     images, targets = random_batch((0, 0) if case == "no positives" else (1,))
@@ -187,7 +187,7 @@ def test_hard_batches_are_finite_and_connected(loss, box_loss, normalizer, case)
         assert sum(terms.values()) == 0
 
 
-def test_losses_are_computed_in_float32_under_autocast():
+def test_criterion__losses_are_computed_in_float32_under_autocast():
     model, reference = small_retinanet(), small_retinanet()
     patch(model)
     patch(reference)
@@ -199,7 +199,7 @@ def test_losses_are_computed_in_float32_under_autocast():
     torch.testing.assert_close(terms["classification"], expected["classification"], rtol=0.05, atol=0)
 
 
-def test_assigner_takes_the_place_of_the_matcher():
+def test_criterion__an_assigner_takes_the_place_of_the_matcher():
     batch = random_batch()
     same, strict = small_retinanet(), small_retinanet()
     patch(same, assigner="max_iou")

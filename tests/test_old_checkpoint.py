@@ -1,7 +1,7 @@
 """A file that release 0.1.0 wrote is still loaded, evaluated and trained on.
 
 ``files/checkpoint_0_1_0.ckpt.xz`` is of that release, by ``Trainer.save_checkpoint`` after the first of 4 steps
-on ``write_coco(folder, "train")`` with batch_size=2 and seed 0:
+on ``write_shapes(folder, "train")`` with batch_size=2 and seed 0:
 
     LitRetinaNet(num_classes=2, backbone="tiny", fpn_channels=8, head_convs=1, min_size=64, max_size=64, lr=1e-3,
         loss={"class_path": "lit_dense.losses.EqualizationLossV2", "init_args": {"gamma": 10.0}}, box_loss="giou",
@@ -17,7 +17,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 
 from lit_dense import LitRetinaNet
 from lit_dense.cli.checkpoint_file import check_checkpoint
@@ -25,7 +24,8 @@ from lit_dense.data import CocoDataModule
 from lit_dense.losses import EqualizationLossV2
 from lit_dense.normalizers import EMANormalizer
 from lit_dense.weighters import SWNWeighter
-from tests.builders.coco_files import data_arguments, write_coco
+from tests.builders.coco_files import data_arguments, write_shape_splits
+from tests.builders.trainers import trainer_in
 
 NUMBERS = {
     "val_classification": 2.57383466,
@@ -35,13 +35,6 @@ NUMBERS = {
     "val_mar_100": 0.025,
 }
 POSITIVE_GRADIENTS, POSITIVES, BIASES = [39.6915, 36.5931], 69.3150, -82.7361  # of its fourth step
-QUIET = {
-    "accelerator": "cpu",
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-}
 
 
 @pytest.fixture(scope="module")
@@ -58,12 +51,11 @@ def saved(path):
 
 @pytest.fixture
 def data(tmp_path):
-    write_coco(tmp_path, "train")
-    write_coco(tmp_path, "val", seed=1)
+    write_shape_splits(tmp_path)
     return CocoDataModule(**data_arguments(tmp_path), batch_size=2)
 
 
-def test_it_is_loaded_with_its_parts_their_state_and_its_classes(path, saved):
+def test_old_checkpoint__is_loaded_with_its_parts_their_state_and_its_classes(path, saved):
     check_checkpoint(path)
     model = LitRetinaNet.load_from_checkpoint(path)
     loss, (weighter,), normalizer = model.criterion.loss, model.criterion.weighters, model.criterion.normalizer
@@ -83,16 +75,16 @@ def test_it_is_loaded_with_its_parts_their_state_and_its_classes(path, saved):
             torch.testing.assert_close(state[name], value, rtol=0, atol=0, msg=name)
 
 
-def test_it_is_evaluated_with_the_same_numbers(path, data):
+def test_old_checkpoint__is_evaluated_with_the_same_numbers(path, data):
     model = LitRetinaNet.load_from_checkpoint(path)
-    trainer = Trainer(**QUIET)
+    trainer = trainer_in(None)
     (found,) = trainer.validate(model, data, ckpt_path=str(path), verbose=False)
     assert {name: found[name] for name in NUMBERS} == pytest.approx(NUMBERS, rel=1e-4, abs=1e-7)
 
 
-def test_its_training_goes_on_to_the_same_numbers(path, data):
+def test_old_checkpoint__training_goes_on_to_the_same_numbers(path, data):
     model = LitRetinaNet.load_from_checkpoint(path)
-    trainer = Trainer(max_steps=4, limit_val_batches=0, **QUIET)
+    trainer = trainer_in(None, max_epochs=-1, max_steps=4, limit_val_batches=0)
     trainer.fit(model, data, ckpt_path=str(path))
     assert (trainer.global_step, model.criterion.step) == (4, 4)
     (optimizer,) = trainer.optimizers

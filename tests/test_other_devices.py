@@ -55,7 +55,7 @@ def moved_module(module, mode):
 
 
 @pytest.mark.parametrize("parts", PARTS, ids=str)
-def test_a_step_of_every_part(parts, mode):
+def test_criterion__a_step_of_every_part_stays_on_its_device(parts, mode):
     real = samples_of((3, 0, 4))
     fields = {f.name: getattr(real, f.name) for f in dataclasses.fields(real)}
     tensors = {name: moved(value, mode) for name, value in fields.items() if isinstance(value, torch.Tensor)}
@@ -80,14 +80,14 @@ def test_a_step_of_every_part(parts, mode):
     assert {buffer.device for buffer in criterion.buffers()} <= {DEVICE}
 
 
-def test_a_part_on_the_wrong_device_would_be_found(mode):
+def test_mode__finds_a_part_on_the_wrong_device(mode):
     there = moved(torch.zeros(3), mode)
     with mode, pytest.raises(RuntimeError, match="device"):
         there + torch.zeros(3)
 
 
 @pytest.mark.parametrize("name", sorted(ASSIGNERS.points))
-def test_assigners(name, mode):
+def test_assigners__stay_on_their_device(name, mode):
     anchors, gt_boxes = moved(torch.rand(80, 4), mode), moved(torch.rand(5, 4), mode)
     assigner = moved_module(ASSIGNERS.build(name), mode)
     with mode:
@@ -97,7 +97,7 @@ def test_assigners(name, mode):
         assert match_by_iou(anchors, gt_boxes).device == DEVICE
 
 
-def test_head_outputs(mode):
+def test_tower_outputs__stay_on_their_device(mode):
     head = moved_module(small_retinanet().head, mode)
     features = [moved(torch.rand(2, 8, size, size), mode) for size in (8, 4)]
     with mode:
@@ -108,7 +108,7 @@ def test_head_outputs(mode):
 
 
 @pytest.mark.parametrize("protocol", ["coco", "lvis"])
-def test_what_the_metric_keeps(protocol, mode):
+def test_detection_map__states_stay_on_their_device(protocol, mode):
     boxes, labels = moved(torch.rand(3, 4), mode), moved(torch.zeros(3, dtype=torch.int64), mode)
     scores = moved(torch.rand(3), mode)
     with mode:

@@ -1,7 +1,6 @@
 """Recipes: every file lies over every data configuration, and holds the numbers of its authors' code."""
 
 import re
-from pathlib import Path
 
 import pytest
 import yaml
@@ -10,10 +9,9 @@ from lit_dense.compare.configuration import read_configuration
 from lit_dense.criterion import Criterion
 from lit_dense.detectors.retinanet.network import build_retinanet
 from lit_dense.normalizers import NORMALIZERS
+from tests.builders.project_files import CONFIGS, RECIPES
 from tests.builders.samples import images_with
 
-CONFIGS = Path(__file__).parents[1] / "configs"
-RECIPES = sorted((CONFIGS / "recipes").glob("*.yaml"))
 OVER = sorted(CONFIGS.glob("*.yaml"))
 
 SGD = {"optimizer": "sgd", "weight_decay": 1e-4, "backbone_lr_factor": 1.0}
@@ -96,14 +94,14 @@ def content(path):
 
 
 @pytest.mark.parametrize("name", HELD)
-def test_a_recipe_holds_the_numbers_of_its_authors_code(name):
+def test_recipes__hold_the_numbers_of_their_authors_code(name):
     said = content(CONFIGS / "recipes" / f"{name}.yaml")
     assert {**said["model"], "clip": said["trainer"]["gradient_clip_val"]} == HELD[name]
     assert set(said) == {"model", "trainer"}
     assert set(said["trainer"]) == {"gradient_clip_val"}
 
 
-def test_lvis_holds_the_numbers_of_the_losses_authors():
+def test_lvis_recipe__holds_the_numbers_of_the_losses_authors():
     said = content(CONFIGS / "lvis.yaml")
     model, held = said["model"], HELD["efl"]
     alike = set(held) - {"loss", "prior", "loss_weight", "backbone_lr_factor", "clip"}  # the rest has these defaults
@@ -121,7 +119,7 @@ def test_lvis_holds_the_numbers_of_the_losses_authors():
 
 
 @pytest.mark.parametrize("name", HELD)
-def test_a_header_says_what_is_held_and_what_is_not(name):
+def test_recipes__a_header_says_what_is_held_and_what_is_not(name):
     recipe = CONFIGS / "recipes" / f"{name}.yaml"
     header = " ".join(line.lstrip("# ") for line in recipe.read_text().split("\nmodel:")[0].splitlines())
     said = content(recipe)
@@ -135,7 +133,7 @@ def test_a_header_says_what_is_held_and_what_is_not(name):
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 @pytest.mark.parametrize("over", OVER, ids=lambda path: path.stem)
-def test_every_recipe_lies_over_every_data_configuration(recipe, over):
+def test_recipes__lie_over_every_data_configuration(recipe, over):
     here = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto"]
     read = read_configuration([f"--config={over}", f"--config={recipe}", *here], "it")
     said, model = content(recipe), read["model"]
@@ -152,7 +150,7 @@ def test_every_recipe_lies_over_every_data_configuration(recipe, over):
     assert read["trainer"]["max_epochs"] == below["trainer"]["max_epochs"]
 
 
-def test_the_cleanliness_recipe_divides_8_images_as_four_of_its_authors_processes_do():
+def test_cleanliness_recipe__divides_8_images_as_four_of_its_authors_processes_do():
     recipe = content(CONFIGS / "recipes" / "cleanliness.yaml")
     (divisor,) = set(NORMALIZERS.build(recipe["model"]["normalizer"])(images_with([1.0] * 8, [3] * 8)).tolist())
     authors = 0.9 * 100 + 0.1 * 6  # two images on a process; DDP's mean over four of these is a sum over 8 images

@@ -6,6 +6,7 @@ from torchvision.ops import box_iou
 from lit_dense.assigners import ASSIGNERS, AssignInput, ATSSAssigner, TopNAssigner
 from lit_dense.core.errors import UsageError
 from lit_dense.core.geometry import Geometry
+from tests.builders.assignment import atss_with_loops
 
 GEOMETRY = Geometry([(8, 8), (4, 4)], [(64, 64)])
 
@@ -28,7 +29,7 @@ def objects(number, seed=0):
 
 
 @pytest.mark.parametrize("name", sorted(ASSIGNERS.points))
-def test_every_assigner_answers_for_each_anchor(name):
+def test_assigners__answer_for_each_anchor(name):
     anchors, boxes = grid_anchors(), objects(5)
     matched = ASSIGNERS.build(name)(AssignInput(anchors, boxes, geometry=GEOMETRY))
     assert matched.shape == anchors.shape[:1]
@@ -36,7 +37,7 @@ def test_every_assigner_answers_for_each_anchor(name):
     assert 0 <= matched.max() < len(boxes)
 
 
-def test_top_n():
+def test_top_n__matches_the_anchors_of_greatest_iou():
     anchors, boxes = grid_anchors(), objects(4)
     matched = TopNAssigner(3)(AssignInput(anchors, boxes))
     ious = box_iou(boxes, anchors)
@@ -47,7 +48,7 @@ def test_top_n():
     assert (TopNAssigner(1000)(AssignInput(anchors, boxes)) >= 0).sum() == (ious.max(0).values > 0).sum()
 
 
-def test_an_object_that_touches_few_anchors_takes_none_of_its_neighbours():
+def test_top_n__object_that_touches_few_anchors_takes_none_of_its_neighbours():
     anchors, near = grid_anchors(), torch.tensor([[10.0, 10, 40, 40]])
     far = torch.tensor([[61.0, 61, 63, 63]])  # touches three
     alone = TopNAssigner(12)(AssignInput(anchors, near)) >= 0
@@ -56,42 +57,26 @@ def test_an_object_that_touches_few_anchors_takes_none_of_its_neighbours():
     assert 0 < (both == 1).sum() < 12
 
 
-def atss_in_python(anchors, boxes, number):
-    """The definition, with loops."""
-    matched, best = [-1] * len(anchors), [0.0] * len(anchors)
-    ious, centres = box_iou(boxes, anchors), (anchors[:, :2] + anchors[:, 2:]) / 2
-    for index, box in enumerate(boxes):
-        distance = (centres - (box[:2] + box[2:]) / 2).norm(dim=1)
-        chosen = []
-        for start, stop in ((0, 64), (64, 80)):
-            chosen += [start + int(i) for i in distance[start:stop].argsort()[:number]]
-        own = ious[index][chosen]
-        for anchor in chosen:
-            inside = (centres[anchor] > box[:2]).all() and (centres[anchor] < box[2:]).all()
-            if ious[index, anchor] >= own.mean() + own.std() and inside and ious[index, anchor] > best[anchor]:
-                matched[anchor], best[anchor] = index, float(ious[index, anchor])
-    return matched
-
-
 @pytest.mark.parametrize("seed", range(5))
-def test_atss(seed):
+def test_atss__equals_the_formula(seed):
     anchors, boxes = grid_anchors(), objects(6, seed) + 0.123  # no distances are equal
-    assert ATSSAssigner(4)(AssignInput(anchors, boxes, geometry=GEOMETRY)).tolist() == atss_in_python(anchors, boxes, 4)
+    expected = atss_with_loops(anchors, boxes, [(0, 64, 4), (64, 80, 4)])
+    assert ATSSAssigner(4)(AssignInput(anchors, boxes, geometry=GEOMETRY)).tolist() == expected
 
 
-def test_atss_in_half_precision():
+def test_atss__works_in_half_precision():
     anchors, boxes = grid_anchors(), objects(6) // 1
     expected = ATSSAssigner(4)(AssignInput(anchors, boxes, geometry=GEOMETRY))
     for kind in (torch.bfloat16, torch.float64):
         assert torch.equal(ATSSAssigner(4)(AssignInput(anchors.to(kind), boxes.to(kind), geometry=GEOMETRY)), expected)
 
 
-def test_atss_needs_levels():
+def test_atss__needs_levels():
     with pytest.raises(UsageError, match="does not provide the sizes of its levels"):
         ATSSAssigner()(AssignInput(grid_anchors(), objects(1)))
 
 
-def test_assigners_see_predictions_when_they_ask():
+def test_assigners__see_predictions_when_they_ask():
     anchors, boxes = grid_anchors(), objects(3)
     logits, deltas = torch.randn(len(anchors), 4, requires_grad=True), torch.zeros(len(anchors), 4)
     coder = BoxCoder((1.0, 1.0, 1.0, 1.0))

@@ -1,5 +1,6 @@
 """Small detectors and batches that the tests share."""
 
+import copy
 from collections import OrderedDict
 from functools import partial
 
@@ -123,3 +124,20 @@ def random_batch(counts=(2, 0, 5), num_classes=NUM_CLASSES, seed=1, size=64, fir
 def gradients(module):
     """All gradients of a module, end to end."""
     return torch.cat([p.grad.flatten() if p.grad is not None else torch.zeros(p.numel()) for p in module.parameters()])
+
+
+def padded_batch():
+    """Two images, of which the second is half as wide and is padded."""
+    images, targets = random_batch((1, 2))
+    images[1] = images[1][:, :, :32]
+    targets[1]["boxes"][:, 0::2] = targets[1]["boxes"][:, 0::2] / 4
+    targets[1]["boxes"][:, 2] += 4
+    return images, targets
+
+
+def terms_and_gradients(model, batch):
+    """Terms and gradients of a training step."""
+    model.zero_grad()
+    terms = model.train()(*copy.deepcopy(batch))
+    sum(terms.values()).backward()
+    return {name: term.detach() for name, term in terms.items()}, gradients(model)

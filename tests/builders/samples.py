@@ -21,6 +21,13 @@ def samples_of(counts=(2, 0, 5), seed=1, **parts):
     return seen[0]
 
 
+def seen_by(criterion):
+    """The samples that a criterion will be given."""
+    seen = []
+    criterion.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    return seen
+
+
 class Coder:
     def encode_single(self, reference_boxes, proposals):
         return reference_boxes - proposals

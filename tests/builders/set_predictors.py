@@ -15,6 +15,7 @@ from tests.builders.set_predictor_targets import CLASSES, SIZE, as_fractions
 
 SMALL = {"embedding_size": 8, "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "layer_type": "basic"}
 STAGES = ["stage2", "stage3", "stage4"]
+VIT = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": SIZE, "out_indices": [1, 2]}
 TRANSFORMER = {
     "num_labels": CLASSES,
     "d_model": 16,
@@ -138,29 +139,12 @@ def _of_lw_detr(config, backbone, **arguments):
 
 
 def lw_detr():
-    backbone = hf.LwDetrViTConfig(
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        image_size=SIZE,
-        pretrain_image_size=SIZE,
-        num_windows=4,
-        window_block_indices=[0],
-        out_indices=[1, 2],
-    )
+    backbone = hf.LwDetrViTConfig(**VIT, pretrain_image_size=SIZE, num_windows=4, window_block_indices=[0])
     return spread(hf.LwDetrForObjectDetection(_of_lw_detr(hf.LwDetrConfig, backbone, projector_scale_factors=[1.0])))
 
 
 def rf_detr():
-    backbone = hf.RfDetrDinov2Config(
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        image_size=SIZE,
-        patch_size=8,
-        num_windows=2,
-        out_indices=[1, 2],
-    )
+    backbone = hf.RfDetrDinov2Config(**VIT, patch_size=8, num_windows=2)
     return spread(hf.RfDetrForObjectDetection(_of_lw_detr(hf.RfDetrConfig, backbone)))
 
 

@@ -7,16 +7,12 @@ from PIL import Image
 
 from lit_dense.callbacks import DetectionPlots, detection_plots
 from lit_dense.core.errors import UsageError
+from tests.builders.trainers import FakeTrainer
 
 SIDE, GAP, TOP = 480, 8, 36
 """Of a tile, between tiles, and above them."""
 
 COLOURS = [(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0), (0, 250, 250)]
-
-
-def trainer_in(folder, **arguments):
-    settings = {"is_global_zero": True, "sanity_checking": False, "loggers": (), "global_step": 1, **arguments}
-    return SimpleNamespace(log_dir=str(folder), default_root_dir=".", **settings)
 
 
 def batch_of(count):
@@ -27,8 +23,8 @@ def batch_of(count):
 
 
 @pytest.mark.parametrize(("num_images", "rows", "columns"), [(1, 1, 2), (2, 1, 4), (3, 2, 4), (4, 2, 4), (5, 3, 4)])
-def test_every_image_is_drawn_with_its_objects_and_its_detections(tmp_path, num_images, rows, columns):
-    callback, trainer, module = DetectionPlots(num_images), trainer_in(tmp_path), SimpleNamespace()
+def test_detection_plots__show_objects_and_detections_of_every_image(tmp_path, num_images, rows, columns):
+    callback, trainer, module = DetectionPlots(num_images), FakeTrainer(tmp_path), SimpleNamespace()
     batch, found = batch_of(5)
     callback.on_validation_epoch_start(trainer, module)
     callback.on_validation_batch_end(trainer, module, {"detections": found}, batch, 0)
@@ -53,12 +49,12 @@ def test_every_image_is_drawn_with_its_objects_and_its_detections(tmp_path, num_
     [{}, {"sanity_checking": True}, {"is_global_zero": False}],
     ids=["validation", "sanity check", "other process"],
 )
-def test_a_validation_step_without_detections_is_told_what_to_return(tmp_path, where):
+def test_detection_plots__error_says_what_a_validation_step_must_return(tmp_path, where):
     """On every process, for one that goes on alone would wait for the others."""
     batch, _ = batch_of(1)
     with pytest.raises(UsageError, match=r"validation_step of SimpleNamespace.*as LitRetinaNet does: \{'detections'"):
         DetectionPlots().on_validation_batch_end(
-            trainer_in(tmp_path, **where), SimpleNamespace(), {"loss": torch.tensor(1.0)}, batch, 0
+            FakeTrainer(tmp_path, **where), SimpleNamespace(), {"loss": torch.tensor(1.0)}, batch, 0
         )
 
 
@@ -93,19 +89,19 @@ OBJECT, DETECTION = (0xE6, 0x9F, 0x00), (0x56, 0xB4, 0xE9)
 """The colours of the classes 0 and 1."""
 
 
-def test_objects_are_drawn_on_the_left_and_detections_of_enough_score_on_the_right(tmp_path):
-    validate(DetectionPlots(score_thresh=0.5), trainer_in(tmp_path), [0.9])
+def test_detection_plots__objects_are_on_the_left_and_detections_of_enough_score_on_the_right(tmp_path):
+    validate(DetectionPlots(score_thresh=0.5), FakeTrainer(tmp_path), [0.9])
     sheet = sheet_of(tmp_path / "detections.png")
     left, right = (sheet[TOP:, x : x + SIDE].reshape(-1, 3).tolist() for x in (GAP, 2 * GAP + SIDE))
     assert list(OBJECT) in left
     assert list(DETECTION) in right
     assert list(DETECTION) not in left
-    validate(DetectionPlots(score_thresh=0.95), trainer_in(tmp_path), [0.9])
+    validate(DetectionPlots(score_thresh=0.95), FakeTrainer(tmp_path), [0.9])
     assert list(DETECTION) not in sheet_of(tmp_path / "detections.png").reshape(-1, 3).tolist()
 
 
-def test_a_threshold_that_hides_everything_is_told_once_and_at_the_end(tmp_path, said):
-    callback, trainer = DetectionPlots(score_thresh=0.5), trainer_in(tmp_path)
+def test_detection_plots__threshold_that_hides_everything_is_logged_once_and_at_the_end(tmp_path, said):
+    callback, trainer = DetectionPlots(score_thresh=0.5), FakeTrainer(tmp_path)
     hidden = "0 of 3 detections score 0.5 or more; the best is 0.31: score_thresh=0.2 would show some"
     for _ in range(2):
         validate(callback, trainer, [0.31, 0.1], [0.2])
@@ -119,25 +115,25 @@ def test_a_threshold_that_hides_everything_is_told_once_and_at_the_end(tmp_path,
     assert said[3:] == [f"DetectionPlots: {hidden.replace('3', '1', 1)}."]
 
 
-def test_an_image_says_that_its_detections_are_hidden(tmp_path):
-    validate(DetectionPlots(score_thresh=0.5), trainer_in(tmp_path), [0.31], [])
+def test_detection_plots__an_image_says_that_its_detections_are_hidden(tmp_path):
+    validate(DetectionPlots(score_thresh=0.5), FakeTrainer(tmp_path), [0.31], [])
     low = slice(TOP + SIDE - 16, TOP + SIDE)
     sheet = sheet_of(tmp_path / "detections.png")[low]
     tiles = [sheet[:, GAP + k * (SIDE + GAP) : (k + 1) * (SIDE + GAP)] for k in range(4)]
     assert [bool((tile == 255).any()) for tile in tiles] == [False, True, False, False]
 
 
-def test_without_a_validation_nothing_is_said_or_drawn(tmp_path, said):
+def test_detection_plots__without_a_validation_log_and_draw_nothing(tmp_path, said):
     callback = DetectionPlots()
-    callback.on_validation_epoch_start(trainer_in(tmp_path), None)
-    callback.on_validation_epoch_end(trainer_in(tmp_path), None)
-    callback.on_fit_end(trainer_in(tmp_path), None)
+    callback.on_validation_epoch_start(FakeTrainer(tmp_path), None)
+    callback.on_validation_epoch_end(FakeTrainer(tmp_path), None)
+    callback.on_fit_end(FakeTrainer(tmp_path), None)
     assert said == []
     assert list(tmp_path.iterdir()) == []
 
 
-def test_steps_without_detections_and_batches_of_another_format(tmp_path):
-    callback, trainer = DetectionPlots(file_name="a/b.png"), trainer_in(tmp_path)
+def test_detection_plots__steps_without_detections_and_batches_of_another_format(tmp_path):
+    callback, trainer = DetectionPlots(file_name="a/b.png"), FakeTrainer(tmp_path)
     callback.on_validation_batch_end(trainer, SimpleNamespace(), torch.tensor(1.0), None, 0)  # a loss alone
     batch, found = batch_of(1)
     module = SimpleNamespace(unpack_batch=lambda given: given["inside"])
@@ -147,9 +143,8 @@ def test_steps_without_detections_and_batches_of_another_format(tmp_path):
 
 
 @pytest.mark.parametrize(("log_dir", "folder"), [("log", "log"), (None, "root")])
-def test_the_folder_is_the_loggers_or_the_trainers(tmp_path, log_dir, folder):
-    trainer = trainer_in(tmp_path)
-    trainer.default_root_dir, trainer.log_dir = str(tmp_path / "root"), log_dir and str(tmp_path / log_dir)
+def test_detection_plots__go_to_the_folder_of_the_logger_or_of_the_trainer(tmp_path, log_dir, folder):
+    trainer = FakeTrainer(log_dir and tmp_path / log_dir, default_root_dir=str(tmp_path / "root"))
     validate(DetectionPlots(), trainer, [0.9])
     assert [path.parent.name for path in tmp_path.rglob("*.png")] == [folder]
 
@@ -161,6 +156,6 @@ def test_the_folder_is_the_loggers_or_the_trainers(tmp_path, log_dir, folder):
         ({"score_thresh": 30}, r"score_thresh must be in \[0, 1\], not 30"),
     ],
 )
-def test_arguments_that_cannot_be_are_refused(arguments, message):
+def test_detection_plots__refuse_impossible_arguments(arguments, message):
     with pytest.raises(UsageError, match=f"DetectionPlots: {message}"):
         DetectionPlots(**arguments)

@@ -1,50 +1,34 @@
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch.utils.data import DataLoader
 
-from lit_dense import LitRetinaNet
 from lit_dense.callbacks import DetectionPlots, EvaluationPlots
-from lit_dense.core.distributed import Reduce
 from lit_dense.core.errors import UsageError
 from lit_dense.metrics import DetectionMAP, DetectionTable
 from lit_dense.visualization import figures
-from tests.builders.detectors import NUM_CLASSES, random_batch, small_retinanet
+from tests.builders.detectors import NUM_CLASSES, random_batch
+from tests.builders.lit_modules import SmallRetinaNet
+from tests.builders.trainers import CollectiveTrainer, FakeTrainer, loader, trainer_in
 
 FILES = ["confusion.png", "precision_recall.png"]
 
 
-class Lit(LitRetinaNet):
-    """LitRetinaNet around the small network."""
-
-    def build_model(self, num_classes):
-        return small_retinanet(num_classes)
-
-
-def loader(*seeds, counts=(2, 0, 3)):
-    return DataLoader([random_batch(counts, seed=seed) for seed in seeds], batch_size=None)
-
-
-def trainer_in(folder, *callbacks, **arguments):
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-    settings = {"max_epochs": 1, "num_sanity_val_steps": 0, **quiet, **arguments}
+def logging_trainer(folder, *callbacks, **arguments):
     logger = TensorBoardLogger(folder, name="", version="run")
-    return Trainer(callbacks=list(callbacks), logger=logger, accelerator="cpu", **settings)
+    return trainer_in(folder, *callbacks, logger=logger, **{"num_sanity_val_steps": 0, **arguments})
 
 
 def files(folder):
     return sorted(path.name for path in folder.glob("run/*.[pn][np][gz]"))
 
 
-def test_each_validation_gives_pictures_to_the_folder_and_to_tensorboard(tmp_path):
-    trainer = trainer_in(tmp_path, EvaluationPlots(), DetectionPlots(num_images=2), max_epochs=2)
-    trainer.fit(Lit(NUM_CLASSES), loader(0, 1), loader(2))
+def test_evaluation_plots__each_validation_writes_plots_to_the_folder_and_to_tensorboard(tmp_path):
+    trainer = logging_trainer(tmp_path, EvaluationPlots(), DetectionPlots(num_images=2), max_epochs=2)
+    trainer.fit(SmallRetinaNet(NUM_CLASSES), loader(0, 1), loader(2))
     assert files(tmp_path) == ["confusion.png", "detections.png", "precision_recall.png"]
     with Image.open(tmp_path / "run" / "precision_recall.png") as picture:
         assert picture.size == (1000, 600)
@@ -56,8 +40,9 @@ def test_each_validation_gives_pictures_to_the_folder_and_to_tensorboard(tmp_pat
     assert [event.step for event in events.Scalars("val_map")] == [1, 3]
 
 
-def test_rows_are_saved_when_asked_for(tmp_path):
-    trainer_in(tmp_path, EvaluationPlots(save_rows=True)).validate(Lit(NUM_CLASSES), loader(2), verbose=False)
+def test_evaluation_plots__save_rows_writes_the_table(tmp_path):
+    trainer = logging_trainer(tmp_path, EvaluationPlots(save_rows=True))
+    trainer.validate(SmallRetinaNet(NUM_CLASSES), loader(2), verbose=False)
     assert files(tmp_path) == ["confusion.png", "evaluation.npz", "precision_recall.png"]
     rows = DetectionTable.load(tmp_path / "run" / "evaluation.npz")
     assert rows.image_ids.tolist() == [1, 2, 3]
@@ -65,19 +50,20 @@ def test_rows_are_saved_when_asked_for(tmp_path):
     np.testing.assert_allclose(rows.boxes[rows.kinds == 1], torch.cat([t["boxes"] for t in targets]).numpy())
 
 
-def test_images_without_objects_are_drawn_too(tmp_path):
-    trainer_in(tmp_path, EvaluationPlots()).validate(Lit(NUM_CLASSES), loader(2, counts=(0, 0)), verbose=False)
+def test_evaluation_plots__images_without_objects_are_drawn_too(tmp_path):
+    trainer = logging_trainer(tmp_path, EvaluationPlots())
+    trainer.validate(SmallRetinaNet(NUM_CLASSES), loader(2, counts=(0, 0)), verbose=False)
     assert files(tmp_path) == FILES
 
 
-def test_a_sanity_check_leaves_nothing(tmp_path):
-    trainer_in(tmp_path, EvaluationPlots(), num_sanity_val_steps=1, limit_train_batches=0, max_epochs=0).fit(
-        Lit(NUM_CLASSES), loader(0), loader(2)
+def test_evaluation_plots__a_sanity_check_leaves_nothing(tmp_path):
+    logging_trainer(tmp_path, EvaluationPlots(), num_sanity_val_steps=1, limit_train_batches=0, max_epochs=0).fit(
+        SmallRetinaNet(NUM_CLASSES), loader(0), loader(2)
     )
     seen = []
     callback = EvaluationPlots()
     callback._draw = lambda *args: seen.append(args[0].sanity_checking)
-    trainer_in(tmp_path, callback, num_sanity_val_steps=1).fit(Lit(NUM_CLASSES), loader(0), loader(2))
+    logging_trainer(tmp_path, callback, num_sanity_val_steps=1).fit(SmallRetinaNet(NUM_CLASSES), loader(0), loader(2))
     assert seen == [False]
 
 
@@ -97,7 +83,7 @@ class Foreign(LightningModule):
         self.inside[-1].compute()
 
 
-def test_the_metric_of_any_module_is_found_and_an_old_evaluation_is_not_drawn(tmp_path):
+def test_evaluation_plots__find_the_metric_of_any_module_and_do_not_draw_an_old_evaluation(tmp_path):
     names = [f"c{k}" for k in range(NUM_CLASSES)]
     old, new = DetectionMAP(class_names=["of another set"]), DetectionMAP(class_names=names)
     old.update([], [])
@@ -105,29 +91,19 @@ def test_the_metric_of_any_module_is_found_and_an_old_evaluation_is_not_drawn(tm
     drawn = []
     callback = EvaluationPlots()
     callback._draw = lambda trainer, folder, evaluation: drawn.append(evaluation)
-    trainer_in(tmp_path, callback).validate(Foreign(old, new), loader(2), verbose=False)
+    logging_trainer(tmp_path, callback).validate(Foreign(old, new), loader(2), verbose=False)
     assert drawn == [new.evaluation]
     assert drawn[0].class_names == tuple(names)
 
 
-def test_a_module_without_the_metric_is_told(tmp_path):
+def test_evaluation_plots__a_module_without_the_metric_is_an_error(tmp_path):
     with pytest.raises(UsageError, match="Foreign has no DetectionMAP"):
-        trainer_in(tmp_path, EvaluationPlots()).validate(Foreign(), loader(2), verbose=False)
-
-
-class FakeTrainer(SimpleNamespace):
-    """Asking for its folder is a collective, as in Lightning."""
-
-    default_root_dir, loggers, global_step, sanity_checking = ".", (), 3, False
-
-    @property
-    def log_dir(self):
-        return Reduce().gather_objects(self.folder)[0]
+        logging_trainer(tmp_path, EvaluationPlots()).validate(Foreign(), loader(2), verbose=False)
 
 
 def _validate(rank, folder):
     module = torch.nn.Sequential(DetectionMAP(class_names=["a", "b", "c", "d"]))
-    trainer = FakeTrainer(folder=folder, is_global_zero=rank == 0)
+    trainer = CollectiveTrainer(folder, rank)
     callback = EvaluationPlots(save_rows=True)
     callback.on_validation_start(trainer, module)
     if rank == 0:  # the other process holds no image
@@ -139,7 +115,7 @@ def _validate(rank, folder):
 
 
 @pytest.mark.ddp
-def test_of_two_processes_the_first_draws(two_processes, tmp_path):
+def test_evaluation_plots__the_first_of_two_processes_draws(two_processes, tmp_path):
     assert two_processes(_validate, str(tmp_path)) == [False, True]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "confusion.png",
@@ -150,7 +126,7 @@ def test_of_two_processes_the_first_draws(two_processes, tmp_path):
 
 def _first_images(rank, folder):
     """The images that two validations draw, each process having its share in order, as Lightning's sampler gives it."""
-    trainer = FakeTrainer(folder=folder, is_global_zero=rank == 0)
+    trainer = CollectiveTrainer(folder, rank)
     callback, ids = DetectionPlots(num_images=2), []
     for _ in range(2):
         callback.on_validation_epoch_start(trainer, None)
@@ -162,7 +138,7 @@ def _first_images(rank, folder):
 
 
 @pytest.mark.ddp
-def test_two_processes_draw_the_same_images_each_time(two_processes, tmp_path):
+def test_detection_plots__two_processes_draw_the_same_images_each_time(two_processes, tmp_path):
     assert two_processes(_first_images, str(tmp_path)) == [[[0, 2], [0, 2]], [[], []]]
 
 
@@ -180,8 +156,8 @@ def evaluated_with(scores, confusion_score=0.3):
 @pytest.mark.parametrize(
     ("scores", "note"), [([0.31, 0.1], "0 of 2 detections score 0.5 or more; the best is 0.31"), ([0.6], ""), ([], "")]
 )
-def test_a_confusion_without_detections_says_so(tmp_path, monkeypatch, scores, note):
-    module, trainer = torch.nn.Sequential(), FakeTrainer(folder=str(tmp_path), is_global_zero=True)
+def test_evaluation_plots__a_confusion_matrix_without_detections_says_so(tmp_path, monkeypatch, scores, note):
+    module, trainer = torch.nn.Sequential(), FakeTrainer(tmp_path)
     callback, notes = EvaluationPlots(), []
     real = figures.confusion_figure
     monkeypatch.setattr(figures, "confusion_figure", lambda *args: notes.append(args[3]) or real(*args))
@@ -194,8 +170,8 @@ def test_a_confusion_without_detections_says_so(tmp_path, monkeypatch, scores, n
     assert titles == "Confusion, IoU 0.5, score from 0.5" + (f"\n{note}" if note else "")
 
 
-def test_of_several_new_evaluations_the_first_is_drawn(tmp_path):
-    module, trainer = torch.nn.Sequential(), FakeTrainer(folder=str(tmp_path), is_global_zero=True)
+def test_evaluation_plots__the_first_of_several_new_evaluations_is_drawn(tmp_path):
+    module, trainer = torch.nn.Sequential(), FakeTrainer(tmp_path)
     callback, drawn = EvaluationPlots(), []
     callback._draw = lambda trainer, folder, evaluation: drawn.append((folder, evaluation))
     module.extend([DetectionMAP(), DetectionMAP(), DetectionMAP()])

@@ -11,6 +11,7 @@ from lit_dense.callbacks.every_n_steps import EveryNSteps, product_of_weights
 from lit_dense.core.errors import UsageError
 from lit_dense.weighters import Weights
 from tests.builders.detectors import random_batch, small_retinanet
+from tests.builders.trainers import FakeTrainer
 
 
 class Watch(EveryNSteps):
@@ -34,7 +35,7 @@ class Watch(EveryNSteps):
 def run(watch, steps, accumulate=1, first=0):
     module = nn.ModuleDict({"net": small_retinanet()})
     criterion = patch(module)
-    trainer = SimpleNamespace(log_dir=None, default_root_dir="runs", is_global_zero=True, global_step=first)
+    trainer = FakeTrainer(None, default_root_dir="runs", global_step=first)
     watch.on_train_start(trainer, module)
     for batch in range(steps * accumulate):
         trainer.global_step = first + batch // accumulate
@@ -47,7 +48,7 @@ def run(watch, steps, accumulate=1, first=0):
 
 
 @pytest.mark.parametrize(("every", "steps", "shown"), [(1, 3, [0, 1, 2]), (2, 5, [1, 3]), (3, 7, [2, 5]), (9, 4, [])])
-def test_every_nth_step_is_observed_and_shown(every, steps, shown):
+def test_every_n_steps__every_nth_step_is_observed_and_shown(every, steps, shown):
     watch = Watch(every)
     run(watch, steps)
     assert watch.seen == watch.shown == shown
@@ -55,14 +56,14 @@ def test_every_nth_step_is_observed_and_shown(every, steps, shown):
     assert not any(watch.autocast)
 
 
-def test_of_a_step_of_several_batches_the_first_is_observed():
+def test_every_n_steps__of_a_step_of_several_batches_the_first_is_observed():
     watch = Watch(2)
     run(watch, 4, accumulate=3)
     assert watch.shown == [1, 3]
     assert watch.seen == [3, 9]  # batches so far
 
 
-def test_a_resumed_run_counts_on_and_a_second_run_starts_anew():
+def test_every_n_steps__a_resumed_run_counts_on_and_a_second_run_starts_anew():
     watch = Watch(4)
     run(watch, 3, first=3)
     assert watch.shown == [3]
@@ -71,7 +72,7 @@ def test_a_resumed_run_counts_on_and_a_second_run_starts_anew():
 
 
 @pytest.mark.parametrize("end", ["on_exception", "teardown"])
-def test_nothing_is_observed_after_the_end(end):
+def test_every_n_steps__observes_nothing_after_the_end(end):
     watch = Watch(1)
     trainer, module, criterion = run(watch, 1)
     trainer.global_step = 1
@@ -83,20 +84,21 @@ def test_nothing_is_observed_after_the_end(end):
     assert watch.shown == [0]
 
 
-def test_pictures_go_to_the_folder_of_the_run_and_only_the_first_process_draws(tmp_path):
+def test_every_n_steps__writes_to_the_folder_of_the_run_and_only_the_first_process_draws(tmp_path):
     module = nn.ModuleDict({"net": small_retinanet()})
     patch(module)
     watch = Watch()
     for log_dir, rank in ((str(tmp_path / "logs"), True), (None, False)):
-        trainer = SimpleNamespace(log_dir=log_dir, default_root_dir=str(tmp_path), is_global_zero=rank)
+        trainer = FakeTrainer(log_dir, default_root_dir=str(tmp_path), is_global_zero=rank)
         watch.on_train_start(trainer, module)
         assert watch._path == (tmp_path / "logs" if log_dir else tmp_path) / "pictures"
         assert watch._draws is rank
 
 
-def test_a_loss_of_torchvision_shows_nothing_and_arguments_are_checked():
-    trainer = SimpleNamespace(log_dir=None, default_root_dir="runs", is_global_zero=True)
-    with pytest.raises(
+def test_every_n_steps__refuses_torchvisions_own_loss_and_impossible_arguments():
+    trainer = FakeTrainer(None, default_root_dir="runs")
+    message = "Watch: ModuleDict trains with RetinaNet's own loss, which cannot be observed"
+    with pytest.raises(UsageError, match=message):
         UsageError, match="Watch: ModuleDict trains with RetinaNet's own loss, which cannot be observed"
     ):
         Watch().on_train_start(trainer, nn.ModuleDict({"net": small_retinanet()}))
@@ -104,7 +106,7 @@ def test_a_loss_of_torchvision_shows_nothing_and_arguments_are_checked():
         Watch(0)
 
 
-def test_weights_multiply():
+def test_product_of_weights__multiplies_weights():
     values = SimpleNamespace(classification=torch.zeros(3))
     assert product_of_weights(values, []).tolist() == [1, 1, 1]
     some = Weights(classification=torch.tensor([1.0, 2, 3]))

@@ -58,21 +58,21 @@ def trainer_with(*loggers, global_step=7):
 
 
 @pytest.mark.parametrize("kind", [WandbLogger, OwnWandbLogger, CometLogger, MLFlowLogger])
-def test_loggers_get_the_picture_under_the_last_step(kind, tmp_path):
+def test_log_picture__loggers_get_the_image_under_the_last_step(kind, tmp_path):
     logger = kind()
     log_picture(trainer_with(logger), PICTURE, tmp_path / "a.png", "weights/picture")
     tag = "weights.picture" if kind is MLFlowLogger else "weights/picture"
     assert logger.calls == [(tag, (30, 20), 6)]
 
 
-def test_the_step_can_be_given_and_begins_at_0(tmp_path):
+def test_log_picture__the_step_can_be_given_and_begins_at_0(tmp_path):
     logger = WandbLogger()
     log_picture(trainer_with(logger), PICTURE, tmp_path / "a.png", "tag", step=3)
     log_picture(trainer_with(logger, global_step=0), PICTURE, tmp_path / "a.png", "tag")
     assert [step for *_, step in logger.calls] == [3, 0]
 
 
-def test_tensorboard_shows_the_picture(tmp_path):
+def test_log_picture__tensorboard_shows_the_image(tmp_path):
     logger = TensorBoardLogger(tmp_path / "logs")
     trainer = Trainer(logger=logger, enable_checkpointing=False, accelerator="cpu", barebones=False)
     log_picture(trainer, PICTURE.convert("RGBA"), tmp_path / "a.png", "detections/picture", step=41)
@@ -83,7 +83,7 @@ def test_tensorboard_shows_the_picture(tmp_path):
         assert (event.step, shown.size, shown.convert("RGB").getpixel((5, 5))) == (41, (30, 20), (255, 0, 0))
 
 
-def test_the_file_is_written_whatever_the_loggers(tmp_path):
+def test_log_picture__writes_the_file_whatever_the_loggers(tmp_path):
     loggers = [CSVLogger(tmp_path), OwnWandbLogger()]
     for number, some in enumerate([[], loggers[:1], loggers]):
         path = tmp_path / "new" / f"{number}.png"

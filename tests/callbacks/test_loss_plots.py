@@ -7,21 +7,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
-from torch.utils.data import DataLoader
 
-from lit_dense import LitRetinaNet, SwapLoss
+from lit_dense import SwapLoss
 from lit_dense.callbacks import LossPlots
 from lit_dense.core.distributed import Reduce
 from lit_dense.core.errors import UsageError
 from lit_dense.detectors import attached, patch
 from lit_dense.functional.loss_distribution import NORM_BINS, hardest_share
 from tests.builders.detectors import COUNTS, NUM_CLASSES, random_batch, small_retinanet
-from tests.callbacks.test_weight_plots import Foreign
+from tests.builders.lit_modules import Foreign, SmallRetinaNet
+from tests.builders.trainers import CollectiveTrainer, FakeTrainer, fit, observed_step
 
 LOSSES = {
     "focal": {},
@@ -37,22 +36,6 @@ LOSSES = {
 SCALARS = {"positive_share", "hardest_percent_of_negatives", "easy_gradient", "hard_gradient"}
 
 
-class Lit(LitRetinaNet):
-    """LitRetinaNet around the small network."""
-
-    def build_model(self, num_classes):
-        return small_retinanet(num_classes)
-
-
-def fit(folder, module, *callbacks, batches=3, **arguments):
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-    logger = arguments.pop("logger", None) or CSVLogger(folder, name="", version="run")
-    settings = {"max_epochs": 1, "accelerator": "cpu", "log_every_n_steps": 1000, **quiet, **arguments}
-    trainer = Trainer(callbacks=list(callbacks), logger=logger, **settings)
-    trainer.fit(module, DataLoader([random_batch((2, 0, 3), seed=seed) for seed in range(batches)], batch_size=None))
-    return trainer
-
-
 class Kept(LossPlots):
     """Keeps the sums."""
 
@@ -65,7 +48,7 @@ def observed(loss, parts, dtype=torch.float32, counts=(2, 0, 3)):
     model = small_retinanet(NUM_CLASSES + {"softmax": 1, "seesaw": 2}.get(loss, 0))
     criterion = patch(model, loss, class_counts=COUNTS, **parts)
     callback, seen = Kept(1), {}
-    trainer = SimpleNamespace(log_dir=".", default_root_dir=".", is_global_zero=True, global_step=0, loggers=[])
+    trainer = FakeTrainer(".")
     module = nn.Sequential(model)
     callback.on_train_start(trainer, module)
     callback.on_train_batch_start(trainer, module, None, 0)
@@ -95,7 +78,7 @@ def norms_of(samples):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_the_gradient_shown_is_that_of_the_loss(loss, dtype):
+def test_loss_plots__gradient_is_that_of_the_loss(loss, dtype):
     sums, gradient, samples, *_ = observed(loss, LOSSES[loss], dtype)
     norms, pull = norms_of(samples)[samples.valid], gradient.abs()[samples.valid].numpy()
     bins = (norms * NORM_BINS).long().clamp(max=NORM_BINS - 1).numpy()
@@ -110,7 +93,7 @@ def test_the_gradient_shown_is_that_of_the_loss(loss, dtype):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_shares_of_the_loss_add_up_to_the_term(loss):
+def test_loss_plots__shares_of_the_loss_add_up_to_the_term(loss):
     sums, _, samples, values, weights = observed(loss, LOSSES[loss])
     product = math.prod((w.classification for w in weights if w.classification is not None), start=torch.tensor(1.0))
     weighted = (values.classification * product * values.image_scales[samples.image_idxs]).detach()
@@ -127,7 +110,7 @@ def test_shares_of_the_loss_add_up_to_the_term(loss):
     assert sums["levels"][0, 0] == pytest.approx(float(finest), rel=1e-5)
 
 
-def test_a_batch_without_objects_is_shown():
+def test_loss_plots__a_batch_without_objects_is_shown():
     sums, *_ = observed("focal", {}, counts=(0, 0))
     assert sums["norm_counts"][0].sum() == 0
     assert sums["classes"][:-1].sum() == 0
@@ -136,11 +119,11 @@ def test_a_batch_without_objects_is_shown():
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("loss", [*LOSSES, "swn"])
-def test_training_is_the_same_to_the_last_bit(loss, precision, tmp_path):
+def test_loss_plots__training_is_the_same_to_the_last_bit(loss, precision, tmp_path):
     def weights(*callbacks):
         parts = {"weighters": ["swn"]} if loss == "swn" else LOSSES[loss]
         torch.manual_seed(0)
-        module = Lit(NUM_CLASSES, loss="focal" if loss == "swn" else loss, **parts)
+        module = SmallRetinaNet(NUM_CLASSES, loss="focal" if loss == "swn" else loss, **parts)
         module.criterion.receive_class_counts(COUNTS)
         fit(tmp_path, module, *callbacks, precision=precision, logger=CSVLogger(tmp_path))
         return module.state_dict()
@@ -152,8 +135,8 @@ def test_training_is_the_same_to_the_last_bit(loss, precision, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["LitRetinaNet", "SwapLoss"])
-def test_every_nth_step_is_drawn_and_logged(kind, tmp_path):
-    module, callbacks = (Lit(NUM_CLASSES), []) if kind == "LitRetinaNet" else (Foreign(), [SwapLoss("ghm")])
+def test_loss_plots__every_nth_step_is_drawn_and_logged(kind, tmp_path):
+    module, callbacks = (SmallRetinaNet(NUM_CLASSES), []) if kind == "LitRetinaNet" else (Foreign(), [SwapLoss("ghm")])
     fit(tmp_path, module, LossPlots(2), *callbacks, batches=5)
     assert sorted(path.name for path in tmp_path.glob("run/loss/*")) == ["step_000002.png", "step_000004.png"]
     with (tmp_path / "run" / "metrics.csv").open() as file:
@@ -164,8 +147,8 @@ def test_every_nth_step_is_drawn_and_logged(kind, tmp_path):
     assert attached(module).criteria[""].observers == [] if kind == "LitRetinaNet" else True
 
 
-def test_tensorboard_gets_pictures_and_numbers(tmp_path):
-    fit(tmp_path, Lit(NUM_CLASSES), LossPlots(1, folder="x"), logger=TensorBoardLogger(tmp_path, "", "run"))
+def test_loss_plots__tensorboard_gets_images_and_numbers(tmp_path):
+    fit(tmp_path, SmallRetinaNet(NUM_CLASSES), LossPlots(1, folder="x"), logger=TensorBoardLogger(tmp_path, "", "run"))
     events = EventAccumulator(str(tmp_path / "run")).Reload()
     assert [event.step for event in events.Images("loss_pictures/picture")] == [0, 1, 2]
     for name in SCALARS:
@@ -176,26 +159,16 @@ def test_tensorboard_gets_pictures_and_numbers(tmp_path):
         assert image.width == 1500
 
 
-def test_a_step_of_several_batches_is_shown_once(tmp_path):
-    fit(tmp_path, Lit(NUM_CLASSES), LossPlots(1), batches=4, accumulate_grad_batches=2)
+def test_loss_plots__a_step_of_several_batches_is_shown_once(tmp_path):
+    fit(tmp_path, SmallRetinaNet(NUM_CLASSES), LossPlots(1), batches=4, accumulate_grad_batches=2)
     assert sorted(path.name for path in tmp_path.glob("run/loss/*")) == ["step_000001.png", "step_000002.png"]
 
 
-def test_what_cannot_be_shown_is_told(tmp_path):
+def test_loss_plots__refuse_what_cannot_be_shown(tmp_path):
     with pytest.raises(UsageError, match="LossPlots: Foreign trains with RetinaNet's own loss"):
         fit(tmp_path, Foreign(), LossPlots())
     with pytest.raises(UsageError, match="LossPlots: every_n_steps must be at least 1, not 0"):
         LossPlots(0)
-
-
-class FakeTrainer(SimpleNamespace):
-    """Asking for its folder is a collective, as in Lightning."""
-
-    default_root_dir, global_step = ".", 0
-
-    @property
-    def log_dir(self):
-        return Reduce().gather_objects(self.folder)[0]
 
 
 class Summed(LossPlots):
@@ -213,21 +186,16 @@ def _run(rank, folder, halves, silent=False):
     patch(module, "focal", normalizer="none" if silent else "batch")
     rows = []
     logger = SimpleNamespace(log_metrics=lambda metrics, step: rows.append((step, metrics)))
-    trainer = FakeTrainer(folder=folder, is_global_zero=rank == 0, loggers=[logger])
-    callback = Summed(1)
-    callback.on_train_start(trainer, module)
-    callback.on_train_batch_start(trainer, module, None, 0)
-    if not (silent and rank == 1):
-        images, targets = random_batch((2, 1, 0, 0))
-        mine = slice(None) if halves is None else halves[rank]
-        module[0](images[mine], targets[mine])
-    callback.on_train_batch_end(trainer, module, None, None, 0)
+    images, targets = random_batch((2, 1, 0, 0))
+    mine = slice(None) if halves is None else halves[rank]
+    callback, batch = Summed(1), None if silent and rank == 1 else (images[mine], targets[mine])
+    observed_step(callback, CollectiveTrainer(folder, rank, loggers=[logger]), module, batch)
     return rows, callback.summed
 
 
 @pytest.mark.ddp
 @pytest.mark.parametrize("cut", [1, 2])  # with 2 the second process holds images without objects alone
-def test_two_processes_add_up_to_one(two_processes, cut, tmp_path):
+def test_loss_plots__two_processes_add_up_to_one(two_processes, cut, tmp_path):
     rows, expected = _run(0, str(tmp_path / "one"), None)
     first, second = two_processes(_run, str(tmp_path / "two"), (slice(0, cut), slice(cut, 4)))
     assert first[0] == second[0]
@@ -243,7 +211,7 @@ def test_two_processes_add_up_to_one(two_processes, cut, tmp_path):
 
 
 @pytest.mark.ddp
-def test_a_process_without_a_loss_waits_for_nothing(two_processes, tmp_path):
+def test_loss_plots__a_process_without_a_loss_waits_for_nothing(two_processes, tmp_path):
     first, second = two_processes(_run, str(tmp_path), None, True)
     assert first[0] == second[0]
     assert len(first[0]) == 1

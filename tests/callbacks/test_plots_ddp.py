@@ -7,21 +7,11 @@ import pytest
 import torch
 
 from lit_dense.callbacks import DetectionPlots, PredictionWriter
-from lit_dense.core.distributed import Reduce
-
-
-class Trainer(SimpleNamespace):
-    default_root_dir = "."
-    loggers = ()
-    global_step = 0
-
-    @property
-    def log_dir(self):
-        return Reduce().gather_objects(self.folder)[0]
+from tests.builders.trainers import CollectiveTrainer
 
 
 def _run(rank, folder):
-    trainer = Trainer(folder=folder, is_global_zero=rank == 0, sanity_checking=False)
+    trainer = CollectiveTrainer(folder, rank)
     module = SimpleNamespace(categories=[{"id": 5, "name": "a"}])
     found = {"boxes": torch.tensor([[1.0, 2, 30, 40]]), "labels": torch.tensor([0]), "scores": torch.tensor([0.9])}
     batch = ([torch.rand(3, 64, 64)], [{**found, "image_id": rank + 1}])
@@ -37,7 +27,7 @@ def _run(rank, folder):
 
 
 @pytest.mark.ddp
-def test_pictures_and_predictions_of_two_processes(two_processes, tmp_path):
+def test_plots__two_processes_write_plots_and_predictions_of_both(two_processes, tmp_path):
     two_processes(_run, str(tmp_path))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["detections.png", "predictions", "predictions.json"]
     assert len((tmp_path / "predictions.json").read_text().split('"image_id"')) == 1 + 2

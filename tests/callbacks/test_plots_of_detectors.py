@@ -23,6 +23,8 @@ from tests.builders.detectors import (
     small_ssd,
     small_ssdlite,
 )
+from tests.builders.lit_modules import Foreign
+from tests.builders.trainers import FakeTrainer
 
 ONE_STAGE = {
     "retinanet": (small_retinanet, 0, 2),
@@ -39,9 +41,7 @@ def run(folder, module, batch, *callbacks):
     """Show one training step; returns what was logged."""
     logged = {}
     logger = SimpleNamespace(log_metrics=lambda metrics, step: logged.update(metrics))
-    trainer = SimpleNamespace(
-        log_dir=str(folder), default_root_dir=".", is_global_zero=True, global_step=0, loggers=[logger], callbacks=[]
-    )
+    trainer = FakeTrainer(folder, loggers=[logger])
     for callback in callbacks:
         callback.on_train_start(trainer, module)
         callback.on_train_batch_start(trainer, module, batch, 0)
@@ -52,23 +52,12 @@ def run(folder, module, batch, *callbacks):
     return logged
 
 
-class Foreign(nn.Module):
-    """Somebody else's module around a detector."""
-
-    def __init__(self, net):
-        super().__init__()
-        self.net = net
-
-    def forward(self, images, targets):
-        return self.net(images, targets)
-
-
 def files(folder):
     return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*.png"))
 
 
 @pytest.mark.parametrize(("build", "first_label", "levels"), ONE_STAGE.values(), ids=ONE_STAGE)
-def test_one_stage(build, first_label, levels, tmp_path):
+def test_plots__of_one_stage(build, first_label, levels, tmp_path):
     module = Foreign(build())
     SwapLoss("focal", weighters="pisa").setup(SimpleNamespace(), module, "fit")
     logged = run(tmp_path, module, random_batch((2, 0, 3), first_label=first_label), LossPlots(1), WeightPlots(1))
@@ -83,7 +72,7 @@ def test_one_stage(build, first_label, levels, tmp_path):
 
 
 @pytest.mark.parametrize(("build", "first_label", "stage"), TWO_STAGE.values(), ids=TWO_STAGE)
-def test_two_stages(build, first_label, stage, tmp_path):
+def test_plots__of_two_stages(build, first_label, stage, tmp_path):
     module = Foreign(build())
     SwapLoss("focal", weighters="ohem", stage=stage).setup(SimpleNamespace(), module, "fit")
     callbacks = LossPlots(1, stage=stage), WeightPlots(1, stage=stage)
@@ -93,7 +82,7 @@ def test_two_stages(build, first_label, stage, tmp_path):
     assert set(logged) == {f"loss_pictures{below}/{n}" for n in SCALARS} | {f"weights{below}/{n}" for n in SHARES}
 
 
-def test_stages_are_shown_apart(tmp_path):
+def test_loss_plots__show_stages_apart(tmp_path):
     module = Foreign(small_faster_rcnn())
     patch(module, "ghm", stage="rpn", weighters="ohem")  # attached first, and yet the second stage
     patch(module, "softmax")
@@ -105,7 +94,7 @@ def test_stages_are_shown_apart(tmp_path):
     assert seen == [[NUM_CLASSES], [1], [NUM_CLASSES]]
 
 
-def test_a_stage_that_is_not_replaced_is_told(tmp_path):
+def test_loss_plots__a_stage_that_is_not_replaced_is_an_error(tmp_path):
     module = Foreign(small_faster_rcnn())
     patch(module, "focal", stage="rpn")
     batch = random_batch((2, 1), first_label=1)
@@ -119,7 +108,7 @@ def test_a_stage_that_is_not_replaced_is_told(tmp_path):
         run(tmp_path, Foreign(small_retinanet()), batch, LossPlots(1, stage="roi"))
 
 
-def test_of_several_detectors_one_is_named(tmp_path):
+def test_loss_plots__one_of_several_detectors_is_named(tmp_path):
     module = nn.ModuleDict({"student": small_retinanet(), "teacher": small_retinanet(seed=1)})
     module.forward = lambda images, targets: module["student"](images, targets)
     patch(module, "focal", module="student")
@@ -139,7 +128,7 @@ def test_of_several_detectors_one_is_named(tmp_path):
         (["a"], ["a", "2", "3", "4"]),
     ],
 )
-def test_classes_are_named_by_the_module_or_by_their_labels(categories, expected, tmp_path, monkeypatch):
+def test_loss_plots__classes_are_named_by_the_module_or_by_their_labels(categories, expected, tmp_path, monkeypatch):
     names = []
     monkeypatch.setattr(loss_plots.LossPlots, "_names", noted(LossPlots._names, names))
     module = Foreign(small_ssd())
@@ -149,7 +138,7 @@ def test_classes_are_named_by_the_module_or_by_their_labels(categories, expected
     assert names == [expected]
 
 
-def test_the_class_of_the_proposal_network_is_object(tmp_path, monkeypatch):
+def test_loss_plots__the_class_of_the_proposal_network_is_object(tmp_path, monkeypatch):
     names = []
     monkeypatch.setattr(loss_plots.LossPlots, "_names", noted(LossPlots._names, names))
     module = Foreign(small_faster_rcnn())
@@ -203,7 +192,7 @@ class QueriesAdapter(DetectorAdapter):
 
 
 @pytest.mark.parametrize("offers", [{"boxes", "box_loss"}, {"boxes", "box_loss", "anchors"}])
-def test_a_detector_without_anchors_and_levels(offers, tmp_path, monkeypatch):
+def test_plots__of_a_detector_without_anchors_and_levels(offers, tmp_path, monkeypatch):
     lines = []
     monkeypatch.setattr(weight_plots, "rank_zero_info", lines.append)
     module = Foreign(Queries())
@@ -219,16 +208,9 @@ def test_a_detector_without_anchors_and_levels(offers, tmp_path, monkeypatch):
     assert lines == [f"WeightPlots: Queries has {lacks}, so numbers are logged and nothing is drawn."]
 
 
-def test_detections_of_batches_with_more_than_images_and_targets(tmp_path):
+def test_detection_plots__take_batches_with_more_than_images_and_targets(tmp_path):
     images, targets = random_batch((1, 1), first_label=1)
-    trainer = SimpleNamespace(
-        log_dir=str(tmp_path),
-        default_root_dir=".",
-        is_global_zero=True,
-        sanity_checking=False,
-        loggers=(),
-        global_step=1,
-    )
+    trainer = FakeTrainer(tmp_path)
     found = [{**target, "scores": torch.tensor([0.9])} for target in targets]
     for target in found:
         del target["image_id"]

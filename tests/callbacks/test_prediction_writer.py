@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from lit_dense.callbacks import PredictionWriter, prediction_writer
-from lit_dense.core.distributed import Reduce
 from lit_dense.core.errors import UsageError
+from tests.builders.trainers import CollectiveTrainer, FakeTrainer
 
 CATEGORIES = [{"id": 3, "name": "a"}, {"id": 7, "name": "b"}]
 FOUND = {
@@ -31,18 +31,12 @@ def said(monkeypatch):
     return lines
 
 
-def trainer_in(folder, **values):
-    return SimpleNamespace(
-        **{"log_dir": str(folder), "default_root_dir": "elsewhere", "is_global_zero": True, **values}
-    )
-
-
 def predict(
     folder, predictions=({**FOUND, "image_id": 5, "file_name": "x/y.png"},), module=None, loaders=(0,), **arguments
 ):
     """All predictions in one batch for each loader."""
     writer = PredictionWriter(**arguments)
-    trainer, module = trainer_in(folder), module or SimpleNamespace(categories=CATEGORIES)
+    trainer, module = FakeTrainer(folder), module or SimpleNamespace(categories=CATEGORIES)
     writer.on_predict_start(trainer, module)
     images = [torch.full((3, 16, 16), 250, dtype=torch.uint8)] * len(predictions)
     for loader in loaders:
@@ -55,7 +49,7 @@ def names_in(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def test_a_result_is_cocos(tmp_path, said):
+def test_prediction_writer__writes_coco_results(tmp_path, said):
     predict(tmp_path)
     assert json.loads((tmp_path / "predictions.json").read_text()) == [
         {"image_id": 5, "file_name": "x/y.png", "category_id": 7, "bbox": [1.0, 2.0, 30.0, 20.5], "score": 0.9},
@@ -65,12 +59,12 @@ def test_a_result_is_cocos(tmp_path, said):
     assert names_in(tmp_path) == ["predictions.json"]
 
 
-def test_without_categories_labels_are_written(tmp_path):
+def test_prediction_writer__without_categories_writes_labels(tmp_path):
     predict(tmp_path, module=SimpleNamespace(categories=None))
     assert [row["category_id"] for row in json.loads((tmp_path / "predictions.json").read_text())] == [1, 0]
 
 
-def test_images_are_sorted_by_id_and_numbers_rounded(tmp_path):
+def test_prediction_writer__sorts_images_by_id_and_rounds_numbers(tmp_path):
     boxes = torch.tensor([[0.12345, 0.0, 1.0, 1.0]])
     images = [
         {**FOUND, "boxes": boxes, "labels": torch.tensor([0]), "scores": torch.ones(1), "image_id": i} for i in (9, 2)
@@ -81,15 +75,15 @@ def test_images_are_sorted_by_id_and_numbers_rounded(tmp_path):
     assert rows[0]["bbox"] == [0.123, 0.0, 0.877, 1.0]
 
 
-def test_a_second_prediction_starts_anew(tmp_path):
+def test_prediction_writer__a_second_prediction_starts_anew(tmp_path):
     writer = predict(tmp_path)
-    writer.on_predict_start(trainer_in(tmp_path), None)
-    writer.on_predict_end(trainer_in(tmp_path), None)
+    writer.on_predict_start(FakeTrainer(tmp_path), None)
+    writer.on_predict_end(FakeTrainer(tmp_path), None)
     assert json.loads((tmp_path / "predictions.json").read_text()) == []
 
 
-def test_the_module_unpacks_its_batches(tmp_path):
-    writer, trainer = PredictionWriter(pictures=True), trainer_in(tmp_path)
+def test_prediction_writer__the_module_unpacks_its_batches(tmp_path):
+    writer, trainer = PredictionWriter(pictures=True), FakeTrainer(tmp_path)
     module = SimpleNamespace(unpack_batch=lambda batch: (batch["images"], None))
     writer.on_predict_start(trainer, module)
     batch = {"images": [torch.zeros(3, 8, 8)]}
@@ -116,7 +110,7 @@ def test_the_module_unpacks_its_batches(tmp_path):
         ("there.json", "there.json/predictions.json", "there.json/predictions"),
     ],
 )
-def test_the_file_and_the_pictures_have_places_of_their_own(tmp_path, said, path, file, pictures):
+def test_prediction_writer__the_file_and_the_images_have_separate_places(tmp_path, said, path, file, pictures):
     (tmp_path / "there").mkdir()
     (tmp_path / "there.json").mkdir()
     predict(tmp_path, path=path, pictures=True)
@@ -124,7 +118,7 @@ def test_the_file_and_the_pictures_have_places_of_their_own(tmp_path, said, path
     assert said == [f"2 detections of 1 images: {tmp_path / file}", f"Images with detections: {tmp_path / pictures}"]
 
 
-def test_an_absolute_path_and_the_users_folder_are_taken_as_they_are(tmp_path, monkeypatch):
+def test_prediction_writer__takes_an_absolute_path_and_the_users_folder_as_they_are(tmp_path, monkeypatch):
     predict(tmp_path / "run", path=str(tmp_path / "other" / "out.json"))
     monkeypatch.setenv("HOME", str(tmp_path))
     predict(tmp_path / "run", path="~/home.json")
@@ -132,8 +126,11 @@ def test_an_absolute_path_and_the_users_folder_are_taken_as_they_are(tmp_path, m
     assert names_in(tmp_path) == ["home.json", "other/out.json", "run/~nobody-of-this-name.json"]
 
 
-def test_without_a_logger_the_folder_is_the_trainers(tmp_path):
-    writer, trainer = PredictionWriter(), trainer_in(None, log_dir=None, default_root_dir=str(tmp_path))
+def test_prediction_writer__without_a_logger_writes_to_the_trainers_folder(tmp_path):
+    writer, trainer = (
+        PredictionWriter(),
+        FakeTrainer(None, default_root_dir=str(tmp_path)),
+    )
     writer.on_predict_start(trainer, None)
     writer.on_predict_end(trainer, None)
     assert names_in(tmp_path) == ["predictions.json"]
@@ -149,35 +146,35 @@ def test_without_a_logger_the_folder_is_the_trainers(tmp_path):
         ("/dev/full/out.json", True, "Not a directory|File exists"),
     ],
 )
-def test_what_cannot_be_written_is_said_before_predicting(tmp_path, path, pictures, reason):
+def test_prediction_writer__an_impossible_path_is_an_error_before_predicting(tmp_path, path, pictures, reason):
     (tmp_path / "file").write_text("mine")
     writer = PredictionWriter(path, pictures)
     with pytest.raises(UsageError, match=f"cannot be written to --predictions.path={path}: .*({reason})") as error:
-        writer.on_predict_start(trainer_in(tmp_path), None)
+        writer.on_predict_start(FakeTrainer(tmp_path), None)
     assert "\n" not in str(error.value)
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_looking_whether_it_can_be_written_leaves_nothing_and_changes_nothing(tmp_path):
-    PredictionWriter("a/new.json", pictures=True).on_predict_start(trainer_in(tmp_path), None)
+def test_prediction_writer__the_check_for_writing_leaves_nothing_and_changes_nothing(tmp_path):
+    PredictionWriter("a/new.json", pictures=True).on_predict_start(FakeTrainer(tmp_path), None)
     assert names_in(tmp_path) == []
     (tmp_path / "old.json").write_text("[1]")
-    PredictionWriter("old.json").on_predict_start(trainer_in(tmp_path), None)
+    PredictionWriter("old.json").on_predict_start(FakeTrainer(tmp_path), None)
     assert (tmp_path / "old.json").read_text() == "[1]"
 
 
-def test_a_folder_that_goes_in_the_meantime_is_made_again(tmp_path):
-    writer, trainer = PredictionWriter("a/out.json"), trainer_in(tmp_path)
+def test_prediction_writer__makes_a_folder_again_that_was_removed_meanwhile(tmp_path):
+    writer, trainer = PredictionWriter("a/out.json"), FakeTrainer(tmp_path)
     writer.on_predict_start(trainer, None)
     (tmp_path / "a").rmdir()
     writer.on_predict_end(trainer, None)
     assert names_in(tmp_path) == ["a/out.json"]
 
 
-def test_a_file_that_cannot_be_written_any_more_is_written_elsewhere(tmp_path, said, monkeypatch):
+def test_prediction_writer__a_file_that_can_no_longer_be_written_goes_elsewhere(tmp_path, said, monkeypatch):
     monkeypatch.setattr(prediction_writer.tempfile, "tempdir", str(tmp_path / "spare"))
     (tmp_path / "spare").mkdir()
-    writer, trainer = PredictionWriter("a/out.json"), trainer_in(tmp_path)
+    writer, trainer = PredictionWriter("a/out.json"), FakeTrainer(tmp_path)
     writer.on_predict_start(trainer, None)
     (tmp_path / "a").rmdir()
     (tmp_path / "a").write_text("in the way")
@@ -191,7 +188,7 @@ def test_a_file_that_cannot_be_written_any_more_is_written_elsewhere(tmp_path, s
 # Pictures
 
 
-def test_a_picture_shows_what_scores_enough(tmp_path):
+def test_prediction_writer__draws_detections_of_enough_score(tmp_path):
     predict(tmp_path, pictures=True, score_thresh=0.5)
     with Image.open(tmp_path / "predictions" / "5_y.png") as picture:
         assert picture.size == (480, 480)
@@ -201,7 +198,7 @@ def test_a_picture_shows_what_scores_enough(tmp_path):
     assert (0xE6, 0x9F, 0x00) not in coloured  # class 0, of a low score
 
 
-def test_predictions_survive_pictures_that_fail(tmp_path, said, monkeypatch):
+def test_prediction_writer__predictions_survive_drawing_that_fails(tmp_path, said, monkeypatch):
     def full(self, path):
         raise OSError("No space left on device")
 
@@ -211,8 +208,8 @@ def test_predictions_survive_pictures_that_fail(tmp_path, said, monkeypatch):
     assert said[-1] == "2 images could not be drawn, the first of them image 1: OSError: No space left on device."
 
 
-def test_predictions_survive_images_that_are_no_pictures(tmp_path, said):
-    writer, trainer = PredictionWriter(pictures=True), trainer_in(tmp_path)
+def test_prediction_writer__predictions_survive_images_that_cannot_be_drawn(tmp_path, said):
+    writer, trainer = PredictionWriter(pictures=True), FakeTrainer(tmp_path)
     writer.on_predict_start(trainer, None)
     writer.write_on_batch_end(trainer, None, [{**FOUND, "image_id": 1}], None, ([torch.zeros(0, 8, 8)], None), 0, 0)
     writer.on_predict_end(trainer, None)
@@ -220,19 +217,19 @@ def test_predictions_survive_images_that_are_no_pictures(tmp_path, said):
     assert "1 images could not be drawn, the first of them image 1" in said[-1]
 
 
-def test_a_long_name_is_cut(tmp_path):
+def test_prediction_writer__a_long_name_is_cut(tmp_path):
     predict(tmp_path, [{**FOUND, "image_id": 5, "file_name": "ä" * 127 + ".png"}], pictures=True)
     (picture,) = (tmp_path / "predictions").iterdir()
     assert picture.name == f"5_{'ä' * 124}.png"
 
 
 @pytest.mark.parametrize("file_name", [None, ""])
-def test_an_image_needs_no_name(tmp_path, file_name):
+def test_prediction_writer__an_image_needs_no_name(tmp_path, file_name):
     predict(tmp_path, [{**FOUND, "image_id": 5, "file_name": file_name}], pictures=True)
     assert names_in(tmp_path) == ["predictions.json", "predictions/5_.png"]
 
 
-def test_a_threshold_that_hides_everything_is_told_with_one_that_does_not(tmp_path, said):
+def test_prediction_writer__a_threshold_that_hides_everything_is_logged_with_a_lower_one(tmp_path, said):
     predict(tmp_path, [{**FOUND, "image_id": 1}, {**NOTHING, "image_id": 2}], pictures=True, score_thresh=0.95)
     assert said[-1] == (
         "No box is drawn: 0 of 2 detections score 0.95 or more; the best is 0.9: --predictions.score_thresh=0.7 "
@@ -243,12 +240,12 @@ def test_a_threshold_that_hides_everything_is_told_with_one_that_does_not(tmp_pa
     assert not (notes[1] == 0).any()
 
 
-def test_without_pictures_their_threshold_does_not_matter(tmp_path, said):
+def test_prediction_writer__without_drawing_its_threshold_does_not_matter(tmp_path, said):
     predict(tmp_path, score_thresh=0.95)
     assert len(said) == 1
 
 
-def test_no_detection_at_all_is_explained_by_the_models_threshold(tmp_path, said):
+def test_prediction_writer__no_detection_at_all_is_explained_by_the_models_threshold(tmp_path, said):
     module = SimpleNamespace(score_thresh=0.05)
     predict(tmp_path, [{**NOTHING, "image_id": 2}], module)
     assert said[-1] == (
@@ -260,7 +257,7 @@ def test_no_detection_at_all_is_explained_by_the_models_threshold(tmp_path, said
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 50, float("nan")])
-def test_a_threshold_that_no_score_can_have_is_refused(threshold):
+def test_prediction_writer__refuses_a_threshold_that_no_score_can_have(threshold):
     with pytest.raises(UsageError, match=r"PredictionWriter: score_thresh must be in \[0, 1\]"):
         PredictionWriter(score_thresh=threshold)
 
@@ -268,45 +265,35 @@ def test_a_threshold_that_no_score_can_have_is_refused(threshold):
 # What comes in
 
 
-def test_each_loader_has_a_file_and_a_folder(tmp_path, said):
+def test_prediction_writer__each_loader_has_a_file_and_a_folder(tmp_path, said):
     predict(tmp_path, loaders=(0, 1, 2), path="out.txt", pictures=True)
     names = ["out.txt", "out_dataloader_idx_1.txt", "out_dataloader_idx_2.txt"]
     assert names_in(tmp_path) == sorted([*names, *(f"{Path(name).stem}/5_y.png" for name in names)])
     assert [line.split(": ")[0] for line in said] == ["2 detections of 1 images"] * 3 + ["Images with detections"]
 
 
-def test_ids_that_come_again_are_told(tmp_path, said):
+def test_prediction_writer__repeated_ids_are_logged(tmp_path, said):
     predict(tmp_path, [{**FOUND, "image_id": 1}] * 3)
     assert said[-1] == "2 images had a repeated image_id: the file contains only the last image of each id."
     predict(tmp_path, loaders=(0, 1))  # the same ids in two loaders are two images
     assert "repeated image_id" not in said[-1]
 
 
-def test_predictions_without_ids_are_refused(tmp_path):
+def test_prediction_writer__predictions_without_ids_are_refused(tmp_path):
     with pytest.raises(UsageError, match=r"a prediction has no image_id.* It has boxes, labels, scores"):
         predict(tmp_path, [FOUND])
 
 
-class Trainer(SimpleNamespace):
-    """Asking for its folder is a collective, as in Lightning."""
-
-    default_root_dir = "."
-
-    @property
-    def log_dir(self):
-        return Reduce().gather_objects(self.folder)[0]
-
-
 def _start(rank, folder, path):
     """The first process cannot write where it should; what the other is told."""
-    trainer = Trainer(folder=folder, is_global_zero=rank == 0)
+    trainer = CollectiveTrainer(folder, rank)
     with pytest.raises(UsageError) as error:
         PredictionWriter(path).on_predict_start(trainer, None)
     return str(error.value)
 
 
 @pytest.mark.ddp
-def test_both_processes_stop_where_one_cannot_write(two_processes, tmp_path):
+def test_prediction_writer__both_processes_stop_where_one_cannot_write(two_processes, tmp_path):
     (tmp_path / "file").write_text("")
     first, second = two_processes(_start, str(tmp_path), "file/out.json")
     assert first == second
@@ -314,7 +301,7 @@ def test_both_processes_stop_where_one_cannot_write(two_processes, tmp_path):
 
 
 def _predict(rank, folder):
-    trainer = Trainer(folder=folder, is_global_zero=rank == 0)
+    trainer = CollectiveTrainer(folder, rank)
     writer = PredictionWriter(pictures=True)
     writer.on_predict_start(trainer, None)
     image = [torch.zeros(0 if rank else 3, 8, 8)]  # the second process cannot draw its own
@@ -329,7 +316,7 @@ def _predict(rank, folder):
 
 
 @pytest.mark.ddp
-def test_one_process_writes_and_tells_for_both(two_processes, tmp_path):
+def test_prediction_writer__one_process_writes_and_logs_for_both(two_processes, tmp_path):
     lines, nothing = two_processes(_predict, str(tmp_path))
     assert nothing == []
     rows = json.loads((tmp_path / "predictions.json").read_text())

@@ -2,9 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
-from torch.utils.data import DataLoader
 
 from lit_dense import LitRetinaNet, SwapLoss
 from lit_dense.core.errors import UsageError
@@ -12,60 +10,39 @@ from lit_dense.detectors import attached
 from lit_dense.losses import BCELoss, GHMLoss
 from lit_dense.weighters import SWNWeighter
 from tests.builders.detectors import COUNTS, random_batch, small_faster_rcnn, small_retinanet
-
-
-class Foreign(LightningModule):
-    """Knows torchvision alone, and validates in train mode under no_grad, as some projects do."""
-
-    def __init__(self):
-        super().__init__()
-        self.net = small_retinanet()
-
-    def training_step(self, batch, batch_idx):
-        return torch.stack(list(self.net(*batch).values())).sum()
-
-    def validation_step(self, batch, batch_idx):
-        self.net.train()
-        self.log("val", torch.stack(list(self.net(*batch).values())).sum())
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=1e-3)
-
-
-def loader(batches=3):
-    return DataLoader([random_batch((2, 1), seed=seed) for seed in range(batches)], batch_size=None)
+from tests.builders.lit_modules import Foreign
+from tests.builders.trainers import loader, trainer_in
 
 
 def fit(module, *callbacks, checkpoint=None, **arguments):
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    trainer = Trainer(callbacks=list(callbacks), **{"max_epochs": 1, **quiet, **arguments})
-    trainer.fit(module, loader(), loader(1), ckpt_path=checkpoint)
+    trainer = trainer_in(None, *callbacks, **arguments)
+    trainer.fit(module, loader(0, 1, 2, counts=(2, 1)), loader(0, counts=(2, 1)), ckpt_path=checkpoint)
     return trainer
 
 
-def test_the_module_trains_with_the_loss_and_is_left_as_it_was():
+def test_swap_loss__trains_the_module_with_the_loss_and_leaves_it_as_it_was():
     module, swap = Foreign(), SwapLoss("bce", normalizer="ema")
-    fit(module, swap, enable_checkpointing=False)
+    fit(module, swap)
     assert type(swap.criterion.loss).__name__ == "BCELoss"
     assert swap.criterion.step == 3  # validation has left no trace
     assert attached(module) is None
 
 
-def test_state_survives_a_resume_and_the_checkpoint_is_the_hosts_own(tmp_path):
+def test_swap_loss__state_survives_a_resume_and_the_checkpoint_is_the_hosts_own(tmp_path):
     saver = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
     fit(Foreign(), SwapLoss("focal", normalizer="ema"), saver)
     saved = torch.load(saver.best_model_path, weights_only=True)
     assert list(saved["state_dict"]) == list(Foreign().state_dict())
     Foreign().load_state_dict(saved["state_dict"])
     resumed = SwapLoss("focal", normalizer="ema")
-    fit(Foreign(), resumed, checkpoint=saver.best_model_path, max_epochs=2, enable_checkpointing=False)
+    fit(Foreign(), resumed, checkpoint=saver.best_model_path, max_epochs=2)
     whole = SwapLoss("focal", normalizer="ema")
-    fit(Foreign(), whole, max_epochs=2, enable_checkpointing=False)
+    fit(Foreign(), whole, max_epochs=2)
     assert resumed.criterion.step == whole.criterion.step == 6
     torch.testing.assert_close(resumed.criterion.normalizer.positives, whole.criterion.normalizer.positives)
 
 
-def test_state_of_version_0_1_without_a_spec_keeps_the_arguments_of_its_time():
+def test_swap_loss__state_of_version_0_1_without_a_spec_keeps_the_arguments_of_its_time():
     callback = SwapLoss("ghm", "ghm_r")
     callback.setup(SimpleNamespace(), Foreign(), "fit")
     state = callback.state_dict()
@@ -79,16 +56,16 @@ def test_state_of_version_0_1_without_a_spec_keeps_the_arguments_of_its_time():
     assert later.state_dict()["spec"]["loss"]["init_args"]["power"] == 1
 
 
-def test_modules_that_cannot_be_swapped_say_why():
+def test_swap_loss__refuses_modules_that_cannot_be_swapped():
     with pytest.raises(UsageError, match="LitRetinaNet has its own arguments for the loss, weighters and other parts"):
-        fit(LitRetinaNet(2, "tiny", fpn_channels=16), SwapLoss("bce"), enable_checkpointing=False)
+        fit(LitRetinaNet(2, "tiny", fpn_channels=16), SwapLoss("bce"))
     module = Foreign()
     module.net = torch.nn.Linear(1, 1)
     with pytest.raises(
         UsageError,
         match=r"Foreign contains no detector that lit_dense knows \(.*retinanet.*\). It contains net: Linear",
     ):
-        fit(module, SwapLoss("bce"), enable_checkpointing=False)
+        fit(module, SwapLoss("bce"))
 
 
 @pytest.mark.parametrize(
@@ -115,9 +92,8 @@ def test_modules_that_cannot_be_swapped_say_why():
         ),
     ],
 )
-def test_two_callbacks_of_one_stage_are_refused(build, first, second, said):
-    module = Foreign()
-    module.net = build()
+def test_swap_loss__two_callbacks_of_one_stage_are_refused(build, first, second, said):
+    module = Foreign(build())
     trainer = SimpleNamespace(callbacks=[SwapLoss(**first), SwapLoss(**second)])
     for stage in ("fit", "fit"):  # and again, though the first is built by then
         trainer.callbacks[0].setup(trainer, module, stage)
@@ -125,9 +101,8 @@ def test_two_callbacks_of_one_stage_are_refused(build, first, second, said):
             trainer.callbacks[1].setup(trainer, module, stage)
 
 
-def test_callbacks_of_two_stages_and_a_second_run_are_not():
-    module = Foreign()
-    module.net = small_faster_rcnn()
+def test_swap_loss__callbacks_of_two_stages_and_a_second_run_are_accepted():
+    module = Foreign(small_faster_rcnn())
     trainer = SimpleNamespace(callbacks=[SwapLoss("ghm"), SwapLoss("focal", stage="rpn"), LearningRateMonitor()])
     for callback in trainer.callbacks[:2] * 2:
         callback.setup(trainer, module, "fit")
@@ -140,29 +115,28 @@ def test_callbacks_of_two_stages_and_a_second_run_are_not():
     assert type(attached(module).criteria["roi"].loss).__name__ == "BCELoss"
 
 
-def test_losses_with_state_of_each_class_and_with_counts(tmp_path):
+def test_swap_loss__losses_with_state_of_each_class_and_with_counts(tmp_path):
     saver = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
     first = SwapLoss("eql_v2")
     fit(Foreign(), first, saver)
     resumed = SwapLoss("eql_v2")
-    fit(Foreign(), resumed, checkpoint=saver.best_model_path, max_epochs=1, enable_checkpointing=False)
+    fit(Foreign(), resumed, checkpoint=saver.best_model_path, max_epochs=1)
     gradients = resumed.criterion.loss.negative_gradients
     assert (gradients > 0).all()
     torch.testing.assert_close(gradients, first.criterion.loss.negative_gradients)
     with pytest.raises(UsageError, match="'federated' needs to know how often each class occurs"):
-        fit(Foreign(), SwapLoss("federated"), enable_checkpointing=False)
-    fit(Foreign(), SwapLoss("federated", class_counts=COUNTS), enable_checkpointing=False)
+        fit(Foreign(), SwapLoss("federated"))
+    fit(Foreign(), SwapLoss("federated", class_counts=COUNTS))
 
 
-def test_a_weighters_network_is_trained_saved_and_resumed(tmp_path):
+def test_swap_loss__network_of_a_weighter_is_trained_saved_and_resumed(tmp_path):
     def run(epochs, *callbacks, checkpoint=None):
         torch.manual_seed(0)
         weighter = SWNWeighter(classification="anchor", hidden=4)
         for parameter in weighter.parameters():
             torch.nn.init.normal_(parameter, std=0.5)
         swap = SwapLoss("focal", weighters=[weighter])
-        saving = bool(callbacks)
-        fit(Foreign(), swap, *callbacks, checkpoint=checkpoint, max_epochs=epochs, enable_checkpointing=saving)
+        fit(Foreign(), swap, *callbacks, checkpoint=checkpoint, max_epochs=epochs)
         return swap
 
     start = [p.clone() for p in run(0).criterion.parameters()]
@@ -179,11 +153,9 @@ def test_a_weighters_network_is_trained_saved_and_resumed(tmp_path):
 def _swn_after_a_step(rank, halves):
     images, targets = random_batch((3, 1))
     mine = slice(None) if halves is None else halves[rank]
-    model = small_retinanet()
+    module = Foreign()
     torch.manual_seed(rank)  # networks that start apart are made equal
     swap = SwapLoss("focal", weighters=["swn"], normalizer="batch")
-    module = Foreign()
-    module.net = model
     swap.setup(None, module, "validate")
     with torch.no_grad():
         for index, parameter in enumerate(swap.criterion.parameters()):
@@ -197,7 +169,7 @@ def _swn_after_a_step(rank, halves):
 
 
 @pytest.mark.ddp
-def test_a_weighters_network_gets_the_gradient_of_the_whole_batch(two_processes):
+def test_swap_loss__network_of_a_weighter_gets_the_gradient_of_the_whole_batch(two_processes):
     expected = _swn_after_a_step(0, None)
     for got in two_processes(_swn_after_a_step, (slice(0, 1), slice(1, 2))):
         assert (got - expected).norm() / expected.norm() < 1e-5
@@ -226,14 +198,14 @@ def swap_with_gradients(gradient, scaler=None, weighter="swn"):
 
 
 @pytest.mark.parametrize(("scaler", "expected"), [(None, 4.0), (FakeScaler(), 0.5)])
-def test_a_weighters_gradient_is_without_the_scale_of_16_bit(scaler, expected):
+def test_swap_loss__gradient_of_a_weighter_is_without_the_scale_of_16_bit(scaler, expected):
     swap, trainer, module, given = swap_with_gradients(4.0, scaler)
     swap.on_before_optimizer_step(trainer, module, None)
     assert set(given) == {expected}
     assert all(p.grad is None for p in swap.criterion.parameters())
 
 
-def test_a_step_that_overflows_is_left_out_and_forgotten():
+def test_swap_loss__a_step_that_overflows_is_left_out_and_forgotten():
     swap, trainer, module, given = swap_with_gradients(float("inf"), FakeScaler())
     swap.on_before_optimizer_step(trainer, module, None)
     assert given == []
@@ -243,7 +215,7 @@ def test_a_step_that_overflows_is_left_out_and_forgotten():
     assert set(given) == {float("inf")}
 
 
-def test_a_step_without_gradients_is_none_of_the_weighters():
+def test_swap_loss__a_step_without_gradients_does_not_step_the_weighter():
     swap, trainer, module, given = swap_with_gradients(1.0)
     for parameter in swap.criterion.parameters():
         parameter.grad = None
@@ -254,7 +226,7 @@ def test_a_step_without_gradients_is_none_of_the_weighters():
     swap.on_before_optimizer_step(trainer, module, None)
 
 
-def test_every_parameter_of_a_weighter_is_trained_once_with_the_settings_that_it_asks_for():
+def test_swap_loss__every_parameter_of_a_weighter_is_trained_once_with_its_settings():
     class Grouped(SWNWeighter):
         def param_groups(self):
             return [{"params": [next(self.parameters())], "lr": 0.5}]
@@ -269,7 +241,7 @@ def test_every_parameter_of_a_weighter_is_trained_once_with_the_settings_that_it
     assert type(swap._optimizer) is torch.optim.Adam
 
 
-def test_hooks_of_a_callback_that_was_not_set_up():
+def test_swap_loss__hooks_before_setup():
     swap, trainer = SwapLoss(), SimpleNamespace(current_epoch=3, precision_plugin=None)
     swap.on_train_epoch_start(trainer, Foreign())
     assert swap.state_dict() == {}
@@ -279,7 +251,7 @@ def test_hooks_of_a_callback_that_was_not_set_up():
     assert attached(module).criteria[""] is swap.criterion
 
 
-def test_the_epoch_reaches_the_loss():
+def test_swap_loss__the_epoch_reaches_the_loss():
     swap, trainer, module, _ = swap_with_gradients(1.0)
     swap.on_train_epoch_start(trainer, module)
     seen = []
@@ -290,7 +262,7 @@ def test_the_epoch_reaches_the_loss():
 
 
 @pytest.mark.parametrize("hook", ["on_train_end", "on_save_checkpoint"])
-def test_the_last_steps_loss_is_looked_at(hook):
+def test_swap_loss__the_loss_of_the_last_step_is_checked(hook):
     swap, trainer, module, _ = swap_with_gradients(1.0)
     looked = []
     attached(module).nan_guard.flush = lambda: looked.append(1)
@@ -301,7 +273,7 @@ def test_the_last_steps_loss_is_looked_at(hook):
     getattr(swap, hook)(trainer, module, *([{}] if hook == "on_save_checkpoint" else []))  # nothing to look at
 
 
-def test_counts_are_those_given_else_those_of_the_data():
+def test_swap_loss__counts_are_those_given_else_those_of_the_data():
     trainer = SimpleNamespace(datamodule=SimpleNamespace(class_counts=COUNTS))
     swap = SwapLoss("federated")
     swap.setup(trainer, Foreign(), "fit")
@@ -316,7 +288,7 @@ def test_counts_are_those_given_else_those_of_the_data():
         swap.setup(SimpleNamespace(), Foreign(), "fit")
 
 
-def test_state_is_restored_before_and_after_setup():
+def test_swap_loss__state_is_restored_before_and_after_setup():
     trainer = SimpleNamespace()
     first = SwapLoss("focal", normalizer="ema")
     first.setup(trainer, Foreign(), "fit")
@@ -339,7 +311,7 @@ def test_state_is_restored_before_and_after_setup():
     assert late.criterion.step == 5
 
 
-def test_the_box_loss_is_the_models_own_unless_another_is_given():
+def test_swap_loss__the_box_loss_is_the_models_own_unless_another_is_given():
     module = Foreign()
     module.net = small_retinanet(box_loss="giou")
     for given, expected in ((None, "GIoULoss"), ("l1", "L1Loss")):
@@ -348,12 +320,12 @@ def test_the_box_loss_is_the_models_own_unless_another_is_given():
         assert type(swap.criterion.box_loss).__name__ == expected
 
 
-def test_one_weighter_needs_no_list():
+def test_swap_loss__one_weighter_needs_no_list():
     swap = SwapLoss(weighters="pisa")
     swap.setup(SimpleNamespace(), Foreign(), "validate")
     assert [type(w).__name__ for w in swap.criterion.weighters] == ["PISAWeighter"]
 
 
-def test_a_module_that_has_built_no_network_yet_is_told_the_same():
+def test_swap_loss__a_module_without_a_network_yet_gets_the_same_message():
     with pytest.raises(UsageError, match="LitRetinaNet has its own arguments for the loss, weighters and other parts"):
         SwapLoss("bce").setup(SimpleNamespace(), LitRetinaNet(), "fit")

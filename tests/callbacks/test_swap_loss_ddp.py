@@ -4,12 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule
 from torch.nn.parallel import DistributedDataParallel
 
 from lit_dense import SwapLoss
 from lit_dense.detectors import attached
+from tests.builders.data_parallel import share_of
 from tests.builders.detectors import gradients, random_batch, small_faster_rcnn
+from tests.builders.lit_modules import Foreign
 
 STAGES = {
     "state in roi": [{"loss": "eql_v2"}, {"stage": "rpn"}],  # torchvision's own divides by what a process drew
@@ -19,20 +20,9 @@ SPLITS = {"even": ((2, 3), (4, 1)), "one process without objects": ((5, 2), (0,)
 STEPS = 3
 
 
-class Foreign(LightningModule):
-    """Knows torchvision alone."""
-
-    def __init__(self):
-        super().__init__()
-        self.net = small_faster_rcnn(drawn=(10**6, 10**6))  # all are drawn, none by chance
-
-    def forward(self, images, targets):
-        return self.net(images, targets)
-
-
 def _train(share, stages):
     """Some steps, with hooks called as a trainer calls them: terms and gradients of the last, and what is saved."""
-    module = Foreign()
+    module = Foreign(small_faster_rcnn(drawn=(10**6, 10**6)))  # all are drawn, none by chance
     callbacks = [SwapLoss(**arguments) for arguments in STAGES[stages]]
     trainer = SimpleNamespace(callbacks=callbacks, current_epoch=0)
     for hook in ("setup", "on_fit_start", "on_train_epoch_start"):
@@ -53,16 +43,14 @@ def _train(share, stages):
 
 
 def _share_of(rank, split, stages):
-    images, targets = random_batch(sum(SPLITS[split], ()), first_label=1)
-    start = len(SPLITS[split][0]) if rank else 0
-    stop = start + len(SPLITS[split][rank])
-    return _train((images[start:stop], targets[start:stop]), stages)
+    batch = random_batch(sum(SPLITS[split], ()), first_label=1)
+    return _train(share_of(rank, SPLITS[split], *batch), stages)
 
 
 @pytest.mark.ddp
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("stages", STAGES)
-def test_terms_gradients_and_state_are_those_of_one_process(two_processes, stages, split):
+def test_swap_loss__two_processes_have_terms_gradients_and_state_of_one(two_processes, stages, split):
     terms, slopes, states = _train(random_batch(sum(SPLITS[split], ()), first_label=1), stages)
     answers = two_processes(_share_of, split, stages)
     for name, term in terms.items():  # data-parallel training takes the mean

@@ -6,47 +6,25 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
 from PIL import Image, ImageColor
 from torch import nn
-from torch.utils.data import DataLoader
 
-from lit_dense import LitRetinaNet, SwapLoss
+from lit_dense import SwapLoss
 from lit_dense.callbacks import WeightPlots
 from lit_dense.callbacks.weight_plots import _extremes
-from lit_dense.core.distributed import Reduce
 from lit_dense.core.errors import UsageError
 from lit_dense.criterion import Criterion
 from lit_dense.detectors import attached, find_detector, patch
 from lit_dense.visualization.draw import NEGATIVE, POSITIVE, draw_weights, with_weight_legend
 from lit_dense.weighters import Weighter, Weights
 from tests.builders.detectors import NUM_CLASSES, random_batch, small_retinanet
+from tests.builders.lit_modules import Foreign, SmallRetinaNet
+from tests.builders.trainers import CollectiveTrainer, fit, observed_step
 
 SHARES = {f"weights/{group}_share" for group in ("positive", "negative", "level_0", "level_1")}
 SHARES |= {name.replace("_share", "_loss_share") for name in SHARES}
-
-
-class Foreign(LightningModule):
-    """Knows torchvision alone."""
-
-    def __init__(self):
-        super().__init__()
-        self.net = small_retinanet()
-
-    def training_step(self, batch, batch_idx):
-        return torch.stack(list(self.net(*batch).values())).sum()
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=1e-3)
-
-
-class Lit(LitRetinaNet):
-    """LitRetinaNet around the small network."""
-
-    def build_model(self, num_classes):
-        return small_retinanet(num_classes)
 
 
 class FirstHalf(Weighter):
@@ -60,24 +38,8 @@ class FirstHalf(Weighter):
 
 def module_and_callbacks(kind, *weighters):
     if kind == "LitRetinaNet":
-        return Lit(NUM_CLASSES, weighters=weighters), []
+        return SmallRetinaNet(NUM_CLASSES, weighters=weighters), []
     return Foreign(), [SwapLoss("focal", weighters=weighters)]
-
-
-def fit(folder, module, *callbacks, batches=3, checkpoint=None, **arguments):
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    saves = any(isinstance(c, ModelCheckpoint) for c in callbacks)
-    logger = CSVLogger(folder, name="", version="run")
-    trainer = Trainer(
-        callbacks=list(callbacks),
-        logger=logger,
-        enable_checkpointing=saves,
-        log_every_n_steps=1000,
-        **{"max_epochs": 1, **quiet, **arguments},
-    )
-    data = [random_batch((2, 0, 3), seed=seed) for seed in range(batches)]
-    trainer.fit(module, DataLoader(data, batch_size=None), ckpt_path=checkpoint)
-    return trainer
 
 
 def logged(folder):
@@ -93,7 +55,7 @@ def pictures(folder):
 
 @pytest.mark.parametrize("weighter", ["pisa", "ohem"])
 @pytest.mark.parametrize("kind", ["LitRetinaNet", "SwapLoss"])
-def test_every_nth_step_is_drawn_and_logged(kind, weighter, tmp_path):
+def test_weight_plots__every_nth_step_is_drawn_and_logged(kind, weighter, tmp_path):
     module, callbacks = module_and_callbacks(kind, weighter)
     fit(tmp_path, module, WeightPlots(every_n_steps=2), *callbacks, batches=5)
     assert pictures(tmp_path) == ["step_000002.png", "step_000004.png"]
@@ -110,7 +72,7 @@ def test_every_nth_step_is_drawn_and_logged(kind, weighter, tmp_path):
             assert row[f"weights/level_0_{kind_of_share}"] + row[f"weights/level_1_{kind_of_share}"] == pytest.approx(1)
 
 
-def test_the_folder_and_the_number_of_images_can_be_chosen(tmp_path):
+def test_weight_plots__folder_and_number_of_images_can_be_chosen(tmp_path):
     module, callbacks = module_and_callbacks("SwapLoss", FirstHalf())
     fit(tmp_path, module, WeightPlots(1, folder=str(tmp_path / "a"), num_images=1), *callbacks, batches=1)
     module, callbacks = module_and_callbacks("SwapLoss", FirstHalf())
@@ -119,7 +81,7 @@ def test_the_folder_and_the_number_of_images_can_be_chosen(tmp_path):
         assert three.height - one.height == 2 * (480 + 8)
 
 
-def test_shares_are_those_of_weights_and_losses(tmp_path):
+def test_weight_plots__shares_are_those_of_weights_and_losses(tmp_path):
     seen = {}
 
     class Spy(Callback):
@@ -147,20 +109,20 @@ def test_shares_are_those_of_weights_and_losses(tmp_path):
         assert row[f"weights/{name}_loss_share"] == pytest.approx(float(losses[inside].sum() / losses.sum()), rel=1e-4)
 
 
-def test_without_weighters_shares_are_logged_and_nothing_is_drawn(tmp_path):
+def test_weight_plots__without_weighters_log_shares_and_draw_nothing(tmp_path):
     module, callbacks = module_and_callbacks("SwapLoss")
     fit(tmp_path, module, WeightPlots(1), *callbacks, batches=1)
     assert set(logged(tmp_path)[0]) == SHARES
     assert pictures(tmp_path) == []
 
 
-def test_a_weighter_that_does_not_count_yet_is_not_drawn(tmp_path):
+def test_weight_plots__a_weighter_before_its_warm_up_is_not_drawn(tmp_path):
     module, callbacks = module_and_callbacks("LitRetinaNet", {"class_path": "ohem", "init_args": {"warmup_steps": 2}})
     fit(tmp_path, module, WeightPlots(1), *callbacks)
     assert pictures(tmp_path) == ["step_000003.png"]
 
 
-def test_steps_are_counted_on_after_a_resume(tmp_path):
+def test_weight_plots__steps_are_counted_on_after_a_resume(tmp_path):
     module, callbacks = module_and_callbacks("SwapLoss", "ohem")
     saver = ModelCheckpoint(tmp_path, filename="{step}", save_top_k=-1)
     fit(tmp_path / "first", module, WeightPlots(2), *callbacks, saver)
@@ -177,7 +139,7 @@ def test_steps_are_counted_on_after_a_resume(tmp_path):
     assert pictures(tmp_path / "second") == ["step_000004.png", "step_000006.png"]
 
 
-def test_a_step_of_several_batches_is_shown_once(tmp_path):
+def test_weight_plots__a_step_of_several_batches_is_shown_once(tmp_path):
     module, callbacks = module_and_callbacks("LitRetinaNet", "ohem")
     counter = WeightPlots(1)
     drawn = []
@@ -192,7 +154,7 @@ def hooks_of(module):
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_no_trace_is_left(fails, tmp_path):
+def test_weight_plots__leave_no_trace(fails, tmp_path):
     module = Foreign()
     criterion = patch(module, weighters=["ohem"])
     before = hooks_of(module)
@@ -216,14 +178,14 @@ def test_no_trace_is_left(fails, tmp_path):
     assert criterion.observers == []
 
 
-def test_a_module_with_torchvisions_own_loss_is_told(tmp_path):
+def test_weight_plots__a_module_with_torchvisions_own_loss_is_an_error(tmp_path):
     with pytest.raises(UsageError, match="Foreign trains with RetinaNet's own loss"):
         fit(tmp_path, Foreign(), WeightPlots())
     with pytest.raises(UsageError, match="WeightPlots: every_n_steps must be at least 1, not 0"):
         WeightPlots(0)
 
 
-def test_the_picture_is_the_image_without_normalisation(tmp_path):
+def test_weight_plots__show_the_image_without_normalisation(tmp_path):
     callback = WeightPlots(1, num_images=2)
     shown = []
     callback._draw = lambda trainer, step: shown.extend(callback._shown)
@@ -236,7 +198,7 @@ def test_the_picture_is_the_image_without_normalisation(tmp_path):
         torch.testing.assert_close(seen.objects, target["boxes"])
 
 
-def test_observers_see_training_alone_and_are_not_copied():
+def test_observers__see_training_alone_and_are_not_copied():
     model = small_retinanet()
     criterion = patch(model, weighters=["ohem"])
     calls = []
@@ -251,7 +213,7 @@ def test_observers_see_training_alone_and_are_not_copied():
     assert criterion.state_dict().keys() == Criterion(weighters=["ohem"]).state_dict().keys()
 
 
-def test_extremes_are_positives_and_hard_negatives():
+def test_extremes__are_positives_and_hard_negatives():
     weights = torch.tensor([1.0, 3, 2, 0.5, 0.5, 0.2, 9])
     values = torch.tensor([1.0, 1, 1, 1, 2, 1, 1])
     labels = torch.tensor([-1, 0, -1, 1, -1, -1, -2])  # the last is ignored
@@ -264,7 +226,7 @@ def test_extremes_are_positives_and_hard_negatives():
     assert least.item() == easy.argmax()  # the first has less weight, but it is easy
 
 
-def test_of_weights_that_only_fall_the_kept_are_shown():
+def test_extremes__of_weights_that_only_fall_show_those_that_are_kept():
     most, least = _extremes(
         torch.tensor([0.0, 1, 1, 0]), torch.tensor([1.0, 2, 3, 4]), torch.tensor([-1, -1, 0, -1]), 9
     )
@@ -272,7 +234,7 @@ def test_of_weights_that_only_fall_the_kept_are_shown():
     assert least.tolist() == [3, 0]
 
 
-def test_lines_tell_positives_and_negatives():
+def test_draw_weights__lines_of_positives_and_negatives_differ():
     image, none = torch.zeros(3, 100, 100), torch.zeros(0, 4)
     box = torch.tensor([[20.0, 20, 80, 80]])
     of_positive = draw_weights(image, none, box, torch.tensor([2.0]), torch.tensor([True]), side=100)
@@ -287,17 +249,6 @@ def test_lines_tell_positives_and_negatives():
     assert with_weight_legend(of_positive).size == (100, 136)
 
 
-class FakeTrainer(SimpleNamespace):
-    """Asking for its folder is a collective, as in Lightning."""
-
-    default_root_dir = "."
-    global_step = 0
-
-    @property
-    def log_dir(self):
-        return Reduce().gather_objects(self.folder)[0]
-
-
 def _run(rank, folder, silent):
     """One step; the second process computes no loss if asked to be silent. Returns what was logged."""
     module = nn.Sequential(small_retinanet())
@@ -305,19 +256,14 @@ def _run(rank, folder, silent):
     patch(module, **parts)  # the loss of one process alone must make no collective
     rows = []
     logger = SimpleNamespace(log_metrics=lambda metrics, step: rows.append((step, metrics)))
-    trainer = FakeTrainer(folder=folder, is_global_zero=rank == 0, loggers=[logger])
-    callback = WeightPlots(1)
-    callback.on_train_start(trainer, module)
-    callback.on_train_batch_start(trainer, module, None, 0)
-    if not (silent and rank == 1):
-        module[0](*random_batch(((2, 1), (0,))[rank], seed=1))
-    callback.on_train_batch_end(trainer, module, None, None, 0)
+    batch = None if silent and rank == 1 else random_batch(((2, 1), (0,))[rank], seed=1)
+    observed_step(WeightPlots(1), CollectiveTrainer(folder, rank, loggers=[logger]), module, batch)
     return rows
 
 
 @pytest.mark.ddp
 @pytest.mark.parametrize("silent", [False, True])
-def test_two_processes_log_one_sum(two_processes, silent, tmp_path):
+def test_weight_plots__two_processes_log_one_sum(two_processes, silent, tmp_path):
     first, second = two_processes(_run, str(tmp_path), silent)
     assert first == second
     assert sorted(str(p.relative_to(tmp_path)) for p in Path(tmp_path).rglob("*.png")) == ["weights/step_000001.png"]

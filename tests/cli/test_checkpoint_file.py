@@ -48,7 +48,7 @@ def saved(tmp_path, content, **arguments):
 
 
 @pytest.mark.parametrize("new", [True, False])
-def test_a_checkpoint_is_accepted(tmp_path, new):
+def test_check_checkpoint__accepts_a_checkpoint(tmp_path, new):
     check_checkpoint(saved(tmp_path, GOOD, _use_new_zipfile_serialization=new))
 
 
@@ -74,7 +74,7 @@ def test_a_checkpoint_is_accepted(tmp_path, new):
     ],
 )
 @pytest.mark.parametrize("new", [True, False])
-def test_what_torch_saved_but_no_trainer(tmp_path, content, said, new):
+def test_check_checkpoint__refuses_what_torch_saved_but_no_trainer(tmp_path, content, said, new):
     assert said in said_of(saved(tmp_path, content, _use_new_zipfile_serialization=new))
 
 
@@ -98,13 +98,13 @@ def write_safetensors(path):
         (lambda p: np.savez(p.open("wb"), a=np.zeros(3)), "it is damaged, truncated, or not a file of torch.save"),
     ],
 )
-def test_files_of_other_kinds(tmp_path, write, said):
+def test_check_checkpoint__refuses_files_of_other_kinds(tmp_path, write, said):
     path = tmp_path / "given.ckpt"
     write(path)
     assert said in said_of(path)
 
 
-def test_a_checkpoint_that_is_cut_off_anywhere(tmp_path):
+def test_check_checkpoint__refuses_a_checkpoint_cut_off_anywhere(tmp_path):
     whole = saved(tmp_path, GOOD).read_bytes()
     cut = tmp_path / "cut.ckpt"
     for length in {*range(0, len(whole), 37), *range(len(whole) - 40, len(whole))}:
@@ -112,7 +112,7 @@ def test_a_checkpoint_that_is_cut_off_anywhere(tmp_path):
         assert "cannot be read as a checkpoint" in said_of(cut)
 
 
-def test_a_checkpoint_with_damaged_bytes_anywhere(tmp_path):
+def test_check_checkpoint__refuses_a_checkpoint_with_damaged_bytes_anywhere(tmp_path):
     whole = saved(tmp_path, {**GOOD, "state_dict": {"model.a": torch.zeros(10_000)}}).read_bytes()
     broken, draw = tmp_path / "broken.ckpt", random.Random(0)
     for _ in range(40):
@@ -122,7 +122,7 @@ def test_a_checkpoint_with_damaged_bytes_anywhere(tmp_path):
         said_of(broken)
 
 
-def test_a_folder_names_its_checkpoints_unless_a_strategy_wrote_it(tmp_path):
+def test_check_checkpoint__a_folder_names_its_checkpoints_unless_a_strategy_wrote_it(tmp_path):
     (tmp_path / "b.ckpt").touch()
     (tmp_path / "a.ckpt").touch()
     (tmp_path / "c.txt").touch()
@@ -134,7 +134,7 @@ def test_a_folder_names_its_checkpoints_unless_a_strategy_wrote_it(tmp_path):
     check_checkpoint(empty)
 
 
-def test_a_module_of_ours_is_accepted(tmp_path):
+def test_check_checkpoint__accepts_a_checkpoint_of_lit_retinanet(tmp_path):
     from lightning.pytorch import Trainer
 
     from lit_dense import LitRetinaNet

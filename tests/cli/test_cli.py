@@ -17,7 +17,8 @@ from lit_dense.__main__ import main
 from lit_dense.box_losses import BOX_LOSSES
 from lit_dense.cli.lightning_cli import run
 from lit_dense.losses import LOSSES, DenseLoss
-from tests.builders.coco_files import data_arguments, write_coco
+from tests.builders.coco_files import data_arguments, write_shape_splits
+from tests.builders.project_files import CONFIGS, RECIPES
 
 
 def plain_cli(words):
@@ -32,8 +33,7 @@ NETWORK = {"backbone": "tiny", "fpn_channels": 16, "min_size": 64, "max_size": 6
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("coco")
-    write_coco(folder, "train")
-    write_coco(folder, "val", seed=1)
+    write_shape_splits(folder)
     return folder
 
 
@@ -73,6 +73,15 @@ def message(door, config, capsys, *words):
     return " ".join(capsys.readouterr().err.split())
 
 
+def error_line(capsys, *words):
+    """The line with which a command fails."""
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lit-dense: ")]
+    return line
+
+
 @DOORS
 @pytest.mark.parametrize(
     ("words", "loss", "arguments"),
@@ -90,7 +99,7 @@ def message(door, config, capsys, *words):
         (["--model.loss=lit_dense.losses.bce"], "BCELoss", {"alpha": 0.5, "pos_weight": 1.0}),
     ],
 )
-def test_a_loss_is_one_word(door, config, words, loss, arguments):
+def test_cli__a_loss_is_one_word(door, config, words, loss, arguments):
     got = fit(door, config, *words).criterion.loss.spec
     assert got == {"class_path": loss[:-4].lower(), "init_args": arguments}
 
@@ -103,7 +112,7 @@ def test_a_loss_is_one_word(door, config, words, loss, arguments):
         ({"loss": {"class_path": "focal", "init_args": {"gamma": 1.0}}}, "FocalLoss", {"alpha": 0.25, "gamma": 1.0}),
     ],
 )
-def test_a_loss_in_a_file(door, config, tmp_path, model, loss, arguments):
+def test_cli__a_loss_in_a_file(door, config, tmp_path, model, loss, arguments):
     second = tmp_path / "second.yaml"
     second.write_text(yaml.safe_dump({"model": model}))
     got = fit(door, config, f"--config={second}").criterion.loss
@@ -115,7 +124,7 @@ def test_a_loss_in_a_file(door, config, tmp_path, model, loss, arguments):
 
 
 @DOORS
-def test_a_loss_that_replaces_another_has_its_own_defaults(door, config, tmp_path):
+def test_cli__a_loss_that_replaces_another_has_its_own_defaults(door, config, tmp_path):
     second = tmp_path / "second.yaml"
     for loss in ("focal", "{class_path: focal, init_args: {alpha: 0.9, gamma: 3.0}}"):
         second.write_text(f"model: {{loss: {loss}}}")
@@ -123,7 +132,7 @@ def test_a_loss_that_replaces_another_has_its_own_defaults(door, config, tmp_pat
 
 
 @DOORS
-def test_all_parts_are_chosen_the_same_way(door, config, plugins):
+def test_cli__all_parts_are_chosen_the_same_way(door, config, plugins):
     plugins("good")
     words = [
         "--model.box_loss=smooth_l1",
@@ -143,14 +152,14 @@ def test_all_parts_are_chosen_the_same_way(door, config, plugins):
 
 
 @DOORS
-def test_a_plugin_with_arguments(door, config, plugins):
+def test_cli__a_plugin_with_arguments(door, config, plugins):
     plugins("good")
     loss = fit(door, config, "--model.loss=my_loss", "--model.loss.temperature=2").criterion.loss
     assert loss.spec == {"class_path": "my_loss", "init_args": {"temperature": 2.0}}
 
 
 @DOORS
-def test_an_unknown_name(door, config, capsys, plugins):
+def test_cli__an_unknown_name(door, config, capsys, plugins):
     plugins("good")
     said = message(door, config, capsys, "--model.loss=focall")
     assert "Unknown loss 'focall'. Did you mean 'focal'?" in said
@@ -162,7 +171,7 @@ def test_an_unknown_name(door, config, capsys, plugins):
 
 
 @DOORS
-def test_arguments_that_are_not_accepted(door, config, capsys):
+def test_cli__arguments_that_are_not_accepted(door, config, capsys):
     said = message(door, config, capsys, "--model.loss=focal", "--model.loss.gama=1")
     assert "Loss 'focal' has no argument 'gama'. Did you mean 'gamma'?" in said
     assert "Accepted: alpha: float = 0.25, gamma: float = 2.0." in said
@@ -179,12 +188,8 @@ def test_arguments_that_are_not_accepted(door, config, capsys):
         (["--model.loss=focal", "--model.loss.gamma=-1"], "gamma must be at least 0, not -1"),
     ],
 )
-def test_arguments_out_of_range_are_one_line(config, capsys, words, said):
-    with pytest.raises(SystemExit) as stop:
-        main(["fit", f"--config={config}", *words])
-    assert stop.value.code == 1
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lit-dense: ")]
-    assert said in line
+def test_cli__arguments_out_of_range_are_one_line(config, capsys, words, said):
+    assert said in error_line(capsys, "fit", f"--config={config}", *words)
 
 
 @pytest.mark.parametrize(
@@ -194,18 +199,14 @@ def test_arguments_out_of_range_are_one_line(config, capsys, words, said):
         ("sklearn", ["--data={demo: true, root: demo}"], 'scikit-learn\'s digits: pip install "lit-dense[demo]"'),
     ],
 )
-def test_an_optional_package_that_is_missing_is_named(config, capsys, monkeypatch, package, words, said):
+def test_cli__a_missing_optional_package_is_named(config, capsys, monkeypatch, package, words, said):
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.setitem(sys.modules, f"{package}.datasets", None)
     settings = yaml.safe_load(config.read_text())
     if package == "sklearn":
         del settings["data"]
     config.write_text(yaml.safe_dump(settings))
-    with pytest.raises(SystemExit) as stop:
-        main(["fit", f"--config={config}", *words])
-    assert stop.value.code == 1
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lit-dense: ")]
-    assert said in line
+    assert said in error_line(capsys, "fit", f"--config={config}", *words)
 
 
 def help_of(door, capsys, word):
@@ -215,19 +216,19 @@ def help_of(door, capsys, word):
     return capsys.readouterr().out
 
 
-def test_the_help_has_one_optimizer_and_speaks_to_the_user(capsys):
+def test_cli_help__has_one_optimizer_and_addresses_the_user(capsys):
     said = help_of(run, capsys, "--help")
     assert "Lightning's Trainer: length of the run" in said
     assert "--model.optimizer" in said
     assert not {"--optimizer", "--lr_scheduler"} & {word.strip("[,").split("=")[0] for word in said.split()}
 
 
-def test_another_optimizer_than_that_of_the_model_is_not_taken(config, capsys):
+def test_cli__another_optimizer_than_that_of_the_model_is_not_taken(config, capsys):
     assert "--optimizer" in message(run, config, capsys, "--optimizer=Adam")
 
 
 @DOORS
-def test_plugins_that_are_broken_or_claim_one_name(door, config, capsys, plugins):
+def test_cli__plugins_that_are_broken_or_claim_one_name(door, config, capsys, plugins):
     plugins("good", "broken", "clash")
     said = message(door, config, capsys, "--model.loss=broken_loss")
     assert "broken_plugin:BrokenLoss of broken-plugin 0.1) failed to import" in said
@@ -236,7 +237,7 @@ def test_plugins_that_are_broken_or_claim_one_name(door, config, capsys, plugins
     assert "good-plugin 1.2" in said
 
 
-def test_nothing_is_imported_before_it_is_used():
+def test_cli__imports_nothing_before_it_is_used():
     code = "import sys, lit_dense.cli.lightning_cli; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
@@ -248,7 +249,7 @@ def test_nothing_is_imported_before_it_is_used():
 
 
 @DOORS
-def test_help_of_a_loss(door, capsys):
+def test_cli_help__of_a_loss(door, capsys):
     said = help_of(door, capsys, "--model.loss.help=focal")
     assert "--model.loss.gamma" in said
     assert "How strongly right elements are turned down" in said
@@ -258,7 +259,7 @@ def test_help_of_a_loss(door, capsys):
 
 
 @DOORS
-def test_a_printed_configuration_loads_back_and_trains_the_same(door, config, capsys, tmp_path):
+def test_cli__a_printed_configuration_loads_back_and_trains_the_same(door, config, capsys, tmp_path):
     words = ["--model.loss=focal", "--model.loss.gamma=1.5", "--model.normalizer=batch", "--seed_everything=3"]
     with pytest.raises(SystemExit):
         fit(door, config, *words, "--print_config")
@@ -272,7 +273,7 @@ def test_a_printed_configuration_loads_back_and_trains_the_same(door, config, ca
 
 
 @DOORS
-def test_a_checkpoint_rebuilds_everything(door, config, tmp_path, plugins):
+def test_cli__a_checkpoint_rebuilds_everything(door, config, tmp_path, plugins):
     plugins("good")
     words = [
         "--model.loss=my_loss",
@@ -297,14 +298,14 @@ def test_a_checkpoint_rebuilds_everything(door, config, tmp_path, plugins):
     assert type(other.criterion.loss).__name__ == "FocalLoss"
 
 
-def test_another_loss_than_the_checkpoints_is_said_loudly(config, recwarn):
+def test_cli__warns_of_another_loss_than_the_checkpoints(config, recwarn):
     path = run(["fit", f"--config={config}", "--model.loss=bce"]).trainer.checkpoint_callback.best_model_path
     model = run(["fit", f"--config={config}", "--model.loss=focal", f"--ckpt_path={path}"]).model
     assert type(model.criterion.loss).__name__ == "BCELoss"
     assert any("The checkpoint's loss is used" in str(w.message) for w in recwarn)
 
 
-def test_a_configuration_file_wins_over_the_checkpoint_too(config, tmp_path, recwarn):
+def test_cli__a_configuration_file_wins_over_the_checkpoint_too(config, tmp_path, recwarn):
     path = run(["fit", f"--config={config}", "--model.nms_thresh=0.6"]).trainer.checkpoint_callback.best_model_path
     more = tmp_path / "more.yaml"
     more.write_text("model: {lr: 0.25, nms_thresh: 0.7, num_classes: null, loss: qfl}")
@@ -317,7 +318,7 @@ def test_a_configuration_file_wins_over_the_checkpoint_too(config, tmp_path, rec
     assert unsaid.hparams.nms_thresh == 0.6
 
 
-def test_what_lightning_refuses_and_what_is_no_checkpoint_end_in_one_line(config, tmp_path, capsys):
+def test_cli__errors_of_lightning_and_bad_checkpoints_are_one_line(config, tmp_path, capsys):
     broken = tmp_path / "broken.ckpt"
     broken.write_bytes(b"PK not really")
     for words, said in (
@@ -330,7 +331,7 @@ def test_what_lightning_refuses_and_what_is_no_checkpoint_end_in_one_line(config
         assert said in capsys.readouterr().err
 
 
-def test_a_finished_run_is_not_continued_without_a_word(config, recwarn):
+def test_cli__warns_that_a_finished_run_is_not_continued(config, recwarn):
     words = ["fit", f"--config={config}", "--model.schedule=cosine", "--trainer.max_steps=-1"]
     done = run([*words, "--trainer.max_epochs=20"]).trainer.checkpoint_callback.best_model_path
     assert not any("schedule has ended" in str(w.message) for w in recwarn)
@@ -338,14 +339,14 @@ def test_a_finished_run_is_not_continued_without_a_word(config, recwarn):
     assert any("schedule has ended" in str(w.message) for w in recwarn)
 
 
-def test_a_missing_checkpoint_is_named(config, capsys):
+def test_cli__a_missing_checkpoint_is_named(config, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["test", f"--config={config}", "--ckpt_path=nowhere.ckpt"])
     assert stop.value.code == 1
     assert "lit-dense: There is no checkpoint nowhere.ckpt." in capsys.readouterr().err
 
 
-def test_predict_takes_a_folder_and_writes_coco_results_and_pictures(config, folder, tmp_path):
+def test_cli_predict__takes_a_folder_and_writes_coco_results_and_images(config, folder, tmp_path):
     path = run(["fit", f"--config={config}"]).trainer.checkpoint_callback.best_model_path
     words = ["predict", f"--ckpt_path={path}", f"--data.predict={folder / 'val'}", "--data.num_workers=0"]
     trainer = ["--trainer.accelerator=cpu", "--trainer.logger=false", f"--trainer.default_root_dir={tmp_path}"]
@@ -357,7 +358,7 @@ def test_predict_takes_a_folder_and_writes_coco_results_and_pictures(config, fol
     assert len(list((tmp_path / "predictions").glob("*.png"))) == 4
 
 
-def test_the_installed_command(folder, config):
+def test_cli__the_installed_command(folder, config):
     """One real process, whose current folder holds the user's own loss."""
     Path("mylocal.py").write_text(
         "from lit_dense import DenseLoss\n\n\nclass Foo(DenseLoss):\n    def forward(self, logits, labels, samples):\n"
@@ -389,40 +390,40 @@ def test_the_installed_command(folder, config):
     assert "Traceback" not in done.stderr
 
 
-def test_a_class_of_the_users_script_is_named_by_its_class(config):
+def test_cli__a_class_of_the_users_script_is_named_by_its_class(config):
     assert type(fit(run, config, "--model.loss=LogitSum").criterion.loss) is LogitSum
 
 
 @pytest.mark.parametrize("loss", sorted(LOSSES.points))
-def test_every_loss_trains_by_its_name(config, loss):
+def test_cli__every_loss_trains_by_its_name(config, loss):
     module = fit(run, config, f"--model.loss={loss}")
     assert type(module.criterion.loss) is LOSSES.load(loss)
     assert module.criterion.step == 1
 
 
 @pytest.mark.parametrize("box_loss", sorted(BOX_LOSSES.points))
-def test_every_box_loss_trains_by_its_name(config, box_loss):
+def test_cli__every_box_loss_trains_by_its_name(config, box_loss):
     module = fit(run, config, f"--model.box_loss={box_loss}", "--model.box_loss_weight=2")
     assert type(module.criterion.box_loss) is BOX_LOSSES.load(box_loss)
     assert module.criterion.box_loss_weight == 2
 
 
-def test_a_loss_inside_a_loss(config):
+def test_cli__a_loss_inside_a_loss(config):
     module = fit(run, config, "--model.loss=federated", "--model.loss.loss=focal", "--model.loss.num_classes=1")
     assert type(module.criterion.loss.loss).__name__ == "FocalLoss"
     assert module.criterion.spec["loss"]["init_args"]["loss"]["init_args"] == {"alpha": 0.25, "gamma": 2.0}
 
 
-@pytest.mark.parametrize("recipe", sorted((Path(__file__).parents[2] / "configs" / "recipes").glob("*.yaml")))
-def test_every_recipe_trains(config, recipe):
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda p: p.stem)
+def test_cli__every_recipe_trains(config, recipe):
     module = fit(run, config, f"--config={recipe}")
     chosen = yaml.safe_load(recipe.read_text())["model"]["loss"]
     assert type(module.criterion.loss) is LOSSES.load(chosen if isinstance(chosen, str) else chosen["class_path"])
     assert module.criterion.step == 1
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "configs").glob("*.yaml")), ids=lambda p: p.stem)
-def test_every_configuration_builds_its_parts(path, tmp_path, monkeypatch):
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.stem)
+def test_cli__every_configuration_builds_its_parts(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     here = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto"]
     cli = LightningCLI(LitRetinaNet, CocoDataModule, run=False, args=[f"--config={path}", *here])
@@ -442,13 +443,13 @@ def test_every_configuration_builds_its_parts(path, tmp_path, monkeypatch):
         (["--model.weighters+={class_path: ohem, init_args: {ratio: 5, warmup_steps: 10}}"], ["OHEMWeighter"]),
     ],
 )
-def test_weighters_are_a_list_of_words(door, config, words, names):
+def test_cli__weighters_are_a_list_of_words(door, config, words, names):
     module = fit(door, config, *words)
     assert [type(w).__name__ for w in module.criterion.weighters] == names
     assert module.criterion.step == 1
 
 
-def test_weighters_with_arguments_in_a_file(config):
+def test_cli__weighters_with_arguments_in_a_file(config):
     weighters = ["pisa", {"class_path": "ohem", "init_args": {"ratio": 5.0, "fade_steps": 100}}]
     more = config.parent / "weighters.yaml"
     more.write_text(yaml.safe_dump({"model": {"weighters": weighters}}))
@@ -457,5 +458,5 @@ def test_weighters_with_arguments_in_a_file(config):
 
 
 @pytest.mark.parametrize("assigner", ["atss", "top_n"])
-def test_assigners_by_name(config, assigner):
+def test_cli__assigners_by_name(config, assigner):
     assert fit(run, config, f"--model.assigner={assigner}").criterion.step == 1

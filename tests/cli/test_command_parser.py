@@ -84,25 +84,25 @@ def line_of(capsys, *words):
         ("stray", "lit-dense: unrecognized arguments: stray."),
     ],
 )
-def test_one_line_with_the_nearest(capsys, word, said):
+def test_command_parser__a_mistake_is_one_line_with_the_nearest(capsys, word, said):
     line = line_of(capsys, "fit", word).replace("Unrecognized", "unrecognized")
     assert said in line
     assert "Union subtypes" not in line
     assert "class '" not in line
 
 
-def test_choices_have_neighbours():
+def test_command_parser__choices_have_nearest_matches():
     said = "Parser key \"model.optimizer\":\n  Expected a typing.Literal['adamw', 'sgd']. Got value: adam"
     line = "--model.optimizer: Expected one of 'adamw', 'sgd'. Got value: adam. Did you mean 'adamw'?"
     assert CommandParser()._one_line(said) == line
 
 
-def test_verbs_have_neighbours(capsys):
+def test_command_parser__subcommands_have_nearest_matches(capsys):
     assert "Did you mean 'fit'?" in line_of(capsys, "fitt")
     assert VERBS == ("fit", "validate", "test", "predict", "check", "compare", "list")
 
 
-def test_keys_of_a_file_have_neighbours(capsys, tmp_path):
+def test_command_parser__keys_of_a_file_have_nearest_matches(capsys, tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("model: {lrr: 3}")
     line = line_of(capsys, "fit", f"--config={path}")
@@ -113,23 +113,23 @@ def test_keys_of_a_file_have_neighbours(capsys, tmp_path):
     )
 
 
-def test_an_old_mistake_is_not_told_again(capsys):
+def test_command_parser__an_old_mistake_is_not_reported_again(capsys):
     line_of(capsys, "fit", "--model.loss=focall")
     assert "focall" not in line_of(capsys, "fit", "--model.lr=abc")
 
 
-def test_a_parser_that_does_not_exit_raises_the_line():
+def test_command_parser__without_exit_raises_the_line():
     fit = CommandParser(exit_on_error=False)
     fit.add_class_arguments(Model, "model")
     with pytest.raises(ArgumentError, match=r"^--model.lr: Expected a float. Got value: abc\.$"):
         fit.parse_args(["--model.lr=abc"])
 
 
-def test_debugging_shows_what_jsonargparse_says(monkeypatch):
+def test_command_parser__debugging_shows_the_message_of_jsonargparse(monkeypatch):
     monkeypatch.setenv("JSONARGPARSE_DEBUG", "true")
     with pytest.raises(ArgumentError, match="Does not validate against any of the Union subtypes"):
         parser().parse_args(["fit", "--model.loss=focall"])
 
 
-def test_what_is_right_passes():
+def test_command_parser__correct_arguments_pass():
     assert isinstance(parser().parse_args(["fit", "--model.lr=0.5"]), Namespace)

@@ -57,27 +57,27 @@ NETWORK = ["--model.backbone=tiny", "--model.fpn_channels=16", "--trainer.accele
         ("--ckpt_path=tests", "tests is a folder, not a checkpoint"),
     ],
 )
-def test_what_cannot_be_is_one_line(capsys, word, said):
+def test_main__an_impossible_value_is_one_line(capsys, word, said):
     assert said in line_of(capsys, "fit", *NETWORK, *word.split())
 
 
-def test_a_bug_of_a_plugin_keeps_its_traceback():
+def test_main__a_bug_of_a_plugin_keeps_its_traceback():
     with pytest.raises(AttributeError, match="no attribute 'missing'"):
         main(["fit", *NETWORK, "--model.loss={class_path: Broken}"])
 
 
-def test_a_traceback_can_be_asked_for(monkeypatch):
+def test_main__a_traceback_can_be_asked_for(monkeypatch):
     monkeypatch.setenv("JSONARGPARSE_DEBUG", "true")
     with pytest.raises(UsageError, match="gradient_clip_val"):
         main(["fit", *NETWORK, "--trainer.gradient_clip_val=-1"])
 
 
 @pytest.mark.parametrize("name", ["last", "best", "hpc", "registry", "s3://bucket/x.ckpt"])
-def test_names_that_lightning_knows_are_no_files(name):
+def test_check_path__names_that_lightning_knows_are_no_files(name):
     _check_path(name)
 
 
-def test_a_checkpoint_that_is_not_there_names_those_that_are(tmp_path, monkeypatch):
+def test_check_path__a_missing_checkpoint_names_those_that_exist(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=r"^There is no checkpoint a/b.ckpt.$"):
         _check_path("a/b.ckpt")
@@ -89,7 +89,7 @@ def test_a_checkpoint_that_is_not_there_names_those_that_are(tmp_path, monkeypat
         _check_path("a.ckpt")
 
 
-def test_what_the_command_itself_says():
+def test_said__lists_the_model_arguments_of_the_command_line():
     words = ["fit", "--model.loss.gamma=1", "--model.weighters+=pisa", "--model.lr", "0.1", "--data.seed=1"]
     assert [name for name in ("loss", "weighters", "lr", "seed", "los", "backbone") if _is_option(words, name)] == [
         "loss",
@@ -103,7 +103,7 @@ def write_yaml(path, content):
     return path
 
 
-def test_what_the_files_say(tmp_path):
+def test_in_files__lists_the_model_arguments_of_the_files(tmp_path):
     names = count()
 
     def file(content):
@@ -116,7 +116,7 @@ def test_what_the_files_say(tmp_path):
     assert _in_files({"config": None, "fit": {"config": None}}, "fit") == set()
 
 
-def test_parts_are_equal_however_they_are_written():
+def test_spec__parts_are_equal_however_they_are_written():
     focal = FocalLoss().spec
     for value in ("focal", "lit_dense.losses.FocalLoss", {"class_path": "focal"}, Namespace(class_path="focal"), focal):
         assert _spec(LOSSES, value) == focal
@@ -135,7 +135,7 @@ def settled(asked, saved, name, verb="fit"):
     return model[name]
 
 
-def test_what_is_asked_for_wins_but_for_parts(recwarn):
+def test_settle__what_is_asked_for_wins_but_for_parts(recwarn):
     assert settled(0.1, 0.2, "lr") == 0.1
     assert settled("focal", FocalLoss().spec, "loss") == FocalLoss().spec
     assert settled("pisa", [WEIGHTERS.build("pisa").spec], "weighters") == [WEIGHTERS.build("pisa").spec]
@@ -147,7 +147,7 @@ def test_what_is_asked_for_wins_but_for_parts(recwarn):
 
 
 @pytest.mark.parametrize("verb", ["fit", "validate"])
-def test_a_detector_cannot_take_over_the_weights_of_another(verb):
+def test_settle__a_detector_cannot_take_over_the_weights_of_another(verb):
     assert settled("fcos", "fcos", "detector", verb) == "fcos"
     with pytest.raises(UsageError, match="The checkpoint's detector is ssd: its weights cannot be used for fcos"):
         settled("fcos", "ssd", "detector", verb)
@@ -167,7 +167,7 @@ def fitted(tmp_path, words, in_file, **model):
 
 
 @pytest.mark.parametrize(("word", "own"), [("faster_rcnn", None), ("ssd", None), ("ssdlite", None), ("fcos", "focal")])
-def test_the_loss_by_default_is_the_detectors_own(tmp_path, word, own):
+def test_fit_to_detector__the_loss_by_default_is_the_detectors_own(tmp_path, word, own):
     options, _ = fitted(tmp_path, [], {}, detector=word)
     assert (options["loss"] and options["loss"]["class_path"]) == own
     for words, in_file in ((["--model.loss=focal"], {}), ([], {"loss": "focal"}), (["--model.loss.gamma=2.0"], {})):
@@ -175,7 +175,7 @@ def test_the_loss_by_default_is_the_detectors_own(tmp_path, word, own):
     assert fitted(tmp_path, [], {}, detector=word, loss="bce")[0]["loss"] == "bce"  # of an environment variable
 
 
-def test_an_assigner_of_a_file_goes_where_the_command_names_another_detector(tmp_path):
+def test_fit_to_detector__an_assigner_of_a_file_is_dropped_where_the_command_names_another_detector(tmp_path):
     options, said = fitted(tmp_path, ["--model.detector=fcos"], {"assigner": "atss"}, detector="fcos")
     assert options["assigner"] is None
     assert "assigner was chosen for another detector than fcos" in said[0]
@@ -189,7 +189,7 @@ def test_an_assigner_of_a_file_goes_where_the_command_names_another_detector(tmp
         assert (options["assigner"], said) == ("atss", [])
 
 
-def test_an_optimizer_cannot_take_over_the_state_of_another():
+def test_settle__an_optimizer_cannot_take_over_the_state_of_another():
     assert settled("sgd", "sgd", "optimizer") == "sgd"
     assert settled("sgd", "adamw", "optimizer", "validate") == "sgd"
     with pytest.raises(UsageError, match=r"The checkpoint's optimizer is adamw: its state cannot be used for sgd"):
@@ -208,7 +208,7 @@ def decided(words, files=(), verb="fit", checkpoint="x.ckpt", **trainer):
     return section.model.as_dict()
 
 
-def test_command_and_files_win_over_a_checkpoint_and_nothing_else_does(tmp_path):
+def test_before_instantiate_classes__command_and_files_alone_win_over_a_checkpoint(tmp_path):
     prior = write_yaml(tmp_path / "prior.yaml", {"model": {"prior": 2, "num_classes": None}})
     lr = write_yaml(tmp_path / "lr.yaml", {"model": {"lr": 2}})
     assert decided(["fit"]) == {"lr": 1, "prior": 1, "num_classes": 1}
@@ -218,7 +218,7 @@ def test_command_and_files_win_over_a_checkpoint_and_nothing_else_does(tmp_path)
     assert decided(["check", "--model.lr=2"], verb="check") == {"lr": 1, "prior": 1, "num_classes": None}
 
 
-def test_the_trainers_numbers_are_checked_in_every_verb_that_trains_or_evaluates():
+def test_before_instantiate_classes__numbers_of_the_trainer_are_checked_in_every_subcommand_that_uses_them():
     for verb in ("fit", "validate", "test", "predict"):
         with pytest.raises(UsageError, match="gradient_clip_val must be at least 0"):
             decided([], verb=verb, gradient_clip_val=-0.1)
@@ -227,7 +227,7 @@ def test_the_trainers_numbers_are_checked_in_every_verb_that_trains_or_evaluates
 
 
 @pytest.mark.parametrize("interval", [0, 0.0])
-def test_an_interval_of_no_batches_between_validations_is_refused(interval):
+def test_before_instantiate_classes__an_interval_of_no_batches_between_validations_is_refused(interval):
     with pytest.raises(UsageError, match="val_check_interval must be a number of batches, at least 1"):
         decided([], val_check_interval=interval)
     for accepted in (1, 0.25, None, "00:10:00"):
@@ -249,7 +249,7 @@ class FakeCLI:
 
 
 @pytest.mark.parametrize("error", [UsageError("gamma"), KeyError("x")])
-def test_errors_of_constructors_arrive_as_they_were_raised(error):
+def test_instantiate_classes__errors_of_constructors_arrive_as_they_were_raised(error):
     def fail(value, key=None):
         raise error
 
@@ -269,7 +269,7 @@ def _instantiate(cli):
         LitDenseCLI.instantiate_classes(cli)
 
 
-def test_constructors_get_their_arguments():
+def test_instantiate_classes__constructors_get_their_arguments():
     built = []
 
     class CLI(LitDenseCLI, FakeCLI):
@@ -279,7 +279,7 @@ def test_constructors_get_their_arguments():
     assert built == [{"a": 1, "b": 2}]
 
 
-def test_check_prints_what_is_found_and_ends_with_1_where_the_data_cannot_be_used(capsys, monkeypatch):
+def test_checking_trainer__prints_the_report_and_exits_with_1_where_the_data_cannot_be_used(capsys, monkeypatch):
     asked = []
     for ok in (True, False):
         report = SimpleNamespace(text="4 images", ok=ok)
@@ -296,12 +296,12 @@ def test_check_prints_what_is_found_and_ends_with_1_where_the_data_cannot_be_use
         assert capsys.readouterr().out == "4 images\n"
 
 
-def test_verbs_are_lightnings_and_check():
+def test_lit_dense_cli__subcommands_are_lightnings_and_check():
     assert set(LitDenseCLI.subcommands()) == {"fit", "validate", "test", "predict", "check"}
     assert LitDenseCLI.subcommands()["check"] == {"model", "datamodule"}
 
 
-def test_a_damaged_checkpoint_is_one_line_in_every_verb(capsys, tmp_path):
+def test_main__a_damaged_checkpoint_is_one_line_in_every_subcommand(capsys, tmp_path):
     path = tmp_path / "bare.ckpt"
     torch.save({"model.weight": torch.zeros(1)}, path)
     for verb in ("fit", "validate", "test", "predict"):
@@ -314,7 +314,7 @@ def test_a_damaged_checkpoint_is_one_line_in_every_verb(capsys, tmp_path):
 
 
 @pytest.mark.parametrize(("read", "given"), [(2.0, 2), (2, 2), (1.0, 1.0), (0.5, 0.5), (1.5, 1.5), (None, None)])
-def test_a_number_of_batches_that_was_read_as_a_float_is_an_integer(monkeypatch, read, given):
+def test_lit_dense_cli__a_number_of_batches_that_was_read_as_a_float_is_an_integer(monkeypatch, read, given):
     cli, options = LitDenseCLI.__new__(LitDenseCLI), Namespace(val_check_interval=read)
     cli.subcommand, cli.config_init = "fit", Namespace(fit=Namespace(trainer=options))
     monkeypatch.setattr(LightningCLI, "instantiate_trainer", lambda self, **kwargs: kwargs)

@@ -10,11 +10,11 @@ from lit_dense.cli.listing import BUILT, GROUPS, list_names, summary
 from lit_dense.detectors.build import NETWORKS
 
 
-def test_the_detectors_that_are_built_are_those_of_the_module():
+def test_built__has_the_detectors_of_build_detector():
     assert set(BUILT) == set(NETWORKS)
 
 
-def test_every_name_has_a_line_that_says_what_it_is():
+def test_list_names__every_name_has_a_line_that_describes_it():
     lines = list_names().splitlines()
     points = [point for group in GROUPS for point in entry_points(group=f"lit_dense.{group}")]
     assert len(lines) == len(points)
@@ -28,18 +28,18 @@ def test_every_name_has_a_line_that_says_what_it_is():
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_the_line_is_the_first_of_the_docstring(group):
+def test_summary__is_the_first_line_of_the_docstring(group):
     for point in entry_points(group=f"lit_dense.{group}"):
         if point.value.startswith("lit_dense."):
             assert summary(point) == point.load().__doc__.partition("\n")[0]
 
 
-def test_a_name_without_a_source_file_has_an_empty_line():
+def test_summary__of_a_name_without_a_source_file_is_empty():
     for value in ("no_such_package:Loss", "sys:path", "lit_dense.losses:NoSuchLoss", "lit_dense.no_such_module:Loss"):
         assert summary(EntryPoint("x", value, "lit_dense.losses")) == ""
 
 
-def test_nothing_heavy_is_imported():
+def test_list_names__imports_nothing_heavy():
     code = (
         "import sys; from lit_dense.cli.listing import list_names; list_names(); "
         "sys.exit(str({'torch', 'lightning', 'numpy'} & sys.modules.keys() or ''))"

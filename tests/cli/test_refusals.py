@@ -40,7 +40,7 @@ def raised_in(module, body="raise ValueError('devices=0 is\\n  not accepted')", 
     ],
 )
 @pytest.mark.parametrize("kind", ["ValueError", "RuntimeError", "TypeError", "ModuleNotFoundError", "OSError"])
-def test_what_lightning_refuses_is_one_line(module, kind):
+def test_message_of__a_refusal_of_lightning_is_one_line(module, kind):
     assert (
         message_of(raised_in(module, f"raise {kind}('devices=0 is\\n  not accepted')")) == "devices=0 is not accepted"
     )
@@ -55,19 +55,19 @@ def test_what_lightning_refuses_is_one_line(module, kind):
     ],
 )
 @pytest.mark.parametrize("kind", ["AttributeError", "IndexError"])
-def test_what_a_callback_or_the_tuner_refuses_by_name_or_index_is_one_line(module, kind):
+def test_message_of__a_refusal_of_a_callback_or_the_tuner_by_name_or_index_is_one_line(module, kind):
     assert message_of(raised_in(module, f"raise {kind}('there is no\\n  foo')")) == "there is no foo"
     assert message_of(raised_in(module, "[].foo")) is None  # not meant
     assert message_of(raised_in(module, "[][1]")) is None
 
 
-def test_a_refusal_of_lightning_without_words_is_named_by_its_kind_and_a_key_error_by_its_text():
+def test_message_of__a_refusal_without_words_is_its_type_and_a_key_error_its_text():
     assert message_of(raised_in("lightning.pytorch.trainer.trainer", "raise ValueError")) == "ValueError"
     text = "only the model is in it"
     assert message_of(raised_in("lightning.pytorch.trainer.trainer", f"raise KeyError('{text}')")) == text
 
 
-def test_lightnings_own_exception_is_known_by_its_name():
+def test_message_of__lightnings_own_exception_is_known_by_its_name():
     body = "class MisconfigurationException(Exception): pass\nraise MisconfigurationException('no GPU')"
     assert message_of(raised_in("lightning.pytorch.trainer.trainer", body)) == "no GPU"
     assert message_of(raised_in("lightning.pytorch.core.module", body)) is None
@@ -91,11 +91,11 @@ def test_lightnings_own_exception_is_known_by_its_name():
         ("lightning.pytorch.trainer.trainer", "1 / 0"),
     ],
 )
-def test_a_bug_keeps_its_traceback(module, body):
+def test_message_of__a_bug_keeps_its_traceback(module, body):
     assert message_of(raised_in(module, body)) is None
 
 
-def test_the_innermost_code_decides():
+def test_message_of__the_innermost_code_decides():
     inside = {"torch_fails": lambda: torch.zeros(2) @ torch.zeros(3)}
     assert message_of(raised_in("lightning.pytorch.trainer.trainer", "torch_fails()", **inside)) is None
     refusal = {"refuse": lambda: Trainer(devices=0, accelerator="cpu", logger=False)}
@@ -113,13 +113,13 @@ def test_the_innermost_code_decides():
         (lambda: ModelCheckpoint(save_top_k=-5), "Invalid value for save_top_k=-5"),
     ],
 )
-def test_lightning_itself_is_understood(make, said):
+def test_message_of__errors_of_lightning_itself_are_understood(make, said):
     with pytest.raises(Exception) as error:  # noqa: PT011 (of several types)
         make()
     assert said in message_of(error.value)
 
 
-def test_modules_that_speak_to_authors_exist():
+def test_to_authors__modules_exist():
     for part in ("core", "loops.optimization", "trainer.connectors.logger_connector"):
         module = importlib.import_module(f"lightning.pytorch.{part}")
         assert TO_AUTHORS.match(module.__name__)
@@ -127,7 +127,7 @@ def test_modules_that_speak_to_authors_exist():
     assert lightning.pytorch.__name__ == "lightning.pytorch"
 
 
-def test_our_errors_are_found_behind_those_that_wrap_them():
+def test_message_of__finds_usage_errors_behind_those_that_wrap_them():
     for error in (UsageError("give num_classes"), NonFiniteLossError("loss is nan")):
         assert message_of(error) == str(error)
         body = "try:\n    raise inner\nexcept Exception as e:\n    raise ValueError('Parser key') from e"
@@ -143,19 +143,19 @@ lit_dense.core.errors.UsageError: image.png is damaged.
 """
 
 
-def test_of_another_process_only_the_message_is_shown():
+def test_message_of__of_another_process_shows_only_the_message():
     assert message_of(UsageError(TRACEBACK)) == "image.png is damaged."
     assert message_of(RuntimeError(f"-- Process 0 terminated\n{TRACEBACK}")) == "image.png is damaged."
     assert message_of(RuntimeError("-- Process 0 terminated\nKeyError: 1")) is None
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOSPC, errno.EROFS])
-def test_what_the_file_system_refuses_is_named_with_the_file(code):
+def test_message_of__an_error_of_the_file_system_names_the_file(code):
     assert "'/readonly/file'" in message_of(OSError(code, "no", "/readonly/file"))
     assert message_of(OSError(code, "no")) is None
 
 
-def test_a_folder_that_cannot_be_made_is_named_and_a_missing_file_of_ours_is_a_bug(tmp_path):
+def test_message_of__a_folder_that_cannot_be_made_is_named_and_a_missing_file_of_the_package_is_a_bug(tmp_path):
     body = "pathlib.Path(path).mkdir()"
     error = raised_in("anything", body, pathlib=pathlib, path=str(tmp_path / "a" / "b"))
     assert str(tmp_path / "a" / "b") in message_of(error)
@@ -163,7 +163,7 @@ def test_a_folder_that_cannot_be_made_is_named_and_a_missing_file_of_ours_is_a_b
 
 
 @pytest.mark.parametrize("content", [b"PK cut off", b"", b"hello"])
-def test_a_checkpoint_that_lightning_chose_and_cannot_read(tmp_path, content):
+def test_message_of__a_checkpoint_that_lightning_chose_and_cannot_read(tmp_path, content):
     path = tmp_path / "last.ckpt"
     path.write_bytes(content)
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
@@ -172,7 +172,7 @@ def test_a_checkpoint_that_lightning_chose_and_cannot_read(tmp_path, content):
     assert message_of(error.value).startswith(f"{path} cannot be read as a checkpoint: it is damaged")
 
 
-def test_weights_that_do_not_fit_are_counted():
+def test_message_of__weights_that_do_not_fit_are_counted():
     small, large = nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 3))
     with pytest.raises(RuntimeError) as error:
         large.load_state_dict(small.state_dict())
@@ -190,7 +190,7 @@ def test_weights_that_do_not_fit_are_counted():
     assert " ... (and" in message_of(error.value) or " ... Leave" in message_of(error.value)
 
 
-def test_an_optimizer_state_that_does_not_fit_is_explained():
+def test_message_of__an_optimizer_state_that_does_not_fit_is_explained():
     one, two = ([{"params": [nn.Parameter(torch.zeros(1))]} for _ in range(n)] for n in (1, 2))
     with pytest.raises(ValueError, match="loaded state dict") as error:
         torch.optim.SGD(two, lr=1).load_state_dict(torch.optim.SGD(one, lr=1).state_dict())
@@ -198,6 +198,6 @@ def test_an_optimizer_state_that_does_not_fit_is_explained():
 
 
 @pytest.mark.parametrize(("value", "wanted"), [("true", True), ("True", True), ("false", False), ("", False)])
-def test_tracebacks_can_be_asked_for(monkeypatch, value, wanted):
+def test_tracebacks_wanted__can_be_asked_for(monkeypatch, value, wanted):
     monkeypatch.setenv("JSONARGPARSE_DEBUG", value)
     assert tracebacks_wanted() is wanted

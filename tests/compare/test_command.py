@@ -9,10 +9,11 @@ import pytest
 from lit_dense.__main__ import main as lit_dense
 from lit_dense.compare.command import main, read_words
 from lit_dense.core.errors import UsageError
-from tests.compare.folders import write_folder
+from tests.builders.comparisons import write_folder
+from tests.builders.project_files import CONFIGS
 
-CONFIG = str(Path(__file__).parents[2] / "configs" / "demo.yaml")
-QFL = str(Path(__file__).parents[2] / "configs" / "recipes" / "qfl.yaml")
+CONFIG = str(CONFIGS / "demo.yaml")
+QFL = str(CONFIGS / "recipes" / "qfl.yaml")
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +28,7 @@ def refused(*words):
     return str(stop.value)
 
 
-def test_words_for_every_run_and_words_of_the_command():
+def test_read_words__separates_words_for_every_run_from_those_of_the_command():
     options, extra = read_words(
         ["--config", "a.yaml", "b.yaml", "--runs", "focal", "bce", "--model.lr", "0.1", "--data.batch_size=2"]
     )
@@ -35,19 +36,19 @@ def test_words_for_every_run_and_words_of_the_command():
     assert extra == ["--model.lr", "0.1", "--data.batch_size=2"]
 
 
-def test_runs_and_seeds_that_are_given_again_are_added():
+def test_read_words__runs_and_seeds_given_again_are_added():
     words = ["--config", "a.yaml", "--runs", "focal", "bce", "--seeds", "3", "-r", "ghm", "--seeds", "1", "2"]
     options, _ = read_words([*words, "--config", "b.yaml"])
     assert (options.config, options.runs, options.seeds) == (["a.yaml", "b.yaml"], ["focal", "bce", "ghm"], [3, 1, 2])
 
 
-def test_a_seed_that_is_given_twice_is_refused_before_training():
+def test_compare__a_seed_given_twice_is_refused_before_training():
     assert "--seeds has 4 more than once" in refused(
         "--runs", "focal", "--seeds", "4", "--seeds", "0", "4", "--steps", "4"
     )
 
 
-def test_without_a_word_the_seed_is_0(monkeypatch):
+def test_compare__the_seed_is_0_by_default(monkeypatch):
     trained = []
     monkeypatch.setattr("lit_dense.compare.local.train_here", lambda runs, *rest: trained.extend(runs) or [])
     main(["--config", CONFIG, "--out", "out", "--runs", "focal", "--steps", "4"])
@@ -55,12 +56,12 @@ def test_without_a_word_the_seed_is_0(monkeypatch):
 
 
 @pytest.mark.parametrize("word", ["--seed", "--seed=3", "--step=4"])
-def test_a_mistyped_option_is_not_passed_on(word):
+def test_read_words__a_mistyped_option_is_not_passed_on(word):
     with pytest.raises(UsageError, match=r"unknown argument.*Did you mean '--(seeds|steps)'"):
         read_words(["--config", "a.yaml", "--runs", "focal", word])
 
 
-def test_a_stray_word_is_refused():
+def test_read_words__an_unknown_word_is_refused():
     with pytest.raises(UsageError, match="unknown argument 'focal'"):
         read_words(["focal", "--out", "x"])
     with pytest.raises(UsageError, match="unknown argument '--optimizer=x'"):
@@ -81,11 +82,11 @@ def test_a_stray_word_is_refused():
         ("bce+cleanliness+cleanliness", "both decide the assignment"),  # parts that do not fit together
     ],
 )
-def test_a_run_that_cannot_be_is_refused_before_training(run, said):
+def test_compare__an_impossible_run_is_refused_before_training(run, said):
     assert said in refused("--runs", "focal", run, "--steps", "4")
 
 
-def test_a_value_that_is_not_accepted_is_refused_before_training():
+def test_compare__a_value_that_is_not_accepted_is_refused_before_training():
     Path("bad.yaml").write_text("model: {loss: {class_path: focal, init_args: {gama: 1}}}")
     said = refused("--runs", "focal", "bad=bad.yaml", "--steps", "4")
     assert "run 'bad'" in said
@@ -93,11 +94,11 @@ def test_a_value_that_is_not_accepted_is_refused_before_training():
     assert "the common configuration" in refused("--runs", "focal", "--model.nothing=1")
 
 
-def test_the_baseline_is_one_of_the_runs():
+def test_compare__the_baseline_is_one_of_the_runs():
     assert "there is no run 'bce'; there are focal" in refused("--runs", "focal", "--steps", "4", "--baseline", "bce")
 
 
-def test_nothing_to_read_and_nothing_to_start_from():
+def test_compare__nothing_to_read_and_nothing_to_start_from_is_an_error():
     with pytest.raises(UsageError, match="no comparison in empty"):
         main(["--out", "empty"])
     with pytest.raises(UsageError, match="--runs needs --config"):
@@ -106,7 +107,7 @@ def test_nothing_to_read_and_nothing_to_start_from():
         main(["--config", CONFIG])
 
 
-def test_reading_trains_nothing_and_takes_another_baseline(capsys):
+def test_compare__reading_trains_nothing_and_takes_another_baseline(capsys):
     out = write_folder(Path("there"), {"focal": 0.8, "bce": 0.3})
     before = {path: path.stat().st_mtime_ns for path in out.rglob("result.json")}
     with pytest.raises(SystemExit) as stop:
@@ -118,7 +119,7 @@ def test_reading_trains_nothing_and_takes_another_baseline(capsys):
     assert {path: path.stat().st_mtime_ns for path in out.rglob("result.json")} == before
 
 
-def test_help_comes_without_torch():
+def test_compare__help_comes_without_torch():
     code = (
         "import sys\nfrom lit_dense.compare.command import build_parser\nbuild_parser().format_help()\n"
         "assert 'torch' not in sys.modules"

@@ -6,7 +6,7 @@ from lit_dense.compare import local
 from lit_dense.compare.files import FAILURE
 
 
-def test_a_worker_is_out_of_reach_of_ctrl_c_and_forgets_an_old_failure(tmp_path, monkeypatch):
+def test_local__a_worker_ignores_ctrl_c_and_forgets_an_old_failure(tmp_path, monkeypatch):
     given = {}
     monkeypatch.setattr(local.subprocess, "Popen", lambda words, **options: given.update(options, words=words))
     (tmp_path / FAILURE).write_text("old")
@@ -18,7 +18,7 @@ def test_a_worker_is_out_of_reach_of_ctrl_c_and_forgets_an_old_failure(tmp_path,
     assert given["words"][1:4] == ["-m", "lit_dense.compare.worker", str(tmp_path.resolve())]
 
 
-def test_a_worker_is_done_when_its_process_has_ended(tmp_path, monkeypatch):
+def test_local__a_worker_is_done_when_its_process_has_ended(tmp_path, monkeypatch):
     status = SimpleNamespace(poll=lambda: None)
     monkeypatch.setattr(local.subprocess, "Popen", lambda words, **options: status)
     worker = local.Worker(tmp_path, {}, ".")

@@ -1,7 +1,6 @@
 """What each run is: words, configuration, command, folder."""
 
 import json
-from pathlib import Path
 
 import pytest
 import yaml
@@ -9,21 +8,22 @@ import yaml
 from lit_dense.compare.configuration import differences, read_configuration
 from lit_dense.compare.plan import Run, choose, plan, record
 from lit_dense.core.errors import UsageError
+from tests.builders.project_files import CONFIGS
 
-DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
-QFL = Path(__file__).parents[2] / "configs" / "recipes" / "qfl.yaml"
+DEMO = CONFIGS / "demo.yaml"
+QFL = CONFIGS / "recipes" / "qfl.yaml"
 
 
 def planned(*words, seeds=(0,), steps=10, validations=4, extra=(), config=DEMO):
     return plan([str(config)], choose(words), seeds, steps, validations, extra)
 
 
-def test_names_are_words_stems_or_given():
+def test_choose__names_are_words_stems_or_given():
     names = [choice.name for choice in choose(["focal", "focal+pisa+ohem", str(QFL), f"mine={QFL}"])]
     assert names == ["focal", "focal+pisa+ohem", "qfl", "mine"]
 
 
-def test_a_word_takes_default_arguments_and_no_other_weighters(tmp_path):
+def test_plan__a_word_takes_default_arguments_and_no_other_weighters(tmp_path):
     base = tmp_path / "base.yaml"
     described = {"loss": {"class_path": "focal", "init_args": {"gamma": 3.0}}, "weighters": ["ohem"]}
     base.write_text(yaml.safe_dump({"model": described}))
@@ -33,13 +33,13 @@ def test_a_word_takes_default_arguments_and_no_other_weighters(tmp_path):
     assert (other.config["model"]["loss"], other.config["model"]["weighters"]) == ("bce", ["pisa"])
 
 
-def test_a_file_is_laid_over_the_common_configuration():
+def test_plan__a_file_is_laid_over_the_common_configuration():
     (run,), _ = planned(f"mine={QFL}")
     assert (run.config["model"]["loss"], run.config["model"]["box_loss"]) == ("qfl", "giou")
     assert run.config["model"]["backbone"] == "tiny"
 
 
-def test_weighters_behind_a_file_are_added_to_those_of_the_files(tmp_path):
+def test_plan__weighters_behind_a_file_are_added_to_those_of_the_file(tmp_path):
     own = tmp_path / "own.yaml"
     own.write_text("model: {assigner: atss, weighters: [{class_path: pisa, init_args: {gamma: 1.5}}]}")
     runs, _ = planned(f"{QFL}+pisa", f"{own}+ohem+swn", f"mine={own}+cleanliness")
@@ -51,7 +51,7 @@ def test_weighters_behind_a_file_are_added_to_those_of_the_files(tmp_path):
     assert read_configuration(runs[1].words, "it") == runs[1].config
 
 
-def test_a_file_may_have_a_plus_in_its_name(tmp_path):
+def test_plan__a_file_may_have_a_plus_in_its_name(tmp_path):
     path = tmp_path / "a.yaml+b.yaml"
     path.write_text("model: {loss: bce}")
     (run,), _ = planned(f"{path}+pisa")
@@ -59,12 +59,12 @@ def test_a_file_may_have_a_plus_in_its_name(tmp_path):
     assert (run.name, model["loss"], model["weighters"]) == ("a.yaml+b+pisa", "bce", ["pisa"])
 
 
-def test_a_weighter_that_assigns_replaces_the_assigner():
+def test_plan__a_weighter_that_assigns_replaces_the_assigner():
     (run,), _ = planned("focal+cleanliness")
     assert run.config["model"]["assigner"] is None
 
 
-def test_runs_come_seed_by_seed_with_seeds_of_training_and_of_data():
+def test_plan__runs_come_seed_by_seed_with_seeds_of_training_and_of_data():
     runs, _ = planned("focal", "bce", seeds=(3, 1))
     assert [(run.name, run.seed) for run in runs] == [("focal", 3), ("bce", 3), ("focal", 1), ("bce", 1)]
     assert {(run.config["seed_everything"], run.config["data"]["seed"]) for run in runs} == {(3, 3), (1, 1)}
@@ -72,12 +72,12 @@ def test_runs_come_seed_by_seed_with_seeds_of_training_and_of_data():
     assert {run.config["data"]["seed"] for run in runs} == {8}
 
 
-def test_a_split_of_the_data_is_the_same_for_every_seed():
+def test_plan__a_split_of_the_data_is_the_same_for_every_seed():
     runs, _ = planned("focal", seeds=(3, 1), extra=["--data.val_split=0.2", "--data.demo=false"])
     assert {run.config["data"]["seed"] for run in runs} == {0}
 
 
-def test_a_split_in_the_file_of_one_run_fixes_the_data_of_that_run_alone(tmp_path):
+def test_plan__a_split_in_the_file_of_one_run_fixes_the_data_of_that_run_alone(tmp_path):
     split = tmp_path / "split.yaml"
     split.write_text("data: {val_split: 0.2, demo: false}")
     runs, _ = planned("focal", str(split), seeds=(3, 1))
@@ -88,7 +88,7 @@ def test_a_split_in_the_file_of_one_run_fixes_the_data_of_that_run_alone(tmp_pat
 
 
 @pytest.mark.parametrize("seeds", [(0, 0), (1, 0, 2, 0)])
-def test_a_seed_that_is_given_twice_is_refused(seeds):
+def test_plan__a_seed_given_twice_is_refused(seeds):
     with pytest.raises(UsageError, match="--seeds has 0 more than once"):
         planned("focal", seeds=seeds)
 
@@ -103,32 +103,32 @@ def test_a_seed_that_is_given_twice_is_refused(seeds):
         (None, 4, ["--trainer.max_epochs=2"], 0.5, 1),
     ],
 )
-def test_validations_along_the_way(steps, validations, extra, interval, epochs):
+def test_plan__validations_are_spread_over_the_run(steps, validations, extra, interval, epochs):
     (run,), _ = planned("focal", steps=steps, validations=validations, extra=extra)
     trainer = run.config["trainer"]
     assert (trainer["val_check_interval"], trainer["check_val_every_n_epoch"]) == (interval, epochs)
 
 
-def test_a_run_without_an_end_is_refused():
+def test_plan__a_run_without_an_end_is_refused():
     with pytest.raises(UsageError, match="give --steps"):
         planned("focal", steps=None, extra=["--trainer.max_epochs=-1"])
 
 
-def test_the_command_means_the_same_configuration():
+def test_plan__the_command_means_the_same_configuration():
     (run,), _ = planned("focal+pisa", seeds=(7,), extra=["--model.lr=1e-5"])
     assert run.command.startswith(f"lit-dense fit --config={DEMO} --model.loss=focal '--model.weighters=[pisa]'")
     assert read_configuration(run.words, "it") == run.config
     assert run.config["model"]["lr"] == 1e-5
 
 
-def test_a_planned_configuration_reads_back_from_its_file(tmp_path):
+def test_plan__a_configuration_reads_back_from_its_file(tmp_path):
     (run,), _ = planned(f"mine={QFL}", extra=["--model.lr=1e-5", "--model.weight_decay=1e-20"])
     path = tmp_path / "config.json"
     path.write_text(json.dumps(run.config))
     assert read_configuration([f"--config={path}"], "it") == run.config
 
 
-def test_more_runs_and_seeds_join_those_that_are_there(tmp_path):
+def test_record__more_runs_and_seeds_join_those_that_exist(tmp_path):
     for words, seeds in ((["focal"], [0]), (["bce", "focal"], [0, 1])):
         runs, shared = planned(*words, seeds=seeds)
         record(tmp_path, runs, shared, None)
@@ -138,7 +138,7 @@ def test_more_runs_and_seeds_join_those_that_are_there(tmp_path):
     assert Run.load(tmp_path / "focal" / "seed-0").seed == 0
 
 
-def test_another_configuration_in_the_same_folder_is_refused(tmp_path):
+def test_record__another_configuration_in_the_same_folder_is_refused(tmp_path):
     mine = tmp_path / "mine.yaml"
     mine.write_text("model: {loss: {class_path: focal, init_args: {gamma: 1.0}}}")
     record(tmp_path / "out", *planned(f"mine={mine}"), None)
@@ -149,7 +149,7 @@ def test_another_configuration_in_the_same_folder_is_refused(tmp_path):
         record(tmp_path / "out", *planned(f"mine={mine}"), None)
 
 
-def test_options_of_a_later_version_are_no_difference():
+def test_differences__options_of_a_later_version_are_none():
     old, new = {"model": {"lr": 1}, "data": {}}, {"model": {"lr": 1, "new": 2}, "data": {}, "more": 1}
     assert differences(old, new) == []
     assert differences(new, old) == ["model.new: 2 before, missing now", "more: 1 before, missing now"]

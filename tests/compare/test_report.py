@@ -14,7 +14,7 @@ from lit_dense.compare.plan import Run
 from lit_dense.compare.report import write
 from lit_dense.compare.results import read
 from lit_dense.compare.sections import groups_table, main_table, summary
-from tests.compare.folders import NUM_IMAGES, detections, write_folder, write_run
+from tests.builders.comparisons import NUM_IMAGES, detections, write_folder, write_run
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ class Page(HTMLParser):
             self.rows[-1][-1] += data
 
 
-def test_the_sentence_tells_real_differences_from_noise(out):
+def test_summary__separates_real_differences_from_noise(out):
     said = summary(read(out))
     assert re.fullmatch(
         r"Compared with focal \(AP 0\.\d{3}\): bad \(\N{MINUS SIGN}0\.\d{3}\) is worse; "
@@ -57,7 +57,7 @@ def test_the_sentence_tells_real_differences_from_noise(out):
 
 
 @pytest.mark.parametrize(("share", "verdict"), [(0.3, "one seed"), (0.8, "within the noise")])
-def test_one_seed_says_that_it_cannot_tell(tmp_path, share, verdict):
+def test_summary__one_seed_cannot_decide(tmp_path, share, verdict):
     found = read(write_folder(tmp_path, {"focal": 0.8, "other": share}, seeds=(0,)))
     assert main_table(found).rows[1][4] == verdict
     said = "One seed is not enough: the spread over seeds is unknown. Use at least three."
@@ -66,7 +66,7 @@ def test_one_seed_says_that_it_cannot_tell(tmp_path, share, verdict):
         assert said in path.read_text()
 
 
-def test_of_several_runs_those_of_one_seed_are_named(tmp_path):
+def test_summary__of_several_runs_those_of_one_seed_are_named(tmp_path):
     found = read(write_folder(tmp_path, {"focal": 0.8, "bad": 0.3, "other": 0.7}))
     assert "One seed" not in summary(found)
     for seed in (1, 2):
@@ -74,7 +74,7 @@ def test_of_several_runs_those_of_one_seed_are_named(tmp_path):
     assert "One seed (of other) is not enough" in summary(read(tmp_path))
 
 
-def test_the_difference_is_that_of_the_numbers(out):
+def test_read__the_difference_is_that_of_the_numbers(out):
     found = read(out)
     difference = found.difference("bad", "map_50")
     by_hand = [
@@ -86,7 +86,7 @@ def test_the_difference_is_that_of_the_numbers(out):
     assert (found.difference("focal").mean, found.difference("focal").low, found.difference("focal").high) == (0, 0, 0)
 
 
-def test_resamples_are_made_once_and_again_for_another_evaluation(out):
+def test_read__resamples_are_made_once_and_again_for_another_evaluation(out):
     result = read(out).results["same"][0]
     first = result.resampled()["map"]
     kept = result.folder / "resampled.npz"
@@ -99,7 +99,7 @@ def test_resamples_are_made_once_and_again_for_another_evaluation(out):
     assert kept.stat().st_mtime_ns > stamp
 
 
-def test_runs_on_other_images_have_no_interval(tmp_path):
+def test_read__runs_on_other_images_have_no_interval(tmp_path):
     out = write_folder(tmp_path, {"focal": 0.8, "other": 0.3}, seeds=(0,))
     rows = detections(np.random.default_rng(0), 0.3, 2)
     shifted = type(rows)(rows.image_ids + 1, rows.images, rows.boxes, rows.labels, rows.kinds, rows.scores)
@@ -107,7 +107,7 @@ def test_runs_on_other_images_have_no_interval(tmp_path):
     assert read(out).difference("other").verdict == "not known"
 
 
-def test_the_page_has_everything_inside(out):
+def test_write__the_page_needs_no_other_file(out):
     page, text = write(read(out))
     html = page.read_text()
     found = Page(html)
@@ -126,7 +126,7 @@ def test_the_page_has_everything_inside(out):
         assert said in text.read_text()
 
 
-def test_the_text_has_the_same_tables(out):
+def test_write__the_text_has_the_same_tables(out):
     text = write(read(out))[1].read_text()
     tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
     for table in tables:
@@ -136,7 +136,7 @@ def test_the_text_has_the_same_tables(out):
     assert re.search(r"^\| bad \| 0\.\d{3} \(.*\| worse \|", text, re.MULTILINE)
 
 
-def test_words_of_the_user_are_never_markup(tmp_path):
+def test_write__words_of_the_user_are_never_markup(tmp_path):
     evil = "<script>alert('x')</script>"
     out = write_folder(tmp_path, {"focal": 0.8, "bce": 0.6}, seeds=(0,), classes=(evil, "a|b--><i>&$x$"))
     failed = Run("bce", 1, [f"--model.lr={evil}"], {"model": {}}, "/<script>")
@@ -151,7 +151,7 @@ def test_words_of_the_user_are_never_markup(tmp_path):
     assert "a\\|b" in text.read_text()
 
 
-def test_a_run_that_failed_and_one_that_was_stopped_are_marked(tmp_path):
+def test_write__a_failed_run_and_a_stopped_one_are_marked(tmp_path):
     out = write_folder(tmp_path, {"focal": 0.8, "bce": 0.6}, seeds=(0,))
     for seed, name in ((1, "failure.txt"), (2, "last.ckpt"), (3, "nothing.txt")):
         run = Run("bce", seed, [], {}, ".")
@@ -162,7 +162,7 @@ def test_a_run_that_failed_and_one_that_was_stopped_are_marked(tmp_path):
     assert "    RuntimeError: no memory" in text
 
 
-def test_a_folder_where_nothing_is_finished_still_has_a_report(tmp_path):
+def test_write__a_folder_where_nothing_is_finished_still_has_a_report(tmp_path):
     out = write_folder(tmp_path, {"focal": 0.8}, seeds=())
     Run("focal", 0, [], {}, ".").save(out)
     page, text = write(read(out))
@@ -170,7 +170,7 @@ def test_a_folder_where_nothing_is_finished_still_has_a_report(tmp_path):
     assert "| focal | 0 | not begun |" in text.read_text()
 
 
-def test_a_baseline_that_is_not_finished(tmp_path):
+def test_summary__of_a_baseline_that_is_not_finished(tmp_path):
     out = write_folder(tmp_path, {"focal": 0.8, "bce": 0.6}, seeds=(0,))
     (out / "focal" / "seed-0" / "result.json").unlink()
     found = read(out)
@@ -178,7 +178,7 @@ def test_a_baseline_that_is_not_finished(tmp_path):
     write(found)
 
 
-def test_groups_are_thirds_of_the_classes_by_training_boxes(tmp_path):
+def test_groups_table__groups_are_thirds_of_the_classes_by_training_boxes(tmp_path):
     classes, boxes = ("a", "b", "c"), (5, 100, 20)
     found = read(
         write_folder(tmp_path, {"focal": 0.8, "bce": 0.6}, seeds=(0, 1), classes=classes, training_boxes=boxes)
@@ -191,7 +191,7 @@ def test_groups_are_thirds_of_the_classes_by_training_boxes(tmp_path):
 
 
 @pytest.mark.parametrize(("model", "limit"), [({}, 100), ({"eval_max_detections": 11}, 11)])
-def test_resamples_count_as_many_detections_as_the_evaluation(tmp_path, monkeypatch, model, limit):
+def test_results__resamples_count_as_many_detections_as_the_evaluation(tmp_path, monkeypatch, model, limit):
     write_folder(tmp_path, {"focal": 0.5}, seeds=(0,))
     run = tmp_path / "focal" / "seed-0" / "run.json"
     run.write_text(json.dumps({**json.loads(run.read_text()), "config": {"model": model}}))
@@ -201,7 +201,7 @@ def test_resamples_count_as_many_detections_as_the_evaluation(tmp_path, monkeypa
     assert asked == [limit]
 
 
-def test_rows_of_the_charts_are_named_and_means_leave_out_what_is_not_known():
+def test_figures__rows_of_charts_are_named_and_means_leave_out_missing_values():
     from lit_dense.compare import figures, report
     from lit_dense.compare.statistics import Difference
 

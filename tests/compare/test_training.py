@@ -77,7 +77,7 @@ def what_training_decides(found) -> tuple:
     return found["numbers"], found["curve"], found["steps"]
 
 
-def test_two_runs_give_a_report(two, place):
+def test_compare__two_runs_give_a_report(two, place):
     text = (two / "report.md").read_text()
     assert "| focal | 0." in text
     assert "| bce | 0." in text
@@ -92,13 +92,13 @@ def test_two_runs_give_a_report(two, place):
     assert not (place / "elsewhere").exists()
 
 
-def test_pictures_of_detections_and_of_the_loss_are_in_the_page(two):
+def test_compare__plots_of_detections_and_of_the_loss_are_in_the_page(two):
     page = (two / "report.html").read_text()
     assert page.count("data:image/webp;base64,") >= 4
     assert page.index("<h2>Detections</h2>") < page.index("<h2>Loss of easy and hard samples</h2>")
 
 
-def test_what_is_finished_is_not_made_again(two, capfd):
+def test_compare__finished_runs_are_not_made_again(two, capfd):
     before = {path: path.stat().st_mtime_ns for path in two.rglob("*") if path.suffix in (".json", ".ckpt")}
     assert main(words("--runs", "focal", "bce", out="two")) == 0
     changed = {path.name for path, stamp in before.items() if path.stat().st_mtime_ns != stamp}
@@ -107,7 +107,7 @@ def test_what_is_finished_is_not_made_again(two, capfd):
 
 
 @pytest.mark.slow
-def test_the_printed_command_trains_the_same(two, place):
+def test_compare__the_printed_command_trains_the_same(two, place):
     described = json.loads((two / "focal" / "seed-0" / "run.json").read_text())
     log = ["--trainer.logger=lightning.pytorch.loggers.CSVLogger", f"--trainer.logger.save_dir={place / 'again'}"]
     subprocess.run([sys.executable, "-m", "lit_dense", "fit", *described["words"], *log], check=True)
@@ -150,7 +150,7 @@ def workers(folder) -> list[int]:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds processes in /proc")
 @pytest.mark.parametrize("victim", ["worker", "command"])
-def test_a_killed_run_goes_on_to_the_same_numbers(place, victim):
+def test_compare__a_killed_run_goes_on_to_the_same_numbers(place, victim):
     """With a loss that has state and a weighter with a network of its own, killed in the middle of an epoch."""
     whole, broken = place / f"whole-{victim}", place / f"broken-{victim}"
     assert main(words("--runs", "ghm+swn", "--seeds", "3", out=str(whole), steps=30)) == 0
@@ -172,7 +172,7 @@ def test_a_killed_run_goes_on_to_the_same_numbers(place, victim):
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds processes in /proc")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_ends_the_runs_too(place, number):
+def test_compare__ctrl_c_ends_the_runs_too(place, number):
     out = place / f"stopped-{number}"
     command = start(*words("--runs", "focal", out=str(out), steps=500))
     wait_for(lambda: workers(out / "focal"))
@@ -185,7 +185,7 @@ def test_ctrl_c_ends_the_runs_too(place, number):
 
 
 @pytest.mark.slow
-def test_a_run_that_fails_is_reported_and_the_others_go_on(place, capfd):
+def test_compare__a_run_that_fails_is_reported_and_the_others_go_on(place, capfd):
     Path("bad.yaml").write_text("model: {loss: {class_path: eql, init_args: {frequencies: [0.5]}}}")  # of ten classes
     out = place / "failing"
     assert main(words("--runs", "bad.yaml", "focal", "--baseline", "focal", "--jobs", "2", out=str(out))) == 1
@@ -200,7 +200,7 @@ def test_a_run_that_fails_is_reported_and_the_others_go_on(place, capfd):
 
 
 @pytest.mark.slow
-def test_a_local_ray_cluster_gives_the_same_numbers(two, place):
+def test_compare__a_local_ray_cluster_gives_the_same_numbers(two, place):
     pytest.importorskip("ray.tune")
     assert main(words("--runs", "focal", "bce", "--ray", "local", out=str(place / "ray"))) == 0
     for name in ("focal", "bce"):
@@ -211,7 +211,7 @@ def test_a_local_ray_cluster_gives_the_same_numbers(two, place):
 
 
 @pytest.mark.slow
-def test_two_commands_do_not_train_in_one_folder(place):
+def test_compare__two_commands_do_not_train_in_one_folder(place):
     out = place / "both"
     command = start(*words("--runs", "focal", out=str(out)))
     wait_for(lambda: (out / "compare.json").exists())

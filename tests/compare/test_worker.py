@@ -8,7 +8,7 @@ from lit_dense.core.errors import NonFiniteLossError, UsageError
 
 
 @pytest.mark.parametrize("error", [UsageError("give num_classes"), NonFiniteLossError("classification = nan")])
-def test_a_users_mistake_is_one_line(monkeypatch, capsys, tmp_path, error):
+def test_worker__a_users_mistake_is_one_line(monkeypatch, capsys, tmp_path, error):
     def train(folder):
         assert folder == tmp_path.resolve()
         raise error
@@ -18,7 +18,7 @@ def test_a_users_mistake_is_one_line(monkeypatch, capsys, tmp_path, error):
     assert capsys.readouterr().err == f"lit-dense: {error}\n"
 
 
-def test_a_bug_keeps_its_traceback_and_success_is_0(monkeypatch, tmp_path):
+def test_worker__a_bug_keeps_its_traceback_and_success_is_0(monkeypatch, tmp_path):
     monkeypatch.setattr(worker, "train", lambda folder: {}["missing"])
     with pytest.raises(KeyError, match="missing"):
         worker.main([str(tmp_path)])
@@ -26,7 +26,7 @@ def test_a_bug_keeps_its_traceback_and_success_is_0(monkeypatch, tmp_path):
     assert worker.main([str(tmp_path)]) == 0
 
 
-def test_a_damaged_checkpoint_of_a_run_says_how_to_begin_again(tmp_path):
+def test_worker__a_damaged_checkpoint_of_a_run_says_how_to_begin_again(tmp_path):
     path = tmp_path / "last.ckpt"
     path.write_bytes(b"PK cut off")
     with pytest.raises(UsageError, match=r"last.ckpt cannot be read .* Delete it to begin this run again\.$"):

@@ -29,7 +29,7 @@ def refusal(images, targets, **arguments):
 
 @pytest.mark.parametrize("images", [[IMAGE], (IMAGE,), IMAGE[None]])
 @pytest.mark.parametrize("targets", [[TARGET], (TARGET,)])
-def test_pairs_are_unpacked(images, targets):
+def test_unpack__takes_pairs(images, targets):
     for batch in ((images, targets), [images, targets]):
         got, given = unpack(batch)
         assert len(got) == 1
@@ -75,7 +75,7 @@ two_loaders = [DataLoader([([IMAGE], [TARGET])] * 2, batch_size=None)] * 2
         ),
     ],
 )
-def test_batches_of_another_form(batch, said):
+def test_unpack__refuses_batches_of_another_form(batch, said):
     with pytest.raises(UsageError) as error:
         unpack(batch)
     assert said in str(error.value)
@@ -100,12 +100,12 @@ def test_batches_of_another_form(batch, said):
         (torch.zeros(3, 8, 8, dtype=torch.uint16), "Give uint8"),
     ],
 )
-def test_images_of_another_form(image, said):
+def test_check_format__refuses_images_of_another_form(image, said):
     assert f"Image 1 of the batch is {'a' if isinstance(image, list) else ''}" in refusal([IMAGE, image], None)
     assert said in refusal([IMAGE, image], None)
 
 
-def test_images_that_are_accepted():
+def test_check_format__accepts_images():
     for image in (IMAGE, (IMAGE * 255).byte(), IMAGE.half(), IMAGE.double(), IMAGE[:1], tv_tensors.Image(IMAGE)):
         check_format(DETECTOR, [image], None)
     wide = small_retinanet()
@@ -118,7 +118,7 @@ def test_images_that_are_accepted():
 
 
 @pytest.mark.parametrize("channels", [1, 3, 5])
-def test_one_mean_serves_any_number_of_channels(channels):
+def test_check_format__one_mean_serves_any_number_of_channels(channels):
     detector = small_retinanet()
     detector.transform.image_mean, detector.transform.image_std = [0.0], [1.0]  # as in torchgeo
     check_format(detector, [torch.rand(channels, 64, 64)], [TARGET])
@@ -160,11 +160,11 @@ def test_one_mean_serves_any_number_of_channels(channels):
         ),
     ],
 )
-def test_targets_of_another_form(target, said):
+def test_check_format__refuses_targets_of_another_form(target, said):
     assert said in refusal([IMAGE, IMAGE], [TARGET, target])
 
 
-def test_targets_that_are_accepted():
+def test_check_format__accepts_targets():
     boxes = tv_tensors.BoundingBoxes(BOXES, format="XYXY", canvas_size=(64, 64))
     empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
     crowd = {**TARGET, "iscrowd": torch.zeros(1)}
@@ -172,24 +172,24 @@ def test_targets_that_are_accepted():
         check_format(DETECTOR, [IMAGE], [target])
 
 
-def test_there_is_a_target_for_each_image_and_an_image_at_all():
+def test_check_format__needs_an_image_and_a_target_for_each():
     assert "The batch has 2 images and 1 targets." in refusal([IMAGE, IMAGE], [TARGET])
     assert "The batch has no images." in refusal([], [])
 
 
-def test_targets_without_objects_are_enough_where_nothing_is_trained():
+def test_check_format__targets_without_objects_are_enough_where_nothing_is_trained():
     check_format(DETECTOR, [IMAGE], [{"image_id": 3}], objects=False)
     assert "not a dict" in refusal([IMAGE], [3], objects=False)
     assert "1 images and 2 targets" in refusal([IMAGE], [{}, {}], objects=False)
 
 
 @pytest.mark.parametrize("given", [7, torch.tensor(7), torch.tensor([7]), "seven"])
-def test_an_image_is_named_by_its_id(given):
+def test_image_name__is_the_id_of_an_image(given):
     assert image_name({"image_id": given}, 2) in ("image 7", "image [7]", "image seven")
     assert image_name({}, 2) == "image 2 of the batch"
 
 
-def test_the_module_checks_in_every_step():
+def test_lit_retinanet__checks_the_batch_in_every_step():
     module = LitRetinaNet(2, "tiny", fpn_channels=16, head_convs=1)
     for step in (module.training_step, module.validation_step, module.test_step, module.predict_step):
         module.val_map = module.test_map = DetectionMAP()
@@ -204,7 +204,7 @@ def test_the_module_checks_in_every_step():
 
 
 @pytest.mark.parametrize("named", [False, True])
-def test_a_patched_detector_checks_what_it_is_given(named):
+def test_patch__a_patched_detector_checks_its_batch(named):
     def call(images, targets=None):
         return model(images=images, targets=targets) if named else model(images, targets)
 

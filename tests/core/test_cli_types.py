@@ -75,11 +75,11 @@ BCE = ("BCELoss", {"alpha": 0.5, "pos_weight": 1.0})
         "--model.loss={class_path: lit_dense.losses.BCELoss, init_args: {}}",
     ],
 )
-def test_a_class_that_replaces_another_takes_over_no_argument_of_it(word):
+def test_cli_type__a_class_that_replaces_another_takes_over_no_argument_of_it(word):
     assert loss_of(FOCAL, word) == BCE
 
 
-def test_a_class_with_arguments_takes_over_none_but_those_given():
+def test_cli_type__a_class_with_arguments_takes_over_none_but_those_given():
     given = "--model.loss={class_path: bce, init_args: {pos_weight: 2}}"
     assert loss_of(FOCAL, given) == ("BCELoss", {"alpha": 0.5, "pos_weight": 2.0})
     focal = "--model.loss={class_path: focal, init_args: {alpha: 0.5}}"
@@ -92,12 +92,12 @@ def test_a_class_with_arguments_takes_over_none_but_those_given():
 
 
 @pytest.mark.parametrize("word", ["--model.loss.alpha=0.5", "--model.loss={init_args: {alpha: 0.5}}"])
-def test_single_arguments_change_what_is_there(word):
+def test_cli_type__single_arguments_change_the_present_part(word):
     assert loss_of(FOCAL, word) == ("FocalLoss", {"alpha": 0.5, "gamma": 3.0})
 
 
 @pytest.mark.parametrize("given", ["bce", "{class_path: bce}", "lit_dense.losses.bce"])
-def test_a_file_over_a_file_takes_over_no_argument(tmp_path, given):
+def test_cli_type__a_file_over_a_file_takes_over_no_argument(tmp_path, given):
     for name, loss in (("base", "{class_path: focal, init_args: {alpha: 0.9, gamma: 3.0}}"), ("more", given)):
         (tmp_path / f"{name}.yaml").write_text(f"model: {{loss: {loss}}}")
     reader = parser()
@@ -106,7 +106,7 @@ def test_a_file_over_a_file_takes_over_no_argument(tmp_path, given):
     assert LOSSES.build(reader.instantiate_classes(config).model.loss).spec["init_args"] == BCE[1]
 
 
-def test_a_name_stays_the_word_that_was_written():
+def test_cli_type__a_name_stays_the_word_that_was_written():
     text = parser().dump(parser().parse_args(["--model.loss=bce", "--model.normalizer=ema"]))
     assert "loss: bce" in text
     assert "normalizer: ema" in text
@@ -131,7 +131,7 @@ OHEM = "--model.weighters=[{class_path: ohem, init_args: {ratio: 5, warmup_steps
         ([OHEM, "--model.weighters=[]"], []),
     ],
 )
-def test_weighters_are_one_or_a_list(words, expected):
+def test_cli_type__weighters_are_one_or_a_list(words, expected):
     weighters = WEIGHTERS.build_list(parse(*words).weighters)
     assert [(type(w).__name__, w.warmup_steps) for w in weighters] == expected
 
@@ -157,13 +157,13 @@ def test_weighters_are_one_or_a_list(words, expected):
         ("--model.weighters=pisa,ohem", "Several are written as a list, [pisa,ohem]"),
     ],
 )
-def test_mistakes_are_named_with_the_nearest(word, said):
+def test_cli_type__mistakes_are_named_with_the_nearest(word, said):
     with pytest.raises(ArgumentError) as error:
         parser().parse_args([word])
     assert said in " ".join(str(error.value).split())
 
 
-def test_an_argument_of_a_loss_inside_a_loss_is_named():
+def test_cli_type__an_argument_of_a_loss_inside_a_loss_is_named():
     words = ["--model.loss=federated", "--model.loss.loss=focal", "--model.loss.loss.gama=1"]
     with pytest.raises(ArgumentError, match=r"Loss 'focal' has no argument 'gama'\. Did you mean 'gamma'"):
         parser().parse_args(words)
@@ -174,7 +174,7 @@ BASE = get_args(LossLike)[1]
 """The virtual base class of losses."""
 
 
-def test_the_virtual_base_class_completes_what_names_a_class():
+def test_cli_type__completes_what_names_a_class():
     given = Namespace(class_path="bce", init_args=Namespace(pos_weight=2.0))
     assert not isinstance(given, BASE)
     assert given.init_args.as_dict() == {"pos_weight": 2.0, "alpha": 0.5}
@@ -191,7 +191,7 @@ def test_the_virtual_base_class_completes_what_names_a_class():
         assert value == before
 
 
-def test_the_virtual_base_class_knows_its_classes():
+def test_cli_type__knows_its_classes():
     assert isinstance(LOSSES.build("focal"), BASE)
     assert not isinstance(LOSSES.find("focal"), BASE)  # a class is no value
     assert issubclass(LOSSES.find("focal"), BASE)
@@ -201,7 +201,7 @@ def test_the_virtual_base_class_knows_its_classes():
         BASE.__init__(None, "focal")
 
 
-def test_without_jsonargparse_parts_can_be_used_in_python(monkeypatch):
+def test_cli_type__parts_can_be_used_in_python_without_jsonargparse(monkeypatch):
     monkeypatch.setitem(sys.modules, "jsonargparse.typing", None)
     name, base = get_args(cli_type(LOSSES, "LossLike"))
     assert (name.__name__, base.__name__) == ("LossName", "LossLike")
@@ -228,7 +228,7 @@ def renamed_jsonargparse(tmp_path, monkeypatch):
     sys.modules.update(loaded)
 
 
-def test_names_do_not_hang_on_names_inside_jsonargparse(renamed_jsonargparse):
+def test_cli_type__does_not_depend_on_names_inside_jsonargparse(renamed_jsonargparse):
     assert renamed_jsonargparse.ArgumentParser is not ArgumentParser
     parser = renamed_jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_argument("--model.loss", type=cli_type(LOSSES, "LossLike"), default="focal")

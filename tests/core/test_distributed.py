@@ -25,7 +25,7 @@ def _loss_of_mean(rank):
 
 
 @pytest.mark.ddp
-def test_every_process_gets_the_same_sums_and_rows(two_processes):
+def test_reduce__every_process_gets_the_same_sums_and_rows(two_processes):
     for got in two_processes(_collect):
         assert got["sum"].tolist() == [2.0, 1.0]
         assert got["rows"].tolist() == [[0, 1, 2]]
@@ -35,13 +35,13 @@ def test_every_process_gets_the_same_sums_and_rows(two_processes):
 
 
 @pytest.mark.ddp
-def test_gradient_through_the_sum_is_that_of_one_process(two_processes):
+def test_reduce__gradient_through_the_sum_is_that_of_one_process(two_processes):
     x = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64, requires_grad=True)
     ((x - x.mean()) ** 3).sum().backward()
     torch.testing.assert_close(torch.cat(two_processes(_loss_of_mean)), x.grad)
 
 
-def test_one_process_is_the_identity():
+def test_reduce__one_process_is_the_identity():
     reduce = Reduce()
     x = torch.tensor([[1.0, 2.0]], requires_grad=True)
     assert reduce.world_size == 1
@@ -51,7 +51,7 @@ def test_one_process_is_the_identity():
     assert reduce.gather_objects("a") == ["a"]
 
 
-def test_the_group_is_the_one_that_was_given(monkeypatch):
+def test_reduce__uses_the_group_that_was_given(monkeypatch):
     group, asked = object(), []
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda group: asked.append(group) or 2)

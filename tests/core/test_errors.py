@@ -7,7 +7,7 @@ from lit_dense.core.errors import UsageError, check_choice, missing_package
 from lit_dense.data import DataError
 
 
-def test_a_word_that_is_accepted_comes_back():
+def test_check_choice__a_word_that_is_accepted_comes_back():
     assert check_choice("ghm", "update", "paper", ("corrected", "paper")) == "paper"
 
 
@@ -19,7 +19,7 @@ def test_a_word_that_is_accepted_comes_back():
         (None, r"not None\.$"),
     ],
 )
-def test_a_word_that_is_not_accepted_is_named_with_the_nearest(value, message):
+def test_check_choice__a_word_that_is_not_accepted_is_named_with_the_nearest(value, message):
     with pytest.raises(UsageError, match=message):
         check_choice("ghm", "update", value, ("corrected", "paper"))
 
@@ -46,16 +46,16 @@ def from_worker(raised):
 @pytest.mark.parametrize(
     "message", ["a.jpg: it is damaged.", "two lines:\n  the second: one", "ends with UsageError: x"]
 )
-def test_an_error_that_crosses_processes_keeps_its_own_message(kind, message):
+def test_usage_error__keeps_its_own_message_across_processes(kind, message):
     assert from_worker(kind(message)) == message
 
 
-def test_an_error_of_the_main_script_does_too(monkeypatch):
+def test_usage_error__of_the_main_script_keeps_its_message_too(monkeypatch):
     monkeypatch.setattr(OwnError, "__module__", "__main__")
     assert from_worker(OwnError("a.jpg")) == "a.jpg"
 
 
-def test_other_messages_are_left_alone():
+def test_usage_error__leaves_other_messages_alone():
     for message in (
         "Caught a fish in the sea.\nOriginal and best",
         "",

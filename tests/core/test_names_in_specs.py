@@ -23,7 +23,7 @@ SPEC_OF_0_1_0 = {
 
 
 @pytest.mark.parametrize("argument", sorted(REGISTRIES))
-def test_every_part_is_named_by_its_registered_name(argument):
+def test_spec__every_part_is_named_by_its_registered_name(argument):
     registry = REGISTRIES[argument]
     for name in registry.points:
         part = registry.build(name)
@@ -35,7 +35,7 @@ class Mine(FocalLoss):
     pass
 
 
-def test_a_class_without_a_name_keeps_its_import_path():
+def test_spec__a_class_without_a_name_keeps_its_import_path():
     assert Mine().spec["class_path"] == f"{__name__}.Mine"
     nested = LOSSES.build({"class_path": "federated", "init_args": {"loss": Mine(gamma=1.0)}})
     assert nested.spec["init_args"]["loss"] == {
@@ -44,7 +44,7 @@ def test_a_class_without_a_name_keeps_its_import_path():
     }
 
 
-def test_paths_of_0_1_0_are_names_now_also_of_modules_that_have_moved():
+def test_named_spec__paths_of_0_1_0_are_names_now_also_of_modules_that_have_moved():
     named = named_spec(SPEC_OF_0_1_0)
     assert [named[n]["class_path"] for n in ("loss", "box_loss", "normalizer")] == ["ghm", "l1", "ema"]
     moved = {"class_path": "lit_dense.losses.where_it_was_once.FocalLoss", "init_args": {"gamma": 1.0}}
@@ -54,7 +54,7 @@ def test_paths_of_0_1_0_are_names_now_also_of_modules_that_have_moved():
     assert LOSSES.named(gone) == gone
 
 
-def test_a_checkpoint_of_0_1_0_is_continued_as_it_was(recwarn):
+def test_lit_retinanet__a_checkpoint_of_0_1_0_is_continued_as_it_was(recwarn):
     network = {"backbone": "tiny", "fpn_channels": 8, "head_convs": 1, "min_size": 64, "max_size": 96}
     module = LitRetinaNet(2, **network, loss="ghm", normalizer=None)
     checkpoint = {}
@@ -65,7 +65,7 @@ def test_a_checkpoint_of_0_1_0_is_continued_as_it_was(recwarn):
     assert not [w for w in recwarn if "was trained with" in str(w.message)]
 
 
-def test_agreement_ignores_arguments_that_are_newer_than_the_file():
+def test_agrees__ignores_arguments_that_are_newer_than_the_file():
     spec = FocalLoss(gamma=1.0).spec
     assert agrees({"class_path": "focal", "init_args": {"gamma": 1.0}}, spec)
     assert not agrees({"class_path": "focal", "init_args": {"gamma": 2.0}}, spec)
@@ -74,12 +74,12 @@ def test_agreement_ignores_arguments_that_are_newer_than_the_file():
     assert not agrees([spec], [])
 
 
-def test_parts_print_their_arguments():
+def test_repr__parts_print_their_arguments():
     assert repr(FocalLoss(gamma=1.5)) == "FocalLoss(alpha=0.25, gamma=1.5)"
     assert "FocalLoss(alpha=0.25, gamma=2.0)" in repr(Criterion())
 
 
-def test_a_compiled_training_loop_does_not_recompile_in_each_step():
+def test_criterion__a_compiled_training_loop_does_not_recompile_in_each_step():
     from torch._dynamo.testing import CompileCounter
 
     criterion, counter = Criterion("focal", box_loss=None), CompileCounter()

@@ -20,7 +20,7 @@ def terms(value, device="cpu"):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_the_message_names_loss_images_and_what_to_try(value):
+def test_nan_guard__the_message_names_loss_images_and_what_to_try(value):
     with pytest.raises(NonFiniteLossError) as error:
         NaNGuard()(terms(value), TARGETS, Criterion("focal", "giou"))
     said = str(error.value)
@@ -31,7 +31,7 @@ def test_the_message_names_loss_images_and_what_to_try(value):
     assert "learning rate" in said
 
 
-def test_images_without_ids_and_finite_terms():
+def test_nan_guard__images_without_ids_and_finite_terms():
     check = NaNGuard()
     check(terms(2.0), TARGETS, Criterion())
     with pytest.raises(NonFiniteLossError, match="a batch of 2 images whose targets have no image_id"):
@@ -47,7 +47,7 @@ def leave_a_bad_step(model):
 
 
 @pytest.mark.parametrize(("stage", "name"), [("rpn", "loss_objectness"), ("roi", "loss_classifier")])
-def test_the_message_names_the_stage_and_its_terms(stage, name):
+def test_nan_guard__the_message_names_the_stage_and_its_terms(stage, name):
     model = small_faster_rcnn()
     for each in ("rpn", "roi"):
         patch(model, "bce", stage=each)
@@ -61,7 +61,7 @@ def test_the_message_names_the_stage_and_its_terms(stage, name):
         model(*random_batch((2, 1), first_label=1))
 
 
-def test_steps_of_two_stages_wait_apart():
+def test_nan_guard__steps_of_two_stages_wait_apart():
     check = NaNGuard()
     waited = []
 
@@ -77,7 +77,7 @@ def test_steps_of_two_stages_wait_apart():
 
 
 @pytest.mark.parametrize("hook", ["on_save_checkpoint", "on_train_end"])
-def test_no_checkpoint_is_written_of_a_bad_last_step(hook):
+def test_nan_guard__no_checkpoint_is_written_of_a_bad_last_step(hook):
     module = LitRetinaNet(backbone="tiny", num_classes=2)
     module.configure_model()
     leave_a_bad_step(module.model)
@@ -92,7 +92,7 @@ def test_no_checkpoint_is_written_of_a_bad_last_step(hook):
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_a_bad_step_is_found_in_the_next():
+def test_nan_guard__on_a_gpu_a_bad_step_is_found_in_the_next():
     check = NaNGuard()
     check(terms(float("nan"), "cuda"), TARGETS, Criterion())
     with pytest.raises(NonFiniteLossError, match="images 3, 8"):

@@ -10,7 +10,7 @@ from lit_dense.losses import LOSSES, DenseLoss, FocalLoss
 from lit_dense.weighters import WEIGHTERS
 
 
-def test_a_part_is_given_in_four_ways():
+def test_registry__a_part_is_given_in_four_ways():
     focal = FocalLoss(gamma=1.5)
     assert LOSSES.build(focal) is focal
     assert LOSSES.build("focal").gamma == 2.0
@@ -20,7 +20,7 @@ def test_a_part_is_given_in_four_ways():
     assert LOSSES.build(focal.spec).gamma == 1.5
 
 
-def test_a_class_of_the_users_script_has_its_own_name():
+def test_registry__a_class_of_the_users_script_has_its_own_name():
     class Mine(DenseLoss):
         pass
 
@@ -47,12 +47,12 @@ def test_a_class_of_the_users_script_has_its_own_name():
         (3, "given as a DenseLoss, a name or a dict with class_path"),
     ],
 )
-def test_mistakes_are_explained(value, message):
+def test_registry__mistakes_are_explained(value, message):
     with pytest.raises((UsageError, TypeError), match=message):
         LOSSES.build(value)
 
 
-def test_a_plugin_is_found_by_name_and_imported_only_when_chosen(plugins):
+def test_registry__a_plugin_is_found_by_name_and_imported_only_when_chosen(plugins):
     plugins("good")
     assert "my_loss" in LOSSES.points
     assert "good_plugin" not in sys.modules
@@ -60,14 +60,14 @@ def test_a_plugin_is_found_by_name_and_imported_only_when_chosen(plugins):
     assert WEIGHTERS.build("my_weighter").strength == 7
 
 
-def test_a_plugin_that_fails_to_import_harms_nobody_else(plugins):
+def test_registry__a_plugin_that_fails_to_import_does_not_affect_others(plugins):
     plugins("broken")
     LOSSES.build("focal")
     with pytest.raises(ImportError, match=r"'broken_loss' \(broken_plugin:BrokenLoss of broken-plugin 0.1\) failed"):
         LOSSES.build("broken_loss")
 
 
-def test_two_plugins_with_one_name_are_both_named(plugins):
+def test_registry__two_plugins_with_one_name_are_both_named(plugins):
     plugins("good", "clash")
     with pytest.warns(UserWarning, match="'focal' is lit_dense's own; that of clash-plugin 3.0"):
         assert type(LOSSES.build("focal")) is FocalLoss
@@ -76,7 +76,7 @@ def test_two_plugins_with_one_name_are_both_named(plugins):
     assert LOSSES.build("good_plugin.MyLoss").temperature == 1.0
 
 
-def test_listing_names_imports_no_torch():
+def test_registry__listing_names_imports_no_torch():
     code = "import sys; from lit_dense.__main__ import main; main(['list']); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
@@ -91,13 +91,13 @@ def points(monkeypatch, *entries):
     return Registry("lit_dense.losses", "loss", DenseLoss)
 
 
-def test_a_name_that_is_no_identifier_is_left_out_with_a_warning(monkeypatch):
+def test_registry__a_name_that_is_no_identifier_is_left_out_with_a_warning(monkeypatch):
     registry = points(monkeypatch, ("my-loss", "mine:Loss"), ("focal", "lit_dense.losses.focal_loss:FocalLoss"))
     with pytest.warns(UserWarning, match="'my-loss' of an unknown package is ignored: a name must be an identifier"):
         assert list(registry.points) == ["focal"]
 
 
-def test_names_are_attributes_except_while_they_are_listed(monkeypatch):
+def test_registry__names_are_attributes_except_while_they_are_listed(monkeypatch):
     registry = points(monkeypatch, ("focal", "lit_dense.losses.focal_loss:FocalLoss"))
     assert registry.attribute("focal") is FocalLoss
     with registry.listing(), pytest.raises(AttributeError, match=r"^focal$"):
@@ -128,7 +128,7 @@ class Plain(DenseLoss):
     pass
 
 
-def test_arguments_that_are_missing_are_named():
+def test_registry__missing_arguments_are_named():
     with pytest.raises(UsageError, match=r"Loss 'Needs' needs the argument 'scale' and 'shift'\."):
         LOSSES.build("Needs")
     with pytest.raises(UsageError, match=r"Loss 'Needs' needs the argument 'shift'\."):
@@ -136,7 +136,7 @@ def test_arguments_that_are_missing_are_named():
     assert isinstance(LOSSES.build({"class_path": "Needs", "init_args": {"scale": 1, "shift": 2}}), Needs)
 
 
-def test_arguments_that_are_accepted():
+def test_accepted_args__are_those_of_the_constructor_and_its_bases():
     assert list(accepted_args(Needs)) == ["scale", "shift", "power"]
     assert set(accepted_args(Forwards)) == {"extra", "alpha", "gamma"}
     assert accepted_args(Plain) == {}
@@ -145,7 +145,7 @@ def test_arguments_that_are_accepted():
         LOSSES.build({"class_path": "Forwards", "init_args": {"gama": 1}})
 
 
-def test_one_part_needs_no_list_and_several_are_kept_in_order():
+def test_registry__one_part_needs_no_list_and_several_are_kept_in_order():
     names = [
         [type(w).__name__ for w in WEIGHTERS.build_list(v)] for v in ("pisa", ["pisa", "ohem"], ("ohem", "pisa"), [])
     ]
@@ -158,7 +158,7 @@ def test_one_part_needs_no_list_and_several_are_kept_in_order():
         WEIGHTERS.build_list([3])
 
 
-def test_names_are_known():
+def test_registry__names_are_known():
     assert LOSSES.has("focal")
     assert LOSSES.has("Plain")
     assert not LOSSES.has("focall")

@@ -5,7 +5,7 @@ from torchvision.ops import box_iou
 from tests.builders.samples import samples_of
 
 
-def test_matches_are_unique_in_the_batch():
+def test_dense_samples__matches_are_unique_in_the_batch():
     samples = samples_of((2, 0, 5))
     assert samples.gt_image_idxs.tolist() == [0, 0, 2, 2, 2, 2, 2]
     assert torch.equal(samples.gt_image_idxs[samples.pos_matched_idxs], samples.image_idxs[samples.positives])
@@ -15,7 +15,7 @@ def test_matches_are_unique_in_the_batch():
     assert samples.pos_per_image.tolist() == samples.pos_image_idxs.bincount(minlength=3).tolist()
 
 
-def test_ious_of_positives():
+def test_dense_samples__ious_of_positives():
     samples = samples_of((3, 2))
     expected = box_iou(samples.pos_boxes, samples.pos_gt_boxes).diagonal()
     torch.testing.assert_close(samples.pos_ious, expected)
@@ -23,13 +23,13 @@ def test_ious_of_positives():
     assert samples.pos_boxes.requires_grad
 
 
-def test_target_deltas_decode_to_the_ground_truth():
+def test_dense_samples__target_deltas_decode_to_the_ground_truth():
     samples = samples_of((3, 2))
     decoded = samples.box_coder.decode_single(samples.pos_target_deltas, samples.anchors[samples.positives])
     torch.testing.assert_close(decoded, samples.pos_gt_boxes, rtol=1e-4, atol=1e-4)
 
 
-def test_anchor_ground_truth_ious_are_those_of_the_image():
+def test_dense_samples__anchor_ground_truth_ious_are_those_of_the_image():
     samples = samples_of((2, 0, 5))
     assert samples.anchor_gt_iou(0).shape == (2, samples.anchors_per_image)
     assert samples.anchor_gt_iou(1).shape == (0, samples.anchors_per_image)
@@ -38,7 +38,7 @@ def test_anchor_ground_truth_ious_are_those_of_the_image():
     assert (labelled[best >= 0.5] >= 0).all()
 
 
-def test_an_empty_batch_has_samples_of_nothing():
+def test_dense_samples__of_an_empty_batch_are_empty():
     samples = samples_of((0, 0))
     assert samples.pos_ious.shape == (0,)
     assert samples.pos_boxes.shape == (0, 4)
@@ -46,7 +46,7 @@ def test_an_empty_batch_has_samples_of_nothing():
     assert samples.pos_per_image.tolist() == [0, 0]
 
 
-def test_unknown_geometry_is_said(monkeypatch):
+def test_dense_samples__unknown_geometry_is_an_error(monkeypatch):
     from dataclasses import replace
 
     samples = replace(samples_of((1,)), geometry=None)

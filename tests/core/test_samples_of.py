@@ -20,7 +20,7 @@ LOGITS = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0)) * 2
 BOXES = torch.tensor([[10.0, 10, 40, 50]]).repeat(10, 1) + torch.arange(10)[:, None]
 
 
-def test_loss_of_logits_and_labels_alone_is_that_of_a_criterion():
+def test_dense_samples_of__loss_of_logits_and_labels_alone_is_that_of_a_criterion():
     plain = FocalLoss(gamma=1.5)(LOGITS, LABELS)
     terms = Criterion(FocalLoss(gamma=1.5), box_loss=None, normalizer="none")(DenseSamples.of(LOGITS, LABELS))
     assert plain.shape == (10,)
@@ -30,7 +30,7 @@ def test_loss_of_logits_and_labels_alone_is_that_of_a_criterion():
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES.points))
-def test_every_loss_takes_logits_and_labels_or_says_what_it_misses(name):
+def test_losses__take_logits_and_labels_or_name_what_is_missing(name):
     loss = LOSSES.build(name)
     logits = torch.cat([LOGITS, LOGITS[..., : loss.extra_logits]], -1).requires_grad_()
     if name in ("ia_bce", "qfl", "vfl"):
@@ -46,7 +46,7 @@ def test_every_loss_takes_logits_and_labels_or_says_what_it_misses(name):
 
 
 @pytest.mark.parametrize("name", sorted(BOX_LOSSES.points))
-def test_every_box_loss_takes_predictions_and_targets(name):
+def test_box_losses__take_predictions_and_targets(name):
     predicted, target = BOXES.clone().requires_grad_(), BOXES + 1
     values = BOX_LOSSES.build(name)(predicted, target)
     assert len(values) == 10
@@ -54,7 +54,7 @@ def test_every_box_loss_takes_predictions_and_targets(name):
     assert predicted.grad.any()
 
 
-def test_state_without_a_criterion_is_committed_by_hand():
+def test_losses__state_without_a_criterion_is_committed_by_hand():
     loss = GHMLoss()
     loss(LOGITS, LABELS)
     assert loss.steps == 0
@@ -62,7 +62,7 @@ def test_state_without_a_criterion_is_committed_by_hand():
     assert loss.steps == 1
 
 
-def test_missing_fields_say_how_they_are_given():
+def test_dense_samples_of__missing_fields_say_how_they_are_given():
     samples = DenseSamples.of(LOGITS, LABELS)
     for name, words in (
         ("anchors", "no anchors: give anchors"),
@@ -82,7 +82,7 @@ def test_missing_fields_say_how_they_are_given():
             len(copied)
 
 
-def test_boxes_serve_box_losses_soft_targets_and_weighters():
+def test_dense_samples_of__boxes_serve_box_losses_soft_targets_and_weighters():
     samples = DenseSamples.of(LOGITS, LABELS, boxes=BOXES, gt_boxes=BOXES + 2)
     assert (samples.pos_ious > 0.5).all()
     terms = Criterion("vfl", "giou", ["pisa"])(samples)
@@ -92,7 +92,7 @@ def test_boxes_serve_box_losses_soft_targets_and_weighters():
         Criterion("focal", "l1")(samples)
 
 
-def test_deltas_anchors_and_a_coder_serve_box_losses_of_deltas():
+def test_dense_samples_of__deltas_anchors_and_a_coder_serve_box_losses_of_deltas():
     coder = BoxCoder((1.0, 1.0, 1.0, 1.0))
     deltas = torch.zeros(2, 5, 4, requires_grad=True)
     samples = DenseSamples.of(LOGITS, LABELS, deltas=deltas, anchors=BOXES, box_coder=coder, gt_boxes=BOXES + 2)
@@ -103,7 +103,7 @@ def test_deltas_anchors_and_a_coder_serve_box_losses_of_deltas():
     assert deltas.grad.any()
 
 
-def test_rows_that_share_an_object():
+def test_dense_samples_of__rows_that_share_an_object():
     matched = torch.tensor([0, -1, 1, -1, 1, -1, -1, 2, 2, -1])
     labels = torch.tensor([2, -1, 0, -1, 0, -1, -1, 1, 1, -1])
     images = torch.tensor([0] * 6 + [1] * 4)
@@ -125,18 +125,18 @@ def test_rows_that_share_an_object():
         ({"images": torch.zeros(4)}, "images has 4 rows"),
     ],
 )
-def test_shapes_that_do_not_fit_are_named(arguments, words):
+def test_dense_samples_of__shapes_that_do_not_fit_are_named(arguments, words):
     with pytest.raises(UsageError, match=words):
         DenseSamples.of(LOGITS, LABELS, **arguments)
 
 
-def test_probabilities_are_not_taken_for_logits():
+def test_dense_samples_of__probabilities_are_not_taken_for_logits():
     with pytest.raises(UsageError, match="seem to be probabilities"):
         DenseSamples.of(LOGITS.sigmoid(), LABELS)
 
 
 @pytest.mark.parametrize("name", ["ohem", "pisa", "cleanliness", "swn", "class_balanced"])
-def test_weighters_of_images_with_different_numbers_of_rows(name):
+def test_dense_samples_of__weighters_of_images_with_different_numbers_of_rows(name):
     """Each image alone gives what it gives in the batch, where nothing is compared across images."""
     counts = [7, 3, 0, 10]
     images = torch.arange(4).repeat_interleave(torch.tensor(counts))
@@ -164,7 +164,7 @@ def test_weighters_of_images_with_different_numbers_of_rows(name):
     torch.testing.assert_close(again["classification"], together["classification"])
 
 
-def test_a_head_of_ones_own_is_trained():
+def test_dense_samples_of__a_custom_head_is_trained():
     """What examples/own_head shows: a linear head, a criterion, an optimiser."""
     torch.manual_seed(0)
     head, features = nn.Linear(4, 3), torch.randn(2, 5, 4)

@@ -34,7 +34,7 @@ counts = st.lists(st.integers(0, 4), min_size=1, max_size=8)
 
 
 @given(counts, st.data())
-def test_selected_images_keep_their_boxes(counts, draw):
+def test_select__images_keep_their_boxes(counts, draw):
     data = make(counts)
     indices = np.array(draw.draw(st.lists(st.integers(0, len(counts) - 1), unique=True)), np.int64)
     part = data.select(indices)
@@ -49,7 +49,7 @@ def test_selected_images_keep_their_boxes(counts, draw):
 
 
 @given(counts)
-def test_class_counts_leave_out_crowds(counts):
+def test_class_counts__leave_out_crowds(counts):
     data = make(counts)
     found = data.class_counts(IDS)
     boxes = list(zip(data.image_index.tolist(), data.category_ids.tolist(), data.iscrowd.tolist(), strict=True))
@@ -60,7 +60,7 @@ def test_class_counts_leave_out_crowds(counts):
     assert found.num_images == len(counts)
 
 
-def test_images_without_boxes_are_numbered_from_one():
+def test_without_boxes__images_are_numbered_from_one():
     data = CocoData.without_boxes(["a.png", "b.png"], np.array([[1, 2], [3, 4]]))
     assert data.image_ids.tolist() == [1, 2]
     assert data.class_counts(np.array([], np.int64)).instances.shape == (0,)

@@ -15,7 +15,7 @@ from lit_dense.data.dataset import collate, collate_images
 from lit_dense.data.formats.coco import read_coco
 from lit_dense.data.problems import Problems
 from lit_dense.data.transforms import compose
-from tests.builders.coco_entries import box_entry, image_entry, write_image, write_json
+from tests.builders.coco_files import box_entry, image_entry, write_image, write_json
 
 IDS = np.array([3, 7])
 
@@ -33,7 +33,7 @@ def data(tmp_path):
     return found
 
 
-def test_a_sample(data):
+def test_coco_dataset__a_sample(data):
     image, target = CocoDataset(data, IDS)[0]
     assert isinstance(image, tv_tensors.Image)
     assert image.shape == (3, 30, 40)
@@ -49,7 +49,7 @@ def test_a_sample(data):
     assert (target["image_id"], target["file_name"], target["orig_size"]) == (1, "1.png", (30, 40))
 
 
-def test_an_image_without_boxes_is_a_sample(data):
+def test_coco_dataset__an_image_without_boxes_is_a_sample(data):
     for transforms in (None, compose(default_train_transforms())):
         image, target = CocoDataset(data, IDS, transforms)[1]
         assert image.shape == (3, 30, 40)
@@ -57,7 +57,7 @@ def test_an_image_without_boxes_is_a_sample(data):
         assert {target[name].shape for name in ("labels", "area", "iscrowd")} == {(0,)}
 
 
-def test_changing_a_sample_changes_no_other(data):
+def test_coco_dataset__changing_a_sample_changes_no_other(data):
     dataset = CocoDataset(data, IDS)
     _, target = dataset[0]
     for name in ("boxes", "labels", "area", "iscrowd"):
@@ -67,14 +67,14 @@ def test_changing_a_sample_changes_no_other(data):
     assert dataset[0][1]["area"].tolist() == [50, 100]
 
 
-def test_flipped_boxes_stay_on_their_objects(data):
+def test_coco_dataset__flipped_boxes_stay_on_their_objects(data):
     image, target = CocoDataset(data, IDS, compose([v2.RandomHorizontalFlip(p=1)]))[0]
     plain, _ = CocoDataset(data, IDS)[0]
     assert torch.equal(image, plain.flip(-1))
     assert target["boxes"].tolist() == [[28, 3, 38, 23], [0, 20, 10, 30]]
 
 
-def test_areas_follow_their_boxes(data):
+def test_coco_dataset__areas_follow_their_boxes(data):
     _, target = CocoDataset(data, IDS, compose([v2.Resize([60, 80])]))[0]
     assert target["boxes"].tolist() == [[4, 6, 24, 46], [60, 40, 80, 60]]
     assert target["area"].tolist() == [200, 400]
@@ -100,7 +100,7 @@ class CropRight(CropLeft):
     ("crop", "boxes", "fields"),
     [(CropLeft(), [[2, 3, 12, 23]], [[1], [50], [0]]), (CropRight(), [[10, 20, 20, 30]], [[0], [100], [1]])],
 )
-def test_boxes_that_a_crop_removed_go_with_all_their_fields(data, crop, boxes, fields):
+def test_coco_dataset__boxes_that_a_crop_removed_go_with_all_their_fields(data, crop, boxes, fields):
     _, target = CocoDataset(data, IDS, compose([crop]))[0]
     assert target["boxes"].tolist() == boxes
     assert [target[name].tolist() for name in ("labels", "area", "iscrowd")] == fields
@@ -114,13 +114,13 @@ def test_boxes_that_a_crop_removed_go_with_all_their_fields(data, crop, boxes, f
         [CropLeft(), v2.SanitizeBoundingBoxes(), v2.RandomHorizontalFlip(p=0)],
     ],
 )
-def test_removing_boxes_in_a_transform_keeps_fields_in_step(data, transforms):
+def test_coco_dataset__removing_boxes_in_a_transform_keeps_fields_in_step(data, transforms):
     _, target = CocoDataset(data, IDS, compose(transforms))[0]
     assert target["boxes"].tolist() == [[2, 3, 12, 23]]
     assert [target[name].tolist() for name in ("labels", "area", "iscrowd")] == [[1], [50], [0]]
 
 
-def test_removing_boxes_where_fields_cannot_follow_is_an_error(data):
+def test_coco_dataset__removing_boxes_where_fields_cannot_follow_is_an_error(data):
     hidden = v2.Compose([CropLeft(), v2.SanitizeBoundingBoxes()])
     with pytest.raises(DataError, match=r"removed boxes without their labels.*lit_dense\.data\.box_rows"):
         CocoDataset(data, IDS, compose([hidden]))[0]
@@ -136,7 +136,7 @@ def test_removing_boxes_where_fields_cannot_follow_is_an_error(data):
         ([CropRight(), v2.SanitizeBoundingBoxes()], [3]),
     ],
 )
-def test_weights_go_with_their_boxes(data, transforms, weights):
+def test_coco_dataset__weights_go_with_their_boxes(data, transforms, weights):
     weighed = replace(data, weight=np.array([0.5, 3], np.float32))
     dataset = CocoDataset(weighed, IDS, compose(transforms or []))
     _, target = dataset[0]
@@ -146,7 +146,7 @@ def test_weights_go_with_their_boxes(data, transforms, weights):
     assert target["weight"].dtype == empty["weight"].dtype == torch.float32
 
 
-def test_sanitize_keeps_its_arguments(data):
+def test_compose__sanitize_keeps_its_arguments(data):
     _, target = CocoDataset(data, IDS, compose([v2.SanitizeBoundingBoxes(min_size=15)]))[0]
     assert len(target["boxes"]) == 0
 
@@ -156,7 +156,7 @@ class OtherLabels(v2.Transform):
         return image, target | {"labels": target["labels"] + 10}
 
 
-def test_a_transform_sees_and_may_change_labels(data):
+def test_coco_dataset__a_transform_sees_and_may_change_labels(data):
     _, target = CocoDataset(data, IDS, compose([OtherLabels()]))[0]
     assert target["labels"].tolist() == [11, 10]
 
@@ -180,7 +180,7 @@ class Noise(v2.Transform):
 
 
 @pytest.mark.parametrize("generator", GENERATORS)
-def test_a_seed_decides_the_transforms_and_leaves_the_generators_alone(data, generator):
+def test_coco_dataset__a_seed_decides_the_transforms_and_leaves_the_generators_alone(data, generator):
     dataset = CocoDataset(data, IDS, compose([Noise(generator)]))
     first = dataset[Draw(0, 5)][0]
     torch.manual_seed(1)
@@ -195,7 +195,7 @@ def test_a_seed_decides_the_transforms_and_leaves_the_generators_alone(data, gen
     assert len({int(dataset[0][0].sum()) for _ in range(5)}) > 1  # without a seed the generator goes on
 
 
-def test_the_generators_are_put_back_after_an_error(data):
+def test_coco_dataset__the_generators_are_put_back_after_an_error(data):
     dataset = CocoDataset(data, IDS, compose([v2.Lambda(lambda image: 1 / 0)]))
     before = torch.get_rng_state(), random.getstate()
     with pytest.raises(ZeroDivisionError):
@@ -204,14 +204,14 @@ def test_the_generators_are_put_back_after_an_error(data):
     assert random.getstate() == before[1]
 
 
-def test_a_replaced_file_is_named(data):
+def test_coco_dataset__a_replaced_file_is_named(data):
     write_image(data.folder / "1.png", width=50)
     with pytest.raises(DataError, match=r"1\.png: the image is 50 x 30, but was 40 x 30"):
         CocoDataset(data, IDS)[0]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_batches_are_lists_of_plain_tensors(data, workers):
+def test_collate__batches_are_lists_of_plain_tensors(data, workers):
     loader = DataLoader(CocoDataset(data, IDS), 2, collate_fn=collate, num_workers=workers)
     images, targets = next(iter(loader))
     assert [type(image) for image in images] == [torch.Tensor] * 2
@@ -220,7 +220,7 @@ def test_batches_are_lists_of_plain_tensors(data, workers):
     assert targets[0]["orig_size"] == (30, 40)
 
 
-def test_batches_to_predict_on_have_no_boxes(data):
+def test_collate_images__batches_have_no_boxes(data):
     dataset = CocoDataset(data, IDS)
     _, targets = collate_images([dataset[0], dataset[1]])
     assert [set(target) for target in targets] == [{"image_id", "file_name", "orig_size"}] * 2
@@ -241,14 +241,14 @@ class Shrink(v2.Transform):
 @pytest.mark.parametrize(
     ("width", "factor", "left"), [(0.6, 1, 1), (0.6, 0.8, 1), (0.6, 0.4, 0), (8, 0.1, 0), (1.2, 0.8, 1)]
 )
-def test_a_small_box_stays_unless_a_transform_takes_half_of_it(data, width, factor, left):
+def test_coco_dataset__a_small_box_stays_unless_a_transform_takes_half_of_it(data, width, factor, left):
     boxes = np.array([[2, 3, 2 + width, 23], [30, 20, 40, 30]], np.float32)
     _, target = CocoDataset(replace(data, boxes=boxes), IDS, compose([Shrink(factor)]))[0]
     assert (target["iscrowd"] == 0).sum() == left  # the other box is a crowd
     assert isinstance(target["boxes"], tv_tensors.BoundingBoxes)
 
 
-def test_an_error_in_a_worker_is_the_error_itself(data):
+def test_coco_dataset__an_error_in_a_worker_is_the_error_itself(data):
     path = data.folder / "1.png"
     path.write_bytes(path.read_bytes()[:1000])
     loader = DataLoader(CocoDataset(data, IDS), 2, collate_fn=collate, num_workers=1)
@@ -259,7 +259,7 @@ def test_an_error_in_a_worker_is_the_error_itself(data):
     assert "Replace the file, or remove the image from the data." in str(error.value)
 
 
-def test_what_is_known_of_classes_in_a_federated_set_travels_with_the_image(data):
+def test_coco_dataset__lists_of_a_federated_set_are_in_the_target(data):
     lists = [SimpleNamespace(row=lambda index, ids=ids: np.array(ids[index])) for ids in ([[3], []], [[7], [3, 7]])]
     samples = CocoDataset(replace(data, federated=tuple(lists)), IDS)
     found = [[target[name].tolist() for name in ("neg_labels", "not_exhaustive_labels")] for _, target in samples]

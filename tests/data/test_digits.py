@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_equal_seeds_write_equal_files(tmp_path):
+def test_write_digits__equal_seeds_write_equal_files(tmp_path):
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         write_digits(tmp_path / name, seed, num_train=6, num_val=3)
     assert files(tmp_path / "a") == files(tmp_path / "b")
@@ -34,7 +34,7 @@ def test_equal_seeds_write_equal_files(tmp_path):
 
 
 @pytest.mark.parametrize("part", ["train", "val"])
-def test_ids_and_files_agree(folder, part):
+def test_write_digits__ids_and_files_agree(folder, part):
     coco = read(folder, part)
     assert [c["id"] for c in coco["categories"]] == list(range(1, 11))
     assert coco["categories"][0]["name"] == "zero"
@@ -50,7 +50,7 @@ def test_ids_and_files_agree(folder, part):
 
 
 @pytest.mark.parametrize("part", ["train", "val"])
-def test_boxes_lie_inside_the_image_and_apart(folder, part):
+def test_write_digits__boxes_lie_inside_the_image_and_apart(folder, part):
     coco = read(folder, part)
     taken = {image["id"]: np.zeros((SIZE, SIZE), int) for image in coco["images"]}
     for annotation in coco["annotations"]:
@@ -66,14 +66,14 @@ def test_boxes_lie_inside_the_image_and_apart(folder, part):
     assert max(mask.max() for mask in taken.values()) == 1
 
 
-def test_parts_share_no_handwritten_digit(folder):
+def test_write_digits__splits_share_no_handwritten_digit(folder):
     train, val = ({a["source"] for a in read(folder, part)["annotations"]} for part in ("train", "val"))
     assert train
     assert val
     assert not train & val
 
 
-def test_clutter_comes_from_the_parts_own_digits(tmp_path, monkeypatch):
+def test_write_digits__clutter_comes_from_the_splits_own_digits(tmp_path, monkeypatch):
     seen = []
     draw = digits._draw_clutter
     monkeypatch.setattr(digits, "_draw_clutter", lambda c, d, r: (seen.append(set(d.sources.tolist())), draw(c, d, r)))
@@ -82,21 +82,21 @@ def test_clutter_comes_from_the_parts_own_digits(tmp_path, monkeypatch):
     assert not train & val
 
 
-def test_annotations_name_the_class_of_their_source(folder):
+def test_write_digits__annotations_name_the_class_of_their_source(folder):
     from sklearn.datasets import load_digits
 
     target = load_digits().target
     assert all(target[a["source"]] == a["category_id"] - 1 for a in read(folder, "train")["annotations"])
 
 
-def test_counts_have_a_long_tail(folder):
+def test_write_digits__counts_have_a_long_tail(folder):
     labels = [a["category_id"] for a in read(folder, "train")["annotations"]]
     counts = np.bincount(labels, minlength=11)[1:]
     assert (np.diff(counts) < 0).all()
     assert 22 < counts[0] / counts[-1] < 45
 
 
-def test_boxes_are_tight_around_the_ink(tmp_path, monkeypatch):
+def test_write_digits__boxes_are_tight_around_the_ink(tmp_path, monkeypatch):
     def blank(rng):
         return np.full((SIZE, SIZE), 0.8, np.float32)
 
@@ -119,7 +119,7 @@ def test_boxes_are_tight_around_the_ink(tmp_path, monkeypatch):
             assert edge.min() < pixels[outside].mean() - 0.05  # ink reaches each side
 
 
-def test_a_stopped_run_leaves_nothing(tmp_path, monkeypatch):
+def test_write_digits__a_stopped_run_leaves_nothing(tmp_path, monkeypatch):
     write_part = digits._write_part
 
     def stop_at_val(root, part, *rest):
@@ -133,7 +133,7 @@ def test_a_stopped_run_leaves_nothing(tmp_path, monkeypatch):
     assert not any(tmp_path.iterdir())
 
 
-def test_the_same_set_may_be_written_twice_but_nothing_else_is_replaced(tmp_path):
+def test_write_digits__the_same_set_may_be_written_twice_but_nothing_else_is_replaced(tmp_path):
     folder = tmp_path / "digits"
     write_digits(folder, num_train=3, num_val=2)
     before = files(folder)
@@ -144,7 +144,7 @@ def test_the_same_set_may_be_written_twice_but_nothing_else_is_replaced(tmp_path
     assert [p.name for p in tmp_path.iterdir()] == ["digits"]
 
 
-def test_a_missing_scikit_learn_is_named(tmp_path, monkeypatch):
+def test_write_digits__a_missing_scikit_learn_is_named(tmp_path, monkeypatch):
     real = builtins.__import__
 
     def without_sklearn(name, *args, **kwargs):
@@ -158,7 +158,7 @@ def test_a_missing_scikit_learn_is_named(tmp_path, monkeypatch):
     assert not any(tmp_path.iterdir())
 
 
-def test_lines_of_clutter_are_darker_than_the_paper(monkeypatch):
+def test_draw_clutter__lines_are_darker_than_the_paper(monkeypatch):
     monkeypatch.setattr(digits, "_draw", lambda *args: None)
     monkeypatch.setattr(digits, "_glyph", lambda digit, rng: digit)
     source = SimpleNamespace(images=np.ones((1, 8, 8)) * 16)

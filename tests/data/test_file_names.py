@@ -3,7 +3,7 @@ import unicodedata
 import pytest
 
 from lit_dense.data.file_names import cure_of_leaving, cure_of_missing, inside, relocated, similar
-from tests.builders.coco_entries import write_image
+from tests.builders.coco_files import write_image
 
 
 @pytest.fixture
@@ -16,19 +16,19 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.png", "sub/../a.png", "..a.png", "a..b.png", "C:/a.png", "http://host/a.png", "."])
-def test_relative_names_stay_as_they_are(folder, name):
+def test_inside__relative_names_stay_as_they_are(folder, name):
     assert inside(name, folder) == name
 
 
 @pytest.mark.parametrize("name", ["../a.png", "sub/../../a.png", "/etc/passwd", "/"])
-def test_names_that_leave_the_folder(folder, name):
+def test_inside__names_that_leave_the_folder(folder, name):
     assert inside(name, folder) is None
     assert inside(f"{folder}/../secret.png", folder) is None
     assert inside(f"{folder}2/a.png", folder) is None
     assert inside(str(folder), folder) is None
 
 
-def test_absolute_names_inside_the_folder(folder, tmp_path, monkeypatch):
+def test_inside__absolute_names_inside_the_folder(folder, tmp_path, monkeypatch):
     assert inside(f"{folder}/sub/b.png", folder) == "sub/b.png"
     assert inside(f"{folder}/../images/./a.png", folder) == inside("../images/a.png", folder) == "a.png"
     assert inside(f"{folder}/a.png", type(folder)("/")) == f"{folder}/a.png"[1:]
@@ -54,18 +54,18 @@ def test_absolute_names_inside_the_folder(folder, tmp_path, monkeypatch):
         ("a.png\0", None),
     ],
 )
-def test_missing_files_are_found_where_only_the_way_of_writing_differs(folder, name, found):
+def test_relocated__missing_files_are_found_where_only_the_spelling_differs(folder, name, found):
     assert relocated(name, folder) == found
 
 
-def test_two_files_that_a_name_may_mean_are_none(folder):
+def test_relocated__a_name_that_may_mean_two_files_is_none(folder):
     write_image(folder / "twice.png")
     write_image(folder / "set" / "images" / "twice.png")
     assert relocated("set/images/images/twice.png", folder) == "images/twice.png"
     assert relocated("images\\twice.png", folder) is None
 
 
-def test_the_file_that_is_most_like_a_missing_one(folder):
+def test_similar__the_file_that_is_most_like_a_missing_one(folder):
     write_image(folder / unicodedata.normalize("NFD", "café 1.png"))
     for name in ("A.PNG", "a.jpg", "sub/a.png", "C:\\pics\\a.png", "http://host/a.png", "/elsewhere/a.png", "../a.png"):
         assert similar(name, folder) == f"; there is {folder}/a.png"
@@ -74,7 +74,7 @@ def test_the_file_that_is_most_like_a_missing_one(folder):
     assert similar("b.png", folder) == similar("", folder) == ""
 
 
-def test_cures(folder):
+def test_cures__of_missing_and_leaving_names(folder):
     assert str(folder) in cure_of_missing(["a.png"], folder)
     assert "download" in cure_of_missing(["a.png", "https://host/pics/b.png"], folder)
     assert "write c.png" in cure_of_missing(["D:\\data\\c.png"], folder)

@@ -25,7 +25,7 @@ NO_YCBCR = pytest.mark.skipif(int(PIL.__version__.split(".")[0]) < 13, reason="r
 @pytest.mark.parametrize(
     "mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", pytest.param("YCbCr", marks=NO_YCBCR)]
 )
-def test_every_mode_becomes_rgb(tmp_path, mode):
+def test_read_image__every_mode_becomes_rgb(tmp_path, mode):
     colours = np.stack([RAMP, RAMP[::-1], RAMP.T], axis=2)
     image = Image.fromarray(colours).convert("L" if mode in ("LA", "PA") else "RGB").convert(mode)
     path = tmp_path / ("a.tif" if mode in ("CMYK", "YCbCr", "PA") else "a.png")
@@ -35,7 +35,7 @@ def test_every_mode_becomes_rgb(tmp_path, mode):
     assert expected.std() > 20
 
 
-def test_alpha_is_dropped_and_colours_stay(tmp_path):
+def test_read_image__alpha_is_dropped_and_colours_stay(tmp_path):
     pixels = np.dstack([RAMP, RAMP, RAMP, np.zeros_like(RAMP)])
     Image.fromarray(pixels, "RGBA").save(tmp_path / "a.png")
     assert (rgb(tmp_path / "a.png") == pixels[..., :3]).all()
@@ -43,24 +43,24 @@ def test_alpha_is_dropped_and_colours_stay(tmp_path):
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("transparency", [0, bytes(range(256))])
-def test_transparent_palettes_keep_their_colours_without_a_warning(tmp_path, transparency):
+def test_read_image__transparent_palettes_keep_their_colours_without_a_warning(tmp_path, transparency):
     image = Image.fromarray(RAMP).convert("P")
     image.save(tmp_path / "a.png", transparency=transparency)
     assert (rgb(tmp_path / "a.png")[..., 0] == RAMP).all()
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_sixteen_bits_become_eight_by_their_full_range(tmp_path, suffix):
+def test_read_image__sixteen_bits_become_eight_by_their_full_range(tmp_path, suffix):
     Image.fromarray(RAMP.astype(np.uint16) * 257).save(tmp_path / f"a.{suffix}")
     assert (rgb(tmp_path / f"a.{suffix}") == RAMP[..., None]).all()
 
 
-def test_a_dark_sixteen_bit_image_stays_dark(tmp_path):
+def test_read_image__a_dark_sixteen_bit_image_stays_dark(tmp_path):
     Image.fromarray(np.full((4, 4), 600, np.uint16)).save(tmp_path / "a.png")
     assert (rgb(tmp_path / "a.png") == 2).all()
 
 
-def test_big_endian_sixteen_bits(tmp_path):
+def test_read_image__big_endian_sixteen_bits(tmp_path):
     Image.frombytes("I;16B", (16, 16), (RAMP.astype(">u2") * 257).tobytes()).save(tmp_path / "a.tif")
     assert (rgb(tmp_path / "a.tif") == RAMP[..., None]).all()
 
@@ -75,12 +75,12 @@ def test_big_endian_sixteen_bits(tmp_path):
         RAMP.astype(np.float32) * 257,
     ],
 )
-def test_integers_and_floats_of_32_bits(tmp_path, values):
+def test_read_image__integers_and_floats_of_32_bits(tmp_path, values):
     Image.fromarray(values).save(tmp_path / "a.tif")
     assert (rgb(tmp_path / "a.tif") == RAMP[..., None]).all()
 
 
-def test_values_that_are_no_numbers_are_black(tmp_path):
+def test_read_image__nan_is_black(tmp_path):
     values = np.array([[np.nan, np.inf], [-np.inf, -3], [1, 0.5]], np.float32)
     Image.fromarray(values).save(tmp_path / "a.tif")
     assert rgb(tmp_path / "a.tif")[..., 0].tolist() == [[0, 0], [0, 0], [255, 128]]
@@ -88,7 +88,7 @@ def test_values_that_are_no_numbers_are_black(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation(tmp_path, suffix, orientation):
+def test_read_image__exif_orientation(tmp_path, suffix, orientation):
     path = tmp_path / f"a.{suffix}"
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -103,13 +103,13 @@ def test_exif_orientation(tmp_path, suffix, orientation):
         assert raw.shape == (3, 8, 16)
 
 
-def test_damaged_exif_data_is_no_orientation(tmp_path):
+def test_read_image__damaged_exif_data_is_no_orientation(tmp_path):
     Image.fromarray(RAMP[:8]).save(tmp_path / "a.jpg", exif=b"Exif\0\0XX*\0garbage")
     assert read_header(tmp_path / "a.jpg") == Header(16, 8, False)
     assert read_image(tmp_path / "a.jpg").shape == (3, 8, 16)
 
 
-def test_a_truncated_image_is_named(tmp_path):
+def test_read_image__a_truncated_image_is_named(tmp_path):
     path = tmp_path / "a.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[:2000])
@@ -120,13 +120,13 @@ def test_a_truncated_image_is_named(tmp_path):
         read_image(tmp_path / "b.png")
 
 
-def test_an_image_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
+def test_read_header__an_image_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
     Image.fromarray(RAMP).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     assert "exceeds limit" in read_header(tmp_path / "a.png")
 
 
-def test_headers_keep_their_order(tmp_path):
+def test_read_headers__keep_their_order(tmp_path):
     paths = []
     for width in range(1, 40):
         paths.append(tmp_path / f"{width}.png")
@@ -136,7 +136,7 @@ def test_headers_keep_their_order(tmp_path):
     assert read_headers([]) == []
 
 
-def test_files_folders_and_globs_are_found(tmp_path):
+def test_find_images__files_folders_and_globs_are_found(tmp_path):
     for name in ("b.JPG", "a.png", "sub/c.tiff", "sub/deep/d.webp", "notes.txt", "raw.dat", "e[1].png"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -150,14 +150,14 @@ def test_files_folders_and_globs_are_found(tmp_path):
     assert find_images(at("gone.png", "*.bmp", "a.png")) == (at("a.png"), at("gone.png", "*.bmp"))
 
 
-def test_floats_may_pass_their_range_a_little(tmp_path):
+def test_read_image__floats_may_pass_their_range_a_little(tmp_path):
     Image.fromarray(RAMP / np.float32(255) * np.float32(1.05)).save(tmp_path / "a.tif")
     assert rgb(tmp_path / "a.tif")[..., 0].max() == 255
     assert 120 < rgb(tmp_path / "a.tif")[..., 0].mean() < 140
 
 
 @pytest.mark.parametrize("mark", [3.4028235e38, -3.4028235e38])
-def test_the_mark_of_no_data_does_not_decide_the_range(tmp_path, mark):
+def test_read_image__the_no_data_value_does_not_decide_the_range(tmp_path, mark):
     values = RAMP / np.float32(255)
     values[0, 0] = mark
     Image.fromarray(values).save(tmp_path / "a.tif")
@@ -165,7 +165,7 @@ def test_the_mark_of_no_data_does_not_decide_the_range(tmp_path, mark):
     assert white_level(tmp_path / "a.tif") == 1
 
 
-def test_headers_tell_of_more_than_8_bits(tmp_path):
+def test_read_header__reports_more_than_8_bits(tmp_path):
     for name, values in (("a.png", RAMP), ("b.png", RAMP.astype(np.uint16)), ("c.tif", RAMP.astype(np.float32))):
         Image.fromarray(values).save(tmp_path / name)
     assert [read_header(tmp_path / name).deep for name in ("a.png", "b.png", "c.tif")] == [False, True, True]
@@ -191,7 +191,7 @@ def tiff(path, values, planar):
     path.write_bytes(b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + tail + data)
 
 
-def test_planes_of_16_bits_are_refused_for_pil_reads_them_wrongly(tmp_path):
+def test_read_image__planes_of_16_bits_are_refused_for_pil_reads_them_wrongly(tmp_path):
     values = np.dstack([RAMP, RAMP.T, RAMP[::-1]]).astype(np.uint16) * 257
     tiff(tmp_path / "a.tif", values, 1)
     assert (rgb(tmp_path / "a.tif") == values // 257).all()
@@ -202,14 +202,14 @@ def test_planes_of_16_bits_are_refused_for_pil_reads_them_wrongly(tmp_path):
         read_image(tmp_path / "b.tif")
 
 
-def test_a_tiff_of_a_kind_that_pil_does_not_know(tmp_path):
+def test_read_header__a_tiff_of_a_kind_that_pil_does_not_know(tmp_path):
     tiff(tmp_path / "a.tif", np.zeros((4, 4, 5), np.uint16), 1)
     assert read_header(tmp_path / "a.tif").startswith(
         "not an image that PIL can open: a TIFF with an unsupported number of channels"
     )
 
 
-def test_pictures_too_large_for_pil_are_refused_with_the_cure(tmp_path, monkeypatch):
+def test_read_image__images_too_large_for_pil_are_refused_with_the_cure(tmp_path, monkeypatch):
     Image.fromarray(RAMP).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(DataError, match=r"a\.png: .*256 pixels.*: cut the image into tiles, or shrink it\."):
@@ -218,13 +218,13 @@ def test_pictures_too_large_for_pil_are_refused_with_the_cure(tmp_path, monkeypa
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_warning_of_pil_that_is_an_error_is_told_as_one(tmp_path, monkeypatch):
+def test_read_header__a_warning_of_pil_that_is_an_error_is_reported_as_one(tmp_path, monkeypatch):
     Image.fromarray(RAMP).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
     assert "exceeds limit" in read_header(tmp_path / "a.png")
 
 
-def test_what_is_no_image_is_named_without_more(tmp_path):
+def test_read_header__what_is_no_image_is_named_without_more(tmp_path):
     (tmp_path / "a.png").write_bytes(b"GIF87b, or so it says")
     assert read_header(tmp_path / "a.png") == "not an image that PIL can open"
     with pytest.raises(DataError, match=r"a\.png: not an image that PIL can open$"):

@@ -32,7 +32,7 @@ MODEL = named((1, "red"), (2, "blue"), (5, "green"))
         (named((0, ""), (1, "red"), (2, "blue"), (3, ""), (4, ""), (5, "green")), (-1, 0, 1, -1, -1, 2), []),
     ],
 )
-def test_labels_are_matched_by_id_and_name(data, columns, notes):
+def test_match_labels__by_id_and_name(data, columns, notes):
     found = match_labels(MODEL, data, 3)
     assert found.columns == columns
     assert found.categories == data
@@ -58,7 +58,7 @@ def test_labels_are_matched_by_id_and_name(data, columns, notes):
         ),
     ],
 )
-def test_other_classes_are_refused_with_both_lists_and_the_cure(data, reason):
+def test_match_labels__other_classes_are_refused_with_both_lists_and_the_cure(data, reason):
     found = match_labels(MODEL, data, 3)
     with pytest.raises(UsageError, match=reason) as error:
         found.check()
@@ -72,13 +72,13 @@ def test_other_classes_are_refused_with_both_lists_and_the_cure(data, reason):
             translate([])
 
 
-def test_classes_of_one_name_are_told_apart_by_id():
+def test_match_labels__classes_of_one_name_are_distinguished_by_id():
     model = named((1, "car"), (2, "car"), (3, "bus"))
     assert match_labels(model, named((2, "car"), (3, "bus")), 3).columns == (1, 2)
     assert "2 classes named 'car', none of them with the id 7" in match_labels(model, named((7, "car")), 3).problem
 
 
-def test_columns_of_torchvisions_weights_are_found_by_name():
+def test_match_labels__columns_of_torchvisions_weights_are_found_by_name():
     model = named((0, "__background__"), (1, "person"), (2, "N/A"), (3, "car"))
     for data, columns in (
         (named((1, "person"), (3, "car")), (1, 3)),
@@ -88,7 +88,7 @@ def test_columns_of_torchvisions_weights_are_found_by_name():
         assert (found.columns, found.note, found.problem) == (columns, "", "")
 
 
-def test_a_model_without_names_takes_labels_as_they_are():
+def test_match_labels__a_model_without_names_takes_labels_as_they_are():
     found = match_labels(None, named((4, "a"), (7, "b")), 3)
     assert found.columns == (0, 1)
     assert "not their names" in found.note
@@ -99,7 +99,7 @@ def test_a_model_without_names_takes_labels_as_they_are():
     )
 
 
-def test_data_that_do_not_say_what_labels_are_use_columns():
+def test_match_labels__data_without_categories_use_columns():
     found = match_labels(MODEL, None, 3)
     assert (found.columns, found.categories, found.num_labels) == (None, MODEL, 3)
     assert match_labels(None, None, 4) == LabelMap(4)
@@ -108,7 +108,7 @@ def test_data_that_do_not_say_what_labels_are_use_columns():
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
-def test_targets_and_detections_are_translated(dtype):
+def test_label_map__targets_and_detections_are_translated(dtype):
     found = match_labels(MODEL, named((1, "green"), (2, "red")), 3)
     target = {
         "labels": torch.tensor([0, 1, 1], dtype=dtype),
@@ -128,14 +128,14 @@ def test_targets_and_detections_are_translated(dtype):
     assert found.in_columns([{"labels": torch.empty(0, dtype=dtype)}])[0]["labels"].numel() == 0
 
 
-def test_an_identity_touches_nothing():
+def test_label_map__an_identity_changes_nothing():
     found = match_labels(MODEL, MODEL, 3)
     targets, detections = [{"labels": torch.tensor([1])}], {"labels": torch.tensor([2])}
     assert found.in_columns(targets) is targets
     assert found.in_labels(detections) is detections
 
 
-def test_numbers_of_columns_are_put_in_the_order_of_labels():
+def test_label_map__numbers_of_columns_are_put_in_the_order_of_labels():
     found = match_labels(MODEL, named((0, ""), (1, "green"), (2, "red")), 3)
     assert found.of_labels([10, 20, 30]) == [0, 30, 10]
     assert found.of_labels([10]) == [0, 0, 10]
@@ -145,7 +145,7 @@ def test_numbers_of_columns_are_put_in_the_order_of_labels():
 @pytest.mark.parametrize(
     "categories", [None, [], "red", ["red", "blue"], {1: "red"}, [{"name": "red"}], [{"id": 1}], 5]
 )
-def test_data_modules_of_somebody_else_need_not_say_anything(categories):
+def test_offered_categories__other_data_modules_need_not_have_any(categories):
     class Data:
         pass
 
@@ -157,7 +157,7 @@ def test_data_modules_of_somebody_else_need_not_say_anything(categories):
     assert offered_categories(data) == named((1, "red"))
 
 
-def test_categories_of_any_module():
+def test_label_categories__of_any_module():
     class Module:
         categories = MODEL
 
@@ -167,5 +167,5 @@ def test_categories_of_any_module():
     assert label_categories(object()) is None
 
 
-def test_names_of_labels_differ():
+def test_unique_names__of_labels_differ():
     assert unique_names(named((1, "a"), (2, "a"), (3, ""), (4, "b"))) == ["a (1)", "a (2)", "unused 3", "b"]

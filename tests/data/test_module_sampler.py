@@ -4,9 +4,6 @@ import json
 
 import numpy as np
 import pytest
-import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
 from torchvision.transforms import v2
 
@@ -14,7 +11,8 @@ from lit_dense.cli.listing import list_names
 from lit_dense.core.errors import UsageError
 from lit_dense.data import CocoDataModule, EpochSampler
 from lit_dense.samplers import ClassAwareSampler, ImageSampler, RepeatFactorSampler
-from tests.builders.coco_entries import box_entry, image_entry, write_image, write_json
+from tests.builders.coco_files import box_entry, image_entry, write_image, write_json
+from tests.builders.lit_modules import Recorder, record
 
 REPEAT = {"class_path": "repeat_factor", "init_args": {"threshold": 1.0}}
 SAMPLERS = pytest.mark.parametrize("sampler", [REPEAT, "class_aware"], ids=["repeat_factor", "class_aware"])
@@ -58,7 +56,7 @@ def ids(batches):
     ],
     ids=["object", "name", "class", "alias"],
 )
-def test_a_sampler_is_given_in_several_ways(folder, given):
+def test_sampler__is_given_in_several_ways(folder, given):
     data = make(folder, given)
     assert data.sampler.spec["init_args"] == {"threshold": 1.0}
     assert type(data.sampler) is RepeatFactorSampler
@@ -68,12 +66,12 @@ def test_a_sampler_is_given_in_several_ways(folder, given):
     assert len(loader) == len(list(loader)) == 7
 
 
-def test_a_name_alone_has_the_default_arguments(folder):
+def test_sampler__a_name_alone_has_the_default_arguments(folder):
     assert make(folder, "repeat_factor").sampler.threshold == 0.001
     assert type(make(folder, "class_aware").sampler) is ClassAwareSampler
 
 
-def test_mistakes_are_explained(folder):
+def test_sampler__mistakes_are_explained(folder):
     with pytest.raises(
         UsageError, match=r"Unknown sampler 'repeat_factr'\. Did you mean 'repeat_factor'\? Available: "
     ):
@@ -88,7 +86,7 @@ def test_mistakes_are_explained(folder):
         make(folder, {"class_path": "class_aware", "init_args": {"threshold": 0.1}})
 
 
-def test_without_a_sampler_the_order_is_what_it_was(folder):
+def test_sampler__without_one_the_order_is_what_it_was(folder):
     rng = np.random.default_rng([3, 5])
     expected = (rng.permutation(11)[:10] + 1).tolist()
     loader = make(folder, None).train_dataloader()
@@ -98,14 +96,14 @@ def test_without_a_sampler_the_order_is_what_it_was(folder):
 
 
 @SAMPLERS
-def test_class_counts_are_those_of_the_data_set(folder, sampler):
+def test_sampler__class_counts_are_those_of_the_data_set(folder, sampler):
     counts = make(folder, sampler).class_counts
     assert counts.images.tolist() == [8, 1]
     assert counts.num_images == 11
 
 
 @SAMPLERS
-def test_an_image_that_comes_twice_in_an_epoch_is_augmented_twice(folder, sampler):
+def test_sampler__an_image_that_comes_twice_in_an_epoch_is_augmented_twice(folder, sampler):
     data = make(folder, sampler, transforms=[v2.ColorJitter(brightness=0.9)], batch_size=1)
     rare = [pixels for batch in seen(data.train_dataloader()) for number, pixels in batch if number == 9]
     assert len(rare) >= 3
@@ -113,7 +111,7 @@ def test_an_image_that_comes_twice_in_an_epoch_is_augmented_twice(folder, sample
 
 
 @SAMPLERS
-def test_processes_together_see_what_one_sees(folder, sampler):
+def test_sampler__processes_together_see_what_one_sees(folder, sampler):
     data = make(folder, sampler)
     order = data.train_dataloader().sampler._order
     for epoch in range(3):
@@ -130,63 +128,25 @@ def test_processes_together_see_what_one_sees(folder, sampler):
 
 
 @SAMPLERS
-def test_workers_change_nothing_and_epochs_differ(folder, sampler):
+def test_sampler__workers_change_nothing_and_epochs_differ(folder, sampler):
     alone, helped = (make(folder, sampler, num_workers=workers).train_dataloader() for workers in (0, 2))
     epochs = [seen(alone, epoch) for epoch in range(2)]
     assert epochs == [seen(helped, epoch) for epoch in range(2)]
     assert ids(epochs[0]) != ids(epochs[1])
 
 
-class Recorder(LightningModule):
-    """Notes which images it sees, and the sums of their pixels."""
-
-    def __init__(self, stop_after=None):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.stop_after = stop_after
-        self.seen = []
-
-    def training_step(self, batch, batch_idx):
-        if len(self.seen) == self.stop_after:
-            raise KeyboardInterrupt
-        pairs = zip(*batch, strict=True)
-        self.seen.append((self.current_epoch, [(target["image_id"], int(image.sum())) for image, target in pairs]))
-        return self.weight * 1.0
-
-    def configure_optimizers(self):
-        self.steps = self.trainer.estimated_stepping_batches
-        return torch.optim.SGD(self.parameters(), 0.1)
-
-
-def fit(data, checkpoints, stop_after=None, ckpt_path=None, **options):
-    model = Recorder(stop_after)
-    trainer = Trainer(
-        **{"max_epochs": 3} | options,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[ModelCheckpoint(checkpoints, every_n_train_steps=1, save_top_k=-1, filename="{step}")],
-    )
-    try:
-        trainer.fit(model, data, ckpt_path=ckpt_path)
-    except (KeyboardInterrupt, SystemExit):
-        assert len(model.seen) == stop_after
-    return model
-
-
 @SAMPLERS
-def test_a_run_goes_on_in_the_middle_of_an_epoch(folder, tmp_path, sampler):
-    whole = fit(make(folder, sampler), tmp_path / "whole")
+def test_sampler__a_run_goes_on_in_the_middle_of_an_epoch(folder, tmp_path, sampler):
+    whole = record(make(folder, sampler), tmp_path / "whole")
     per_epoch = len(whole.seen) // 3
     assert whole.steps == len(whole.seen) == 3 * per_epoch
     stop = per_epoch + 2
-    fit(make(folder, sampler), tmp_path / "part", stop_after=stop)
-    resumed = fit(make(folder, sampler), tmp_path / "rest", ckpt_path=tmp_path / "part" / f"step={stop}.ckpt")
+    record(make(folder, sampler), tmp_path / "part", stop_after=stop)
+    resumed = record(make(folder, sampler), tmp_path / "rest", ckpt_path=tmp_path / "part" / f"step={stop}.ckpt")
     assert resumed.seen == whole.seen[stop:]
 
 
-def test_the_state_of_the_data_module_finds_the_place(folder):
+def test_sampler__the_state_of_the_data_module_finds_the_place(folder):
     first, second = make(folder, REPEAT), make(folder, REPEAT)
     loader = first.train_dataloader()
     whole = seen(loader, epoch=2)
@@ -210,7 +170,7 @@ class Backwards(ImageSampler):
         return np.arange(len(data))[::-1][:length] + self.offset
 
 
-def test_a_sampler_of_ones_own(folder):
+def test_image_sampler__a_custom_one(folder):
     data = make(folder, {"class_path": "Backwards", "init_args": {"lengths": [5]}})
     assert ids(seen(data.train_dataloader())) == [11, 10, 9, 8]
     few = make(folder, Backwards([1]))
@@ -226,12 +186,12 @@ def test_a_sampler_of_ones_own(folder):
         (Backwards([11], offset=-1), "images -1 to 9"),
     ],
 )
-def test_an_order_that_cannot_be_followed(folder, sampler, message):
+def test_image_sampler__an_order_that_cannot_be_followed(folder, sampler, message):
     with pytest.raises(UsageError, match=message):
         seen(make(folder, sampler).train_dataloader())
 
 
-def test_a_sampler_must_give_an_order():
+def test_image_sampler__must_give_an_order():
     class Idle(ImageSampler):
         pass
 
@@ -254,13 +214,13 @@ def command_line(folder, *words):
         (["--data.sampler=class_aware"], {}),
     ],
 )
-def test_names_on_the_command_line(folder, words, spec):
+def test_sampler__names_on_the_command_line(folder, words, spec):
     sampler = command_line(folder, *words).sampler
     assert sampler.spec["init_args"] == spec
     assert isinstance(sampler, RepeatFactorSampler if spec else ClassAwareSampler)
 
 
-def test_names_in_a_file(folder, tmp_path):
+def test_sampler__names_in_a_file(folder, tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text("data:\n  sampler: {class_path: repeat_factor, init_args: {threshold: 0.3}}\n")
     assert command_line(folder, f"--config={config}").sampler.threshold == 0.3
@@ -278,18 +238,18 @@ def test_names_in_a_file(folder, tmp_path):
         (["--data.sampler=repeat_factor", "--data.sampler.threshold=many"], "threshold"),
     ],
 )
-def test_mistakes_on_the_command_line(folder, capsys, words, message):
+def test_sampler__mistakes_on_the_command_line(folder, capsys, words, message):
     with pytest.raises(SystemExit):
         command_line(folder, *words)
     assert message in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_wrong_threshold_on_the_command_line(folder):
+def test_sampler__a_wrong_threshold_on_the_command_line(folder):
     with pytest.raises(ValueError, match=r"repeat_factor: threshold must be in \[0, 1\], not 2"):
         command_line(folder, "--data.sampler=repeat_factor", "--data.sampler.threshold=2")
 
 
-def test_samplers_are_listed_with_the_argument_that_takes_them():
+def test_list_names__samplers_are_listed_with_the_argument_that_takes_them():
     words = [line.split()[:2] for line in list_names().splitlines()]
     assert ["samplers", "--data.sampler=class_aware"] in words
     assert ["samplers", "--data.sampler=repeat_factor"] in words

@@ -20,7 +20,7 @@ def draws(size, world_size=1, rank=0, epoch=0, seed=0, drop_last=True):
 
 
 @given(st.integers(1, 60), st.integers(1, 5), st.integers(1, 4), st.integers(0, 3))
-def test_processes_together_draw_the_batches_of_one(size, world_size, batch_size, epoch):
+def test_epoch_sampler__processes_together_draw_the_batches_of_one(size, world_size, batch_size, epoch):
     ranks = [batches(draws(size, world_size, rank, epoch), batch_size) for rank in range(world_size)]
     together = [set(itertools.chain(*parts)) for parts in zip(*ranks, strict=True)]
     alone = [set(batch) for batch in batches(draws(size, epoch=epoch), batch_size * world_size)]
@@ -28,19 +28,19 @@ def test_processes_together_draw_the_batches_of_one(size, world_size, batch_size
 
 
 @given(st.integers(1, 40), st.integers(1, 7))
-def test_without_dropping_every_image_is_drawn_and_processes_draw_equally_many(size, world_size):
+def test_epoch_sampler__without_dropping_every_image_is_drawn_and_processes_draw_equally_many(size, world_size):
     ranks = [draws(size, world_size, rank, drop_last=False) for rank in range(world_size)]
     assert len({len(items) for items in ranks}) == 1
     assert {draw.item for items in ranks for draw in items} == set(range(size))
     assert all(isinstance(draw, Draw) for items in ranks for draw in items)
 
 
-def test_epochs_and_seeds_differ_and_repeat():
+def test_epoch_sampler__epochs_and_seeds_differ_and_repeat():
     kinds = {(seed, epoch): tuple(draws(30, seed=seed, epoch=epoch)) for seed in range(3) for epoch in range(3)}
     assert len(set(kinds.values())) == 9  # also seed 0 in epoch 1 and seed 1 in epoch 0
     assert kinds[1, 2] == tuple(draws(30, seed=1, epoch=2))
     assert len({draw.seed for items in kinds.values() for draw in items}) == 9 * 30
 
 
-def test_lightning_keeps_it_for_it_is_a_distributed_sampler():
+def test_epoch_sampler__lightning_keeps_it_for_it_is_a_distributed_sampler():
     assert isinstance(EpochSampler(range(3)), DistributedSampler)

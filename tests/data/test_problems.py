@@ -7,13 +7,13 @@ from lit_dense.data import DataError
 from lit_dense.data.problems import KEPT, SHOWN, Problems
 
 
-def test_no_problem_is_no_message():
+def test_problems__none_is_no_message():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Problems().settle(strict=True)
 
 
-def test_repairs_of_all_files_make_one_warning_that_counts_them():
+def test_problems__repairs_of_all_files_make_one_warning_that_counts_them():
     problems = Problems()
     problems.add(Path("a.json"), "boxes of zero size", ["annotation 1", "annotation 2"], repair="dropped")
     problems.add(Path("b.json"), "boxes partly outside", ["annotation 3"], repair="clipped")
@@ -25,7 +25,7 @@ def test_repairs_of_all_files_make_one_warning_that_counts_them():
         assert part in message
 
 
-def test_strict_makes_repairs_errors():
+def test_problems__strict_makes_repairs_errors():
     problems = Problems()
     problems.add(Path("a.json"), "boxes of zero size", ["annotation 1"], repair="dropped")
     with pytest.raises(DataError, match="! boxes of zero size: 1\n") as error:
@@ -33,7 +33,7 @@ def test_strict_makes_repairs_errors():
     assert "dropped" not in str(error.value)
 
 
-def test_an_error_tells_the_repairs_too():
+def test_problems__an_error_lists_the_repairs_too():
     problems = Problems()
     problems.add(Path("a.json"), "no such file")
     problems.add(Path("b.json"), "boxes of zero size", ["annotation 1"], repair="dropped")
@@ -41,7 +41,7 @@ def test_an_error_tells_the_repairs_too():
         problems.settle(strict=False)
 
 
-def test_only_the_first_details_are_drawn_and_the_rest_is_counted():
+def test_problems__only_the_first_details_are_made_and_the_rest_is_counted():
     drawn = []
 
     def details():
@@ -56,7 +56,7 @@ def test_only_the_first_details_are_drawn_and_the_rest_is_counted():
     assert "1,000" in problems.report(strict=False)
 
 
-def test_what_two_readers_find_in_one_file_is_told_once():
+def test_problems__what_two_readers_find_in_one_file_is_reported_once():
     first, second = Problems(), Problems()
     for problems in (first, second):
         problems.add("a.json", "no such file")
@@ -64,14 +64,14 @@ def test_what_two_readers_find_in_one_file_is_told_once():
     assert len(first.found) == 1
 
 
-def test_one_error_without_examples_is_one_line():
+def test_problems__one_error_without_examples_is_one_line():
     problems = Problems()
     problems.add(Path("a.json"), "no boxes, so there is nothing to train on")
     with pytest.raises(DataError, match=r"^The data cannot be used: a\.json: no boxes, so [^\n]*train on\.$"):
         problems.settle(strict=False)
 
 
-def test_errors_with_examples_are_said_in_the_first_line():
+def test_problems__errors_with_examples_are_in_the_first_line():
     problems = Problems()
     problems.add(Path("a.json"), "boxes between 0 and 1", ["annotation 1"], cure="multiply them")
     with pytest.raises(
@@ -80,7 +80,7 @@ def test_errors_with_examples_are_said_in_the_first_line():
         problems.settle(strict=False)
 
 
-def test_what_is_left_as_it_is_is_no_repair_but_an_error_where_strict():
+def test_problems__what_is_kept_is_no_repair_but_an_error_where_strict():
     problems = Problems()
     problems.add("a.json", "images with several entries", ["a.png: images 1, 2"], repair=KEPT)
     with pytest.warns(UserWarning, match="The data has problems"):
@@ -89,7 +89,7 @@ def test_what_is_left_as_it_is_is_no_repair_but_an_error_where_strict():
         problems.settle(strict=True)
 
 
-def test_hints_are_no_problems():
+def test_problems__hints_are_none():
     first, second = Problems(), Problems()
     for problems in (first, second):
         problems.add("a.json", "classes without a box", ["category 1"], hint=True)

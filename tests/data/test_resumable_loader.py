@@ -28,7 +28,7 @@ class Items(list):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_loader_goes_on_where_another_stopped(make_loader, workers):
+def test_resumable_loader__goes_on_where_another_stopped(make_loader, workers):
     options = {"num_workers": workers, "persistent_workers": workers > 0}
     first = make_loader(**options)
     first.sampler.set_epoch(4)
@@ -48,7 +48,7 @@ def test_a_loader_goes_on_where_another_stopped(make_loader, workers):
     assert list(second) == whole  # once only
 
 
-def test_another_epoch_starts_at_its_beginning(make_loader):
+def test_resumable_loader__another_epoch_starts_at_its_beginning(make_loader):
     loader = make_loader()
     loader.load_state_dict({"epoch": 4, "batches": 2})
     loader.sampler.set_epoch(5)
@@ -57,19 +57,19 @@ def test_another_epoch_starts_at_its_beginning(make_loader):
     assert len(list(loader)) == 3
 
 
-def test_an_abandoned_iterator_leaves_nothing_behind(make_loader):
+def test_resumable_loader__an_abandoned_iterator_leaves_nothing_behind(make_loader):
     loader = make_loader()
     assert next(iter(loader)) == next(iter(loader))
 
 
-def test_a_finished_epoch_has_nothing_left(make_loader):
+def test_resumable_loader__a_finished_epoch_has_nothing_left(make_loader):
     loader = make_loader()
     loader.load_state_dict({"epoch": 0, "batches": 3})
     assert list(loader) == []
     assert len(list(loader)) == 3
 
 
-def test_a_sampler_of_somebody_else_is_taken_as_it_is(make_loader):
+def test_resumable_loader__takes_another_sampler_as_it_is(make_loader):
     loader = make_loader(SequentialSampler(range(10)))
     assert list(loader) == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
 
@@ -87,6 +87,14 @@ def loaders(size, batch_size, world_size, seed=1, epoch=2):
     return made
 
 
+def stopped_after_4_of_10():
+    (loader,) = loaders(10, 1, 1)
+    iterator = iter(loader)
+    for _ in range(4):
+        next(iterator)
+    return loader
+
+
 def resumed(state, *arguments, **options):
     """What the processes of a resumed run draw: batches of each."""
     made = loaders(*arguments, **options)
@@ -99,7 +107,7 @@ def resumed(state, *arguments, **options):
 
 
 @given(st.integers(1, 40), st.data())
-def test_what_follows_is_what_was_not_drawn_whatever_the_batches_and_processes(size, data):
+def test_resumable_loader__goes_on_with_what_was_not_drawn_whatever_the_batches_and_processes(size, data):
     was, now = (data.draw(st.tuples(st.integers(1, 5), st.integers(1, 4))) for _ in range(2))
     first = loaders(size, *was)
     iterators = [iter(loader) for loader in first]
@@ -123,13 +131,13 @@ def test_what_follows_is_what_was_not_drawn_whatever_the_batches_and_processes(s
     assert all(places[item] == seed for item, seed in firsts.items() if len(follow) == len(firsts))
 
 
-def test_a_state_of_older_versions_counts_batches_of_the_same_size():
+def test_resumable_loader__a_state_of_older_versions_counts_batches_of_the_same_size():
     (whole,) = loaders(10, 3, 1)
     assert resumed({"epoch": 2, "batches": 1}, 10, 3, 1) == [list(whole)[1:]]
 
 
 @pytest.mark.parametrize("change", [{"seed": 5}, {"size": 8}])
-def test_an_epoch_of_other_data_begins_anew(change):
+def test_resumable_loader__an_epoch_of_other_data_begins_anew(change):
     (first,) = loaders(10, 2, 1)
     next(iterator := iter(first))
     next(iterator)
@@ -142,11 +150,8 @@ def test_an_epoch_of_other_data_begins_anew(change):
         assert len(list(loader)) == len(loader)
 
 
-def test_other_batches_are_told_of_with_numbers_once():
-    (first,) = loaders(10, 1, 1)
-    iterator = iter(first)
-    for _ in range(4):
-        next(iterator)
+def test_resumable_loader__warns_once_of_other_batches_with_numbers():
+    first = stopped_after_4_of_10()
     (loader,) = loaders(10, 5, 1)
     loader.load_state_dict(first.state_dict())
     told = (
@@ -164,12 +169,9 @@ def test_other_batches_are_told_of_with_numbers_once():
 
 
 @pytest.mark.parametrize(("batch_size", "world_size", "ready"), [(1, 1, 4), (2, 1, 2), (5, 1, 1), (1, 2, 2), (3, 3, 0)])
-def test_the_trainer_counts_the_batches_that_are_left(batch_size, world_size, ready):
+def test_resumable_loader__the_trainer_counts_the_batches_that_are_left(batch_size, world_size, ready):
     """Otherwise it ends the epoch early, or late and without a validation."""
-    (first,) = loaders(10, 1, 1)
-    iterator = iter(first)
-    for _ in range(4):
-        next(iterator)
+    first = stopped_after_4_of_10()
     counts = SimpleNamespace(ready=4, started=4, processed=4, completed=3)  # as when saved after a batch
     loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=SimpleNamespace(current=counts)))
     for loader in loaders(10, batch_size, world_size):

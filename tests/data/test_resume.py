@@ -3,42 +3,12 @@
 import functools
 
 import pytest
-import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lit_dense.data import CocoDataModule
-from tests.builders.coco_entries import write_coco
+from tests.builders.coco_files import write_noise
+from tests.builders.data_modules import data_module
+from tests.builders.lit_modules import record
 
 EPOCHS, BATCHES = 3, 4  # 9 images in batches of 2: four batches, one image left out
-
-
-class Recorder(LightningModule):
-    """Notes which images it sees in which epoch, and the sums of their pixels."""
-
-    def __init__(self, stop_after=None):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.stop_after = stop_after
-        self.seen, self.validated = [], []
-
-    def training_step(self, batch, batch_idx):
-        if len(self.seen) == self.stop_after:
-            raise KeyboardInterrupt
-        images, targets = batch
-        sums = [int(image.sum()) for image in images]
-        boxes = [target["boxes"].tolist() for target in targets]
-        self.seen.append((self.current_epoch, batch_idx, [target["image_id"] for target in targets], sums, boxes))
-        return self.weight * 1.0
-
-    def validation_step(self, batch, batch_idx):
-        pass
-
-    def on_validation_epoch_end(self):
-        self.validated.append(len(self.seen))
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), 0.1)
 
 
 def fit(folder, checkpoints, *arguments, **options):
@@ -49,37 +19,15 @@ def fit(folder, checkpoints, *arguments, **options):
 
 def fitted(folder, checkpoints, stop_after=None, ckpt_path=None, every=1000, workers=0, batch_size=2, **options):
     """The module of a run."""
-    data = CocoDataModule(
-        folder,
-        train_images="train",
-        train_annotations="train.json",
-        val_images="val",
-        val_annotations="val.json",
-        batch_size=batch_size,
-        num_workers=workers,
-        seed=3,
-    )
-    model = Recorder(stop_after)
-    trainer = Trainer(
-        **{"max_epochs": EPOCHS, "num_sanity_val_steps": 0} | options,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[ModelCheckpoint(checkpoints, every_n_train_steps=every, save_top_k=-1)],
-    )
-    try:
-        trainer.fit(model, data, ckpt_path=ckpt_path)
-    except (KeyboardInterrupt, SystemExit):
-        assert len(model.seen) == stop_after
-    return model
+    data = data_module(folder, "train", "val", batch_size=batch_size, num_workers=workers, seed=3)
+    return record(data, checkpoints, stop_after, ckpt_path, every, **options)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("coco")
-    write_coco(folder, 9)
-    write_coco(folder, 3, "val")
+    write_noise(folder, 9)
+    write_noise(folder, 3, "val")
     return folder
 
 
@@ -98,7 +46,7 @@ def whole(folder, tmp_path_factory):
 
 @pytest.mark.filterwarnings("error:You're resuming from a checkpoint")
 @pytest.mark.parametrize(("stop_after", "every", "workers"), [(7, 2, 0), (7, 2, 2), (5, 1, 0), (3, 1, 0)])
-def test_resumed_in_the_middle_of_an_epoch(run, whole, stop_after, every, workers):
+def test_resume__in_the_middle_of_an_epoch(run, whole, stop_after, every, workers):
     _, checkpoints = run(stop_after, every=every, workers=workers)
     done = stop_after // every * every
     seen, _ = run(ckpt_path=checkpoints[-1], workers=workers)
@@ -106,7 +54,7 @@ def test_resumed_in_the_middle_of_an_epoch(run, whole, stop_after, every, worker
 
 
 @pytest.mark.parametrize(("batch_size", "lengths"), [(1, [7, 9]), (3, [2, 3]), (4, [1, 2])])
-def test_resumed_with_another_batch_size(run, folder, tmp_path, whole, batch_size, lengths):
+def test_resume__with_another_batch_size(run, folder, tmp_path, whole, batch_size, lengths):
     _, checkpoints = run(5, every=1)
     model = fitted(folder, tmp_path, ckpt_path=checkpoints[-1], batch_size=batch_size)
     assert [[epoch for epoch, *_ in model.seen].count(number) for number in (1, 2)] == lengths
@@ -123,35 +71,35 @@ def test_resumed_with_another_batch_size(run, folder, tmp_path, whole, batch_siz
 
 
 @pytest.mark.parametrize("stop_after", [4, 8])
-def test_resumed_from_the_last_batch_of_an_epoch(run, whole, stop_after):
+def test_resume__from_the_last_batch_of_an_epoch(run, whole, stop_after):
     _, checkpoints = run(stop_after, every=4)
     seen, _ = run(ckpt_path=checkpoints[-1])
     assert seen == whole[stop_after:]
 
 
-def test_resumed_from_the_end_of_an_epoch(run, whole):
+def test_resume__from_the_end_of_an_epoch(run, whole):
     _, checkpoints = run(max_epochs=2, every=None, workers=2)
     seen, _ = run(ckpt_path=checkpoints[-1], workers=2)
     assert seen == whole[2 * BATCHES :]
 
 
-def test_resumed_with_a_limit_of_steps_and_validation_within_epochs(run, whole):
+def test_resume__with_a_limit_of_steps_and_validation_within_epochs(run, whole):
     options = {"max_epochs": -1, "max_steps": EPOCHS * BATCHES, "val_check_interval": 2}
     _, checkpoints = run(6, every=1, **options)
     seen, _ = run(ckpt_path=checkpoints[-1], **options)
     assert seen == whole[6:]
 
 
-def test_workers_change_nothing(run, whole):
+def test_coco_data_module__workers_change_nothing(run, whole):
     seen, _ = run(workers=2)
     assert seen == whole
 
 
-def test_a_limited_epoch_is_the_beginning_of_the_whole(run, whole):
+def test_coco_data_module__a_limited_epoch_is_the_beginning_of_the_whole(run, whole):
     seen, _ = run(limit_train_batches=2)
     assert seen == [step for step in whole if step[1] < 2]
 
 
-def test_overfitting_with_lightnings_own_sampler(run):
+def test_coco_data_module__overfitting_with_lightnings_own_sampler(run):
     seen, _ = run(overfit_batches=2)
     assert [images for _, _, images, *_ in seen] == [[1, 2], [3, 4]] * EPOCHS

@@ -12,12 +12,12 @@ from lit_dense.data.checks.annotations import check_split
 from lit_dense.data.formats.coco import read_coco
 from lit_dense.data.problems import Problems
 from lit_dense.data.summary import MAX_ROWS, summarize
-from tests.builders.coco_entries import box_entry, image_entry, write_coco, write_image, write_json
+from tests.builders.coco_files import box_entry, image_entry, write_image, write_json, write_noise
 
 
 @pytest.fixture
 def folder(tmp_path):
-    write_coco(tmp_path, 8)
+    write_noise(tmp_path, 8)
     return tmp_path
 
 
@@ -31,14 +31,14 @@ def spoil(folder, *annotations):
     (folder / "train.json").write_text(json.dumps(content))
 
 
-def test_good_data(folder):
+def test_check__good_data(folder):
     report = check(make(folder))
     assert report.ok
     assert "train: 8 images, 9 boxes" in report.text
     assert "no problem was found" in report.text
 
 
-def test_the_numbers(tmp_path):
+def test_summarize__the_numbers(tmp_path):
     for number in (1, 2, 3):
         write_image(tmp_path / f"{number}.png", width=100 * number, height=120)
     annotations = [
@@ -60,7 +60,7 @@ def test_the_numbers(tmp_path):
     assert rows == [["cat", "2", "66.7%", "1"], ["dog", "1", "33.3%", "1"]]
 
 
-def test_the_range_of_weights_is_told_where_a_key_is_given(folder):
+def test_check__the_range_of_weights_is_shown_where_a_key_is_given(folder):
     spoil(folder, box_entry(50, 1, hard=0.25), box_entry(51, 1, hard=7))
     assert "box weights      0.25 / 1 / 7  (smallest" in check(make(folder, weight_key="hard")).text
     assert "box weights" not in check(make(folder)).text
@@ -68,7 +68,7 @@ def test_the_range_of_weights_is_told_where_a_key_is_given(folder):
     assert "train: 1 images, 0 boxes" in check(make(folder, weight_key="hard")).text
 
 
-def test_repairs_are_listed_and_strict_makes_them_errors(folder):
+def test_check__repairs_are_listed_and_strict_makes_them_errors(folder):
     spoil(folder, box_entry(50, 1, (0, 0, 0, 5)))
     report = check(make(folder))
     assert report.ok
@@ -80,7 +80,7 @@ def test_repairs_are_listed_and_strict_makes_them_errors(folder):
     assert "kinds of errors: 1" in report.text
 
 
-def test_errors_of_all_splits(folder):
+def test_check__errors_of_all_splits(folder):
     write_json(folder / "val.json", [image_entry(1), image_entry(1)])
     report = check(
         make(folder, val_annotations="val.json", test_annotations="gone.json", predict=[str(folder / "none")])
@@ -91,7 +91,7 @@ def test_errors_of_all_splits(folder):
     assert "train: 8 images" in report.text
 
 
-def test_many_classes_leave_out_the_middle(tmp_path):
+def test_summarize__many_classes_leave_out_the_middle(tmp_path):
     write_image(tmp_path / "1.png")
     categories = [{"id": number, "name": f"class{number}"} for number in range(100)]
     annotations = [box_entry(number, 1, category_id=number % 100) for number in range(1, 150)]
@@ -103,7 +103,7 @@ def test_many_classes_leave_out_the_middle(tmp_path):
     assert f"  ... {100 - MAX_ROWS} more ..." in lines
 
 
-def test_no_boxes_at_all(folder):
+def test_check__no_boxes_at_all(folder):
     write_json(folder / "train.json", [image_entry(1)], [])
     report = check(make(folder))
     assert not report.ok
@@ -111,20 +111,20 @@ def test_no_boxes_at_all(folder):
     assert "no boxes, so there is nothing to train on" in report.text
 
 
-def test_images_to_predict_on(folder):
+def test_check__images_to_predict_on(folder):
     report = check(CocoDataModule(predict=str(folder / "train")))
     assert report.ok
     assert "predict: 8 images" in report.text
     assert "class" not in report.text
 
 
-def test_nothing_to_check():
+def test_check__nothing_to_check():
     with pytest.raises(UsageError, match="nothing to check"):
         check(CocoDataModule())
 
 
 @pytest.mark.shared_data
-def test_real_data(bccd):
+def test_check__real_data(bccd):
     report = check(CocoDataModule(bccd, "images", "annotations/train.json"))
     assert report.ok
     rows = dict(line.split()[:2] for line in report.text.splitlines() if line.startswith(("  RBC", "  WBC", "  Plate")))
@@ -132,7 +132,7 @@ def test_real_data(bccd):
     assert np.isclose(sum(int(count.replace(",", "")) for count in rows.values()), 2804)
 
 
-def test_what_is_left_and_what_is_worth_a_look_is_told_apart(folder):
+def test_check__kept_problems_and_hints_are_listed_apart(folder):
     spoil(
         folder,
         box_entry(50, 1, (0, 0, 9, 9)),
@@ -149,7 +149,7 @@ def test_what_is_left_and_what_is_worth_a_look_is_told_apart(folder):
 
 
 @pytest.mark.parametrize("option", ["train", "predict"])
-def test_thin_images_are_an_error_of_the_models_size(folder, option):
+def test_check__thin_images_are_an_error_of_the_models_size(folder, option):
     write_image(folder / "train" / "1.png", width=400, height=3)
     data = make(folder) if option == "train" else CocoDataModule(predict=str(folder / "train"))
     assert check(data).ok
@@ -159,7 +159,7 @@ def test_thin_images_are_an_error_of_the_models_size(folder, option):
     assert "1.png): 400 x 3" in report.text
 
 
-def test_the_command_takes_the_models_size(folder, capsys):
+def test_checking_trainer__takes_the_models_size(folder, capsys):
     write_image(folder / "train" / "1.png", width=400, height=3)
     model = LitRetinaNet(backbone="tiny", max_size=100)
     with pytest.raises(SystemExit):
@@ -167,6 +167,6 @@ def test_the_command_takes_the_models_size(folder, capsys):
     assert "scaling them to max_size=100" in capsys.readouterr().out
 
 
-def test_predicting_on_dark_pictures_of_16_bits_is_told(folder):
+def test_check__predicting_on_dark_images_of_16_bits_is_reported(folder):
     Image.fromarray(np.full((9, 9), 3000, np.uint16)).save(folder / "dark.png")
     assert "become nearly black" in check(CocoDataModule(predict=str(folder / "dark.png"))).text

@@ -11,7 +11,7 @@ from lit_dense.data.thin_images import check_all_sizes, check_sizes, vanishes
 
 
 @pytest.mark.parametrize("max_size", [96, 100, 133])
-def test_an_image_vanishes_exactly_where_torchvision_cannot_scale_it(max_size):
+def test_vanishes__exactly_where_torchvision_cannot_scale_an_image(max_size):
     transform = GeneralizedRCNNTransform(64, max_size, [0.0] * 3, [1.0] * 3)
     for short in (1, 2, 3, 7):
         for long in (short * max_size - 1, short * max_size, short * max_size + 1, short * max_size + 9):
@@ -24,7 +24,7 @@ def test_an_image_vanishes_exactly_where_torchvision_cannot_scale_it(max_size):
             assert bool(vanishes(short, long, max_size)) == bool(vanishes(long, short, max_size)) == (not works)
 
 
-def test_a_thin_image_is_named_with_the_cure():
+def test_check_sizes__a_thin_image_is_named_with_the_cure():
     images = [torch.zeros(3, 30, 40), torch.zeros(3, 1, 3000)]
     targets = [{}, {"image_id": 7, "file_name": "line.png"}]
     told = (
@@ -37,7 +37,7 @@ def test_a_thin_image_is_named_with_the_cure():
     check_sizes(images, targets, 3000)
 
 
-def test_thin_images_of_a_data_module_are_named_before_the_first_batch():
+def test_check_all_sizes__thin_images_of_a_data_module_are_named_before_the_first_batch():
     data = CocoData.without_boxes(["a.png", "b.png", "c.png"], np.array([[30, 40], [10_000, 50], [1, 5000]]))
     with pytest.raises(UsageError, match=r"^Image 2 \(b\.png\) is 50 x 10000 pixels.*max_size to 200 or more"):
         check_all_sizes([data], 96)

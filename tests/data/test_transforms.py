@@ -50,7 +50,7 @@ def config(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_any_transform_from_yaml_and_its_printed_config(config, tmp_path, capsys):
+def test_transforms__any_from_yaml_and_its_printed_config(config, tmp_path, capsys):
     given = parse("--config", config).transforms
     assert [type(t).__name__ for t in given.transforms][:3] == [
         "RandomHorizontalFlip",
@@ -72,7 +72,7 @@ def test_any_transform_from_yaml_and_its_printed_config(config, tmp_path, capsys
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_transforms_on_the_command_line():
+def test_transforms__on_the_command_line():
     given = parse("--data.transforms+=torchvision.transforms.v2.RandomHorizontalFlip", "--data.transforms.p=0.1")
     assert [t.p for t in given.transforms.transforms] == [0.1]
     assert parse("--data.transforms=[]").transforms is None
@@ -80,7 +80,7 @@ def test_transforms_on_the_command_line():
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_other_arguments_on_the_command_line(config, tmp_path):
+def test_coco_data_module__other_arguments_on_the_command_line(config, tmp_path):
     data = parse(
         "--config", config, "--data.predict=[a.png, b]", "--data.root", str(tmp_path), "--data.labels=category_id"
     )
@@ -94,7 +94,7 @@ def test_other_arguments_on_the_command_line(config, tmp_path):
 
 @settings(max_examples=30)
 @given(st.integers(0, 2**31), st.integers(20, 60), st.integers(20, 60))
-def test_the_default_keeps_the_canvas_and_boxes_within_it(seed, height, width):
+def test_default_train_transforms__keep_the_canvas_and_boxes_within_it(seed, height, width):
     torch.manual_seed(seed)
     image = tv_tensors.Image(torch.randint(256, (3, height, width), dtype=torch.uint8))
     boxes = tv_tensors.BoundingBoxes([[2.0, 3, 12, 18]], format="XYXY", canvas_size=(height, width))
@@ -107,7 +107,7 @@ def test_the_default_keeps_the_canvas_and_boxes_within_it(seed, height, width):
     assert 0 <= y1 <= y2 <= height
 
 
-def test_the_default_moves_boxes_with_their_objects():
+def test_default_train_transforms__move_boxes_with_their_objects():
     torch.manual_seed(3)
     image = tv_tensors.Image(torch.full((3, 100, 100), 120, dtype=torch.uint8))
     image[:, 40:60, 30:60] = 255

@@ -4,25 +4,19 @@ import json
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 
-from lit_dense import CocoDataModule, LitRetinaNet
+from lit_dense import CocoDataModule
 from lit_dense.data import DataError
-from tests.builders.coco_files import data_arguments, write_coco
-from tests.builders.detectors import small_retinanet
-from tests.data.test_module import make
-
-
-class SmallRetinaNet(LitRetinaNet):
-    def build_model(self, num_classes):
-        return small_retinanet(num_classes)
+from tests.builders.coco_files import data_arguments, write_shape_splits
+from tests.builders.data_modules import data_module
+from tests.builders.lit_modules import SmallRetinaNet
+from tests.builders.trainers import trainer_in
 
 
 @pytest.fixture
 def step(tmp_path):
     """Trains one step where object n has the n-th weight, and returns the loss terms and the trained parameters."""
-    path = write_coco(tmp_path, "train")
-    write_coco(tmp_path, "val", seed=1)
+    path = write_shape_splits(tmp_path)
     content = json.loads(path.read_text())
 
     def run(weights, weighters=("target_weights",), flip=None, **options):
@@ -36,15 +30,7 @@ def step(tmp_path):
         torch.manual_seed(0)
         module = SmallRetinaNet(2, weighters=list(weighters), lr=1e-2)
         data = CocoDataModule(**data_arguments(tmp_path), transforms=[], **{"weight_key": "hardness"} | options)
-        trainer = Trainer(
-            accelerator="cpu",
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            enable_checkpointing=False,
-            max_steps=1,
-            limit_val_batches=0,
-        )
+        trainer = trainer_in(tmp_path, max_steps=1, limit_val_batches=0)
         trainer.fit(module, data)
         terms = [trainer.callback_metrics[f"train_{name}"] for name in ("classification", "bbox_regression")]
         return torch.stack(terms), torch.cat([p.detach().flatten() for p in module.model.parameters()])
@@ -52,7 +38,7 @@ def step(tmp_path):
     return run
 
 
-def test_each_object_counts_as_its_weight_says(step):
+def test_target_weights__each_object_counts_by_its_weight(step):
     ones, trained = step([1] * 6)
     plain, trained_alike = step([1] * 6, weighters=(), weight_key=None)
     assert torch.equal(ones, plain)
@@ -68,7 +54,7 @@ def test_each_object_counts_as_its_weight_says(step):
     assert (first > background).all()
 
 
-def test_an_object_of_weight_0_teaches_nothing(step):
+def test_target_weights__an_object_of_weight_0_is_not_trained_on(step):
     _, trained = step([0, 1, 1, 1, 1, 1])
     _, of_other_class = step([0, 1, 1, 1, 1, 1], flip=0)
     assert torch.equal(trained, of_other_class)
@@ -86,9 +72,9 @@ def weigh(folder, name="train", **weights):
 
 
 @pytest.mark.parametrize("options", [{"val_split": 0.25}, {"val_split": 0, "transforms": []}])
-def test_batches_have_the_weights_of_their_images(folder, options):
+def test_weight_key__batches_have_the_weights_of_their_images(folder, options):
     weigh(folder)
-    data = make(folder, "train", weight_key="hard", **options)
+    data = data_module(folder, "train", weight_key="hard", **options)
     data.setup("fit")
     entries = json.loads((folder / "train.json").read_text())["annotations"]
     seen = [target for _, targets in data.train_dataloader() for target in targets]
@@ -99,9 +85,9 @@ def test_batches_have_the_weights_of_their_images(folder, options):
         assert target["weight"].dtype == torch.float32
 
 
-def test_bad_weights_warn_once_and_are_errors_where_strict(folder):
+def test_weight_key__bad_weights_warn_once_and_are_errors_where_strict(folder):
     weigh(folder, a2=-1, a3=None)
-    data = make(folder, weight_key="hard")
+    data = data_module(folder, weight_key="hard")
     with pytest.warns(
         UserWarning, match=r"(?s)train\.json.*weights that are .*: 2 \(1 is used\).*hard is -1"
     ) as caught:
@@ -110,5 +96,5 @@ def test_bad_weights_warn_once_and_are_errors_where_strict(folder):
     assert data.data["train"].weight[1:3].tolist() == [1, 1]
     assert data.data["val"].weight.tolist() == [1] * len(data.data["val"].boxes)  # no key in that file
     with pytest.raises(DataError, match=r"annotation 3 of image .*: hard is not a number"):
-        make(folder, weight_key="hard", strict=True).setup("fit")
-    make(folder, strict=True).setup("fit")
+        data_module(folder, weight_key="hard", strict=True).setup("fit")
+    data_module(folder, strict=True).setup("fit")

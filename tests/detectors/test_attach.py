@@ -17,12 +17,13 @@ from lit_dense.functional import matching
 from lit_dense.normalizers import ImageNormalizer
 from lit_dense.testing.host_sync import host_reads
 from tests.builders.collectives import counted_collectives, no_collectives
-from tests.builders.detectors import COUNTS, NUM_CLASSES, gradients, random_batch, small_retinanet
+from tests.builders.detectors import COUNTS, NUM_CLASSES, gradients, padded_batch, random_batch, small_retinanet
+from tests.builders.samples import seen_by
 
 
 @pytest.mark.parametrize("box_loss", ["l1", "smooth_l1", "giou"])
 @pytest.mark.parametrize("counts", [(2, 0, 5), (0, 0), (1,), (3, 3)])
-def test_focal_reproduces_torchvision(box_loss, counts):
+def test_patch__focal_reproduces_torchvision(box_loss, counts):
     stock, patched = small_retinanet(box_loss=box_loss), small_retinanet(box_loss=box_loss)
     patch(
         patched,
@@ -40,7 +41,7 @@ def test_focal_reproduces_torchvision(box_loss, counts):
     torch.testing.assert_close(gradients(patched), gradients(stock), rtol=1e-4, atol=1e-7)
 
 
-def test_everything_but_the_loss_stays():
+def test_patch__everything_but_the_loss_stays():
     stock, patched = small_retinanet(), small_retinanet()
     patch(patched, "bce")
     assert list(patched.state_dict()) == list(stock.state_dict())
@@ -51,7 +52,7 @@ def test_everything_but_the_loss_stays():
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
-def test_copies_have_a_loss_of_their_own(copied):
+def test_patch__copies_have_a_loss_of_their_own(copied):
     model = small_retinanet()
     patch(model, "focal", normalizer="ema")
     clone = copied(model)
@@ -63,7 +64,7 @@ def test_copies_have_a_loss_of_their_own(copied):
     assert attached(model) is not None
 
 
-def test_unpatch_gives_the_stock_model_back():
+def test_unpatch__gives_the_stock_model_back():
     stock, model = small_retinanet(), small_retinanet()
     patch(model, "bce")
     patch(model, "focal", normalizer="batch")  # again: in place of the first
@@ -76,7 +77,7 @@ def test_unpatch_gives_the_stock_model_back():
     torch.jit.script(model)  # export is torchvision's own again
 
 
-def test_towers_that_the_host_replaces_stay_replaced():
+def test_unpatch__towers_that_the_host_replaces_stay_replaced():
     model = small_retinanet()
     patch(model, "focal")
     tower = small_retinanet(num_classes=2).head.classification_head
@@ -87,7 +88,7 @@ def test_towers_that_the_host_replaces_stay_replaced():
     assert model.head.classification_head is tower
 
 
-def test_the_model_is_found_inside_anything():
+def test_find_detector__finds_the_model_inside_any_module():
     inner = small_retinanet()
     outer = nn.ModuleDict({"net": nn.ModuleDict({"detector": inner})})
     assert find_detector(outer).detector is inner
@@ -99,7 +100,7 @@ def test_the_model_is_found_inside_anything():
         patch(nn.ModuleDict({"conv": nn.Conv2d(1, 1, 1)}))
 
 
-def test_labels_without_a_column_are_named():
+def test_patch__labels_without_a_column_are_named():
     model = small_retinanet(num_classes=3)
     patch(model)
     images, targets = random_batch((3,), num_classes=3)
@@ -108,16 +109,11 @@ def test_labels_without_a_column_are_named():
         model(images, targets)
 
 
-def test_levels_and_padding_are_known():
+def test_patch__levels_and_padding_are_known():
     model = small_retinanet()
     patch(model)
-    seen = []
-    attached(model).criteria[""].register_forward_pre_hook(lambda module, args: seen.append(args[0]))
-    images, targets = random_batch((1, 2))
-    images[1] = images[1][:, :, :32]
-    targets[1]["boxes"][:, 0::2] = targets[1]["boxes"][:, 0::2] / 4
-    targets[1]["boxes"][:, 2] += 4
-    model(images, targets)
+    seen = seen_by(attached(model).criteria[""])
+    model(*padded_batch())
     samples = seen[0]
     assert samples.level_idxs.bincount().tolist() == [2 * 64 * 4, 2 * 16 * 4]
     assert not samples.in_padding[samples.image_idxs == 0].any()
@@ -127,7 +123,7 @@ def test_levels_and_padding_are_known():
     assert torch.equal(samples.pos_image_idxs, samples.image_idxs[samples.positives])
 
 
-def test_what_cannot_be_trained_changes_nothing():
+def test_patch__a_model_that_cannot_be_trained_is_refused_and_unchanged():
     model = small_retinanet()
     with pytest.raises(UsageError, match=r"eql.*counts"):
         patch(model, "eql")
@@ -137,7 +133,7 @@ def test_what_cannot_be_trained_changes_nothing():
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("box_loss", ["l1", "giou"])
-def test_losses_on_a_gpu_are_those_of_the_cpu(box_loss):
+def test_patch__losses_on_a_gpu_are_those_of_the_cpu(box_loss):
     on_cpu, on_gpu = small_retinanet(), small_retinanet().cuda()
     images, targets = random_batch()
     moved = [{k: v.cuda() if isinstance(v, torch.Tensor) else v for k, v in t.items()} for t in targets]
@@ -152,7 +148,7 @@ def test_losses_on_a_gpu_are_those_of_the_cpu(box_loss):
         torch.testing.assert_close(got[name].cpu(), expected[name], rtol=1e-3, atol=1e-5)
 
 
-def test_a_loss_with_columns_of_its_own_takes_the_last_ones():
+def test_patch__a_loss_with_columns_of_its_own_takes_the_last_ones():
     model = small_retinanet(5)
     criterion = patch(model, "softmax")
     assert criterion.num_classes == 4
@@ -164,7 +160,7 @@ def test_a_loss_with_columns_of_its_own_takes_the_last_ones():
         patch(small_retinanet(2), "seesaw")
 
 
-def test_prior_of_a_model_that_exists():
+def test_prior__of_a_model_that_exists():
     model = small_retinanet()
     before = model.head.classification_head.cls_logits.bias.clone()
     patch(model, "efl")
@@ -183,7 +179,7 @@ def reads_of_a_step(model, batch):
 
 @pytest.mark.fast_paths
 @pytest.mark.parametrize("weighters", [[], ["pisa"], ["swn"]], ids=str)
-def test_the_host_waits_less_often_than_with_torchvision_and_no_more_for_a_larger_batch(weighters, monkeypatch):
+def test_patch__synchronises_less_often_than_torchvision_and_no_more_for_a_larger_batch(weighters, monkeypatch):
     monkeypatch.setattr(matching, "FEW_PAIRS", 2**40)  # the way of a device
     stock, patched = small_retinanet(), small_retinanet()
     patch(patched, "focal", weighters=weighters)
@@ -197,7 +193,7 @@ def test_the_host_waits_less_often_than_with_torchvision_and_no_more_for_a_large
 @pytest.mark.gpu
 @pytest.mark.fast_paths
 @pytest.mark.parametrize("weighters", [[], ["pisa"], ["swn"]], ids=str)
-def test_the_host_waits_less_often_for_a_gpu_than_with_torchvision(weighters):
+def test_patch__synchronises_with_a_gpu_less_often_than_torchvision(weighters):
     waits = []
     for adopted in (False, True):
         model = small_retinanet().cuda()
@@ -218,7 +214,7 @@ def test_the_host_waits_less_often_for_a_gpu_than_with_torchvision(weighters):
 
 @pytest.mark.ddp
 @pytest.mark.parametrize("parts", [{"loss": "ghm"}, {"loss": "seesaw", "normalizer": "batch"}, {"weighters": ["pisa"]}])
-def test_processes_may_evaluate_different_numbers_of_batches(two_processes, parts):
+def test_patch__processes_may_evaluate_different_numbers_of_batches(two_processes, parts):
     assert two_processes(_evaluate, parts) == [1, 2]
 
 
@@ -241,7 +237,7 @@ def _evaluate(rank, parts):
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_torchscript_is_refused_with_the_way_out(wrapped):
+def test_torchscript__is_refused_with_the_alternative(wrapped):
     model = small_retinanet().eval()
     patch(model)
     with pytest.raises(
@@ -252,7 +248,7 @@ def test_torchscript_is_refused_with_the_way_out(wrapped):
     assert torch.jit.script(model) is not None
 
 
-def test_torchscript_of_a_loss_with_columns_of_its_own_is_not_sent_to_unpatch():
+def test_torchscript__of_a_loss_with_columns_of_its_own_is_not_sent_to_unpatch():
     model = small_retinanet(5)
     patch(model, "softmax")
     with pytest.raises(UsageError) as error:
@@ -261,7 +257,7 @@ def test_torchscript_of_a_loss_with_columns_of_its_own_is_not_sent_to_unpatch():
     assert "SoftmaxLoss has columns that only a patched model reads, so use torch.jit.trace" in str(error.value)
 
 
-def test_what_a_step_knows_reaches_the_loss():
+def test_patch__what_a_step_knows_reaches_the_loss():
     model = small_retinanet()
     criterion = patch(model, class_counts=COUNTS)
     criterion.step, criterion.epoch = 7, 3
@@ -274,7 +270,7 @@ def test_what_a_step_knows_reaches_the_loss():
     assert criterion.step == 8
 
 
-def test_evaluation_sums_over_no_processes():
+def test_patch__evaluation_sums_over_no_processes():
     model, seen = small_retinanet(), []
     criterion = patch(model)
     criterion.loss.register_forward_pre_hook(lambda loss, args: seen.append(args[2].reduce.enabled))
@@ -285,7 +281,7 @@ def test_evaluation_sums_over_no_processes():
     assert seen == [False, True]
 
 
-def test_an_assigner_matches_images_with_objects_alone():
+def test_assigner__matches_only_images_with_objects():
     class Nothing(Assigner):
         def forward(self, image):
             asked.append((len(image.gt_boxes), image.geometry is not None))
@@ -297,7 +293,7 @@ def test_an_assigner_matches_images_with_objects_alone():
     assert asked == [(2, True), (1, True)]
 
 
-def test_an_image_without_objects_is_background_where_an_assigner_matches():
+def test_assigner__an_image_without_objects_is_background():
     class First(Assigner):
         def forward(self, image):
             return torch.zeros(len(image.anchors), dtype=torch.long)
@@ -310,7 +306,7 @@ def test_an_image_without_objects_is_background_where_an_assigner_matches():
     assert (without == -1).all()
 
 
-def test_sizes_are_heights_and_widths():
+def test_image_sizes__are_heights_and_widths():
     model = small_retinanet()
     patch(model)
     images = SimpleNamespace(image_sizes=[(48, 64)])
@@ -320,7 +316,7 @@ def test_sizes_are_heights_and_widths():
     assert geometry.image_sizes == [(48, 64)]
 
 
-def test_a_second_patch_leaves_the_hooks_of_one_and_unpatch_none():
+def test_patch__a_second_patch_leaves_the_hooks_of_one_and_unpatch_none():
     def hooks(model):
         return [len(m._forward_pre_hooks) + len(m._forward_hooks) for m in model.modules()]
 
@@ -337,7 +333,7 @@ def test_a_second_patch_leaves_the_hooks_of_one_and_unpatch_none():
     assert hooks(model) == stock
 
 
-def test_training_sees_all_columns_and_evaluation_one_for_each_class():
+def test_patch__training_has_all_columns_and_evaluation_one_for_each_class():
     model = small_retinanet(5)
     patch(model, "softmax")
     features = [torch.rand(1, 8, 8, 8), torch.rand(1, 8, 4, 4)]
@@ -345,5 +341,5 @@ def test_training_sees_all_columns_and_evaluation_one_for_each_class():
     assert model.eval().head(features)["cls_logits"].shape[-1] == 4
 
 
-def test_an_adapter_that_names_no_normalizer_has_that_of_torchvisions_retinanet():
+def test_build_criterion__an_adapter_without_normalizer_has_that_of_torchvisions_retinanet():
     assert isinstance(build_criterion({"loss": "focal", "box_loss": "l1"}, {}).normalizer, ImageNormalizer)

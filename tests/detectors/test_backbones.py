@@ -30,7 +30,7 @@ def asked(monkeypatch):
     return names
 
 
-def test_timm_weights_come_with_frozen_batch_norm(asked):
+def test_build_backbone__timm_weights_come_with_frozen_batch_norm(asked):
     torch.manual_seed(0)
     frozen = build_backbone("timm/test_resnet", "DEFAULT", None, 16).body.train()
     plain = timm.create_model("test_resnet", features_only=True, out_indices=(2, 3, 4))
@@ -45,7 +45,7 @@ def test_timm_weights_come_with_frozen_batch_norm(asked):
     assert all(parameter.dim() > 1 for parameter in frozen.parameters())
 
 
-def test_without_weights_batch_norm_of_timm_is_trained(asked):
+def test_build_backbone__without_weights_batch_norm_of_timm_is_trained(asked):
     body = build_backbone("timm/test_resnet", None, None, 16).body
     assert any(isinstance(m, nn.BatchNorm2d) for m in body.modules())
     assert not asked
@@ -60,7 +60,7 @@ def test_without_weights_batch_norm_of_timm_is_trained(asked):
         ("resnet10t.c3_in1k", "c3_in1k", "resnet10t.c3_in1k"),
     ],
 )
-def test_the_tag_of_timm_weights_is_passed_on(asked, name, weights, loaded):
+def test_build_backbone__the_tag_of_timm_weights_is_passed_on(asked, name, weights, loaded):
     build_backbone(f"timm/{name}", weights, None, 16)
     assert asked == [loaded]
 
@@ -79,7 +79,7 @@ def test_the_tag_of_timm_weights_is_passed_on(asked, name, weights, loaded):
         ("tiny", "DEFAULT", "tiny has no weights 'DEFAULT': leave weights_backbone out"),
     ],
 )
-def test_weights_that_do_not_exist_are_named(asked, name, weights, message):
+def test_build_backbone__weights_that_do_not_exist_are_named(asked, name, weights, message):
     with pytest.raises(UsageError, match=message):
         build_backbone(name, weights, None, 16)
     assert not asked
@@ -92,12 +92,12 @@ def test_weights_that_do_not_exist_are_named(asked, name, weights, message):
         ("test_vit", r"has features of strides \[.*\]; strides 8, 16 and 32 are needed"),
     ],
 )
-def test_a_model_without_a_pyramid_for_images_of_any_size_is_refused(name, message):
+def test_build_backbone__a_model_without_a_pyramid_for_images_of_any_size_is_refused(name, message):
     with pytest.raises(UsageError, match=message):
         build_backbone(f"timm/{name}", None, None, 16)
 
 
-def test_a_model_whose_channels_come_last_is_refused(monkeypatch):
+def test_build_backbone__a_model_whose_channels_come_last_is_refused(monkeypatch):
     create = timm.create_model
 
     def channels_last(*arguments, **options):
@@ -110,13 +110,13 @@ def test_a_model_whose_channels_come_last_is_refused(monkeypatch):
         build_backbone("timm/test_resnet", None, None, 16)
 
 
-def test_a_missing_timm_is_named(monkeypatch):
+def test_build_backbone__a_missing_timm_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(UsageError, match=r'needs timm: pip install "lit-dense\[timm\]"'):
         build_backbone("timm/resnet18", None, None, 16)
 
 
-def test_weights_that_cannot_be_downloaded_are_said_in_one_line(monkeypatch):
+def test_lit_retinanet__weights_that_cannot_be_downloaded_are_an_error_of_one_line(monkeypatch):
     def offline(*args, **kwargs):
         raise URLError("Name or service not known")
 

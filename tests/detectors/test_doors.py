@@ -26,7 +26,7 @@ def is_finite(detector):
 
 @pytest.mark.parametrize("build", [small_retinanet, small_fcos])
 @pytest.mark.parametrize(("loss", "taken"), [("softmax", 1), ("seesaw", 2)])
-def test_a_loss_whose_columns_the_head_lacks_says_how_many_to_build(build, loss, taken):
+def test_patch__a_loss_whose_columns_the_head_lacks_says_how_many_to_build(build, loss, taken):
     classes = 4 + taken
     model = build(num_classes=4)  # without the columns of the loss
     patch(model, loss)
@@ -46,7 +46,7 @@ def test_a_loss_whose_columns_the_head_lacks_says_how_many_to_build(build, loss,
 
 
 @every_detector
-def test_counts_are_lists_and_priors_are_numbers(build):
+def test_patch__counts_may_be_lists_and_priors_numbers(build):
     patch(model := build(), "federated", class_counts=[28, 9, 3, 1])
     assert is_finite(model)
     with pytest.raises(UsageError, match="class_counts must be the number of boxes of each class"):
@@ -64,7 +64,7 @@ class Teaching(LightningModule):
 
 
 @every_detector
-def test_one_of_several_is_named(build):
+def test_swap_loss__one_of_several_detectors_is_named(build):
     module = Teaching(build)
     kind = type(module.student).__name__
     said = rf"2 detectors: student \({kind}\), teacher \({kind}\)\. Pass one of them, or name it by module="
@@ -95,7 +95,7 @@ class Late(LightningModule):
 
 
 @every_detector
-def test_a_network_that_is_built_late_gets_loss_counts_and_prior(build):
+def test_swap_loss__a_network_that_is_built_late_gets_loss_counts_and_prior(build):
     module, swap = Late(build), SwapLoss("federated", class_counts=[28, 9, 3, 1], prior=0.02)
     swap.setup(TRAINER, module, "fit")
     assert swap.criterion is None
@@ -109,7 +109,7 @@ def test_a_network_that_is_built_late_gets_loss_counts_and_prior(build):
 
 
 @every_detector
-def test_another_loss_than_the_checkpoints_is_one_line(build):
+def test_swap_loss__another_loss_than_the_checkpoints_is_one_line(build):
     first, module = SwapLoss("focal"), Teaching(build)
     first.module = "student"
     first.setup(TRAINER, module, "fit")

@@ -133,7 +133,7 @@ def trace(model):
 @pytest.mark.parametrize("counts", [(2, 0, 5), (0, 0), (3, 1)], ids=str)
 @pytest.mark.parametrize("stages", STAGES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_own_losses_are_those_of_torchvision(kind, stages, counts):
+def test_faster_rcnn__own_losses_are_those_of_torchvision(kind, stages, counts):
     if kind in ("mask", "keypoint") and sum(counts) == 0:
         counts = (1, 0)  # torchvision's own losses of no masks are another matter
     stock, patched = KINDS[kind](), KINDS[kind]()
@@ -158,7 +158,7 @@ def test_own_losses_are_those_of_torchvision(kind, stages, counts):
 
 
 @pytest.mark.parametrize("stage", ["roi", "rpn"])
-def test_a_stage_that_is_not_swapped_is_left_alone(stage):
+def test_faster_rcnn__a_stage_that_is_not_swapped_is_left_alone(stage):
     model = small_faster_rcnn()
     other = {"roi": model.rpn, "rpn": model.roi_heads}[stage]
     batch_ = batch()
@@ -170,7 +170,7 @@ def test_a_stage_that_is_not_swapped_is_left_alone(stage):
 
 @pytest.mark.parametrize("copied", [lambda m: m, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
 @pytest.mark.parametrize("kind", KINDS)
-def test_removal_leaves_no_trace(kind, copied):
+def test_unpatch__leaves_no_trace(kind, copied):
     model = KINDS[kind]()
     images, targets = batch()
     model(images, targets)  # pooling notes its levels at the first call
@@ -194,7 +194,7 @@ def test_removal_leaves_no_trace(kind, copied):
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
-def test_copies_have_losses_of_their_own(copied):
+def test_faster_rcnn__copies_have_losses_of_their_own(copied):
     model = small_faster_rcnn()
     for stage in STAGES["both"]:
         patch(model, "eql_v2" if stage == "roi" else "focal", normalizer="ema", stage=stage)
@@ -212,7 +212,7 @@ def test_copies_have_losses_of_their_own(copied):
         assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_a_step_counts_once_and_an_evaluation_never():
+def test_faster_rcnn__a_step_counts_once_and_an_evaluation_never():
     model = small_faster_rcnn()
     criteria = [patch(model, "ghm", stage=stage) for stage in STAGES["both"]]
     images, targets = batch()
@@ -227,7 +227,7 @@ def test_a_step_counts_once_and_an_evaluation_never():
 
 
 @pytest.mark.parametrize("place", ["box_head", "stock loss", "rpn box_coder", "rpn loss", "roi loss"])
-def test_an_exception_within_a_step_harms_nothing(place, monkeypatch):
+def test_faster_rcnn__an_exception_within_a_step_changes_no_later_step(place, monkeypatch):
     stock, model = small_faster_rcnn(), small_faster_rcnn()
     criteria = {stage: patch(model, stage=stage) for stage in STAGES["both"]}
     images, targets = batch()
@@ -254,7 +254,7 @@ def test_an_exception_within_a_step_harms_nothing(place, monkeypatch):
     torch.testing.assert_close(got[0], expected[0], rtol=1e-5, atol=1e-7)
 
 
-def test_a_loss_that_is_not_finite_harms_no_later_step():
+def test_faster_rcnn__a_loss_that_is_not_finite_changes_no_later_step():
     model = small_faster_rcnn()
     for stage in STAGES["both"]:
         patch(model, stage=stage)
@@ -278,7 +278,7 @@ def tensors_of(adapter):
     return held
 
 
-def test_nothing_of_a_batch_is_kept_and_the_model_is_freed():
+def test_faster_rcnn__nothing_of_a_batch_is_kept_and_the_model_is_freed():
     model = small_faster_rcnn()
     for stage in STAGES["both"]:
         patch(model, stage=stage, weighters=["pisa"])
@@ -300,7 +300,7 @@ def test_nothing_of_a_batch_is_kept_and_the_model_is_freed():
     assert freed() is None  # at once: nothing refers to it in a circle
 
 
-def test_mixed_precision():
+def test_faster_rcnn__mixed_precision():
     stock, model = small_faster_rcnn(), small_faster_rcnn()
     for stage in STAGES["both"]:
         patch(model, stage=stage)
@@ -314,7 +314,7 @@ def test_mixed_precision():
         assert all(d["scores"].dtype == torch.float32 for d in detections(model, images))
 
 
-def test_double_precision():
+def test_faster_rcnn__double_precision():
     stock, model = small_faster_rcnn().double(), small_faster_rcnn().double()
     for stage in STAGES["both"]:
         patch(model, stage=stage)
@@ -326,7 +326,7 @@ def test_double_precision():
 
 
 @pytest.mark.gpu
-def test_losses_on_a_gpu_are_those_of_the_cpu_and_an_evaluation_draws_from_no_stream():
+def test_faster_rcnn__losses_on_a_gpu_are_those_of_the_cpu_and_an_evaluation_draws_from_no_stream():
     on_cpu, on_gpu = (small_faster_rcnn(drawn=(10**6, 10**6)) for _ in range(2))
     on_gpu.cuda()
     images, targets = batch()

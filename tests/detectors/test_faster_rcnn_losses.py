@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule
 from torch import nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
@@ -20,6 +19,7 @@ from lit_dense.detectors import attached, find_detector, patch, unpatch
 from lit_dense.losses import LOSSES, SoftmaxLoss
 from lit_dense.weighters import WEIGHTERS
 from tests.builders.detectors import COUNTS, NUM_CLASSES, gradients, random_batch, small_faster_rcnn
+from tests.builders.lit_modules import Foreign
 
 
 def batch(counts=(2, 0, 5)):
@@ -27,7 +27,7 @@ def batch(counts=(2, 0, 5)):
     return images, [t | {"weight": torch.arange(len(t["boxes"])) + 0.5} for t in targets]
 
 
-def test_scores_of_a_softmax_are_torchvisions_to_the_bit_where_they_are_computed_here():
+def test_scores__of_a_softmax_are_torchvisions_to_the_bit_where_they_are_computed_here():
     stock, model = small_faster_rcnn().eval(), small_faster_rcnn().eval()
     patch(model)
     assert "postprocess_detections" not in vars(model.roi_heads)
@@ -47,7 +47,7 @@ class Confident(SoftmaxLoss):
 
 
 @pytest.mark.parametrize("loss", ["softmax", "bce", "qfl", "ghm", Confident()], ids=str)
-def test_scores_are_those_that_the_loss_trains(loss):
+def test_scores__are_those_that_the_loss_trains(loss):
     model = small_faster_rcnn().eval()
     with torch.no_grad():
         model.roi_heads.box_predictor.cls_score.weight.zero_()
@@ -65,7 +65,7 @@ def test_scores_are_those_that_the_loss_trains(loss):
         torch.testing.assert_close(d["scores"], expected[d["labels"] - 1])
 
 
-def test_detaching_a_loss_of_other_scores_warns_once_it_was_trained(recwarn):
+def test_unpatch__of_a_loss_of_other_scores_warns_once_it_was_trained(recwarn):
     model = small_faster_rcnn()
     images, targets = batch()
     for loss, trained in (("focal", False), ("softmax", True), ("ghm", True)):
@@ -88,7 +88,7 @@ def bias_is_of_prior(adapter, stage, criterion, prior):
     return torch.equal(bias, criterion.loss.prior_bias(criterion.num_classes, prior).expand_as(bias))
 
 
-def test_prior_of_a_loss_without_a_column_of_background():
+def test_prior__of_a_loss_without_a_column_of_background():
     model = small_faster_rcnn()
     criterion = patch(model, "focal", prior=0.01)
     assert bias_is_of_prior(attached(model), "roi", criterion, 0.01)
@@ -103,7 +103,7 @@ def test_prior_of_a_loss_without_a_column_of_background():
     assert torch.equal(layer.weight, before)
 
 
-def test_prior_of_a_softmax_and_of_the_proposal_network():
+def test_prior__of_a_softmax_and_of_the_proposal_network():
     model = small_faster_rcnn()
     layer = model.roi_heads.box_predictor.cls_score
     weight = layer.weight.detach().clone()
@@ -164,7 +164,7 @@ def own_detections(model):
     model.roi_heads.__class__ = OwnDetections
 
 
-def test_heads_with_detections_of_their_own_keep_them_with_a_softmax():
+def test_patch__heads_with_detections_of_their_own_keep_them_with_a_softmax():
     model = small_faster_rcnn().eval()
     own_detections(model)
     patch(model)
@@ -194,7 +194,7 @@ def test_heads_with_detections_of_their_own_keep_them_with_a_softmax():
         (refused_heads, {}, r"FasterRCNN.roi_heads is a Cascade without select_training_samples.*stage 'roi'"),
     ],
 )
-def test_what_does_not_fit_is_refused_and_changes_nothing(change, arguments, message):
+def test_patch__what_does_not_fit_is_refused_and_changes_nothing(change, arguments, message):
     model = small_faster_rcnn()
     if change is not None:
         change(model)
@@ -212,7 +212,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(change, arguments, mes
         ("rpn", OwnLoss, "OwnLoss does not call compute_loss"),
     ],
 )
-def test_a_loss_that_could_not_be_replaced_is_an_error(part, kind, message):
+def test_faster_rcnn__a_loss_that_could_not_be_replaced_is_an_error(part, kind, message):
     model = small_faster_rcnn()
     getattr(model, part).__class__ = kind
     for stage in ("roi", "rpn"):
@@ -221,7 +221,7 @@ def test_a_loss_that_could_not_be_replaced_is_an_error(part, kind, message):
         model(*batch())
 
 
-def test_a_predictor_that_comes_later_is_an_error_until_the_model_is_patched_again():
+def test_faster_rcnn__a_predictor_that_comes_later_is_an_error_until_the_model_is_patched_again():
     model = small_faster_rcnn()
     patch(model)
     model.roi_heads.box_predictor = FastRCNNPredictor(16, 7)
@@ -233,7 +233,7 @@ def test_a_predictor_that_comes_later_is_an_error_until_the_model_is_patched_aga
 
 
 @pytest.mark.parametrize("swapped", [(), ("roi",), ("rpn",), ("roi", "rpn")], ids=str)
-def test_losses_and_detections_of_an_evaluation(swapped):
+def test_losses_and_detections__of_an_evaluation(swapped):
     model = small_faster_rcnn(MaskRCNN, mask_roi_pool=MultiScaleRoIAlign(["a", "b"], 4, 2))
     for stage in swapped:
         patch(model, "ghm", stage=stage)
@@ -262,7 +262,7 @@ def test_losses_and_detections_of_an_evaluation(swapped):
     assert {name: set(vars(module)) for name, module in model.named_modules()} == before
 
 
-def test_losses_of_an_evaluation_are_those_of_a_training_where_nothing_is_left_to_chance():
+def test_losses_and_detections__losses_are_those_of_training_where_nothing_is_drawn_by_chance():
     model = small_faster_rcnn(drawn=(10**6, 10**6), proposals=30, rpn_post_nms_top_n_test=30)
     for stage in ("roi", "rpn"):
         patch(model, stage=stage)
@@ -273,7 +273,7 @@ def test_losses_of_an_evaluation_are_those_of_a_training_where_nothing_is_left_t
     torch.testing.assert_close(terms, expected)
 
 
-def test_an_evaluation_draws_nothing_from_the_random_stream_of_the_training():
+def test_losses_and_detections__draw_nothing_from_the_random_stream_of_training():
     model = small_faster_rcnn().eval()
     patch(model)
     torch.manual_seed(7)
@@ -285,7 +285,7 @@ def test_an_evaluation_draws_nothing_from_the_random_stream_of_the_training():
 
 @pytest.mark.parametrize("stage", ["roi", "rpn"])
 @pytest.mark.parametrize("loss", LOSSES.points)
-def test_every_loss_trains_a_stage_or_is_refused(loss, stage):
+def test_losses__train_a_stage_or_are_refused(loss, stage):
     model = small_faster_rcnn()
     counts = COUNTS if stage == "roi" else [7.0]
     fits = {"roi": 1, "rpn": 0}[stage]
@@ -307,7 +307,7 @@ def test_every_loss_trains_a_stage_or_is_refused(loss, stage):
 @pytest.mark.parametrize(
     "parts", [*((b, ()) for b in BOX_LOSSES.points), *(("l1", (w,)) for w in WEIGHTERS.points)], ids=str
 )
-def test_every_box_loss_and_weighter_trains_a_stage(parts, stage):
+def test_box_losses_and_weighters__train_a_stage(parts, stage):
     box_loss, weighters = parts
     if weighters == ("cleanliness",):
         weighters = [{"class_path": "cleanliness", "init_args": {"candidates": 0}}]  # matching is the detector's
@@ -321,14 +321,8 @@ def test_every_box_loss_and_weighter_trains_a_stage(parts, stage):
     assert gradients(model).isfinite().all()
 
 
-class Foreign(LightningModule):
-    def __init__(self):
-        super().__init__()
-        self.net = small_faster_rcnn()
-
-
-def test_callbacks_of_both_stages_join_and_keep_their_states_apart():
-    module, images, targets = Foreign(), *batch()
+def test_swap_loss__callbacks_of_both_stages_join_and_keep_their_states_apart():
+    module, images, targets = Foreign(small_faster_rcnn()), *batch()
     callbacks = [SwapLoss("eql_v2"), SwapLoss("ghm", stage="rpn")]
     trainer = SimpleNamespace(datamodule=SimpleNamespace(class_counts=COUNTS))
     for callback in callbacks:
@@ -346,7 +340,8 @@ def test_callbacks_of_both_stages_join_and_keep_their_states_apart():
     callbacks[1].teardown(trainer, module, "fit")
     assert attached(module) is None
 
-    later, resumed = Foreign(), [SwapLoss("ghm", stage="rpn"), SwapLoss("eql_v2")]  # in another order
+    later = Foreign(small_faster_rcnn())
+    resumed = [SwapLoss("ghm", stage="rpn"), SwapLoss("eql_v2")]  # in another order
     for callback in resumed:
         callback.load_state_dict(states[callback.state_key])
         callback.setup(trainer, later, "fit")

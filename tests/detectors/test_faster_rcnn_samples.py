@@ -11,25 +11,25 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from lit_dense.core.errors import UsageError
 from lit_dense.detectors import patch
+from tests.builders.data_parallel import weighted
 from tests.builders.detectors import COUNTS, NUM_CLASSES, gradients, random_batch, small_faster_rcnn
+from tests.builders.samples import seen_by
 
 
 def batch(counts=(2, 0, 5)):
-    images, targets = random_batch(counts, first_label=1)
-    return images, [t | {"weight": torch.arange(len(t["boxes"])) + 0.5} for t in targets]
+    return weighted(*random_batch(counts, first_label=1))
 
 
 def samples_of(model, stage, images, targets, **arguments):
     """The samples of a training step, its terms, and what the criterion was given besides."""
-    seen = []
     criterion = patch(model, stage=stage, class_counts=COUNTS if stage == "roi" else None, **arguments)
-    criterion.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    seen = seen_by(criterion)
     torch.manual_seed(5)
     terms = model(images, copy.deepcopy(targets))
     return seen[0], terms
 
 
-def test_samples_of_proposals_are_what_the_heads_drew(monkeypatch):
+def test_samples__of_proposals_are_those_that_the_heads_drew(monkeypatch):
     model = small_faster_rcnn()
     images, targets = batch()
     drawn = []
@@ -54,7 +54,7 @@ def test_samples_of_proposals_are_what_the_heads_drew(monkeypatch):
         _ = samples.level_idxs
 
 
-def test_samples_of_anchors_are_what_the_network_drew(monkeypatch):
+def test_samples__of_anchors_are_those_that_the_network_drew(monkeypatch):
     model = small_faster_rcnn(drawn=(24, 32))
     images, targets = batch()
     images[2] = images[2][:, :, :56]
@@ -83,7 +83,7 @@ def test_samples_of_anchors_are_what_the_network_drew(monkeypatch):
 
 
 @pytest.mark.parametrize("stage", ["roi", "rpn"])
-def test_weights_of_boxes_reach_both_stages(stage):
+def test_samples__weights_of_boxes_reach_both_stages(stage):
     images, targets = batch()
     heavy = [t | {"weight": t["weight"] * 0 + 3} for t in targets]
     names = {"roi": ("loss_classifier", "loss_box_reg"), "rpn": ("loss_objectness", "loss_rpn_box_reg")}[stage]
@@ -94,7 +94,7 @@ def test_weights_of_boxes_reach_both_stages(stage):
 
 
 @pytest.mark.parametrize("stage", ["roi", "rpn"])
-def test_terms_of_weighters_begin_with_the_stage(stage):
+def test_samples__terms_of_weighters_begin_with_the_stage(stage):
     model = small_faster_rcnn()
     images, targets = batch()
     _, terms = samples_of(model, stage, images, targets, weighters=["pisa", "swn"])
@@ -102,7 +102,7 @@ def test_terms_of_weighters_begin_with_the_stage(stage):
     assert set(terms) == {*own, f"{stage}_carl", f"{stage}_swn_classification", f"{stage}_swn_box"}
 
 
-def test_a_negative_has_the_deltas_of_its_best_class():
+def test_samples__a_negative_has_the_deltas_of_its_best_class():
     model = small_faster_rcnn()
     outputs = []
     model.roi_heads.box_predictor.register_forward_hook(lambda module, args, given: outputs.append(given))
@@ -127,7 +127,7 @@ class Shared(nn.Module):
         return self.cls_score(x), deltas.repeat(1, NUM_CLASSES + 1) if self.repeat else deltas
 
 
-def test_deltas_that_classes_share(monkeypatch):
+def test_samples__deltas_that_classes_share(monkeypatch):
     own = roi_heads.fastrcnn_loss
     monkeypatch.setattr(  # torchvision's cannot
         roi_heads, "fastrcnn_loss", lambda x, deltas, *rest: own(x, deltas.repeat(1, 20 // deltas.shape[1]), *rest)
@@ -149,7 +149,7 @@ def test_deltas_that_classes_share(monkeypatch):
 
 
 @pytest.mark.parametrize(("shift", "message"), [(-1, r"from 0 to 3.*add 1"), (1, r"to 5, but the head has 4 classes")])
-def test_labels_without_a_column_are_named(shift, message):
+def test_samples__labels_without_a_column_are_named(shift, message):
     model = small_faster_rcnn()
     images, targets = batch((8,))
     targets = [t | {"labels": torch.tensor([1, 2, 3, 4, 1, 2, 3, 4]) + shift} for t in targets]
@@ -162,7 +162,7 @@ def test_labels_without_a_column_are_named(shift, message):
 
 
 @pytest.mark.parametrize(("width", "fields"), [(64, ["outlines", "weight"]), (56, ["weight"])])
-def test_masks_and_what_is_not_equally_wide_in_all_images_are_no_fields(width, fields):
+def test_samples__masks_and_fields_of_unequal_width_are_left_out(width, fields):
     model = small_faster_rcnn(MaskRCNN, mask_roi_pool=MultiScaleRoIAlign(["a", "b"], 4, 2))
     images, targets = batch()
     images[2] = images[2][:, :, :width]

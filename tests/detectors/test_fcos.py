@@ -11,22 +11,15 @@ from lit_dense.assigners import Assigner
 from lit_dense.core.errors import UsageError
 from lit_dense.detectors import attached, find_detector, patch, unpatch
 from lit_dense.detectors.fcos import FCOSAdapter, LinearBoxCoder, centreness_of
-from tests.builders.detectors import COUNTS, TwoLevels, gradients, random_batch, small_fcos
-
-
-def step(model, batch):
-    """Terms and gradients of a training step."""
-    model.zero_grad()
-    terms = model.train()(*copy.deepcopy(batch))
-    sum(terms.values()).backward()
-    return {name: term.detach() for name, term in terms.items()}, gradients(model)
-
-
-def seen_by(criterion):
-    """Samples that a criterion will be given."""
-    found = []
-    criterion.register_forward_pre_hook(lambda module, args: found.append(args[0]))
-    return found
+from tests.builders.detectors import (
+    COUNTS,
+    TwoLevels,
+    padded_batch,
+    random_batch,
+    small_fcos,
+    terms_and_gradients,
+)
+from tests.builders.samples import seen_by
 
 
 @pytest.mark.parametrize(
@@ -38,29 +31,29 @@ def seen_by(criterion):
         ({"loss": "bce", "weighters": "cleanliness"}, "CleanlinessWeighter"),
     ],
 )
-def test_quality_that_counts_twice_is_warned_of(parts, name):
+def test_patch__warns_of_quality_that_counts_twice(parts, name):
     with pytest.warns(UserWarning, match=f"{name} trains class scores to be the quality of boxes, .* counts twice"):
         patch(small_fcos(), **parts)
 
 
 @pytest.mark.parametrize("parts", [{}, {"loss": "ghm"}, {"loss": "softmax"}, {"weighters": "swn"}])
-def test_other_losses_are_not(parts, recwarn):
+def test_patch__does_not_warn_of_other_losses(parts, recwarn):
     patch(small_fcos(), **parts)
     assert not recwarn.list
 
 
 @pytest.mark.parametrize("counts", [(2, 0, 5), (0, 0), (1,), (9, 3)])
-def test_the_stock_loss_is_reproduced(counts):
+def test_fcos__the_stock_loss_is_reproduced(counts):
     stock, patched = small_fcos(), small_fcos()
     patch(patched)
-    (expected, slopes), (terms, own) = (step(model, random_batch(counts)) for model in (stock, patched))
+    (expected, slopes), (terms, own) = (terms_and_gradients(model, random_batch(counts)) for model in (stock, patched))
     assert list(terms) == ["classification", "bbox_regression", "bbox_ctrness"]
     for name, value in expected.items():
         torch.testing.assert_close(terms[name], value, rtol=1e-6, atol=1e-9)
     assert (own - slopes).abs().max() <= 2e-6 * slopes.abs().max()
 
 
-def test_gradients_at_the_heads_outputs_are_the_stock_ones():
+def test_fcos__gradients_at_the_outputs_of_the_head_are_the_stock_ones():
     slopes = {}
     for name in ("stock", "patched"):
         model = small_fcos()
@@ -78,7 +71,7 @@ def test_gradients_at_the_heads_outputs_are_the_stock_ones():
         torch.testing.assert_close(slopes["patched"][key].grad, expected.grad, rtol=2e-6, atol=1e-9)
 
 
-def test_boxes_are_coded_as_torchvision_codes_them():
+def test_linear_box_coder__codes_boxes_as_torchvision_does():
     coder, stock = LinearBoxCoder(BoxLinearCoder()), BoxLinearCoder()
     anchors = torch.tensor([[0.0, 0, 8, 8], [8, 16, 24, 32]])
     boxes = torch.tensor([[1.0, -2, 30, 7], [0, 20, 40, 44]])
@@ -87,7 +80,7 @@ def test_boxes_are_coded_as_torchvision_codes_them():
     torch.testing.assert_close(coder.decode_single(deltas, anchors), boxes)
 
 
-def test_centreness():
+def test_centreness__worked_values():
     distances = torch.tensor([[1.0, 2, 1, 2], [1, 1, 3, 1], [1, 1, 4, 4], [-1, 2, 5, 2], [0, 2, 5, 2], [-1, -1, 5, 2]])
     expected = torch.tensor([1, (1 / 3) ** 0.5, 0.25, 0, 0, 0])
     torch.testing.assert_close(centreness_of(distances), expected)
@@ -102,21 +95,22 @@ class FarAway(Assigner):
         return matched
 
 
-def test_positives_outside_their_boxes_have_finite_centreness():
+def test_centreness__of_positives_outside_their_boxes_is_finite():
     model = small_fcos()
     seen = seen_by(patch(model, assigner=FarAway()))
-    terms, slopes = step(model, random_batch((2, 1)))
+    terms, slopes = terms_and_gradients(model, random_batch((2, 1)))
     assert (seen[0].pos_target_deltas < 0).any()
     assert all(term.isfinite() for term in terms.values())
     assert slopes.isfinite().all()
 
 
-def test_centreness_is_weighed_and_divided_as_boxes_are():
+def test_centreness__is_weighted_and_divided_as_boxes_are():
     def terms(**parts):
         model = small_fcos()
         patch(model, **parts)
         images, targets = random_batch((2, 3))
-        return step(model, (images, [t | {"weight": torch.full((len(t["boxes"]),), 3.0)} for t in targets]))[0]
+        batch = images, [t | {"weight": torch.full((len(t["boxes"]),), 3.0)} for t in targets]
+        return terms_and_gradients(model, batch)[0]
 
     plain = terms()["bbox_ctrness"]
     torch.testing.assert_close(terms(box_loss_weight=2.0)["bbox_ctrness"], 2 * plain)
@@ -126,7 +120,7 @@ def test_centreness_is_weighed_and_divided_as_boxes_are():
 
 
 @pytest.mark.parametrize("loss", ["focal", "softmax", "seesaw"])
-def test_scores_multiply_centreness(loss):
+def test_fcos__scores_are_multiplied_by_centreness(loss):
     model = small_fcos(6)
     criterion = patch(model, loss)
     images, _ = random_batch()
@@ -145,18 +139,18 @@ def test_scores_multiply_centreness(loss):
             assert (expected[image, :, label] - score).abs().min() < 1e-6
 
 
-def test_a_loss_without_room_for_its_columns_is_refused():
+def test_fcos__a_loss_without_room_for_its_columns_is_refused():
     with pytest.raises(UsageError, match=r"SeesawLoss has 2 columns.*build the model with num_classes=4"):
         patch(small_fcos(2), "seesaw")
 
 
 @pytest.mark.parametrize("loss", [None, "softmax"])
-def test_losses_and_detections_of_one_pass(loss):
+def test_losses_and_detections__of_one_pass(loss):
     model, same = small_fcos(), small_fcos()
     images, targets = random_batch(num_classes=3)
     for each in (model, same):
         patch(each, loss)
-    expected, _ = step(same, (images, targets))
+    expected, _ = terms_and_gradients(same, (images, targets))
     with torch.no_grad():
         terms, found = find_detector(model.eval()).losses_and_detections(images, copy.deepcopy(targets))
         detections = same.eval()(images)
@@ -178,14 +172,15 @@ class OneLevel(nn.Module):
         return self.conv(x)
 
 
-def test_a_backbone_with_one_tensor():
+def test_fcos__a_backbone_with_one_tensor():
     anchors = small_fcos().anchor_generator
     anchors.sizes, anchors.aspect_ratios = anchors.sizes[:1], anchors.aspect_ratios[:1]
     anchors.cell_anchors = anchors.cell_anchors[:1]
     model = FCOS(OneLevel(), 4, min_size=64, max_size=64, anchor_generator=anchors, head=FCOSHead(32, 1, 4, 1))
     stock = copy.deepcopy(model)
     patch(model)
-    torch.testing.assert_close(step(model, random_batch()), step(stock, random_batch()), rtol=1e-5, atol=1e-6)
+    own, expected = (terms_and_gradients(each, random_batch()) for each in (model, stock))
+    torch.testing.assert_close(own, expected, rtol=1e-5, atol=1e-6)
     terms, found = find_detector(model.eval()).losses_and_detections(*random_batch())
     assert terms.keys() == {"classification", "bbox_regression", "bbox_ctrness"}
     assert len(found) == 3
@@ -202,20 +197,20 @@ class OwnHead(FCOSHead):
         return super().forward([self.gain * f for f in x])
 
 
-def test_a_head_of_ones_own_stays():
+def test_fcos__a_custom_head_stays():
     model = FCOS(
         TwoLevels(32), 4, min_size=64, max_size=64, anchor_generator=small_fcos().anchor_generator, head=OwnHead()
     )
     head, keys = model.head, list(model.state_dict())
     patch(model)
-    step(model, random_batch())
+    terms_and_gradients(model, random_batch())
     assert model.head.gain.grad is not None
     unpatch(model)
     assert model.head is head
     assert list(model.state_dict()) == keys
 
 
-def test_a_head_that_is_replaced_while_patched_leaves_a_model_that_can_be_copied_and_unpatched():
+def test_fcos__a_head_that_is_replaced_while_patched_leaves_a_model_that_can_be_copied_and_unpatched():
     model = small_fcos()
     patch(model)
     model.head = small_fcos().head
@@ -224,21 +219,17 @@ def test_a_head_that_is_replaced_while_patched_leaves_a_model_that_can_be_copied
     assert attached(model) is None
 
 
-def test_locations_know_their_level_and_padding():
+def test_fcos__locations_know_their_level_and_padding():
     model = small_fcos()
     seen = seen_by(patch(model))
-    images, targets = random_batch((1, 2))
-    images[1] = images[1][:, :, :32]
-    targets[1]["boxes"][:, 0::2] = targets[1]["boxes"][:, 0::2] / 4
-    targets[1]["boxes"][:, 2] += 4
-    model(images, targets)
+    model(*padded_batch())
     assert seen[0].level_idxs.bincount().tolist() == [2 * 64, 2 * 16]
     padded = seen[0].in_padding
     assert not padded[seen[0].image_idxs == 0].any()
     assert padded[seen[0].image_idxs == 1].float().mean() == 0.5
 
 
-def test_labels_from_1_are_said_to_start_at_0():
+def test_fcos__labels_from_1_are_an_error_that_says_they_start_at_0():
     model = small_fcos()
     patch(model)
     images, targets = random_batch((4,))
@@ -247,7 +238,7 @@ def test_labels_from_1_are_said_to_start_at_0():
         model(images, targets)
 
 
-def test_a_refused_assigner_is_named_with_the_weighter_that_brings_it(monkeypatch):
+def test_fcos__a_refused_assigner_is_named_with_the_weighter_that_brings_it(monkeypatch):
     monkeypatch.setattr(FCOSAdapter, "offers", FCOSAdapter.offers - {"assignment"})
     with pytest.raises(UsageError, match="TopNAssigner of CleanlinessWeighter cannot replace its matcher"):
         patch(small_fcos(), weighters=["cleanliness"])

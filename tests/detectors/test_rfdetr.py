@@ -17,7 +17,8 @@ from lit_dense.core.errors import UsageError
 from lit_dense.detectors import find_detector
 from lit_dense.testing import check_detector
 from tests.builders import rfdetr_models as models
-from tests.testing.test_check_detector import CHECKS
+from tests.builders.kit import CHECKS
+from tests.builders.samples import seen_by
 
 COUNTS = (2, 0, 4)
 
@@ -55,26 +56,26 @@ def total(criterion, predicted, targets):
 
 
 @pytest.mark.ddp
-def test_the_adapter_passes(two_processes):
+def test_rfdetr__the_adapter_passes(two_processes):
     own = [models.losses_of, models.detections_of]
     check_detector("rfdetr", models.toy, *own, skip=["combinations"], of_process=["boxes"], two_processes=two_processes)
 
 
 @pytest.mark.slow
-def test_every_combination_of_parts_trains_or_is_refused():
+def test_rfdetr__every_combination_of_parts_trains_or_is_refused():
     own = [models.losses_of, models.detections_of]
     check_detector("rfdetr", models.toy, *own, skip=set(CHECKS) - {"combinations"})
 
 
 @pytest.mark.parametrize("make", [models.focal_toy, models.varifocal_toy])
-def test_the_switches_of_the_host_choose_the_default_loss(make):
+def test_rfdetr__the_switches_of_the_host_choose_the_default_loss(make):
     skip = set(CHECKS) - {"own_loss", "removal"}
     check_detector("rfdetr", make, models.losses_of, models.detections_of, skip=skip)
 
 
 @pytest.mark.parametrize("counts", [COUNTS, (0, 0), (3,), (30, 1)])
 @pytest.mark.parametrize("training", [True, False])
-def test_the_stock_loss_is_reproduced(counts, training):
+def test_rfdetr__the_stock_loss_is_reproduced(counts, training):
     criterion = models.criterion().train(training)
     predicted, targets = batch(counts)
     if not training:
@@ -87,7 +88,7 @@ def test_the_stock_loss_is_reproduced(counts, training):
     torch.testing.assert_close(own, slopes, rtol=1e-5, atol=1e-7)
 
 
-def test_the_packages_own_module_trains_as_before(tmp_path):
+def test_rfdetr__the_packages_own_module_trains_as_before(tmp_path):
     config = RFDETRNanoConfig(
         pretrain_weights=None,
         num_classes=4,
@@ -120,7 +121,7 @@ def test_the_packages_own_module_trains_as_before(tmp_path):
     assert list(module.state_dict()) == keys
 
 
-def test_targets_of_a_fixed_size_are_those_without_their_filling():
+def test_rfdetr__targets_of_a_fixed_size_are_those_without_their_filling():
     predicted, targets = batch()
     filled = []
     for target in targets:
@@ -134,8 +135,7 @@ def test_targets_of_a_fixed_size_are_those_without_their_filling():
         )
     criterion = models.criterion()
     stock, slopes = total(criterion, predicted, copy.deepcopy(filled))
-    seen = []
-    patch(criterion).register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    seen = seen_by(patch(criterion))
     value, own = total(criterion, predicted, copy.deepcopy(filled))
     torch.testing.assert_close(value, stock, rtol=1e-6, atol=0)
     torch.testing.assert_close(own, slopes, rtol=1e-5, atol=1e-8)
@@ -145,7 +145,7 @@ def test_targets_of_a_fixed_size_are_those_without_their_filling():
     torch.testing.assert_close(value, unfilled)
 
 
-def test_the_compiled_path_of_the_host_is_not_taken(monkeypatch):
+def test_rfdetr__the_compiled_path_of_the_host_is_not_taken(monkeypatch):
     criterion = models.criterion()
     criterion.enable_compiled_detection_losses()
     monkeypatch.setattr(SetCriterion, "_can_batch_detection_losses", lambda self, *args: True)
@@ -158,7 +158,7 @@ def test_the_compiled_path_of_the_host_is_not_taken(monkeypatch):
         criterion(*batch())
 
 
-def test_terms_that_the_host_does_not_know_enter_the_one_that_it_sums():
+def test_rfdetr__terms_that_the_host_does_not_know_enter_the_one_that_it_sums():
     criterion = models.criterion()
     patch(criterion, weighters=["swn"])
     seen = []
@@ -170,7 +170,7 @@ def test_terms_that_the_host_does_not_know_enter_the_one_that_it_sums():
     assert not {"loss_ce_0", "loss_ce_enc"} & set(terms)
 
 
-def test_an_error_in_a_step_leaves_get_loss_the_hosts():
+def test_rfdetr__an_error_in_a_step_leaves_get_loss_the_hosts():
     criterion = models.criterion()
     patch(criterion)
     predicted, targets = batch()
@@ -191,7 +191,7 @@ def test_an_error_in_a_step_leaves_get_loss_the_hosts():
         ),
     ],
 )
-def test_hosts_that_cannot_be_served_are_refused(change, message):
+def test_rfdetr__hosts_that_cannot_be_served_are_refused(change, message):
     criterion = models.criterion()
     change(criterion)
     with pytest.raises(UsageError, match=message):
@@ -211,12 +211,12 @@ def test_hosts_that_cannot_be_served_are_refused(change, message):
         ({"prior": 0.01}, "the bias of its classifiers cannot be set. Leave prior out"),
     ],
 )
-def test_parts_without_a_meaning_are_refused(given, message):
+def test_rfdetr__parts_without_a_meaning_are_refused(given, message):
     with pytest.raises(UsageError, match=message):
         patch(models.criterion(), **given)
 
 
-def test_a_number_to_divide_by_and_labels_without_a_column_are_refused():
+def test_rfdetr__a_number_to_divide_by_and_labels_without_a_column_are_refused():
     criterion = models.criterion()
     patch(criterion)
     with pytest.raises(UsageError, match="num_boxes was given"):
@@ -228,7 +228,7 @@ def test_a_number_to_divide_by_and_labels_without_a_column_are_refused():
         criterion(predicted, targets)
 
 
-def test_a_release_whose_criterion_does_not_ask_is_said(monkeypatch):
+def test_rfdetr__a_release_whose_criterion_does_not_ask_is_an_error(monkeypatch):
     criterion = models.criterion()
     patch(criterion)
     monkeypatch.setattr(SetCriterion, "forward", lambda self, outputs, targets, num_boxes=None: {})

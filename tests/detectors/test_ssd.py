@@ -1,30 +1,22 @@
-import copy
 import warnings
 
 import pytest
 import torch
 from torch import nn
 from torchvision.models.detection.ssd import SSD
-from torchvision.ops import box_iou
 
 from lit_dense.assigners import Assigner, ATSSAssigner
 from lit_dense.core.errors import UsageError
 from lit_dense.detectors import find_detector, patch, unpatch
-from tests.builders.detectors import gradients, random_batch, small_fcos, small_ssd, small_ssdlite
+from tests.builders.assignment import atss_with_loops
+from tests.builders.detectors import random_batch, small_fcos, small_ssd, small_ssdlite, terms_and_gradients
+from tests.builders.samples import seen_by
 
 MAKE = [small_ssd, small_ssdlite]
 
 
 def batch_of(counts=(2, 0, 5)):
     return random_batch(counts, first_label=1)
-
-
-def step(model, batch):
-    """Terms and gradients of a training step."""
-    model.zero_grad()
-    terms = model.train()(*copy.deepcopy(batch))
-    sum(terms.values()).backward()
-    return {name: term.detach() for name, term in terms.items()}, gradients(model)
 
 
 def classifiers(model):
@@ -34,10 +26,10 @@ def classifiers(model):
 
 @pytest.mark.parametrize("make", MAKE)
 @pytest.mark.parametrize("counts", [(2, 0, 5), (0, 0), (1,), (9, 3)])
-def test_the_stock_loss_is_reproduced(make, counts):
+def test_ssd__the_stock_loss_is_reproduced(make, counts):
     stock, patched = make(), make()
     patch(patched)
-    (expected, slopes), (terms, own) = (step(model, batch_of(counts)) for model in (stock, patched))
+    (expected, slopes), (terms, own) = (terms_and_gradients(model, batch_of(counts)) for model in (stock, patched))
     assert terms.keys() == {"classification", "bbox_regression"} == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(terms[name], value, rtol=1e-6, atol=1e-9)
@@ -45,32 +37,33 @@ def test_the_stock_loss_is_reproduced(make, counts):
 
 
 @pytest.mark.parametrize("ratio", [1.0, 2.5])
-def test_the_ratio_of_negatives_is_the_detectors(ratio):
+def test_ssd__the_ratio_of_negatives_is_the_detectors(ratio):
     stock, patched = small_ssd(), small_ssd()
     for model in (stock, patched):
         model.neg_to_pos_ratio = ratio
     patch(patched)
-    torch.testing.assert_close(step(patched, batch_of()), step(stock, batch_of()), rtol=1e-5, atol=1e-7)
+    own, expected = (terms_and_gradients(model, batch_of()) for model in (patched, stock))
+    torch.testing.assert_close(own, expected, rtol=1e-5, atol=1e-7)
 
 
-def test_a_named_loss_comes_without_the_mining():
+def test_ssd__a_named_loss_comes_without_the_mining():
     model = small_ssd()
     assert not patch(model, "softmax").weighters
     assert len(patch(model).weighters) == 1
 
 
 @pytest.mark.parametrize("make", MAKE)
-def test_the_background_column_is_not_read_by_losses_of_single_logits(make):
+def test_ssd__losses_of_single_logits_do_not_read_the_background_column(make):
     model = make()
     patch(model, "focal")
-    step(model, batch_of())
+    terms_and_gradients(model, batch_of())
     for layer in classifiers(model):
         slopes = layer.weight.grad.view(-1, 5, *layer.weight.shape[1:])
         assert not slopes[:, 0].any()
         assert slopes[:, 1:].any(0).any()
 
 
-def test_the_own_post_processing_gives_torchvisions_detections_of_the_same_scores():
+def test_ssd__own_post_processing_gives_torchvisions_detections_of_the_same_scores():
     model = small_ssd().eval()
     images, _ = batch_of()
     expected = model(images)
@@ -85,7 +78,7 @@ def test_the_own_post_processing_gives_torchvisions_detections_of_the_same_score
 
 
 @pytest.mark.parametrize("make", MAKE)
-def test_scores_are_those_of_the_loss(make):
+def test_ssd__scores_are_those_of_the_loss(make):
     model = make().eval()
     criterion = patch(model, "bce")
     raw = {}
@@ -102,7 +95,7 @@ def test_scores_are_those_of_the_loss(make):
             assert (scores[image, :, label - 1] - score).abs().min() < 1e-6
 
 
-def test_detections_obey_the_detectors_limits():
+def test_ssd__detections_obey_the_detectors_limits():
     model = small_ssd().eval()
     model.score_thresh, model.topk_candidates, model.detections_per_img = 0.6, 3, 7
     patch(model, "bce")
@@ -115,11 +108,11 @@ def test_detections_obey_the_detectors_limits():
 
 
 @pytest.mark.parametrize("loss", [None, "softmax", "focal"])
-def test_losses_and_detections_of_one_pass(loss):
+def test_losses_and_detections__of_one_pass(loss):
     model, same = small_ssd(), small_ssd()
     for each in (model, same):
         patch(each, loss)
-    expected, _ = step(same, batch_of())
+    expected, _ = terms_and_gradients(same, batch_of())
     with torch.no_grad():
         terms, found = find_detector(model.eval()).losses_and_detections(*batch_of())
         expected_detections = same.eval()(batch_of()[0])
@@ -131,7 +124,7 @@ def test_losses_and_detections_of_one_pass(loss):
         torch.testing.assert_close(own, other)
 
 
-def test_two_columns_besides_the_classes_are_refused():
+def test_ssd__two_columns_besides_the_classes_are_refused():
     model = small_ssd()
     with pytest.raises(UsageError, match=r"SeesawLoss needs 2 columns besides those of classes, but SSD has one"):
         patch(model, "seesaw")
@@ -139,7 +132,7 @@ def test_two_columns_besides_the_classes_are_refused():
 
 
 @pytest.mark.parametrize("make", MAKE)
-def test_a_prior_goes_to_the_right_columns(make):
+def test_prior__goes_to_the_right_columns(make):
     model = make()
     patch(model, "focal", prior=0.1)
     for layer in classifiers(model):
@@ -157,7 +150,7 @@ def test_a_prior_goes_to_the_right_columns(make):
 
 
 @pytest.mark.parametrize("make", [small_ssd, small_fcos])
-def test_a_classifier_without_bias_is_an_error(make):
+def test_prior__a_classifier_without_bias_is_an_error(make):
     model = make()
     head = model.head.classification_head
     for layer in [head.cls_logits] if make is small_fcos else head.module_list:
@@ -166,28 +159,30 @@ def test_a_classifier_without_bias_is_an_error(make):
         patch(model, "focal", prior=0.1)
 
 
-def test_a_model_without_prior_keeps_its_biases():
+def test_prior__without_one_biases_stay():
     stock, model = small_ssd(), small_ssd()
     patch(model, "focal")
     torch.testing.assert_close(model.state_dict(), stock.state_dict(), rtol=0, atol=0)
 
 
-def test_taking_a_trained_loss_away_warns_where_scores_change():
+def test_unpatch__of_a_trained_loss_warns_where_scores_change():
     model = small_ssd()
     patch(model, "focal")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         unpatch(model)  # nothing was trained
         patch(model)
-        step(model, batch_of())
+        terms_and_gradients(model, batch_of())
         unpatch(model)  # softmax is what the detector scores by
         patch(model, "focal")
-        step(model, batch_of())
+        terms_and_gradients(model, batch_of())
         patch(model, "bce")  # another loss, but none was taken away
     patch(model, "focal")
-    step(model, batch_of())
+    terms_and_gradients(model, batch_of())
     message = "SSD was trained with FocalLoss, but its own inference computes scores with a softmax"
     with pytest.warns(UserWarning, match=message):
+        UserWarning, match="SSD was trained with FocalLoss, but its own inference computes scores with a softmax"
+    ):
         unpatch(model)
 
 
@@ -198,7 +193,7 @@ class OwnDetections(SSD):
         return super().postprocess_detections(head_outputs, image_anchors, image_shapes)[::-1]
 
 
-def test_post_processing_of_ones_own_is_kept_or_the_loss_refused():
+def test_ssd__custom_post_processing_is_kept_or_the_loss_refused():
     model = small_ssd()
     model.__class__ = OwnDetections
     patch(model)
@@ -207,7 +202,7 @@ def test_post_processing_of_ones_own_is_kept_or_the_loss_refused():
         patch(model, "focal")
 
 
-def test_a_head_that_does_not_tell_its_columns_is_named():
+def test_ssd__a_head_whose_columns_are_unknown_is_named():
     model = small_ssd()
     model.head.classification_head = nn.Identity()
     with pytest.raises(UsageError, match="Identity has no attribute num_columns"):
@@ -217,7 +212,7 @@ def test_a_head_that_does_not_tell_its_columns_is_named():
 @pytest.mark.parametrize(
     ("labels", "hint"), [([0, 1, 2], r"from 0 to 2.*add 1 to each label"), ([1, 2, 5], "labels 1 to 4")]
 )
-def test_labels_without_a_class_are_named(labels, hint):
+def test_ssd__labels_without_a_class_are_named(labels, hint):
     model = small_ssd()
     patch(model)
     images, targets = batch_of((3,))
@@ -226,10 +221,9 @@ def test_labels_without_a_class_are_named(labels, hint):
         model(images, targets)
 
 
-def test_levels_may_have_different_numbers_of_anchors():
+def test_ssd__levels_may_have_different_numbers_of_anchors():
     model = small_ssd()
-    found = []
-    patch(model).register_forward_pre_hook(lambda module, args: found.append(args[0]))
+    found = seen_by(patch(model))
     model(*batch_of())
     samples = found[0]
     assert samples.geometry.anchors_per_cell == [4, 6]
@@ -246,35 +240,18 @@ class Note(ATSSAssigner):
         return super().forward(image)
 
 
-def test_an_assigner_sees_classes_from_0_and_scores_of_the_loss():
+def test_assigner__has_classes_from_0_and_scores_of_the_loss():
     model = small_ssd()
     criterion = patch(model, "bce", assigner=Note(number=1))
-    samples = []
-    criterion.register_forward_pre_hook(lambda module, args: samples.append(args[0]))
+    samples = seen_by(criterion)
     images, targets = batch_of((4,))
     model(images, targets)
     seen = criterion.assigner.seen
     assert torch.equal(seen.gt_labels, targets[0]["labels"] - 1)
     torch.testing.assert_close(seen.scores, samples[0].logits.sigmoid())
     assert seen.scores.shape == (64 * 4 + 16 * 6, 4)
-    assert samples[0].matched_idxs.tolist() == atss_of_nearest_cells(seen.anchors, seen.gt_boxes)
-
-
-def atss_of_nearest_cells(anchors, boxes):
-    """The definition, with loops, where the candidates are the anchors of the nearest cell of each level."""
-    matched, best = [-1] * len(anchors), [0.0] * len(anchors)
-    ious, centres = box_iou(boxes, anchors), (anchors[:, :2] + anchors[:, 2:]) / 2
-    for index, box in enumerate(boxes):
-        distance = (centres - (box[:2] + box[2:]) / 2).norm(dim=1)
-        chosen = []
-        for start, stop, per_cell in ((0, 256, 4), (256, 352, 6)):
-            chosen += [start + int(i) for i in distance[start:stop].topk(per_cell, largest=False).indices]
-        own = ious[index][chosen]
-        for anchor in chosen:
-            inside = (centres[anchor] > box[:2]).all() and (centres[anchor] < box[2:]).all()
-            if ious[index, anchor] >= own.mean() + own.std() and inside and ious[index, anchor] > best[anchor]:
-                matched[anchor], best[anchor] = index, float(ious[index, anchor])
-    return matched
+    nearest_cells = [(0, 256, 4), (256, 352, 6)]  # the candidates are the anchors of the nearest cell of each level
+    assert samples[0].matched_idxs.tolist() == atss_with_loops(seen.anchors, seen.gt_boxes, nearest_cells)
 
 
 class Nothing(Assigner):
@@ -284,9 +261,9 @@ class Nothing(Assigner):
         return torch.full((len(image.anchors),), -1)
 
 
-def test_an_assigner_takes_the_place_of_the_matcher():
+def test_assigner__takes_the_place_of_the_matcher():
     model = small_ssd()
     patch(model, "bce", assigner=Nothing())
-    terms, _ = step(model, batch_of())
+    terms, _ = terms_and_gradients(model, batch_of())
     assert terms["bbox_regression"] == 0
     assert terms["classification"] > 0

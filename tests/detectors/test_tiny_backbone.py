@@ -8,7 +8,7 @@ from lit_dense.detectors.tiny_backbone import tiny_backbone
 
 
 @pytest.mark.parametrize(("height", "width"), [(96, 96), (64, 128), (70, 50)])
-def test_levels_have_strides_8_16_32(height, width):
+def test_tiny_backbone__levels_have_strides_8_16_32(height, width):
     backbone = tiny_backbone(32)
     levels = backbone(torch.zeros(2, 3, height, width))
     shapes = [tuple(level.shape) for level in levels.values()]
@@ -16,7 +16,7 @@ def test_levels_have_strides_8_16_32(height, width):
     assert backbone.out_channels == 32
 
 
-def test_trains_and_predicts_in_a_retinanet():
+def test_tiny_backbone__trains_and_predicts_in_a_retinanet():
     anchors = AnchorGenerator(((12, 17), (24, 34), (48, 68)), ((1.5,),) * 3)
     model = RetinaNet(tiny_backbone(16), num_classes=3, min_size=96, max_size=96, anchor_generator=anchors)
     images = [torch.rand(3, 96, 96), torch.rand(3, 96, 96)]
@@ -30,7 +30,7 @@ def test_trains_and_predicts_in_a_retinanet():
         assert len(model.eval()(images)) == 2
 
 
-def test_an_image_does_not_depend_on_its_batch():
+def test_tiny_backbone__an_image_does_not_depend_on_its_batch():
     backbone = tiny_backbone().train()
     images = torch.rand(3, 3, 64, 64)
     together, alone = backbone(images), backbone(images[:1])

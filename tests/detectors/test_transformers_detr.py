@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule
 from torch import nn
 
 pytest.importorskip("transformers")
@@ -20,6 +19,8 @@ from lit_dense.detectors import attached, find_detector
 from lit_dense.detectors.transformers_detr import FAMILIES, TransformersAdapter
 from tests.builders import set_predictors as models
 from tests.builders.detectors import random_batch
+from tests.builders.lit_modules import Foreign
+from tests.builders.samples import seen_by
 
 CLASSES = models.CLASSES
 UNTOUCHED = """
@@ -47,8 +48,8 @@ def step(model, counts=(2, 0, 5), **more):
 
 def samples_of(model, counts=(2, 0, 5), **given):
     """What the criterion is given in a step."""
-    criterion, seen = patch(model, **given), []
-    criterion.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    criterion = patch(model, **given)
+    seen = seen_by(criterion)
     step(model, counts)
     return seen[0], criterion
 
@@ -62,7 +63,7 @@ def samples_of(model, counts=(2, 0, 5), **given):
         (models.rt_detr, {"weight_loss_vfl": 2.5, "focal_loss_gamma": 1.5, "denoising": 6}),
     ],
 )
-def test_the_configuration_is_followed(make, arguments):
+def test_transformers_adapter__the_configuration_is_followed(make, arguments):
     torch.manual_seed(0)
     model = make(**arguments)
     stock, terms, slopes = step(model)
@@ -79,7 +80,7 @@ def test_the_configuration_is_followed(make, arguments):
 
 
 @pytest.mark.parametrize("make", [models.detr, models.rt_detr_denoising, models.lw_detr])
-def test_the_loss_of_an_evaluation_is_the_stock_one_and_counts_no_step(make):
+def test_transformers_adapter__the_loss_of_an_evaluation_is_the_stock_one_and_counts_no_step(make):
     model = make().eval()
     with torch.no_grad():
         stock, _, _ = step(model)
@@ -89,7 +90,7 @@ def test_the_loss_of_an_evaluation_is_the_stock_one_and_counts_no_step(make):
     assert criterion.step == 0
 
 
-def test_rows_are_the_queries_of_all_outputs_and_groups_are_images_of_a_layer():
+def test_samples__rows_are_the_queries_of_all_outputs_and_groups_are_images_of_a_layer():
     samples, _ = samples_of(models.rt_detr_denoising())
     # the last layer, the one before it, the encoder's proposals, and two denoising layers of 2 * 5 queries
     queries = [12, 12, 12, 10, 10]
@@ -104,7 +105,7 @@ def test_rows_are_the_queries_of_all_outputs_and_groups_are_images_of_a_layer():
     assert samples.native.factors.tolist() == [1.0] * 15
 
 
-def test_denoising_is_divided_by_its_groups():
+def test_samples__denoising_is_divided_by_its_groups():
     samples, criterion = samples_of(models.rt_detr(denoising=20), (2, 1))
     assert samples.native.factors.tolist() == [1.0] * 6 + [10.0] * 4  # 20 // 2 groups
     divisors = criterion.normalizer(criterion.in_this_step(samples))
@@ -112,7 +113,7 @@ def test_denoising_is_divided_by_its_groups():
 
 
 @pytest.mark.parametrize("counts", [(2, 0, 5), (0, 0)])
-def test_the_divisor_of_each_kind(counts):
+def test_samples__the_divisor_of_each_kind(counts):
     objects, images = sum(counts), len(counts)
     detr, _ = samples_of(models.detr(eos_coefficient=0.25), counts)
     torch.testing.assert_close(detr.native.count, torch.tensor(objects + 0.25 * (12 * images - objects)))
@@ -124,7 +125,7 @@ def test_the_divisor_of_each_kind(counts):
     assert criterion.normalizer(criterion.in_this_step(lw_detr)).unique().tolist() == [max(1, 3 * objects)]
 
 
-def test_boxes_are_in_pixels_of_a_nominal_image_where_small_ones_have_an_iou():
+def test_samples__boxes_are_in_pixels_of_a_nominal_image_where_small_ones_have_an_iou():
     samples, _ = samples_of(models.deformable_detr())
     _, targets = random_batch((2, 0, 5), CLASSES)
     expected = torch.cat([target["boxes"] for target in targets]) * 1024 / models.SIZE
@@ -134,7 +135,7 @@ def test_boxes_are_in_pixels_of_a_nominal_image_where_small_ones_have_an_iou():
 
 
 @pytest.mark.parametrize("field", ["anchors", "deltas", "pos_deltas", "pos_target_deltas", "level_idxs", "in_padding"])
-def test_what_has_no_meaning_says_so(field):
+def test_samples__fields_without_a_meaning_are_an_error(field):
     samples, _ = samples_of(models.deformable_detr())
     with pytest.raises(UsageError, match=r"of queries, not deltas of anchors|does not tell the sizes of its levels"):
         _ = getattr(samples, field) + 0
@@ -159,7 +160,7 @@ def test_what_has_no_meaning_says_so(field):
         (models.rt_detr, {"stage": "roi"}, "has one loss and no stages"),
     ],
 )
-def test_parts_without_a_meaning_are_refused(make, given, message):
+def test_transformers_adapter__parts_without_a_meaning_are_refused(make, given, message):
     model = make()
     with pytest.raises(UsageError, match=message):
         patch(model, **given)
@@ -167,7 +168,7 @@ def test_parts_without_a_meaning_are_refused(make, given, message):
     assert "_loss_function" not in vars(model)
 
 
-def test_a_default_normalizer_gives_way_to_a_loss_that_brings_its_own():
+def test_transformers_adapter__a_default_normalizer_gives_way_to_a_loss_that_brings_its_own():
     model = models.deformable_detr()
     patch(model, "ghm")
     loss, terms, _ = step(model)
@@ -175,7 +176,7 @@ def test_a_default_normalizer_gives_way_to_a_loss_that_brings_its_own():
     assert terms["loss_ce"] > 0
 
 
-def test_terms_of_weighters_are_added_and_those_about_boxes_left_out():
+def test_transformers_adapter__terms_of_weighters_are_added_and_those_about_boxes_left_out():
     model = models.deformable_detr()
     criterion = patch(model, weighters=["swn", "pisa"])
     _, stock, _ = step(models.deformable_detr())
@@ -185,7 +186,7 @@ def test_terms_of_weighters_are_added_and_those_about_boxes_left_out():
     assert loss.isfinite()
 
 
-def test_fields_of_the_targets_are_those_of_each_layers_objects():
+def test_samples__fields_of_the_targets_are_those_of_each_layers_objects():
     torch.manual_seed(0)
     model = models.deformable_detr()
     plain, _ = samples_of(model, (2, 1))
@@ -199,7 +200,7 @@ def test_fields_of_the_targets_are_those_of_each_layers_objects():
     assert "class_labels" not in plain.target_fields
 
 
-def test_a_prior_sets_every_classifier():
+def test_prior__sets_every_classifier():
     model = models.rt_detr()
     patch(model, "focal", prior=0.02)
     biases = find_detector(model).class_bias("")
@@ -209,14 +210,14 @@ def test_a_prior_sets_every_classifier():
     assert len(samples.labels)
 
 
-def test_a_model_whose_classifiers_are_no_linear_layers_refuses_a_prior():
+def test_prior__is_refused_where_classifiers_are_no_linear_layers():
     model = models.detr()
     model.class_labels_classifier = nn.Sequential(nn.Linear(16, 8), nn.Linear(8, CLASSES + 2))
     with pytest.raises(UsageError, match="DetrForObjectDetection: the bias of its classifiers cannot be set"):
         find_detector(model).class_bias("")
 
 
-def test_labels_without_a_column_are_named():
+def test_transformers_adapter__labels_without_a_column_are_named():
     model = models.detr()
     patch(model)
     images, targets = random_batch((2, 1), CLASSES)
@@ -225,7 +226,7 @@ def test_labels_without_a_column_are_named():
         model(pixel_values=torch.stack(images), labels=models.labels_of(targets))
 
 
-def test_a_loss_function_of_the_users_own_is_not_replaced():
+def test_transformers_adapter__a_custom_loss_function_is_not_replaced():
     model = models.detr()
     model.loss_function = print
     with pytest.raises(UsageError, match="_loss_function has been replaced already, by <built-in function print>"):
@@ -242,7 +243,7 @@ def silent_loss(logits, labels, device, pred_boxes, config, *args, **kwargs):
     return logits.sum(), {}, None
 
 
-def test_a_release_with_another_loss_is_said(monkeypatch):
+def test_transformers_adapter__a_release_with_another_loss_is_an_error(monkeypatch):
     model = models.detr()
     monkeypatch.setitem(loss_utils.LOSS_MAPPING, "ForObjectDetection", other_loss)
     with pytest.raises(UsageError, match=r"the loss ForObjectDetection of \S+ \S+ does not make the ImageLoss"):
@@ -254,7 +255,7 @@ def test_a_release_with_another_loss_is_said(monkeypatch):
         step(model)
 
 
-def test_nothing_of_the_library_is_changed_for_other_models():
+def test_transformers_adapter__nothing_of_the_library_is_changed_for_other_models():
     before = dict(loss_utils.LOSS_MAPPING)
     kinds = {kind: FAMILIES[kind].criterion for kind in FAMILIES if kind in before}
     classes = {kind: before[kind].__globals__[name] for kind, name in kinds.items()}
@@ -267,7 +268,7 @@ def test_nothing_of_the_library_is_changed_for_other_models():
     assert len(stock.shape) == 0
 
 
-def test_detectors_of_another_kind_with_the_same_loss_type_are_not_taken():
+def test_transformers_adapter__detectors_of_another_kind_with_the_same_loss_type_are_not_taken():
     other = nn.Module()  # as OWL-ViT, whose name ends alike
     other.loss_type, other.config = "ForObjectDetection", SimpleNamespace(num_labels=2)
     assert not TransformersAdapter.accepts(other)
@@ -277,21 +278,15 @@ def test_detectors_of_another_kind_with_the_same_loss_type_are_not_taken():
 
 
 @pytest.mark.parametrize("given", [{}, {"loss": "softmax"}])
-def test_models_of_masks_are_refused_and_the_detector_inside_is_not_taken(given):
+def test_transformers_adapter__models_of_masks_are_refused_and_the_detector_inside_is_not_taken(given):
     model = models.detr_with_masks()
     with pytest.raises(UsageError, match=r"DetrForSegmentation trains masks together with boxes \(its loss is ForSegm"):
         patch(model, **given)
     assert not any("_loss_function" in vars(module) for module in model.modules())
 
 
-class Foreign(LightningModule):
-    def __init__(self):
-        super().__init__()
-        self.net = models.deformable_detr()
-
-
-def test_swap_loss_reaches_a_model_inside_a_module():
-    module, swap, trainer = Foreign(), SwapLoss("ghm"), SimpleNamespace(datamodule=None)
+def test_swap_loss__reaches_a_model_inside_a_module():
+    module, swap, trainer = Foreign(models.deformable_detr()), SwapLoss("ghm"), SimpleNamespace(datamodule=None)
     swap.setup(trainer, module, "fit")
     step(module.net)
     assert swap.criterion.step == 1
@@ -301,5 +296,5 @@ def test_swap_loss_reaches_a_model_inside_a_module():
     assert "_loss_function" not in vars(module.net)
 
 
-def test_other_detectors_do_not_import_the_libraries():
+def test_patch__of_other_detectors_does_not_import_the_libraries():
     subprocess.run([sys.executable, "-c", UNTOUCHED], check=True)

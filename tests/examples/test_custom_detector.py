@@ -1,21 +1,6 @@
 """The package under examples/custom_detector, installed as anybody's is."""
 
-import pytest
-
-from tests.examples.packages import install, ran
-
-
-@pytest.fixture(scope="module")
-def package(tmp_path_factory):
-    return install("custom_detector", tmp_path_factory.mktemp("custom_detector"))
-
-
-@pytest.mark.ddp
-def test_its_own_tests_pass(package):
-    source, environment = package
-    said = ran(["pytest", "-q", "-p", "no:cacheprovider", "tests"], source, environment)
-    assert "2 passed" in said
-
+from tests.builders.example_packages import ran
 
 SWAP = """
 import torch
@@ -44,8 +29,8 @@ print(swap.criterion.step, type(swap.criterion.loss).__name__)
 """
 
 
-def test_it_is_trained_in_somebody_elses_module(package, tmp_path):
-    _, environment = package
+def test_custom_detector__trains_in_another_projects_module(installed, tmp_path):
+    _, environment = installed("custom_detector")
     (tmp_path / "swap.py").write_text(SWAP)
     assert "1 GHMLoss" in ran(["swap"], tmp_path, environment)
     assert (tmp_path / "loss" / "step_000001.png").exists()

@@ -1,29 +1,15 @@
 """The package under examples/custom_loss, installed as anybody's is."""
 
-import pytest
 import yaml
 
-from tests.builders.coco_files import data_arguments, write_coco
-from tests.examples.packages import install, ran
+from tests.builders.coco_files import data_arguments, write_shape_splits
+from tests.builders.example_packages import ran
 
 
-@pytest.fixture(scope="module")
-def package(tmp_path_factory):
-    return install("custom_loss", tmp_path_factory.mktemp("custom_loss"))
-
-
-@pytest.mark.ddp
-def test_its_own_tests_pass(package):
-    source, environment = package
-    said = ran(["pytest", "-q", "-p", "no:cacheprovider", "tests"], source, environment)
-    assert "4 passed" in said
-
-
-def test_it_is_listed_and_trained_by_name(package, tmp_path):
-    _, environment = package
+def test_custom_loss__is_listed_and_trained_by_name(installed, tmp_path):
+    _, environment = installed("custom_loss")
     assert "hinge" in ran(["lit_dense", "list"], tmp_path, environment)
-    write_coco(tmp_path, "train")
-    write_coco(tmp_path, "val", seed=1)
+    write_shape_splits(tmp_path)
     trainer = {"accelerator": "cpu", "max_steps": 1, "limit_val_batches": 1, "enable_progress_bar": False}
     config = {
         "trainer": {**trainer, "default_root_dir": str(tmp_path / "runs")},

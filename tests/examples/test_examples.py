@@ -11,9 +11,10 @@ import torch
 import yaml
 
 from lit_dense.core.errors import UsageError
-from tests.builders.coco_files import data_arguments, write_coco
+from tests.builders.coco_files import data_arguments, write_shape_splits
+from tests.builders.example_packages import ran
+from tests.builders.project_files import EXAMPLES
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False}
 
 
@@ -24,20 +25,20 @@ def example(name):
     return module
 
 
-def test_own_detector_learns():
+def test_own_detector__learns():
     metrics = example("own_detector").main(epochs=3, **QUIET)
     assert metrics["val_map_50"] >= 0
     assert metrics["train_loss"] < 3
 
 
-def test_swap_loss_changes_somebody_elses_training():
+def test_swap_loss__changes_the_training_of_another_project():
     main = example("swap_loss").main
     bce, focal = (main(loss, enable_checkpointing=False, **QUIET) for loss in ("bce", "focal"))
     assert set(bce) == {"classification", "bbox_regression"}
     assert bce["classification"] > 2 * focal["classification"]
 
 
-def test_a_head_of_ones_own_learns():
+def test_yolox_head__learns():
     metrics = example("yolox_head").main(epochs=4, **QUIET)
     assert {"classification", "bbox_regression", "objectness"} <= set(metrics)
     assert metrics["map_50"] > 0.5
@@ -46,7 +47,7 @@ def test_a_head_of_ones_own_learns():
 @pytest.mark.parametrize(
     ("class_loss", "objectness_loss"), [("softmax", "bce"), ("qfl", "ghm"), ("ghm", "focal"), ("eql_v2", "asl")]
 )
-def test_a_head_of_ones_own_takes_losses_by_name(class_loss, objectness_loss):
+def test_yolox_head__takes_losses_by_name(class_loss, objectness_loss):
     module = example("yolox_head")
     detector = module.Detector(class_loss=class_loss, objectness_loss=objectness_loss)
     images, targets = next(iter(module.shapes(1)))
@@ -62,17 +63,16 @@ def test_a_head_of_ones_own_takes_losses_by_name(class_loss, objectness_loss):
     assert {"boxes", "scores", "labels"} == set(detector.eval().detect(images)[0])
 
 
-def test_a_head_of_ones_own_is_told_what_a_loss_lacks():
+def test_yolox_head__an_error_names_what_a_loss_lacks():
     module = example("yolox_head")
     detector = module.Detector(objectness_loss="vfl")  # objectness is given without boxes, and so without an IoU
     with pytest.raises(UsageError, match=r"These samples have no predicted boxes or deltas: give boxes=\[A, 4\]"):
         detector.losses(*next(iter(module.shapes(1))))
 
 
-def test_own_cli_takes_its_own_loss(tmp_path, monkeypatch):
+def test_own_cli__takes_its_own_loss(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_coco(tmp_path, "train")
-    write_coco(tmp_path, "val", seed=1)
+    write_shape_splits(tmp_path)
     module = example("own_cli")
     monkeypatch.setitem(__import__("sys").modules, "own_cli", module)
     config = {
@@ -86,10 +86,17 @@ def test_own_cli_takes_its_own_loss(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_ddp_script(tmp_path):
+def test_ddp__script_runs(tmp_path):
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # also of an environment not active
     arguments = ["--trainer.max_steps=2", "--trainer.limit_val_batches=1", f"--trainer.default_root_dir={tmp_path}"]
     command = ["bash", EXAMPLES / "ddp.sh", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PATH": path})
     assert done.returncode == 0, done.stderr
     assert "MEMBER: 2/2" in done.stderr
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize(("name", "number"), [("custom_detector", 2), ("custom_loss", 4)])
+def test_example_packages__their_own_tests_pass(installed, name, number):
+    source, environment = installed(name)
+    assert f"{number} passed" in ran(["pytest", "-q", "-p", "no:cacheprovider", "tests"], source, environment)

@@ -9,7 +9,7 @@ IOUS, SCORES = torch.tensor([0.8, 0.6, 0.4]), torch.tensor([0.5, 0.3, 0.1])
 ONE_IMAGE = torch.zeros(3, dtype=torch.long)
 
 
-def test_worked_values():
+def test_cleanliness__worked_values():
     def targets(form):
         return cleanliness_targets(IOUS, SCORES, ONE_IMAGE, 1, 0.75, form).tolist()
 
@@ -22,7 +22,7 @@ def test_worked_values():
     assert weights("reference") == pytest.approx([1.557692, 0.849650, 0.592657], rel=1e-5)
 
 
-def test_one_candidate_and_equal_candidates():
+def test_cleanliness_targets__one_candidate_and_equal_candidates():
     one = cleanliness_targets(torch.tensor([0.6]), torch.tensor([0.3]), ONE_IMAGE[:1], 1, 0.75, "reference")
     assert one.item() == pytest.approx(0.525)
     equal = cleanliness_targets(torch.full((3,), 0.6), torch.full((3,), 0.3), ONE_IMAGE, 1, 0.75, "reference")
@@ -31,7 +31,7 @@ def test_one_candidate_and_equal_candidates():
 
 @pytest.mark.parametrize("form", ["reference", "paper"])
 @pytest.mark.parametrize(("iou", "score"), [(1.0, 1.0), (0.0, 0.0), (1.0, 0.0), (0.0, 1.0)])
-def test_extremes_are_finite(form, iou, score):
+def test_cleanliness__extremes_are_finite(form, iou, score):
     ious, scores = torch.tensor([iou, 0.5, iou]), torch.tensor([score, score, 0.2])
     targets = cleanliness_targets(ious, scores, ONE_IMAGE, 1, 0.75, form)
     weights = cleanliness_weights(ious, scores, ONE_IMAGE, 1, 0.75, 1.0, form)
@@ -41,7 +41,7 @@ def test_extremes_are_finite(form, iou, score):
 
 
 @given(seed=st.integers(0, 200))
-def test_images_are_apart_and_targets_lie_between_the_mean_and_one(seed):
+def test_cleanliness__images_are_apart_and_targets_lie_between_the_mean_and_one(seed):
     generator = torch.Generator().manual_seed(seed)
     ious, scores = torch.rand(20, generator=generator), torch.rand(20, generator=generator)
     images = torch.randint(0, 3, (20,), generator=generator)

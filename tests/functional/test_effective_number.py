@@ -6,13 +6,13 @@ from hypothesis import strategies as st
 from lit_dense.functional.effective_number import effective_number_weights
 
 
-def test_worked_values():
+def test_effective_number_weights__worked_values():
     weights = effective_number_weights(torch.tensor([1000.0, 100, 10]))
     assert weights.tolist() == pytest.approx([0.028362, 0.271255, 2.700382], abs=1e-5)
 
 
 @given(st.lists(st.integers(0, 100000), min_size=1, max_size=8), st.sampled_from([0.0, 0.9, 0.999, 0.999999]))
-def test_weights_are_finite_and_unseen_classes_do_not_count(counts, beta):
+def test_effective_number_weights__are_finite_and_unseen_classes_do_not_count(counts, beta):
     weights = effective_number_weights(torch.tensor(counts, dtype=torch.float64), beta)
     assert weights.isfinite().all()
     seen = torch.tensor(counts) > 0

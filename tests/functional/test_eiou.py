@@ -21,25 +21,25 @@ def formula(a, b):
     return 1 - iou + distance + (aw - bw) ** 2 / width**2 + (ah - bh) ** 2 / height**2, iou
 
 
-def test_worked_value():
+def test_eiou_loss__worked_value():
     loss = eiou_loss(torch.tensor([[0.0, 0, 4, 2]]), torch.tensor([[0.0, 0, 2, 2]]))
     assert loss.item() == pytest.approx(0.5 + 1 / 20 + 4 / 16)
 
 
 @given(boxes(), boxes(), st.sampled_from([0.0, 0.5, 2.0]))
-def test_equals_the_formula(predicted, target, gamma):
+def test_eiou_loss__equals_the_formula(predicted, target, gamma):
     cost, iou = formula(predicted, target)
     loss = eiou_loss(torch.tensor([predicted]).double(), torch.tensor([target]).double(), gamma)
     np.testing.assert_allclose(loss.numpy(), [cost * iou**gamma], atol=1e-6)
 
 
-def test_gradient_is_that_of_the_formula():
+def test_eiou_loss__gradient_is_that_of_the_formula():
     predicted = torch.tensor(PREDICTED, dtype=torch.float64, requires_grad=True)
     target = torch.tensor(TARGET, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda x: eiou_loss(x, target), predicted)
 
 
-def test_no_gradient_flows_through_the_focal_weight():
+def test_eiou_loss__no_gradient_flows_through_the_focal_weight():
     predicted, target = torch.tensor(PREDICTED, requires_grad=True), torch.tensor(TARGET)
     plain, focal = (torch.autograd.grad(eiou_loss(predicted, target, gamma).sum(), predicted)[0] for gamma in (0, 0.5))
     weights = torch.tensor([formula(a, b)[1] ** 0.5 for a, b in zip(PREDICTED, TARGET, strict=True)])

@@ -6,7 +6,7 @@ from lit_dense.functional.federated import federated_classes
 
 
 @given(seed=st.integers(0, 500), number=st.integers(1, 8))
-def test_present_classes_are_heeded_and_unseen_ones_never_drawn(seed, number):
+def test_federated_classes__have_all_present_classes_and_no_unseen_ones(seed, number):
     generator = torch.Generator().manual_seed(seed)
     present = torch.rand(8, generator=generator) < 0.3
     chances = torch.rand(8, generator=generator) * (torch.rand(8, generator=generator) < 0.7)
@@ -17,7 +17,7 @@ def test_present_classes_are_heeded_and_unseen_ones_never_drawn(seed, number):
     assert heeded.sum() == max(int(present.sum()), min(number, possible))
 
 
-def test_classes_are_drawn_as_often_as_their_chances_say():
+def test_federated_classes__are_drawn_in_proportion_to_their_weights():
     present = torch.zeros(6, dtype=torch.bool)
     present[[1, 3]] = True
     chances = torch.tensor([100.0, 400, 25, 900, 16, 49]).sqrt()

@@ -16,7 +16,7 @@ def elements(logits, targets, alpha=0.25, gamma=2.0):
     return -alpha_t * (1 - p_t) ** gamma * np.log(p_t)
 
 
-def test_worked_values():
+def test_focal_loss__worked_values():
     logits = torch.tensor([[0.0], [2.0], [-2.0]], dtype=torch.float64, requires_grad=True)
     labels = torch.tensor([0, -1, 0])
     values = focal_loss(logits, labels)
@@ -26,7 +26,7 @@ def test_worked_values():
     torch.testing.assert_close(logits.grad, expected, rtol=0, atol=1e-6)
 
 
-def test_value_at_the_prior():
+def test_focal_loss__value_at_the_prior():
     prior = torch.full((1, 1), -4.595120, dtype=torch.float64)
     assert focal_loss(prior, torch.tensor([-1])).item() == pytest.approx(7.537752e-7, rel=1e-5)
     assert focal_loss(prior, torch.tensor([0])).item() == pytest.approx(1.128382, rel=1e-5)
@@ -39,7 +39,7 @@ def test_value_at_the_prior():
     anchors=st.integers(0, 7),
     classes=st.integers(1, 5),
 )
-def test_equals_the_formula_and_torchvision(seed, alpha, gamma, anchors, classes):
+def test_focal_loss__equals_the_formula_and_torchvision(seed, alpha, gamma, anchors, classes):
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(anchors, classes, generator=generator, dtype=torch.float64) * 3
     labels = torch.randint(-2, classes, (anchors,), generator=generator)
@@ -51,20 +51,20 @@ def test_equals_the_formula_and_torchvision(seed, alpha, gamma, anchors, classes
     torch.testing.assert_close(values, theirs, rtol=1e-6, atol=1e-9)
 
 
-def test_gradient():
+def test_focal_loss__gradient():
     logits = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
     labels = torch.tensor([0, 2, -1, -2, 1])
     torch.autograd.gradcheck(lambda x: focal_loss(x, labels, 0.3, 1.5), logits)
     torch.autograd.gradcheck(lambda x: bce_loss(x, labels, 0.3), logits)
 
 
-def test_without_its_factor_it_is_cross_entropy():
+def test_focal_loss__without_its_factor_is_cross_entropy():
     logits, labels = torch.randn(6, 3), torch.tensor([0, 1, 2, -1, -1, -2])
     torch.testing.assert_close(focal_loss(logits, labels, 0.7, 0.0), bce_loss(logits, labels, 0.7))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_and_large_logits(dtype):
+def test_focal_loss__half_precision_and_large_logits(dtype):
     logits = torch.tensor([[50.0, -50.0], [-50.0, 50.0]], dtype=dtype, requires_grad=True)
     for loss in (focal_loss, bce_loss):
         values = loss(logits, torch.tensor([0, 0]))

@@ -16,7 +16,7 @@ from lit_dense.functional.gradient_harmonized import (
     harmonized_terms,
 )
 from lit_dense.functional.gradient_histogram import classification_histogram, norm_histogram
-from tests.functional.numpy_losses import cross_entropy, one_hot, random_anchors, sigmoid
+from tests.builders.numpy_losses import cross_entropy, one_hot, random_anchors, sigmoid
 
 NORMS = np.array([0.05, 0.05, 0.05, 0.15, 0.95])
 LABELS = torch.tensor([-1, -1, -1, -1, 0])
@@ -33,7 +33,7 @@ def steps(update, number, momentum=0.75):
     return losses
 
 
-def test_worked_values():
+def test_harmonize__worked_values():
     assert classification_histogram(LOGITS, LABELS, bins=10).tolist() == [3, 1, 0, 0, 0, 0, 0, 0, 0, 1]
     assert steps("reference", 1, momentum=0) == pytest.approx([1.069848], abs=1e-6)
     assert steps("paper", 1, momentum=0) == pytest.approx([0.320954], abs=1e-6)
@@ -41,7 +41,7 @@ def test_worked_values():
     assert steps("corrected", 3) == pytest.approx([1.069848] * 3, abs=1e-6)
 
 
-def test_a_bin_without_elements_keeps_its_average_in_the_reference_alone():
+def test_harmonize__a_bin_without_elements_keeps_its_average_in_the_reference_alone():
     history, nothing = torch.tensor([8.0, 4.0]), torch.tensor([0.0, 2.0])
     assert harmonize(nothing, history, torch.tensor(3.0), 0.5, "reference")[1].tolist() == [8, 3]
     weights, average = harmonize(nothing, history, torch.tensor(3.0), 0.5, "paper")
@@ -50,7 +50,7 @@ def test_a_bin_without_elements_keeps_its_average_in_the_reference_alone():
 
 
 @given(seed=st.integers(0, 1000), bins=st.sampled_from([1, 5, 30]), scale=st.floats(0.1, 8))
-def test_without_momentum_it_is_the_mean_over_bins_of_mean_cross_entropy(seed, bins, scale):
+def test_harmonize__without_momentum_is_the_mean_over_bins_of_mean_cross_entropy(seed, bins, scale):
     logits, labels, _ = random_anchors(seed, anchors=20, scale=scale)
     counted = labels.numpy() != -2
     targets = one_hot(labels, 4)
@@ -70,7 +70,7 @@ def test_without_momentum_it_is_the_mean_over_bins_of_mean_cross_entropy(seed, b
 
 
 @given(seed=st.integers(0, 1000), power=st.floats(0, 1), bins=st.sampled_from([1, 5, 30]))
-def test_power_weights_follow_the_formula_and_the_weights_of_all_elements_add_up_to_one(seed, power, bins):
+def test_harmonize__power_weights_follow_the_formula_and_add_up_to_one_over_all_elements(seed, power, bins):
     counts = np.random.default_rng(seed).integers(0, 4, bins) * np.random.default_rng(seed + 1).integers(1, 10**5, bins)
     weights, _ = harmonize(torch.tensor(counts).double(), torch.zeros(bins), torch.zeros(()), 0.0, "corrected", power)
     filled = counts > 0
@@ -82,7 +82,7 @@ def test_power_weights_follow_the_formula_and_the_weights_of_all_elements_add_up
 
 
 @pytest.mark.parametrize("update", ["corrected", "paper", "reference"])
-def test_power_one_is_ghm_c_to_the_last_bit(update):
+def test_harmonize__power_one_is_ghm_c_to_the_last_bit(update):
     generator = torch.Generator().manual_seed(0)
     history = torch.zeros(30, dtype=torch.float64)
     for step in range(4):
@@ -98,7 +98,7 @@ def test_power_one_is_ghm_c_to_the_last_bit(update):
         assert torch.equal(weights, torch.where(filled, 1 / (density * divisor), 0.0))
 
 
-def test_power_zero_is_the_mean_of_cross_entropy():
+def test_harmonize__power_zero_is_the_mean_of_cross_entropy():
     logits, labels, _ = random_anchors(0)
     weights, _ = harmonize(
         classification_histogram(logits, labels), torch.zeros(30), torch.zeros(()), 0.0, "corrected", power=0.0
@@ -130,7 +130,7 @@ class PerLevelGHM:
         return total
 
 
-def test_separate_levels_are_the_authors_calls_with_one_average():
+def test_harmonize_levels__are_the_authors_calls_with_one_average():
     reference, history, steps = PerLevelGHM(10, 0.75), torch.zeros(10, dtype=torch.float64), torch.zeros(())
     for seed in range(3):
         logits, labels, _ = random_anchors(seed, anchors=60, scale=3)
@@ -144,7 +144,7 @@ def test_separate_levels_are_the_authors_calls_with_one_average():
         steps = steps + 3
 
 
-def test_separate_levels_have_the_gradient_of_autograd():
+def test_harmonize_levels__have_the_gradient_of_autograd():
     logits, labels, _ = random_anchors(1, anchors=60, scale=3)
     levels, weights = torch.arange(60) % 3, torch.rand(3, 10, generator=torch.Generator().manual_seed(0)).double()
     logits = logits.double().requires_grad_()
@@ -157,20 +157,20 @@ def test_separate_levels_have_the_gradient_of_autograd():
     assert not fast[:, 2].any()
 
 
-def test_classes_without_weight_are_not_counted():
+def test_classification_histogram__classes_without_weight_are_not_counted():
     logits, labels, _ = random_anchors(0)
     mask = torch.tensor([1.0, 0, 1, 0])
     assert classification_histogram(logits, labels, 6, mask).sum() == 2 * (labels != -2).sum()
 
 
-def test_nothing_to_count():
+def test_harmonize__nothing_to_count():
     assert classification_histogram(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long)).sum() == 0
     assert classification_histogram(torch.zeros(2, 3), torch.tensor([-2, -2])).sum() == 0
     weights, _ = harmonize(torch.zeros(4), torch.zeros(4), torch.zeros(()), 0.5, "corrected")
     assert weights.tolist() == [0, 0, 0, 0]
 
 
-def test_norms_at_the_ends_are_counted():
+def test_norm_histogram__norms_at_the_ends_are_counted():
     assert norm_histogram(torch.tensor([0.0, 1.0, 0.5]), 2).tolist() == [1, 2]
 
 
@@ -184,7 +184,7 @@ class OneProcess:
 @pytest.mark.parametrize(
     ("update", "expected"), [("reference", 0.135434), ("paper", 0.054174), ("corrected", 0.135434)]
 )
-def test_box_loss_worked_values(update, expected):
+def test_ghm_r_loss__worked_values(update, expected):
     deltas = torch.tensor([[0.0, 0.01, 0.02, 0.1], [1.0, 1.0, 1.0, 1.0]], dtype=torch.float64)[:, :]
     flat = torch.cat([deltas[0], deltas[1, :1]])[:, None]  # five coordinates
     loss = GHMRLoss(momentum=0.0, update=update, power=1.0)(flat, torch.zeros_like(flat), OneProcess)

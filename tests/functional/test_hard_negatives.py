@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from lit_dense.functional.hard_negatives import hard_negatives
 
 
-def test_worked_value():
+def test_hard_negatives__worked_value():
     values = torch.tensor([0.5, 1, 0.1, 0.9, 0.3, 0.7, 0.2, 0.6, 0.05, 0.4])
     labels = torch.tensor([0, 0] + [-1] * 8)
     kept = hard_negatives(values, labels, torch.zeros(10, dtype=torch.long), 1)
@@ -19,7 +19,7 @@ def test_worked_value():
     k_min=st.integers(0, 2),
     mixed=st.booleans(),
 )
-def test_each_image_keeps_its_hardest(seed, ratio, k_min, mixed):
+def test_hard_negatives__each_image_keeps_its_hardest(seed, ratio, k_min, mixed):
     generator = torch.Generator().manual_seed(seed)
     values, labels = torch.rand(3, 20, generator=generator), torch.randint(-2, 2, (3, 20), generator=generator)
     labels[1].clamp_(max=-1)  # an image without positives
@@ -39,13 +39,13 @@ def test_each_image_keeps_its_hardest(seed, ratio, k_min, mixed):
             assert values[image][background & kept[image]].min() >= left.max()
 
 
-def test_equal_values_are_kept_in_order_and_nothing_is_fine():
+def test_hard_negatives__equal_values_are_kept_in_order_and_empty_input_works():
     nothing, one_image = torch.zeros(0, dtype=torch.long), torch.zeros(4, dtype=torch.long)
     assert hard_negatives(torch.ones(4), torch.full((4,), -1), one_image, 1, 2.0).tolist() == [1, 1, 0, 0]
     assert hard_negatives(torch.zeros(0), nothing, nothing, 0).shape == (0,)
 
 
-def test_images_have_different_numbers_of_anchors():
+def test_hard_negatives__images_have_different_numbers_of_anchors():
     values, labels = torch.tensor([0.1, 0.9, 0.5, 0.2, 0.8, 0.7]), torch.tensor([-1, -1, 0, -1, 0, -1])
     images = torch.tensor([0, 0, 0, 1, 1, 2])
     assert hard_negatives(values, labels, images, 3, ratio=1).tolist() == [0, 1, 1, 1, 1, 1]

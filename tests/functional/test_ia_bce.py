@@ -6,8 +6,8 @@ import torch
 from lit_dense.core.errors import UsageError
 from lit_dense.functional import ia_bce_loss
 from lit_dense.losses import LOSSES, IoUAwareBCELoss
+from tests.builders.numpy_losses import random_anchors, value_and_gradient
 from tests.builders.samples import samples_of
-from tests.functional.numpy_losses import random_anchors
 
 
 def of_lw_detr(logits, labels, ious, alpha=0.25, gamma=2):
@@ -23,15 +23,9 @@ def of_lw_detr(logits, labels, ious, alpha=0.25, gamma=2):
     return (values * (labels != -2).unsqueeze(1)).sum(1)
 
 
-def value_and_gradient(function, logits):
-    logits = logits.detach().requires_grad_()
-    values = function(logits)
-    return values.detach(), torch.autograd.grad(values.sum(), logits)[0]
-
-
 @pytest.mark.parametrize(("alpha", "gamma"), [(0.25, 2.0), (0.0, 1.0), (1.0, 3.0)])
 @pytest.mark.parametrize("missed", [False, True])
-def test_it_is_that_of_lw_detr(alpha, gamma, missed):
+def test_ia_bce_loss__is_that_of_lw_detr(alpha, gamma, missed):
     logits, labels, ious = random_anchors(4, anchors=40)
     ious = ious * (not missed)
     expected = value_and_gradient(lambda x: of_lw_detr(x, labels, ious, alpha, gamma), logits)
@@ -39,19 +33,19 @@ def test_it_is_that_of_lw_detr(alpha, gamma, missed):
     torch.testing.assert_close(own, expected)
 
 
-def test_without_ious_they_are_1():
+def test_ia_bce_loss__ious_are_1_by_default():
     logits, labels, ious = random_anchors(4)
     torch.testing.assert_close(ia_bce_loss(logits, labels), ia_bce_loss(logits, labels, ious=torch.ones_like(ious)))
 
 
-def test_the_part_reads_scores_and_ious_of_the_samples():
+def test_iou_aware_bce_loss__reads_scores_and_ious_of_the_samples():
     samples = samples_of((3,), loss="ia_bce")
     ious = samples.scatter_to_anchors(samples.pos_ious)
     expected = of_lw_detr(samples.logits, samples.labels, ious)
     torch.testing.assert_close(IoUAwareBCELoss()(samples.logits, samples.labels, samples), expected)
 
 
-def test_soft_targets_take_the_ious_place():
+def test_iou_aware_bce_loss__soft_targets_replace_ious():
     samples = samples_of((3,), loss="ia_bce")
     given = torch.full_like(samples.pos_ious, 0.3)
     expected = of_lw_detr(samples.logits, samples.labels, samples.scatter_to_anchors(given))
@@ -59,6 +53,6 @@ def test_soft_targets_take_the_ious_place():
     torch.testing.assert_close(own, expected)
 
 
-def test_its_share_of_the_score_is_a_share():
+def test_iou_aware_bce_loss__alpha_is_a_share():
     with pytest.raises(UsageError, match=r"ia_bce: alpha must be in \[0, 1\], not 1.5"):
         LOSSES.build({"class_path": "ia_bce", "init_args": {"alpha": 1.5}})

@@ -15,6 +15,7 @@ from lit_dense.functional.loss_distribution import (
     loss_over_norms,
     value_distribution,
 )
+from tests.builders.numpy_losses import one_hot
 
 
 def batch(anchors=500, classes=3, dtype=torch.float32):
@@ -23,11 +24,7 @@ def batch(anchors=500, classes=3, dtype=torch.float32):
     return logits, labels
 
 
-def one_hot(labels, classes):
-    return F.one_hot(labels.clamp(min=-1) + 1, classes + 1)[:, 1:].numpy()
-
-
-def test_each_element_is_counted_where_its_norm_lies():
+def test_loss_over_norms__each_element_is_counted_where_its_norm_lies():
     logits, labels = batch()
     gradients = torch.randn_like(logits).masked_fill((labels == -2).unsqueeze(1), 0.0)
     spread = loss_over_norms(logits, labels, gradients, lambda x: x, bins=10)
@@ -46,7 +43,7 @@ def test_each_element_is_counted_where_its_norm_lies():
     torch.testing.assert_close(spread.entropies, entropy.masked_fill(labels == -2, 0.0))
 
 
-def test_columns_beyond_the_classes_count_at_the_greatest_norm():
+def test_loss_over_norms__columns_beyond_the_classes_count_at_the_greatest_norm():
     logits = torch.tensor([[-4.0, 2.0, 0.0], [-4.0, -4.0, 0.0], [9.0, 9.0, 0.0]])
     gradients = torch.tensor([[0.0, 0.0, -7.0], [0.0, 0.0, 1.0], [0.0, 0.0, 100.0]])
     spread = loss_over_norms(logits, torch.tensor([-1, -1, -2]), gradients, lambda x: x[:, :2], bins=2)
@@ -55,7 +52,7 @@ def test_columns_beyond_the_classes_count_at_the_greatest_norm():
 
 
 @pytest.mark.parametrize("anchors", [0, 5])
-def test_batches_without_positives_or_anchors(anchors):
+def test_loss_distribution__batches_without_positives_or_anchors(anchors):
     logits = torch.zeros(anchors, 2, requires_grad=True)
     labels = torch.full((anchors,), -1)
     gradient, factor = logit_gradients(logits, focal_loss(logits, labels), torch.ones(anchors))
@@ -67,7 +64,7 @@ def test_batches_without_positives_or_anchors(anchors):
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 1e6])
-def test_the_gradient_of_half_precision_is_not_rounded_away(scale):
+def test_logit_gradients__of_half_precision_are_not_rounded_away(scale):
     wide, labels = batch()
     wide = (wide.detach() - 6).half().double().requires_grad_()  # easy negatives
     weights = scale * torch.rand(len(labels))
@@ -80,12 +77,12 @@ def test_the_gradient_of_half_precision_is_not_rounded_away(scale):
     values.sum().backward()  # the graph is still there
 
 
-def test_logits_that_need_no_gradient_have_none():
+def test_logit_gradients__logits_that_need_no_gradient_have_none():
     logits = torch.randn(3, 2)
     assert not logit_gradients(logits, logits.sum(1), torch.ones(3))[0].any()
 
 
-def test_values_are_sorted_by_magnitude_and_summed():
+def test_value_distribution__values_are_sorted_by_magnitude_and_summed():
     values = torch.tensor([0.0, 1e-30, 1e-3, 2.0, 2.01, 1e9, 5.0])
     spread = value_distribution(values, torch.tensor([0, 0, 1, 0, 0, 1, -1]), 2)
     assert spread.shape == (2, 2, VALUE_BINS)
@@ -96,7 +93,7 @@ def test_values_are_sorted_by_magnitude_and_summed():
     assert spread[0, 0].max() == 2  # 2.0 and 2.01 are neighbours
 
 
-def test_the_hardest_percent_of_hundred_that_carries_half():
+def test_hardest_share__the_hardest_percent_of_hundred_that_carries_half():
     values = torch.ones(100).index_fill(0, torch.tensor(7), 99.0)
     spread = value_distribution(values, torch.zeros(100, dtype=torch.long), 1)[:, 0].numpy()
     assert hardest_share(spread, 0.01) == pytest.approx(0.5)
@@ -105,7 +102,7 @@ def test_the_hardest_percent_of_hundred_that_carries_half():
     np.testing.assert_allclose(carried, [0, 0.5, 1])
 
 
-def test_cumulative_shares_are_those_of_sorted_values():
+def test_cumulative_shares__are_those_of_sorted_values():
     values = torch.exp(2 * torch.randn(3000))
     spread = value_distribution(values, torch.zeros(3000, dtype=torch.long), 1)[:, 0].numpy()
     exact = values.double().sort(descending=True).values.cumsum(0).numpy() / values.double().sum().item()
@@ -113,7 +110,7 @@ def test_cumulative_shares_are_those_of_sorted_values():
         assert hardest_share(spread, share) == pytest.approx(exact[int(3000 * share) - 1], abs=3e-3)
 
 
-def test_without_loss_nothing_is_told():
+def test_cumulative_shares__are_empty_without_loss():
     samples, carried = cumulative_shares(np.zeros((2, VALUE_BINS)))
     assert len(samples) == len(carried) == 0
     assert math.isnan(hardest_share(np.zeros((2, VALUE_BINS)), 0.5))

@@ -44,7 +44,7 @@ def way(request, monkeypatch):
     low_quality=st.booleans(),
     way=st.sampled_from(list(WAYS)),
 )
-def test_matches_are_torchvisions_on_a_grid(gt_boxes, thresholds, low_quality, way):
+def test_match_by_iou__is_torchvisions_on_a_grid(gt_boxes, thresholds, low_quality, way):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(matching, "FEW_PAIRS", WAYS[way])
         got = match_by_iou(ON_A_GRID, gt_boxes, *thresholds, low_quality)
@@ -58,7 +58,7 @@ def test_matches_are_torchvisions_on_a_grid(gt_boxes, thresholds, low_quality, w
     low_quality=st.booleans(),
     way=st.sampled_from(list(WAYS)),
 )
-def test_matches_are_torchvisions_for_any_anchors(anchors, gt_boxes, low_quality, way):
+def test_match_by_iou__is_torchvisions_for_any_anchors(anchors, gt_boxes, low_quality, way):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(matching, "FEW_PAIRS", WAYS[way])
         patch.setattr(matching, "BLOCK", 4)
@@ -68,7 +68,7 @@ def test_matches_are_torchvisions_for_any_anchors(anchors, gt_boxes, low_quality
 
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("seed", range(5))
-def test_matches_of_a_dense_scene_are_torchvisions(seed):
+def test_match_by_iou__of_a_dense_scene_is_torchvisions(seed):
     generator = torch.Generator().manual_seed(seed)
     low = torch.rand(200, 2, generator=generator) * 90
     gt_boxes = torch.cat([low, low + torch.rand(200, 2, generator=generator) ** 3 * 80], 1)
@@ -78,14 +78,14 @@ def test_matches_of_a_dense_scene_are_torchvisions(seed):
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("anchor_type", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("gt_type", [torch.float16, torch.float32, torch.float64])
-def test_matches_are_torchvisions_in_every_precision(anchor_type, gt_type):
+def test_match_by_iou__is_torchvisions_in_every_precision(anchor_type, gt_type):
     low = torch.rand(30, 2, generator=torch.Generator().manual_seed(3)) * 60
     gt_boxes, anchors = torch.cat([low, low + 25], 1).to(gt_type), ON_A_GRID.to(anchor_type)
     assert torch.equal(match_by_iou(anchors, gt_boxes), torchvision_matches(anchors, gt_boxes))
 
 
 @pytest.mark.usefixtures("way")
-def test_a_ground_truth_that_touches_no_anchor_makes_all_positive_as_in_torchvision():
+def test_match_by_iou__a_ground_truth_that_touches_no_anchor_makes_all_positive_as_in_torchvision():
     gt_boxes = torch.tensor([[0.0, 0, 12, 12], [500, 500, 510, 510]])
     got = match_by_iou(ON_A_GRID, gt_boxes)
     assert (got >= 0).all()
@@ -93,26 +93,26 @@ def test_a_ground_truth_that_touches_no_anchor_makes_all_positive_as_in_torchvis
 
 
 @pytest.mark.usefixtures("way")
-def test_the_first_of_equal_ground_truths_is_taken():
+def test_match_by_iou__the_first_of_equal_ground_truths_is_taken():
     gt_boxes = torch.tensor([[90.0, 60, 92, 62], [4, 4, 18, 18], [4, 4, 18, 18]])
     got = match_by_iou(ON_A_GRID, gt_boxes)
     assert (got == 1).any()
     assert not (got == 2).any()
 
 
-def test_without_ground_truth_all_is_background_and_without_anchors_nothing_is_matched():
+def test_match_by_iou__without_ground_truth_all_is_background_and_without_anchors_nothing_is_matched():
     assert match_by_iou(ON_A_GRID, torch.zeros(0, 4)).eq(-1).all()
     assert match_by_iou(torch.zeros(0, 4), torch.ones(3, 4)).shape == (0,)
 
 
-def test_the_host_does_not_wait_for_a_device(monkeypatch):
+def test_match_by_iou__does_not_synchronise_with_the_device(monkeypatch):
     monkeypatch.setattr(matching, "FEW_PAIRS", WAYS["pieces"])  # the way of a device
     gt_boxes = torch.tensor([[0.0, 0, 30, 30], [5, 5, 40, 20]])
     assert host_reads(lambda: match_by_iou(ON_A_GRID, gt_boxes)) == []
 
 
 @pytest.mark.gpu
-def test_matches_on_a_gpu_are_torchvisions():
+def test_match_by_iou__on_a_gpu_is_torchvisions():
     low = torch.rand(300, 2, generator=torch.Generator().manual_seed(3)) * 60
     gt_boxes = torch.cat([low, low + 25], 1)
     got = match_by_iou(ON_A_GRID.cuda(), gt_boxes.cuda())

@@ -31,7 +31,7 @@ def ranks_in_python(labels, groups, quality):
 
 
 @given(seed=st.integers(0, 500), number=st.integers(0, 40), ties=st.booleans())
-def test_ranks_are_those_of_the_definition(seed, number, ties):
+def test_hierarchical_local_rank__is_that_of_the_definition(seed, number, ties):
     generator = torch.Generator().manual_seed(seed)
     groups = torch.randint(0, 8, (number,), generator=generator)
     labels = groups % 3
@@ -42,7 +42,7 @@ def test_ranks_are_those_of_the_definition(seed, number, ties):
 
 
 @given(seed=st.integers(0, 200))
-def test_ranks_do_not_depend_on_the_order(seed):
+def test_hierarchical_local_rank__does_not_depend_on_the_order(seed):
     generator = torch.Generator().manual_seed(seed)
     groups, quality = torch.randint(0, 8, (30,), generator=generator), torch.rand(30, generator=generator)
     order = torch.randperm(30, generator=generator)
@@ -50,7 +50,7 @@ def test_ranks_do_not_depend_on_the_order(seed):
     assert torch.equal(hierarchical_local_rank((groups % 3)[order], groups[order], quality[order]), ranks[order])
 
 
-def test_worked_values():
+def test_rank_weights__worked_values():
     ranks = hierarchical_local_rank(LABELS, GROUPS, IOUS)
     assert ranks.tolist() == [0, 2, 4, 1, 3, 0]
     weights = rank_weights(ranks, ranks.max() + 1, 2.0, 0.0)
@@ -68,7 +68,7 @@ def test_worked_values():
     )
 
 
-def test_carl_worked_values():
+def test_carl__worked_values():
     p = torch.tensor([0.9, 0.6, 0.3], requires_grad=True)
     values = carl_values(p, 1.0, 0.2)
     weights = carl_weights(p, values.sum(), torch.tensor(3.0), 1.0, 0.2)
@@ -80,7 +80,7 @@ def test_carl_worked_values():
 
 
 @given(p=st.floats(0.01, 0.99), cost=st.floats(0.1, 5))
-def test_carl_of_equals(p, cost):
+def test_carl__of_equals(p, cost):
     scores = torch.full((4,), p, dtype=torch.float64, requires_grad=True)
     weights = carl_weights(scores, carl_values(scores, 1.0, 0.2).sum(), torch.tensor(4.0), 1.0, 0.2)
     torch.testing.assert_close(weights, torch.ones(4, dtype=torch.float64))
@@ -88,7 +88,7 @@ def test_carl_of_equals(p, cost):
     torch.testing.assert_close(gradient, torch.zeros(4, dtype=torch.float64), rtol=0, atol=1e-9)
 
 
-def test_groups_of_overlapping_boxes():
+def test_match_by_nms__groups_overlapping_boxes():
     boxes = torch.tensor([[0.0, 0, 10, 10], [1, 0, 11, 10], [50, 50, 60, 60], [0, 0, 9, 10], [51, 50, 61, 60]])
     groups = match_by_nms(boxes, torch.tensor([0.5, 0.9, 0.3, 0.4, 0.8]), 0.5)
     assert groups.tolist() == [0, 0, 1, 0, 1]

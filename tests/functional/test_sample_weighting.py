@@ -4,7 +4,7 @@ from lit_dense.functional.sample_weighting import interpolate, loss_grid
 from lit_dense.weighters import SWNWeighter
 
 
-def test_interpolation_and_its_gradient():
+def test_interpolate__values_and_gradient():
     grid, at_grid = torch.tensor([0.0, 1.0, 3.0]), torch.tensor([2.0, 4.0, 0.0], requires_grad=True)
     found = interpolate(torch.tensor([0.0, 0.25, 2.0, 3.0, 99.0]), grid, at_grid)
     torch.testing.assert_close(found, torch.tensor([2.0, 2.5, 2.0, 0.0, 0.0]))
@@ -12,7 +12,7 @@ def test_interpolation_and_its_gradient():
     assert gradient.tolist() == [1.75, 0.75, 2.5]
 
 
-def test_the_network_between_points_of_the_grid_is_near_its_interpolation():
+def test_interpolate__the_network_between_points_of_the_grid_is_near_its_interpolation():
     torch.manual_seed(0)
     weighter = SWNWeighter(limit=100)
     for parameter in weighter.parameters():

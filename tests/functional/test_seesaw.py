@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lit_dense.functional import seesaw_loss
-from tests.functional.numpy_losses import cross_entropy
+from tests.builders.numpy_losses import cross_entropy
 
 
 def ranking(logits, own, counts, p=0.8, q=2.0, eps=0.01):
@@ -23,7 +23,7 @@ def ranking(logits, own, counts, p=0.8, q=2.0, eps=0.01):
 
 @pytest.mark.parametrize("classes", [3, 80, 1203])
 @pytest.mark.parametrize("scale", [0.5, 3.0])
-def test_positives_with_few_and_with_many_classes(classes, scale):
+def test_seesaw_loss__positives_with_few_and_with_many_classes(classes, scale):
     rng = np.random.default_rng(classes)
     logits = rng.normal(0, scale, (6, classes + 2))
     labels, counts = rng.integers(0, classes, 6), rng.integers(0, 1000, classes).astype(float)

@@ -42,7 +42,7 @@ def shortcuts(monkeypatch):
     number=st.sampled_from([1, 5, 50]),
     decimals=st.sampled_from([1, 7]),
 )
-def test_scores_are_torchvisions(seed, rows, columns, centre, spread, score_thresh, number, decimals):
+def test_top_scores__are_torchvisions(seed, rows, columns, centre, spread, score_thresh, number, decimals):
     generator = torch.Generator().manual_seed(seed)
     logits = (torch.randn(rows, columns, generator=generator) * spread + centre).round(decimals=decimals)
     assert_same(top_scores(logits, score_thresh, number), torchvision_scores(logits, score_thresh, number))
@@ -50,7 +50,7 @@ def test_scores_are_torchvisions(seed, rows, columns, centre, spread, score_thre
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("length", [70_001, 131_071, 200_014])
-def test_scores_at_the_end_of_a_threads_share_are_torchvisions(threads, length, shortcuts):
+def test_top_scores__at_the_end_of_a_threads_share_are_torchvisions(threads, length, shortcuts):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -64,7 +64,7 @@ def test_scores_at_the_end_of_a_threads_share_are_torchvisions(threads, length, 
     assert not shortcuts
 
 
-def test_a_score_right_at_the_threshold_is_left_out():
+def test_top_scores__a_score_right_at_the_threshold_is_left_out():
     logits = torch.linspace(-4, -2, 20_001).unsqueeze(1)
     for index in (0, 7000, 12_345):
         score_thresh = logits.sigmoid()[index].item()
@@ -74,7 +74,7 @@ def test_a_score_right_at_the_threshold_is_left_out():
 
 @pytest.mark.parametrize("strange", [float("nan"), float("inf"), float("-inf"), 1e30, 60.0, -120.0])
 @pytest.mark.parametrize("share", [0.001, 0.5, 1.0])
-def test_scores_of_strange_logits_are_torchvisions(strange, share):
+def test_top_scores__of_unusual_logits_are_torchvisions(strange, share):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(5000, 4, generator=generator)
     logits[torch.rand(5000, 4, generator=generator) < share] = strange
@@ -83,12 +83,12 @@ def test_scores_of_strange_logits_are_torchvisions(strange, share):
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
-def test_scores_are_torchvisions_in_every_precision(kind):
+def test_top_scores__are_torchvisions_in_every_precision(kind):
     logits = torch.randn(5000, 4, generator=torch.Generator().manual_seed(0)).to(kind)
     assert_same(top_scores(logits, 0.05, 20), torchvision_scores(logits, 0.05, 20))
 
 
-def test_only_the_best_blocks_are_looked_at(shortcuts):
+def test_top_scores__only_the_best_blocks_are_read(shortcuts):
     logits = torch.randn(20_000, 4, generator=torch.Generator().manual_seed(0))
     top_scores(logits, 0.05, 100)
     assert not shortcuts
@@ -108,7 +108,7 @@ def random_boxes(count, classes, seed=0):
 @pytest.mark.parametrize("classes", [1, 5, 3000])
 @pytest.mark.parametrize("number", [1, 30, 300, 5000])
 @pytest.mark.parametrize("decimals", [2, 8])  # with two, many scores are equal
-def test_the_boxes_that_stay_are_torchvisions(count, classes, number, decimals):
+def test_suppress__the_boxes_that_stay_are_torchvisions(count, classes, number, decimals):
     boxes, scores, labels = random_boxes(count, classes)
     found = boxes, scores.round(decimals=decimals), labels
     assert torch.equal(suppress(*found, 0.5, number), batched_nms(*found, 0.5)[:number])

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from lit_dense.functional import varifocal_loss
 from lit_dense.losses import LOSSES
-from tests.functional.numpy_losses import random_anchors
+from tests.builders.numpy_losses import random_anchors, value_and_gradient
 
 
 def of_rt_detr(logits, labels, ious, alpha, gamma):
@@ -18,14 +18,8 @@ def of_rt_detr(logits, labels, ious, alpha, gamma):
     return (values * (labels != -2).unsqueeze(1)).sum(1)
 
 
-def value_and_gradient(function, logits):
-    logits = logits.detach().requires_grad_()
-    values = function(logits)
-    return values.detach(), torch.autograd.grad(values.sum(), logits)[0]
-
-
 @pytest.mark.parametrize(("alpha", "gamma"), [(0.75, 2.0), (0.3, 1.5), (1.0, 0.0)])
-def test_detached_it_is_that_of_rt_detr(alpha, gamma):
+def test_varifocal_loss__detached_is_that_of_rt_detr(alpha, gamma):
     logits, labels, ious = random_anchors(4, anchors=40)
     value, slope = value_and_gradient(lambda x: of_rt_detr(x, labels, ious, alpha, gamma), logits)
     own, own_slope = value_and_gradient(lambda x: varifocal_loss(x, labels, alpha, gamma, ious, True), logits)
@@ -36,7 +30,7 @@ def test_detached_it_is_that_of_rt_detr(alpha, gamma):
     assert torch.allclose(through_slope, slope) == (gamma == 0)  # without the argument the gradient is mmdetection's
 
 
-def test_the_factor_is_not_detached_by_default_and_the_part_passes_it_on():
+def test_varifocal_loss__the_factor_is_not_detached_by_default_and_the_class_passes_it_on():
     x = torch.ones(1, 1)
     p, cost = x.sigmoid(), F.softplus(x)
     value, slope = LOSSES.build("vfl").sigmoid_terms(None).negative(x, None)

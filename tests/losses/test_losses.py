@@ -17,7 +17,7 @@ PLAIN_BCE = {"class_path": "focal_star", "init_args": {"gamma": 1.0, "beta": 0.0
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES.points))
-def test_a_right_answer_costs_less_than_a_wrong_one(name):
+def test_losses__a_right_answer_costs_less_than_a_wrong_one(name):
     samples, loss = samples_of((3,), loss=name), ready(name)
     logits = samples.logits.detach()
     wrong = torch.full_like(logits, 2.0)
@@ -36,7 +36,7 @@ def test_a_right_answer_costs_less_than_a_wrong_one(name):
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES.points))
-def test_ignored_anchors_cost_nothing(name):
+def test_losses__ignored_anchors_cost_nothing(name):
     samples, loss = samples_of((3,), loss=name), ready(name)
     labels = samples.labels.clone()
     labels[samples.labels == -1] = -2
@@ -44,7 +44,7 @@ def test_ignored_anchors_cost_nothing(name):
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES.points))
-def test_a_bias_at_the_prior_gives_scores_at_the_prior(name):
+def test_losses__a_bias_at_the_prior_gives_scores_at_the_prior(name):
     loss = LOSSES.build(name)
     scores = loss.score_logits(loss.prior_bias(NUM_CLASSES, loss.prior)).sigmoid()
     assert scores.shape == (NUM_CLASSES,)
@@ -52,7 +52,7 @@ def test_a_bias_at_the_prior_gives_scores_at_the_prior(name):
     torch.testing.assert_close(scores, torch.full_like(scores, expected), rtol=1e-4, atol=0)
 
 
-def test_arguments_out_of_range_are_named():
+def test_losses__arguments_out_of_range_are_named():
     with pytest.raises(UsageError, match=r"focal: gamma must be at least 0, not -1"):
         FocalLoss(gamma=-1)
     with pytest.raises(UsageError, match=r"bce: alpha must be in \[0, 1\], not nan"):
@@ -69,7 +69,7 @@ def test_arguments_out_of_range_are_named():
         LOSSES.build({"class_path": "ghm", "init_args": {"update": "papr"}})
 
 
-def test_a_whole_number_may_be_a_float():
+def test_losses__a_whole_number_may_be_a_float():
     assert LOSSES.build({"class_path": "ghm", "init_args": {"bins": 20.0}}).history.shape == (20,)
 
 
@@ -84,13 +84,13 @@ def test_a_whole_number_may_be_a_float():
     ],
     ids=str,
 )
-def test_losses_that_start_as_another(loss, same):
+def test_losses__some_start_as_another(loss, same):
     samples = samples_of((3, 0, 4))
     one, other = (ready(part)(samples.logits, samples.labels, samples) for part in (loss, same))
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_federated_heeds_the_same_classes_for_the_same_step_and_others_later():
+def test_federated_loss__draws_the_same_classes_for_the_same_step_and_others_later():
     samples = samples_of((1,))
     loss = ready({"class_path": "federated", "init_args": {"num_classes": 2}})
     drawn = {}
@@ -102,7 +102,7 @@ def test_federated_heeds_the_same_classes_for_the_same_step_and_others_later():
     assert len({tuple(heeded.tolist()) for heeded in drawn.values()}) > 1
 
 
-def test_gradient_sums_of_classes_grow_with_every_step_and_turn_weights():
+def test_gradient_sums__grow_with_every_step_and_change_weights():
     samples, loss = samples_of((4, 5)), ready("eql_v2")
     first = loss(samples.logits, samples.labels, samples)
     loss.commit()
@@ -113,7 +113,7 @@ def test_gradient_sums_of_classes_grow_with_every_step_and_turn_weights():
     assert again[samples.positives].sum() > first[samples.positives].sum()
 
 
-def test_ghm_separate_levels_add_up_the_losses_of_each_level_alone():
+def test_ghm_loss__separate_levels_add_up_the_losses_of_each_level_alone():
     samples = samples_of((3, 1), loss="ghm")
     apart = LOSSES.build({"class_path": "ghm", "init_args": {"levels": "separate", "momentum": 0.0}})
     values = apart(samples.logits, samples.labels, samples)
@@ -126,7 +126,7 @@ def test_ghm_separate_levels_add_up_the_losses_of_each_level_alone():
         torch.testing.assert_close(values[samples.level_idxs == level], alone[samples.level_idxs == level])
 
 
-def test_ghm_separate_levels_need_a_detector_that_tells_them():
+def test_ghm_loss__separate_levels_need_a_detector_with_levels():
     samples = replace(samples_of((3,), loss="ghm"), geometry=None)
     with pytest.raises(UsageError, match="does not tell the sizes of its levels"):
         LOSSES.build({"class_path": "ghm", "init_args": {"levels": "separate"}})(
@@ -134,7 +134,7 @@ def test_ghm_separate_levels_need_a_detector_that_tells_them():
         )
 
 
-def test_ghm_of_a_checkpoint_without_a_power_has_the_power_of_its_time():
+def test_ghm_loss__of_a_checkpoint_without_a_power_has_the_power_of_its_time():
     for name, build in (("ghm", LOSSES.build), ("ghm_r", BOX_LOSSES.build)):
         part = build({"class_path": name, "init_args": {"power": 0.3, "levels": "separate"}})
         part.follow_spec(part.spec)

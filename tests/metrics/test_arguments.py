@@ -6,8 +6,7 @@ import torch
 
 from lit_dense.core.errors import UsageError
 from lit_dense.metrics import DetectionMAP
-
-from .images import NAMES, compute, make_images, pycocotools_evaluation
+from tests.builders.detection_images import NAMES, compute, make_images, pycocotools_evaluation
 
 MANY = [(p, t, i) for p, t, i in make_images(6)]
 
@@ -27,7 +26,7 @@ MANY = [(p, t, i) for p, t, i in make_images(6)]
         (torch.tensor(300), (1, 10, 300)),
     ],
 )
-def test_limits_are_a_number_or_a_list(given, limits):
+def test_max_detections__is_a_number_or_a_list(given, limits):
     metric = DetectionMAP(NAMES, max_detections=given)
     assert (metric.limits, metric.max_detections) == (limits, limits[-1])
     metric.update([], [])
@@ -38,19 +37,19 @@ def test_limits_are_a_number_or_a_list(given, limits):
     "given",
     ["100", [], [1, 1], [0, 5], [-1], 100.0, [1, 10.5], True, [True, 5], {1: 2}, [None], 0, [[1], [2]], [NAMES]],
 )
-def test_other_limits_are_refused_in_words(given):
+def test_max_detections__other_values_are_refused(given):
     with pytest.raises(UsageError, match=r"max_detections must be (a number of detections .* \[1, 10, 1000\]|over 10)"):
         DetectionMAP(NAMES, max_detections=given)
 
 
-def test_a_small_number_is_told_how_to_ask_for_it():
+def test_max_detections__the_error_of_a_small_number_says_how_to_ask_for_it():
     with pytest.raises(UsageError, match=r"max_detections must be over 10, .* max_detections=\[1, 5\]"):
         DetectionMAP(NAMES, max_detections=5)
     with pytest.raises(UsageError, match=r"max_detections=\[1\]\."):
         DetectionMAP(NAMES, max_detections=1)
 
 
-def test_each_limit_has_its_recall_and_the_last_holds_for_the_rest():
+def test_max_detections__each_has_its_recall_and_the_last_holds_for_the_rest():
     found = compute(MANY, max_detections=[2, 3, 7])
     stats = pycocotools_evaluation(MANY, len(NAMES), max_detections=7)
     recall = stats.eval["recall"][:, :, 0]
@@ -60,7 +59,7 @@ def test_each_limit_has_its_recall_and_the_last_holds_for_the_rest():
     assert found["mar_2"] < found["mar_3"] < found["mar_7"]
 
 
-def test_lvis_has_one_limit():
+def test_max_detections__lvis_has_one():
     assert DetectionMAP(NAMES, "lvis", [50]).limits == (50,)
     assert DetectionMAP(NAMES, "lvis", 5).limits == (5,)
     with pytest.raises(UsageError, match="LVIS has one limit"):
@@ -79,17 +78,17 @@ def test_lvis_has_one_limit():
         (["cat", None], "None is not a name"),
     ],
 )
-def test_names_that_are_none_are_refused_in_words(names, message):
+def test_class_names__other_types_are_refused(names, message):
     with pytest.raises(UsageError, match=f"class_names must be a list with a name for each label.*{message}"):
         DetectionMAP(names)
 
 
-def test_numbers_are_names():
+def test_class_names__may_be_numbers():
     assert DetectionMAP(range(2)).class_names == ("0", "1")
     assert DetectionMAP(name for name in NAMES).class_names == tuple(NAMES)
 
 
-def test_what_torchmetrics_does_too_may_be_asked_for():
+def test_detection_map__takes_arguments_of_torchmetrics_that_it_supports():
     metric = DetectionMAP(
         NAMES,
         box_format="xyxy",
@@ -128,18 +127,18 @@ def test_what_torchmetrics_does_too_may_be_asked_for():
         ("num_classes", 4, "class_names"),
     ],
 )
-def test_what_it_does_not_do_is_refused_with_what_does(argument, value, cure):
+def test_detection_map__refuses_other_arguments_of_torchmetrics_with_the_alternative(argument, value, cure):
     with pytest.raises(UsageError, match=f"DetectionMAP: {argument}=.* is not supported: .*{cure}"):
         DetectionMAP(NAMES, **{argument: value})
 
 
-def test_one_argument_of_two_names_is_given_once():
+def test_detection_map__one_argument_of_two_names_is_given_once():
     with pytest.raises(UsageError, match="max_detection_thresholds is max_detections here"):
         DetectionMAP(NAMES, max_detections=100, max_detection_thresholds=[1, 10, 100])
     assert DetectionMAP(NAMES, max_detections=200, max_detection_thresholds=None).limits == (1, 10, 200)
 
 
-def test_arguments_of_nobody_are_refused():
+def test_detection_map__unknown_arguments_are_refused():
     with pytest.raises(ValueError, match="max_detection"):
         DetectionMAP(NAMES, max_detection=3)
     with pytest.raises(UsageError, match=r"confusion_score must be in .0, 1., not 30"):

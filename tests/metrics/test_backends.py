@@ -15,8 +15,7 @@ from lit_dense.metrics import DetectionMAP, backends, resampled_ap
 from lit_dense.metrics.backends import load_backend, self_check, with_backend
 from lit_dense.metrics.backends.base import Tables
 from lit_dense.metrics.evaluation import evaluate
-
-from .images import NAMES, make_images, random_rows, update
+from tests.builders.detection_images import NAMES, make_images, random_rows, update
 
 BOTH = ("hotcoco", "pycocotools")
 
@@ -39,7 +38,7 @@ def _nothing_is_remembered():
 
 @pytest.mark.parametrize("seed", range(40))
 @pytest.mark.parametrize("protocol", ["coco", "lvis"])
-def test_tables_of_both_are_equal(protocol, seed):
+def test_backends__tables_of_both_are_equal(protocol, seed):
     rows, classes = random_rows(seed, lvis=protocol == "lvis")
     rng = np.random.default_rng(seed)
     limits = [int(rng.choice([3, 5, 300]))]
@@ -53,7 +52,7 @@ def test_tables_of_both_are_equal(protocol, seed):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_matches_of_both_are_equal(seed):
+def test_backends__matches_of_both_are_equal(seed):
     rows, classes = random_rows(seed)
     first, second = (
         {(one.label, one.image): one for one in load_backend(name).matches(rows, classes, 5)} for name in BOTH
@@ -65,7 +64,7 @@ def test_matches_of_both_are_equal(seed):
 
 
 @pytest.mark.parametrize("protocol", ["coco", "lvis"])
-def test_an_evaluation_of_both_is_equal(protocol):
+def test_evaluate__is_equal_with_both_backends(protocol):
     rows, classes = random_rows(9, lvis=protocol == "lvis")
     limits = (1, 10, 100) if protocol == "coco" else (3,)
     groups = {"rare": [0], "common": [1, 2]}
@@ -76,7 +75,7 @@ def test_an_evaluation_of_both_is_equal(protocol):
         np.testing.assert_allclose(getattr(first, name), getattr(second, name), atol=1e-12)
 
 
-def test_an_evaluation_of_rows_holds_what_its_numbers_say_and_the_rows():
+def test_evaluate__of_rows_has_their_numbers_and_the_rows():
     rows, classes = random_rows(9)
     found = evaluate(rows, classes)
     names = classes.values()
@@ -87,7 +86,7 @@ def test_an_evaluation_of_rows_holds_what_its_numbers_say_and_the_rows():
     assert found.rows is rows
 
 
-def test_lvis_counts_the_best_detections_of_an_image_with_both():
+def test_evaluate__lvis_counts_the_best_detections_of_an_image_with_both_backends():
     rows, classes = random_rows(9, lvis=True)
     cut = [evaluate(rows, classes, "lvis", (3,), backend=name).numbers for name in BOTH]
     assert cut[0] == pytest.approx(cut[1], abs=1e-12)
@@ -95,7 +94,7 @@ def test_lvis_counts_the_best_detections_of_an_image_with_both():
     assert cut[0]["map"] != whole["map"]
 
 
-def test_resampled_ap_is_that_of_the_other_evaluator(monkeypatch):
+def test_resampled_ap__is_that_of_the_other_backend(monkeypatch):
     metric = DetectionMAP(NAMES)
     update(metric, make_images(12))
     metric.compute()
@@ -106,7 +105,7 @@ def test_resampled_ap_is_that_of_the_other_evaluator(monkeypatch):
     assert (first.ap.tolist(), first.ap_50.tolist()) == (second.ap.tolist(), second.ap_50.tolist())
 
 
-def test_without_images_and_without_classes():
+def test_evaluate__without_images_and_without_classes():
     rows = random_rows(0)[0]
     empty = rows.where(np.zeros(len(rows.images), bool))
     nothing = dataclasses.replace(empty, image_ids=empty.image_ids[:0])
@@ -117,7 +116,7 @@ def test_without_images_and_without_classes():
             assert set(first.numbers.values()) == {-1}
 
 
-def test_pycocotools_prints_nothing(capsys):
+def test_evaluate__pycocotools_prints_nothing(capsys):
     evaluate(*random_rows(9), backend="pycocotools")
     assert capsys.readouterr() == ("", "")
 
@@ -131,13 +130,13 @@ def compute(**arguments):
     return {name: value.item() for name, value in metric.compute().items()}
 
 
-def test_the_fast_one_is_taken_without_a_word(caplog, monkeypatch):
+def test_backend__the_fast_one_is_taken_without_a_message(caplog, monkeypatch):
     monkeypatch.setitem(sys.modules, "pycocotools.cocoeval", None)
     compute()
     assert caplog.records == []
 
 
-def test_without_hotcoco_the_other_is_taken_and_said_once(caplog, monkeypatch):
+def test_backend__without_hotcoco_the_other_is_taken_with_one_message(caplog, monkeypatch):
     expected = compute()
     monkeypatch.setitem(sys.modules, "hotcoco", None)
     with caplog.at_level(logging.WARNING):
@@ -192,7 +191,7 @@ def swaps_classes(values):
         ("scores", lambda values: values * 0),
     ],
 )
-def test_an_evaluator_with_wrong_numbers_is_not_taken(caplog, monkeypatch, table, change):
+def test_backend__one_with_wrong_numbers_is_not_taken(caplog, monkeypatch, table, change):
     expected = compute()
     broken = type("Broken", (Wrong,), {"table": table, "change": staticmethod(change)})
     monkeypatch.setattr(hotcoco, "COCOeval", broken)
@@ -201,7 +200,7 @@ def test_an_evaluator_with_wrong_numbers_is_not_taken(caplog, monkeypatch, table
     assert "hotcoco cannot be used: its COCO results on a test case are wrong" in record.message
 
 
-def test_wrong_lvis_numbers_and_wrong_matches_are_noticed_too(monkeypatch):
+def test_self_check__finds_wrong_lvis_numbers_and_wrong_matches(monkeypatch):
     right = load_backend("hotcoco")
 
     def fault(tables=right.tables, matches=right.matches):
@@ -231,7 +230,7 @@ def self_check_input():
     return rows.where(rows.kinds < 3), self_check.CLASSES, self_check.LIMITS[-1]
 
 
-def test_an_evaluator_that_raises_is_not_taken(caplog, monkeypatch):
+def test_backend__one_that_raises_is_not_taken(caplog, monkeypatch):
     expected = compute()
 
     class PanicException(BaseException):
@@ -245,7 +244,7 @@ def test_an_evaluator_that_raises_is_not_taken(caplog, monkeypatch):
     assert "hotcoco cannot be used: RuntimeError: hotcoco: index out of bounds" in caplog.text
 
 
-def test_an_evaluator_that_fails_only_on_the_data_is_not_taken_either(caplog):
+def test_with_backend__one_that_fails_only_on_the_data_is_not_taken(caplog):
     done = []
 
     def evaluation(backend):
@@ -261,7 +260,7 @@ def test_an_evaluator_that_fails_only_on_the_data_is_not_taken_either(caplog):
         with_backend("hotcoco", evaluation)
 
 
-def test_a_key_that_stops_a_run_is_passed_on():
+def test_with_backend__keyboard_interrupt_is_passed_on():
     def interrupted(backend):
         raise KeyboardInterrupt
 
@@ -269,7 +268,7 @@ def test_a_key_that_stops_a_run_is_passed_on():
         with_backend(None, interrupted)
 
 
-def test_the_check_is_made_once(monkeypatch):
+def test_self_check__is_made_once(monkeypatch):
     checked = []
     monkeypatch.setattr(backends, "find_fault", lambda backend: checked.append(backend.name) or "")
     for _ in range(3):
@@ -278,7 +277,7 @@ def test_the_check_is_made_once(monkeypatch):
     assert checked == ["hotcoco", "pycocotools"]
 
 
-def test_a_backend_asked_for_is_used_or_refused_at_once(monkeypatch):
+def test_backend__one_asked_for_is_used_or_refused_at_once(monkeypatch):
     expected = compute()
     monkeypatch.setitem(sys.modules, "hotcoco", None)
     assert compute(backend="pycocotools") == pytest.approx(expected, abs=1e-12)
@@ -288,12 +287,12 @@ def test_a_backend_asked_for_is_used_or_refused_at_once(monkeypatch):
         DetectionMAP(NAMES, backend="faster_coco_eval")
 
 
-def test_pycocotools_asked_for_evaluates_though_hotcoco_works(monkeypatch):
+def test_backend__pycocotools_asked_for_evaluates_though_hotcoco_works(monkeypatch):
     monkeypatch.setattr(hotcoco, "COCOeval", None)
     assert compute(backend="pycocotools")["map"] > 0
 
 
-def test_without_any_evaluator_both_are_named(monkeypatch):
+def test_backend__without_any_both_are_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "hotcoco", None)
     monkeypatch.setattr(pycocotools.cocoeval, "COCOeval", Wrong)
     with pytest.raises(UsageError, match=r"no evaluator can be used: hotcoco: Module.*; pycocotools: .*pip install"):

@@ -8,8 +8,7 @@ from torchvision import tv_tensors
 
 from lit_dense.core.errors import UsageError
 from lit_dense.metrics import DetectionMAP
-
-from .images import NAMES, PRED, TARGET
+from tests.builders.detection_images import NAMES, PRED, TARGET
 
 NAN, INF = float("nan"), float("inf")
 RIGHT = [[10.0, 10, 60, 60], [100, 100, 190, 190]]
@@ -36,7 +35,7 @@ def compute(boxes=RIGHT, gt_boxes=RIGHT, scores=(0.9, 0.8), labels=(0, 1), names
         ([-INF, 100, 190, 190], "is not finite"),
     ],
 )
-def test_boxes_that_cannot_be_are_refused(box, fault):
+def test_boxes__impossible_ones_are_refused(box, fault):
     boxes = [RIGHT[0], box]
     for side, given in (("preds", {"boxes": boxes}), ("targets", {"gt_boxes": boxes})):
         with pytest.raises(UsageError, match=f"DetectionMAP: row 1 of the {side} of image 7 {fault}") as error:
@@ -45,30 +44,30 @@ def test_boxes_that_cannot_be_are_refused(box, fault):
         assert ("box_convert" in str(error.value)) == ("<" in fault)
 
 
-def test_a_box_that_is_infinite_as_float32_is_refused():
+def test_boxes__one_that_is_infinite_as_float32_is_refused():
     with pytest.raises(UsageError, match="row 0 of the preds of image 7 is not finite"):
         compute(boxes=torch.tensor(RIGHT, dtype=torch.float64) * 1e300)
 
 
-def test_boxes_with_a_negative_corner_are_not_taken_for_widths():
+def test_boxes__with_a_negative_corner_are_not_taken_for_widths():
     with pytest.raises(UsageError) as error:
         compute(boxes=[[10.0, 10, -5, 20], RIGHT[1]])
     assert "box_convert" not in str(error.value)
 
 
-def test_boxes_that_are_only_odd_are_taken():
+def test_boxes__unusual_ones_are_accepted():
     assert compute([[10.0, 10, 10, 10], RIGHT[1]], [[-5.0, -5, -1, -1], RIGHT[1]])["map/dog"] == 1
     assert compute([[10, 10, 60, 60], [100, 100, 190, 190]])["map_50/dog"] == 1
 
 
 @pytest.mark.parametrize("kept", ["XYWH", "CXCYWH"])
-def test_boxes_that_say_another_format_are_refused(kept):
+def test_boxes__of_another_declared_format_are_refused(kept):
     boxes = tv_tensors.BoundingBoxes(torch.tensor(RIGHT), format=kept, canvas_size=(200, 200))
     with pytest.raises(UsageError, match=rf"targets\[0\]\['boxes'\] are BoundingBoxes of format {kept}; XYXY is"):
         DetectionMAP().update([PRED], [{"boxes": boxes, "labels": torch.tensor([0, 1])}])
 
 
-def test_boxes_that_say_the_right_format_are_taken():
+def test_boxes__of_the_right_declared_format_are_accepted():
     boxes = tv_tensors.BoundingBoxes(torch.tensor(RIGHT), format="XYXY", canvas_size=(200, 200))
     labels = torch.tensor([0, 1])
     metric = DetectionMAP(NAMES)
@@ -92,12 +91,12 @@ def test_boxes_that_say_the_right_format_are_taken():
         ([0.9, 90.0], "divide percent by 100"),
     ],
 )
-def test_scores_that_cannot_be_are_refused(scores, message):
+def test_scores__impossible_ones_are_refused(scores, message):
     with pytest.raises(UsageError, match=message):
         compute(scores=scores)
 
 
-def test_a_score_may_be_rounded_beyond_1():
+def test_scores__may_be_rounded_beyond_1():
     assert compute(scores=[1.00001, 0.0])["map/dog"] == 1
 
 
@@ -110,13 +109,13 @@ def test_a_score_may_be_rounded_beyond_1():
         ([1, 1], ["a"], "label 1, but class_names names 1 classes"),
     ],
 )
-def test_labels_that_cannot_be_are_refused(labels, names, message):
+def test_labels__impossible_ones_are_refused(labels, names, message):
     with pytest.raises(UsageError, match=message) as error:
         compute(labels=labels, names=names)
     assert "lowered by 1" not in str(error.value)
 
 
-def test_labels_that_start_at_1_are_recognised():
+def test_labels__that_start_at_1_are_recognised():
     metric = DetectionMAP(["cat", "dog"])
     labels = torch.tensor([1, 2])
     target = {"boxes": torch.tensor(RIGHT), "labels": labels}
@@ -125,7 +124,7 @@ def test_labels_that_start_at_1_are_recognised():
         metric.compute()
 
 
-def test_a_class_that_is_listed_as_absent_needs_a_name_too():
+def test_labels__of_a_class_listed_as_absent_need_a_name_too():
     metric = DetectionMAP(NAMES, protocol="lvis")
     none = torch.zeros(0, dtype=torch.int64)
     metric.update([PRED], [{**TARGET, "neg_labels": torch.tensor([0, 9]), "not_exhaustive_labels": none}], [3])
@@ -134,12 +133,12 @@ def test_a_class_that_is_listed_as_absent_needs_a_name_too():
 
 
 @pytest.mark.parametrize("area", [-1.0, INF])
-def test_areas_that_cannot_be_are_refused(area):
+def test_areas__impossible_ones_are_refused(area):
     with pytest.raises(UsageError, match=f"row 1 of the targets of image 7 has area {area}"):
         compute(area=torch.tensor([50.0, area]))
 
 
-def test_an_area_of_nan_is_that_of_the_box():
+def test_areas__nan_is_that_of_the_box():
     assert compute(area=torch.tensor([NAN, NAN]))["map_large"] == 0.0 + compute()["map_large"]
 
 
@@ -162,7 +161,7 @@ def crowded(num_detections, metric, labels=0, image_id=5):
     return [str(w.message) for w in caught if "max_detections" in str(w.message)]
 
 
-def test_detections_that_are_left_out_are_told_of_once():
+def test_max_detections__warns_once_of_detections_that_are_left_out():
     metric = DetectionMAP(NAMES, max_detections=[1, 20])
     (message,) = crowded(23, metric)
     assert "max_detections=20 leaves out 3 of 23 detections" in message
@@ -172,13 +171,13 @@ def test_detections_that_are_left_out_are_told_of_once():
     assert crowded(23, metric) == []
 
 
-def test_the_limit_itself_leaves_nothing_out():
+def test_max_detections__as_many_as_that_leave_nothing_out():
     assert crowded(20, DetectionMAP(NAMES, max_detections=[1, 20])) == []
     assert crowded(24, DetectionMAP(NAMES, max_detections=20), labels=[0, 1] * 12) == []
     assert crowded(0, DetectionMAP(NAMES)) == []
 
 
-def test_the_image_with_most_detections_is_named():
+def test_max_detections__the_image_with_most_detections_is_named():
     metric = DetectionMAP(NAMES, max_detections=20)
     metric.update([PRED], [TARGET], [1])
     (message,) = crowded(44, metric, labels=[0] * 22 + [1] * 22, image_id=9)
@@ -186,7 +185,7 @@ def test_the_image_with_most_detections_is_named():
     assert "image 9, which has 22 of label 0" in message
 
 
-def test_lvis_counts_those_of_all_classes():
+def test_max_detections__lvis_counts_those_of_all_classes():
     (message,) = crowded(24, DetectionMAP(NAMES, "lvis", 20), labels=[0, 1] * 12)
     assert "leaves out 4 of 24 detections" in message
     assert "which has 24. Where" in message

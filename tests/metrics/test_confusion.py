@@ -8,8 +8,7 @@ from hotcoco import COCO, COCOeval
 
 from lit_dense.metrics.confusion import confusion_matrix
 from lit_dense.metrics.detection_table import CROWD, DETECTION, OBJECT, DetectionTable
-
-from .images import random_rows
+from tests.builders.detection_images import random_rows
 
 A, FAR = (0, 0, 10, 10), (200, 200, 220, 220)
 
@@ -60,14 +59,14 @@ def counted_one_by_one(rows, num_classes, score):
 
 @pytest.mark.parametrize("score", [0.05, 0.3, 0.7])
 @pytest.mark.parametrize("seed", range(30))
-def test_equals_counting_one_detection_after_another(seed, score):
+def test_confusion_matrix__equals_counting_one_detection_after_another(seed, score):
     rows, classes = random_rows(seed)
     expected = counted_one_by_one(rows, len(classes), score)
     assert confusion_matrix(rows, list(classes), score).tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_equals_hotcoco_where_there_are_no_crowds_and_no_equal_scores(seed):
+def test_confusion_matrix__equals_hotcoco_where_there_are_no_crowds_and_no_equal_scores(seed):
     rows, classes = random_rows(seed, crowds=False)
     rng = np.random.default_rng(seed)
     rows = dataclasses.replace(rows, scores=rng.permutation(len(rows.scores)).astype(np.float32) / len(rows.scores))
@@ -82,19 +81,19 @@ def test_equals_hotcoco_where_there_are_no_crowds_and_no_equal_scores(seed):
     assert confusion_matrix(rows, list(classes), 0.3).tolist() == expected.tolist()
 
 
-def test_labels_need_not_start_at_0():
+def test_confusion_matrix__labels_need_not_start_at_0():
     rows = rows_of((0, DETECTION, A, 9, 0.9), (0, OBJECT, A, 5, np.nan))
     assert confusion_matrix(rows, [5, 7, 9], 0.3).tolist() == [[0, 0, 1, 0], [0] * 4, [0] * 4, [0] * 4]
 
 
-def test_a_better_detection_is_not_robbed_by_one_of_another_image():
+def test_confusion_matrix__detections_match_objects_of_their_own_image_alone():
     rows = rows_of(
         (0, DETECTION, A, 0, 0.4), (0, OBJECT, A, 0, np.nan), (1, DETECTION, A, 0, 0.9), (1, OBJECT, FAR, 0, np.nan)
     )
     assert confusion_matrix(rows, [0], 0.3).tolist() == [[1, 1], [1, 0]]
 
 
-def test_the_second_best_object_is_taken_where_the_best_is():
+def test_confusion_matrix__the_second_best_object_is_taken_where_the_best_is():
     near = (0, 0, 10, 8)  # IoU .8 with A
     rows = rows_of(
         (0, DETECTION, A, 0, 0.9), (0, DETECTION, A, 1, 0.8), (0, OBJECT, near, 1, np.nan), (0, OBJECT, A, 0, np.nan)
@@ -103,7 +102,7 @@ def test_the_second_best_object_is_taken_where_the_best_is():
 
 
 @pytest.mark.parametrize(("height", "counted"), [(20, 0), (21, 1)])
-def test_a_detection_half_inside_a_crowd_of_its_class_is_left_out(height, counted):
+def test_confusion_matrix__a_detection_half_inside_a_crowd_of_its_class_is_left_out(height, counted):
     crowd = (0, 0, 100, 10)
     rows = rows_of((0, DETECTION, (0, 0, 10, height), 0, 0.9), (0, CROWD, crowd, 0, np.nan))
     assert confusion_matrix(rows, [0, 1], 0.3)[-1].tolist() == [counted, 0, 0]
@@ -111,7 +110,7 @@ def test_a_detection_half_inside_a_crowd_of_its_class_is_left_out(height, counte
     assert confusion_matrix(other, [0, 1], 0.3)[-1].tolist() == [0, 1, 0]
 
 
-def test_a_crowd_does_not_hide_a_detection_that_matches_an_object_or_lies_in_another_image():
+def test_confusion_matrix__a_crowd_does_not_hide_a_detection_that_matches_an_object_or_lies_in_another_image():
     crowd = (0, 0, 100, 100)
     rows = rows_of(
         (0, DETECTION, A, 0, 0.9), (0, OBJECT, A, 0, np.nan), (0, CROWD, crowd, 0, np.nan), (1, DETECTION, A, 0, 0.9)
@@ -119,13 +118,13 @@ def test_a_crowd_does_not_hide_a_detection_that_matches_an_object_or_lies_in_ano
     assert confusion_matrix(rows, [0], 0.3).tolist() == [[1, 0], [1, 0]]
 
 
-def test_boxes_without_area_match_nothing():
+def test_confusion_matrix__boxes_without_area_match_nothing():
     point = (5, 5, 5, 5)
     rows = rows_of((0, DETECTION, point, 0, 0.9), (0, OBJECT, point, 0, np.nan), (0, CROWD, point, 0, np.nan))
     assert confusion_matrix(rows, [0], 0.3).tolist() == [[0, 1], [1, 0]]
 
 
-def test_a_score_equal_to_the_threshold_counts():
+def test_confusion_matrix__a_score_equal_to_the_threshold_counts():
     rows = rows_of((0, DETECTION, A, 0, 0.7), (0, OBJECT, A, 0, np.nan))
     assert float(rows.scores[0]) < 0.7  # kept as float32
     assert confusion_matrix(rows, [0], 0.7)[0, 0] == 1

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from lit_dense.metrics import DetectionMAP, DetectionTable, bootstrap, frequency_groups, resampled_ap
 from lit_dense.metrics.evaluation import RECALLS, evaluate
-
-from .images import NAMES, as_json, make_images, pycocotools_evaluation, random_rows, update
+from tests.builders.detection_images import NAMES, as_json, make_images, pycocotools_evaluation, random_rows, update
 
 
 def evaluation_of(images, names=NAMES, **arguments):
@@ -42,7 +41,7 @@ def image(image_id=1, found=(), objects=()):
 A, B, FAR = (0, 0, 10, 10), (100, 0, 110, 10), (200, 200, 220, 220)
 
 
-def test_there_is_no_evaluation_before_compute_and_reset_leaves_it():
+def test_evaluation__is_none_before_compute_and_reset_leaves_it():
     metric = DetectionMAP(NAMES)
     assert metric.evaluation is None
     update(metric, make_images(4))
@@ -51,7 +50,7 @@ def test_there_is_no_evaluation_before_compute_and_reset_leaves_it():
     assert metric.evaluation is not None
 
 
-def test_curves_are_pycocotools():
+def test_curves__are_pycocotools():
     images = make_images(40)
     expected = pycocotools_evaluation(images, len(NAMES)).eval
     found = evaluation_of(images)
@@ -61,13 +60,13 @@ def test_curves_are_pycocotools():
     assert found.precision_50.shape == (len(NAMES), len(RECALLS))
 
 
-def test_curve_of_a_class_without_ground_truth_is_minus_one():
+def test_curves__of_a_class_without_ground_truth_are_minus_one():
     found = evaluation_of([image(found=[(A, 1, 0.9)], objects=[(A, 0)])])
     assert (found.precision_50[1] == -1).all()
     assert (found.precision_50[0] == 0).all()
 
 
-def test_confusion_matrix_of_a_picture_worked_by_hand():
+def test_confusion_matrix__of_an_image_worked_by_hand():
     picture = image(
         found=[
             (A, 0, 0.9),  # right
@@ -86,7 +85,7 @@ def test_confusion_matrix_of_a_picture_worked_by_hand():
     assert evaluation_of([picture], confusion_score=0.1).confusion.tolist() == expected.tolist()
 
 
-def test_confusion_matrix_leaves_out_what_lies_in_a_crowd_of_its_class():
+def test_confusion_matrix__leaves_out_detections_in_a_crowd_of_their_class():
     crowd = (100, 100, 200, 200)
     picture = image(
         found=[((110, 110, 130, 130), 0, 0.9), ((140, 140, 160, 160), 1, 0.9), (A, 0, 0.9)],
@@ -99,7 +98,7 @@ def test_confusion_matrix_leaves_out_what_lies_in_a_crowd_of_its_class():
 
 @settings(max_examples=30)
 @given(seed=st.integers(0, 1000), score=st.sampled_from([0.05, 0.3, 0.6]))
-def test_confusion_matrix_counts_every_object_and_every_detection_once(seed, score):
+def test_confusion_matrix__counts_every_object_and_every_detection_once(seed, score):
     images = make_images(6, seed)
     confusion = evaluation_of(images, confusion_score=score).confusion
     objects = np.concatenate([t["labels"].numpy() for _, t, _ in images])
@@ -108,7 +107,7 @@ def test_confusion_matrix_counts_every_object_and_every_detection_once(seed, sco
     assert confusion[:, :-1].sum(0).tolist() == np.bincount(found, minlength=4).tolist()
 
 
-def test_rows_hold_what_was_given_and_survive_a_file(tmp_path):
+def test_rows__hold_what_was_given_and_survive_a_file(tmp_path):
     images = make_images(5)
     rows = evaluation_of(images).rows
     rows.save(tmp_path / "rows.npz")
@@ -124,12 +123,12 @@ def test_rows_hold_what_was_given_and_survive_a_file(tmp_path):
 # Rare, common and frequent classes
 
 
-def test_groups_follow_lvis_bounds():
+def test_frequency_groups__follow_lvis_bounds():
     assert frequency_groups([0, 10, 11, 100, 101]) == {"rare": [0, 1], "common": [2, 3], "frequent": [4]}
     assert frequency_groups([1, 2, 3], (1, 2)) == {"rare": [0], "common": [1], "frequent": [2]}
 
 
-def test_ap_of_a_group_is_the_mean_of_its_classes_that_occur():
+def test_frequency_groups__ap_is_the_mean_of_the_classes_that_occur():
     images = make_images(30)
     numbers = evaluation_of(images, [*NAMES, "never seen"], class_images=[5, 7, 50, 500, 2]).numbers
     assert numbers["map_rare"] == pytest.approx((numbers["map/cat"] + numbers["map/dog"]) / 2)
@@ -188,7 +187,7 @@ def lvis_results(images, counts, folder, max_detections=300):
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("limit", [300, 11])
-def test_equals_the_package_lvis(tmp_path, seed, limit):
+def test_lvis__equals_the_package_lvis(tmp_path, seed, limit):
     images, counts = [*federated(make_images(40, seed), seed)], [3, 40, 400, 10]
     expected = lvis_results(images, counts, tmp_path, limit)
     found = evaluation_of(images, protocol="lvis", class_images=counts, max_detections=limit).numbers
@@ -201,12 +200,12 @@ def test_equals_the_package_lvis(tmp_path, seed, limit):
     assert len({round(found[name], 4) for name in names.values()}) > 6
 
 
-def test_lvis_needs_to_know_which_classes_are_absent():
+def test_lvis__needs_to_know_which_classes_are_absent():
     with pytest.raises(ValueError, match=r"targets\[0\] has no 'neg_labels'; it has 'boxes', 'labels'"):
         evaluation_of(make_images(1), protocol="lvis")
 
 
-def test_lvis_ignores_detections_of_classes_that_nobody_looked_for():
+def test_lvis__ignores_detections_of_classes_that_nobody_annotated():
     picture = image(found=[(A, 0, 0.5), (FAR, 1, 0.9)], objects=[(A, 0)])
     other = image(2, found=[(FAR, 0, 0.9)], objects=[(A, 1)])
     none = {"neg_labels": torch.zeros(0, dtype=torch.int64), "not_exhaustive_labels": torch.zeros(0, dtype=torch.int64)}
@@ -220,13 +219,13 @@ def test_lvis_ignores_detections_of_classes_that_nobody_looked_for():
 # Samples of images
 
 
-def test_every_image_once_is_cocos_ap():
+def test_resampled_ap__every_image_once_is_cocos_ap():
     found = evaluation_of(make_images(30))
     result = resampled_ap(found.rows, np.ones((1, 30), int), len(NAMES))
     assert (result.ap[0], result.ap_50[0]) == pytest.approx((found.numbers["map"], found.numbers["map_50"]), abs=1e-6)
 
 
-def test_an_image_drawn_twice_counts_as_two():
+def test_resampled_ap__an_image_drawn_twice_counts_as_two():
     images = make_images(20)
     rng = np.random.default_rng(0)
     for pred, _, _ in images:
@@ -241,7 +240,7 @@ def test_an_image_drawn_twice_counts_as_two():
 
 
 @pytest.mark.parametrize("elements", [1, 100, 4_000_000])
-def test_pieces_do_not_show_in_resampled_ap(monkeypatch, elements):
+def test_resampled_ap__chunks_do_not_change_numbers(monkeypatch, elements):
     monkeypatch.setattr(bootstrap, "_ELEMENTS", elements)
     rows, classes = random_rows(9)
     numbers = evaluate(rows, classes).numbers
@@ -251,13 +250,13 @@ def test_pieces_do_not_show_in_resampled_ap(monkeypatch, elements):
     assert result.ap_50 == pytest.approx([numbers["map_50"]] * 3, abs=1e-9)
 
 
-def test_detections_in_crowds_do_not_count_in_resampled_ap():
+def test_resampled_ap__detections_in_crowds_do_not_count():
     crowd, inside = (100, 100, 200, 200), (110, 110, 130, 130)
     picture = image(found=[(inside, 0, 0.95), (A, 0, 0.9)], objects=[(crowd, 0, True), (A, 0)])
     assert resampled_ap(evaluation_of([picture]).rows, np.array([[1], [3]]), len(NAMES)).ap == pytest.approx([1, 1])
 
 
-def test_a_sample_without_objects_is_minus_one():
+def test_resampled_ap__a_sample_without_objects_is_minus_one():
     images = [image(1, [(A, 0, 0.9)], [(A, 0)]), image(2, [(A, 0, 0.95)], [])]
     result = resampled_ap(evaluation_of(images).rows, np.array([[0, 2], [1, 1]]), len(NAMES))
     assert result.ap.tolist() == [-1, 0.5]

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from lit_dense.metrics import DetectionMAP
-
-from .images import (
+from tests.builders.detection_images import (
     BOX,
     NAMES,
     ONE,
@@ -24,6 +23,7 @@ from .images import (
     reference,
     update,
 )
+from tests.builders.trainers import trainer_in
 
 # The numbers are COCO's
 
@@ -56,18 +56,18 @@ def random_images(draw):
 
 @settings(max_examples=40)
 @given(images=random_images())
-def test_equals_pycocotools(images):
+def test_detection_map__equals_pycocotools(images):
     assert compute(images) == pytest.approx(reference(images), abs=1e-6)
 
 
-def test_equals_pycocotools_on_many_images_at_any_coordinates():
+def test_detection_map__equals_pycocotools_on_many_images_at_any_coordinates():
     images = make_images(60)
     expected = reference(images)
     assert 0.1 < expected["map"] < 0.9
     assert compute(images) == pytest.approx(expected, abs=1e-6)
 
 
-def test_limit_of_detections_holds_per_class_and_can_be_raised():
+def test_detection_map__limit_of_detections_holds_per_class_and_can_be_raised():
     boxes = torch.arange(110.0)[:, None] * 20 + torch.tensor([0.0, 0.0, 10.0, 10.0])
     target = {"boxes": torch.cat([boxes, boxes + 5]), "labels": torch.arange(2).repeat_interleave(110)}
     pred = {**target, "scores": torch.linspace(1, 0.1, 220)}
@@ -81,7 +81,7 @@ def test_limit_of_detections_holds_per_class_and_can_be_raised():
     assert (raised["map_50"], raised["mar_200"]) == pytest.approx((stats[1], stats[8]))
 
 
-def test_false_positives_on_images_without_ground_truth_count():
+def test_detection_map__false_positives_on_images_without_ground_truth_count():
     box = torch.tensor([[10.0, 10.0, 50.0, 50.0]])
     found = ({"boxes": box, "scores": torch.tensor([0.5]), "labels": torch.tensor([0])}, {"boxes": box}, 1)
     found[1]["labels"] = torch.tensor([0])
@@ -91,20 +91,20 @@ def test_false_positives_on_images_without_ground_truth_count():
     assert compute([found, (wrong, empty, 2)])["map"] == pytest.approx(0.5)
 
 
-def test_class_without_ground_truth_is_minus_one_and_not_in_the_mean():
+def test_detection_map__class_without_ground_truth_is_minus_one_and_not_in_the_mean():
     box, one = torch.tensor([[10.0, 10.0, 50.0, 50.0]]), torch.tensor([1])
     pred = {"boxes": box.repeat(2, 1), "scores": torch.tensor([0.9, 0.8]), "labels": torch.tensor([1, 2])}
     result = compute([(pred, {"boxes": box, "labels": one}, 1)])
     assert (result["map"], result["map/dog"], result["map/bird"], result["map_50/fish"]) == (1, 1, -1, -1)
 
 
-def test_nothing_seen_gives_minus_one():
+def test_detection_map__without_images_is_minus_one():
     assert set(compute([]).values()) == {-1}
     empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
     assert set(compute([({**empty, "scores": torch.zeros(0)}, empty, 1)]).values()) == {-1}
 
 
-def test_no_detections_gives_zero():
+def test_detection_map__without_detections_is_zero():
     images = [({"boxes": torch.zeros(0, 4), "scores": torch.zeros(0), "labels": torch.zeros(0)}, t, i)
               for _, t, i in make_images(3)]  # fmt: skip
     result = compute(images)
@@ -114,20 +114,20 @@ def test_no_detections_gives_zero():
 # What goes in and how it comes out
 
 
-def test_keys_without_names_are_the_labels_seen():
+def test_detection_map__keys_without_names_are_the_labels_seen():
     metric = DetectionMAP()
     update(metric, make_images(5, num_classes=2))
     assert [*metric.compute()] == [*STATS, "map/0", "map/1", "map_50/0", "map_50/1"]
     assert all(value.shape == () for value in metric.compute().values())
 
 
-def test_order_of_images_and_batches_does_not_matter():
+def test_detection_map__order_of_images_and_batches_does_not_matter():
     images = make_images(12)
     shuffled = [images[i] for i in np.random.default_rng(1).permutation(len(images))]
     assert compute(images) == compute(shuffled)
 
 
-def test_images_without_ids_all_count_and_repeated_ids_count_once():
+def test_detection_map__images_without_ids_all_count_and_repeated_ids_count_once():
     images = make_images(6)
     metric = DetectionMAP(NAMES)
     update(metric, images)
@@ -139,7 +139,7 @@ def test_images_without_ids_all_count_and_repeated_ids_count_once():
     assert compute(in_order, with_ids=False) == compute(images + renamed)
 
 
-def test_ids_may_be_a_tensor_and_inputs_of_any_float_and_integer_type():
+def test_detection_map__ids_may_be_a_tensor_and_inputs_of_any_float_and_integer_type():
     images = make_images(4)
     metric = DetectionMAP(NAMES)
     preds = [{k: v.double() if k != "labels" else v.to(torch.uint8) for k, v in p.items()} for p, _, _ in images]
@@ -148,7 +148,7 @@ def test_ids_may_be_a_tensor_and_inputs_of_any_float_and_integer_type():
     assert metric.compute()["map"].item() == compute(images)["map"]
 
 
-def test_empty_images_may_come_as_empty_lists_made_tensors():
+def test_detection_map__empty_images_may_come_as_empty_lists_made_tensors():
     images = make_images(3)
     empty = torch.tensor([])
     metric = DetectionMAP(NAMES)
@@ -186,21 +186,21 @@ def test_empty_images_may_come_as_empty_lists_made_tensors():
         ([PRED], [{**TARGET, "iscrowd": torch.ones(1)}], None, r"targets\[0\]\['iscrowd'\] has type torch.float32"),
     ],
 )
-def test_wrong_input_is_named_and_leaves_the_metric_as_it_was(preds, targets, ids, message):
+def test_detection_map__wrong_input_is_named_and_leaves_the_metric_as_it_was(preds, targets, ids, message):
     metric = DetectionMAP()
     with pytest.raises(ValueError, match=message):
         metric.update(preds, targets, ids)
     assert metric.images == metric.boxes == metric.labels == []
 
 
-def test_label_without_a_name_is_an_error():
+def test_detection_map__label_without_a_name_is_an_error():
     metric = DetectionMAP(["cat"])
     metric.update([{**PRED, "labels": ONE + 1}], [TARGET])
     with pytest.raises(ValueError, match="a detection has label 1, but class_names names 1 classes"):
         metric.compute()
 
 
-def test_score_that_is_not_a_number_is_an_error():
+def test_detection_map__nan_score_is_an_error():
     metric = DetectionMAP()
     metric.update([{**PRED, "scores": torch.tensor([torch.nan])}], [TARGET])
     with pytest.raises(ValueError, match="the scores of 1 of 1 detections are not a number"):
@@ -220,7 +220,7 @@ def test_score_that_is_not_a_number_is_an_error():
         ({"class_names": ["cat"], "class_images": [1], "frequency_bounds": (9, 5)}, "two ascending numbers of images"),
     ],
 )
-def test_wrong_arguments_are_named(arguments, message):
+def test_detection_map__wrong_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         DetectionMAP(**arguments)
 
@@ -228,7 +228,7 @@ def test_wrong_arguments_are_named(arguments, message):
 # A torchmetrics metric
 
 
-def test_states_are_no_larger_than_what_went_in():
+def test_detection_map__states_are_no_larger_than_the_input():
     images = make_images(20)
     metric = DetectionMAP(NAMES)
     update(metric, images)
@@ -238,7 +238,7 @@ def test_states_are_no_larger_than_what_went_in():
     assert len(states) == 3 * 7  # one of each per batch, not per image
 
 
-def test_forward_gives_the_batch_and_accumulates_without_the_graph():
+def test_detection_map__forward_gives_the_batch_and_accumulates_without_the_graph():
     images = make_images(8)
     for pred, _, _ in images:
         pred["boxes"].requires_grad_()
@@ -251,7 +251,7 @@ def test_forward_gives_the_batch_and_accumulates_without_the_graph():
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda metric: pickle.loads(pickle.dumps(metric))])
-def test_a_copy_goes_on_from_where_it_was(copied):
+def test_detection_map__a_copy_goes_on_from_where_it_was(copied):
     images = make_images(8)
     metric = DetectionMAP(NAMES)
     update(metric, images[:4])
@@ -281,12 +281,9 @@ class Detector(pl.LightningModule):
         self.metric.reset()
 
 
-def test_in_a_lightning_module_each_validation_starts_anew(tmp_path):
+def test_detection_map__each_validation_of_a_lightning_module_starts_anew(tmp_path):
     module = Detector(make_images(8))
-    trainer = pl.Trainer(
-        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, default_root_dir=tmp_path,
-    )  # fmt: skip
+    trainer = trainer_in(tmp_path)
     (first,) = trainer.validate(module, verbose=False)
     assert first == pytest.approx(compute(module.images))
     module.images = make_images(5, seed=1)
@@ -296,7 +293,7 @@ def test_in_a_lightning_module_each_validation_starts_anew(tmp_path):
 
 
 @pytest.mark.gpu
-def test_states_and_result_live_on_the_metrics_device():
+def test_detection_map__states_and_result_live_on_the_metrics_device():
     images = make_images(8)
     metric = DetectionMAP(NAMES).to("cuda")
     update(metric, [({k: v.to("cuda") for k, v in pred.items()}, target, i) for pred, target, i in images])

@@ -10,8 +10,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from lit_dense.metrics import DetectionMAP
 from tests.builders.collectives import counted_collectives
-
-from .images import NAMES, ONE, PRED, TARGET, compute, make_images, update
+from tests.builders.detection_images import NAMES, ONE, PRED, TARGET, compute, make_images, update
 
 
 def computed_on(rank, shards, with_ids=True):
@@ -41,7 +40,7 @@ SHARES = {
 
 @pytest.mark.ddp
 @pytest.mark.parametrize("share", SHARES)
-def test_two_processes_equal_one(two_processes, share):
+def test_detection_map__two_processes_equal_one(two_processes, share):
     shards = [list(indices) for indices in SHARES[share]]
     images = make_images(16)
     expected = compute([images[i] for i in sorted({*shards[0], *shards[1]})])
@@ -51,7 +50,7 @@ def test_two_processes_equal_one(two_processes, share):
 
 
 @pytest.mark.ddp
-def test_curves_and_confusion_matrix_are_shared_and_the_first_process_has_the_rows(two_processes):
+def test_detection_map__processes_share_curves_and_confusion_matrix_and_the_first_has_the_rows(two_processes):
     whole = evaluated(0, [range(8)])
     first, second = two_processes(evaluated, [range(3), range(3, 8)])
     for mine in (first, second):
@@ -73,7 +72,7 @@ def evaluated(rank, shards):
 
 
 @pytest.mark.ddp
-def test_two_processes_without_names_agree_on_the_classes(two_processes):
+def test_detection_map__two_processes_without_names_agree_on_the_classes(two_processes):
     results = two_processes(computed_without_names, [(0, 1), (2, 3)])
     assert results[0] == results[1]
     assert [*results[0]][12:] == [f"{key}/{label}" for key in ("map", "map_50") for label in range(4)]
@@ -87,7 +86,7 @@ def computed_without_names(rank, classes):
 
 
 @pytest.mark.ddp
-def test_images_without_ids_all_count_on_two_processes(two_processes):
+def test_detection_map__images_without_ids_all_count_on_two_processes(two_processes):
     results = two_processes(computed_on, [[0, 1, 2], [0, 1]], False)
     images = make_images(3)
     expected = compute([*images, *images[:2]], with_ids=False)
@@ -95,7 +94,7 @@ def test_images_without_ids_all_count_on_two_processes(two_processes):
 
 
 @pytest.mark.ddp
-def test_failed_evaluation_raises_on_both_processes_and_reset_mends_it(two_processes):
+def test_detection_map__failed_evaluation_raises_on_both_processes_and_reset_recovers(two_processes):
     (first, first_after), (second, second_after) = two_processes(failing_on_both)
     assert all(message.startswith("UsageError: DetectionMAP: a detection has label 9") for message in first)
     assert all(message.startswith("RuntimeError: DetectionMAP: the evaluation failed on") for message in second)
@@ -116,7 +115,7 @@ def failing_on_both(rank):
 
 
 @pytest.mark.ddp
-def test_a_process_goes_on_with_its_own_images_after_compute(two_processes):
+def test_detection_map__a_process_goes_on_with_its_own_images_after_compute(two_processes):
     images = make_images(6)
     for halfway, end in two_processes(accumulated):
         assert halfway == compute([images[0], images[1], images[3], images[4]])["map"]
@@ -133,7 +132,7 @@ def accumulated(rank):
 
 
 @pytest.mark.ddp
-def test_forward_on_two_processes_is_the_processs_own_batch(two_processes):
+def test_detection_map__forward_on_two_processes_is_the_processs_own_batch(two_processes):
     images = make_images(4)
     results = two_processes(batch_values)
     assert results == [compute([image])["map"] for image in images[:2]]
@@ -145,7 +144,7 @@ def batch_values(rank):
 
 
 @pytest.mark.ddp
-def test_an_evaluator_that_fails_stops_both_processes(two_processes):
+def test_detection_map__a_backend_that_fails_stops_both_processes(two_processes):
     first, second = two_processes(failing_evaluator)
     assert first == "ValueError: no such thing"
     assert second == "RuntimeError: DetectionMAP: the evaluation failed on the first process; its error says why."
@@ -162,7 +161,7 @@ def failing_evaluator(rank):
 
 
 @pytest.mark.ddp
-def test_a_gather_of_ones_own_and_a_group_are_used(two_processes):
+def test_detection_map__a_custom_gather_and_a_group_are_used(two_processes):
     for own, groups, result in two_processes(computed_in_other_ways):
         assert own == compute(make_images(6))["map"]
         assert groups == result == compute(make_images(6))["map"]

@@ -25,7 +25,7 @@ class Given(DenseLoss):
     ("normalizer", "expected"),
     [("image", 2.3), ("batch", 2.725), ("ema", 10.9 / (0.9 * 100 + 0.1 * 4)), ("none", 10.9)],
 )
-def test_worked_values(normalizer, expected):
+def test_normalizers__worked_values(normalizer, expected):
     samples = images_with([6.0, 4.0, 0.9], [3, 1, 0])
     value = Criterion(Given(), normalizer=normalizer)(samples)["classification"]
     torch.testing.assert_close(value, torch.tensor(expected))
@@ -37,19 +37,19 @@ def native(count, factors, least=1.0):
     return Criterion(Given(), box_loss=None, normalizer=NativeNormalizer())(samples)["classification"]
 
 
-def test_native_divides_by_the_detectors_number_and_each_images_factor():
+def test_native_normalizer__divides_by_the_detectors_number_and_each_images_factor():
     factors = torch.tensor([1.0, 10.0])
     torch.testing.assert_close(native(4.0, factors), torch.tensor(6 / 4 + 4 / 40))
     torch.testing.assert_close(native(0.0, factors), torch.tensor(6 + 4 / 10))  # of nothing as of one
     torch.testing.assert_close(native(0.5, factors, least=1e-9), torch.tensor(12 + 8 / 10))
 
 
-def test_native_needs_a_detector_that_has_such_a_number():
+def test_native_normalizer__needs_a_detector_that_has_such_a_number():
     with pytest.raises(UsageError, match="NativeNormalizer: this detector does not define its own divisor"):
         Criterion(Given(), normalizer=NativeNormalizer())(images_with([1.0], [1]))
 
 
-def test_a_default_normalizer_is_not_chosen():
+def test_set_default_normalizer__gives_way_to_a_loss_that_divides_itself():
     criterion = Criterion("ghm", box_loss=None)
     criterion.set_default_normalizer(NativeNormalizer())  # ghm divides itself: this gives way
     assert criterion.spec["normalizer"] is None
@@ -67,11 +67,11 @@ def _native_on_rank(rank):
 
 
 @pytest.mark.ddp
-def test_native_sums_one_number_over_processes(two_processes):
+def test_native_normalizer__sums_one_number_over_processes(two_processes):
     assert two_processes(_native_on_rank) == [[1.5] * 4, [1.5] * 2]
 
 
-def test_moving_average_moves_only_in_training():
+def test_ema_normalizer__moves_only_in_training():
     samples, criterion = images_with([1.0], [4]), Criterion(Given(), normalizer=EMANormalizer(0.5, 8.0))
     with torch.no_grad():
         torch.testing.assert_close(criterion(samples)["classification"], torch.tensor(1 / 8))
@@ -87,17 +87,17 @@ def _share(rank, normalizer):
 
 @pytest.mark.ddp
 @pytest.mark.parametrize("normalizer", ["image", "batch", "ema", "none"])
-def test_mean_over_processes_is_the_value_of_one_process(two_processes, normalizer):
+def test_normalizers__mean_over_processes_is_the_value_of_one_process(two_processes, normalizer):
     whole = Criterion(Given(), normalizer=normalizer)(images_with([6.0, 4.0, 0.9], [3, 1, 0]))["classification"]
     torch.testing.assert_close(torch.stack(two_processes(_share, normalizer)).mean(), whole)
 
 
-def test_arguments_out_of_range_are_named():
+def test_ema_normalizer__arguments_out_of_range_are_named():
     with pytest.raises(UsageError, match=r"ema: momentum must be in \[0, 1\], not 1.5"):
         EMANormalizer(momentum=1.5)
 
 
-def test_a_step_without_positives_counts_as_one_in_the_moving_average():
+def test_ema_normalizer__a_step_without_positives_counts_as_one():
     criterion = Criterion(Given(), normalizer=EMANormalizer(0.5, 3.0))
     for average in (2.0, 1.5, 1.25):
         criterion(images_with([1.0], [0]))

@@ -4,13 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lit_dense.samplers import ClassAwareSampler
-
-from .images import CATEGORY_IDS, drawn, images_showing
+from tests.builders.coco_data import CATEGORY_IDS, drawn, images_showing
 
 IMAGES = st.lists(st.lists(st.integers(0, 2), max_size=3), min_size=1, max_size=25)
 
 
-def test_classes_of_unlike_size_are_drawn_equally_often():
+def test_class_aware_sampler__classes_of_unlike_size_are_drawn_equally_often():
     data = images_showing(*[[0]] * 24, *[[1]] * 5, [2])
     counts = drawn(ClassAwareSampler(), data)
     assert [counts[:24].sum(), counts[24:29].sum(), counts[29]] == [10, 10, 10]
@@ -19,14 +18,16 @@ def test_classes_of_unlike_size_are_drawn_equally_often():
 
 
 @given(IMAGES, st.integers(0, 3))
-def test_an_image_without_objects_is_drawn_once_and_an_epoch_has_as_many_draws_as_images(labels, epoch):
+def test_class_aware_sampler__an_image_without_objects_is_drawn_once_and_an_epoch_has_as_many_draws_as_images(
+    labels, epoch
+):
     counts = drawn(ClassAwareSampler(), images_showing(*labels), epoch)
     empty = np.array([not found for found in labels])
     assert counts[empty].tolist() == [1] * empty.sum()
     assert counts.sum() == len(labels)
 
 
-def test_images_without_objects_come_anywhere_in_the_epoch():
+def test_class_aware_sampler__images_without_objects_come_anywhere_in_the_epoch():
     data = images_showing(*[[0]] * 6, *[[]] * 3)
     rngs = [np.random.default_rng(seed) for seed in range(200)]
     places = np.array([ClassAwareSampler().order(data, CATEGORY_IDS, rng) for rng in rngs]) >= 6
@@ -35,19 +36,19 @@ def test_images_without_objects_come_anywhere_in_the_epoch():
 
 
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 3))
-def test_the_last_round_of_classes_may_be_cut(first, second, epoch):
+def test_class_aware_sampler__the_last_round_of_classes_may_be_cut(first, second, epoch):
     counts = drawn(ClassAwareSampler(), images_showing(*[[0]] * first, *[[2]] * second), epoch)
     assert abs(counts[:first].sum() - counts[first:].sum()) == (first + second) % 2
     for of_class in (counts[:first], counts[first:]):
         assert of_class.max() - of_class.min() <= 1  # a cycle: none comes twice more than another
 
 
-def test_an_image_of_two_classes_takes_the_turns_of_both():
+def test_class_aware_sampler__an_image_of_two_classes_takes_the_turns_of_both():
     counts = drawn(ClassAwareSampler(), images_showing([0, 1], [1], [1], [1], [1], [1]))
     assert counts[0] >= 3  # all of class 0's turns
 
 
-def test_each_round_has_its_own_order():
+def test_class_aware_sampler__each_round_has_its_own_order():
     data = images_showing(*[[0]] * 30, *[[1]] * 3)
     order = ClassAwareSampler().order(data, CATEGORY_IDS, np.random.default_rng(0))
     rare = order[order >= 30]
@@ -60,11 +61,11 @@ def test_each_round_has_its_own_order():
 
 
 @pytest.mark.parametrize(("labels", "crowds"), [([[], []], []), ([[0], [1]], [0, 1])])
-def test_without_any_object_it_shuffles(labels, crowds):
+def test_class_aware_sampler__without_any_object_shuffles(labels, crowds):
     assert drawn(ClassAwareSampler(), images_showing(*labels, crowds=crowds)).tolist() == [1, 1]
 
 
-def test_an_epoch_follows_from_its_seed():
+def test_class_aware_sampler__an_epoch_follows_from_its_seed():
     data = images_showing(*[[0]] * 20, *[[1]] * 4)
     orders = [tuple(ClassAwareSampler().order(data, CATEGORY_IDS, np.random.default_rng(s))) for s in (1, 2, 1)]
     assert orders[0] == orders[2]

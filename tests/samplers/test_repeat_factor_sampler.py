@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from lit_dense.core.errors import UsageError
 from lit_dense.samplers import RepeatFactorSampler, repeat_factors
-
-from .images import CATEGORY_IDS, drawn, images_showing
+from tests.builders.coco_data import CATEGORY_IDS, drawn, images_showing
 
 IMAGES = st.lists(st.lists(st.integers(0, 2), max_size=4), min_size=1, max_size=25)
 
@@ -24,7 +23,7 @@ def factors_image_by_image(labels, threshold):
     return [max((of_category[c] for c in found), default=1.0) for found in labels]
 
 
-def test_factors_worked_out_by_hand():
+def test_repeat_factors__worked_out_by_hand():
     presence = images_showing(*LABELS).presence(CATEGORY_IDS)
     # t = 1: sqrt(1 / (8/16)) = sqrt(2), sqrt(1 / (4/16)) = 2, sqrt(1 / (1/16)) = 4
     expected = [2**0.5] * 7 + [2] * 4 + [4] + [1] * 4
@@ -35,19 +34,21 @@ def test_factors_worked_out_by_hand():
 
 
 @given(IMAGES, st.floats(0, 1))
-def test_factors_equal_those_image_by_image(labels, threshold):
+def test_repeat_factors__equal_those_image_by_image(labels, threshold):
     presence = images_showing(*labels).presence(CATEGORY_IDS)
     np.testing.assert_allclose(repeat_factors(presence, threshold), factors_image_by_image(labels, threshold))
 
 
-def test_crowds_do_not_make_a_class_present():
+def test_repeat_factors__crowds_do_not_make_a_class_present():
     data = images_showing([0], [0], [0], [2], crowds=[3])
     assert repeat_factors(data.presence(CATEGORY_IDS), 1.0).max() == pytest.approx((4 / 3) ** 0.5)
 
 
 @pytest.mark.filterwarnings("ignore:repeat_factor repeats no image")
 @given(IMAGES, st.floats(0, 1), st.integers(0, 5))
-def test_an_epoch_rounds_each_factor_up_or_down_and_is_always_equally_long(labels, threshold, epoch):
+def test_repeat_factor_sampler__an_epoch_rounds_each_factor_up_or_down_and_is_always_equally_long(
+    labels, threshold, epoch
+):
     factors = np.array(factors_image_by_image(labels, threshold))
     counts = drawn(RepeatFactorSampler(threshold), images_showing(*labels), epoch)
     total = counts.sum()
@@ -59,7 +60,7 @@ def test_an_epoch_rounds_each_factor_up_or_down_and_is_always_equally_long(label
     assert counts.min() >= 1
 
 
-def test_over_many_epochs_images_are_drawn_in_proportion_to_their_factors():
+def test_repeat_factor_sampler__over_many_epochs_images_are_drawn_in_proportion_to_their_factors():
     # sum 7 sqrt(2) + 4 * 2 + 4 + 4 = 25.9: 26 draws
     counts = np.array([drawn(RepeatFactorSampler(1.0), images_showing(*LABELS), epoch) for epoch in range(2000)])
     factors = np.array(factors_image_by_image(LABELS, 1.0))
@@ -69,13 +70,13 @@ def test_over_many_epochs_images_are_drawn_in_proportion_to_their_factors():
     assert {tuple(np.unique(column)) for column in counts[:, :7].T} == {(1, 2)}
 
 
-def test_any_two_images_may_be_repeated_in_the_same_epoch():
+def test_repeat_factor_sampler__any_two_images_may_be_repeated_in_the_same_epoch():
     labels = [[0]] * 4 + [[1]] * 2  # class 1: sqrt(0.75 / (2/6)) = 1.5
     counts = [drawn(RepeatFactorSampler(0.75), images_showing(*labels), epoch)[4:] for epoch in range(200)]
     assert {tuple(pair) for pair in counts} >= {(1, 2), (2, 1), (2, 2)}
 
 
-def test_images_come_in_another_order_each_epoch_and_the_same_for_the_same_seed():
+def test_repeat_factor_sampler__images_come_in_another_order_each_epoch_and_the_same_for_the_same_seed():
     data = images_showing(*LABELS)
 
     def order(*seeds):
@@ -88,7 +89,7 @@ def test_images_come_in_another_order_each_epoch_and_the_same_for_the_same_seed(
     assert set(first_places) == set(range(16))
 
 
-def test_that_nothing_is_repeated_is_said():
+def test_repeat_factor_sampler__warns_that_nothing_is_repeated():
     data = images_showing([0], [0, 1], [1], [])
     with pytest.warns(
         UserWarning, match=r"no class is in less than a fraction of 0\.001 of the 4 .*the rarest is in 0\.5"
@@ -102,6 +103,6 @@ def test_that_nothing_is_repeated_is_said():
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.5, float("nan")])
-def test_a_threshold_is_a_share(threshold):
+def test_repeat_factor_sampler__a_threshold_is_a_share(threshold):
     with pytest.raises(UsageError, match=rf"repeat_factor: threshold must be in \[0, 1\], not {threshold}"):
         RepeatFactorSampler(threshold)

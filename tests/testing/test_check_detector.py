@@ -8,9 +8,10 @@ from lit_dense.criterion import Criterion
 from lit_dense.detectors.base import DetectorAdapter
 from lit_dense.detectors.fcos import FCOSAdapter
 from lit_dense.detectors.ssd import SSDAdapter
-from lit_dense.testing import CheckFailure, check_detector
+from lit_dense.testing import check_detector
 from lit_dense.testing.detector import losses_of
 from tests.builders.detectors import small_faster_rcnn, small_fcos, small_retinanet, small_ssd, small_ssdlite
+from tests.builders.kit import CHECKS, failure_of
 
 
 def faster_rcnn():
@@ -25,33 +26,28 @@ DETECTORS = {
     small_ssdlite: "ssd",
     faster_rcnn: "faster_rcnn",
 }
-CHECKS = [
-    *("found", "steps_repeat", "own_loss", "own_detections", "random_stream", "columns", "state_dict", "copies"),
-    *("removal", "steps_counted", "offers", "parts", "combinations", "prior", "memory", "autocast", "two_processes"),
-]
 
 
 @pytest.mark.ddp
 @pytest.mark.parametrize("make", DETECTORS, ids=lambda make: make.__name__)
-def test_own_adapters_pass(make, two_processes):
+def test_check_detector__own_adapters_pass(make, two_processes):
     check_detector(DETECTORS[make], make, skip=["combinations"], two_processes=two_processes)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", DETECTORS, ids=lambda make: make.__name__)
-def test_every_combination_of_parts_trains_or_is_refused(make):
+def test_check_detector__every_combination_of_parts_trains_or_is_refused(make):
     check_detector(DETECTORS[make], make, skip=set(CHECKS) - {"combinations"})
 
 
 def failed(check, adapter, make, **how):
     """What one check alone finds."""
-    with pytest.raises(CheckFailure) as found:
-        check_detector(adapter, make, skip=set(CHECKS) - {check}, **how)
-    assert list(found.value.failed) == [check]
-    return str(found.value)
+    found = failure_of(check_detector, adapter, make, skip=set(CHECKS) - {check}, **how)
+    assert list(found.failed) == [check]
+    return str(found)
 
 
-def test_an_adapter_that_is_not_registered_is_said():
+def test_check_detector__finds_an_adapter_that_is_not_registered():
     class Own(FCOSAdapter):
         pass
 
@@ -61,7 +57,7 @@ def test_an_adapter_that_is_not_registered_is_said():
     assert "the entry-point group lit_dense.detectors" in text
 
 
-def test_two_detectors_must_be_an_error_that_names_both(monkeypatch):
+def test_check_detector__finds_a_missing_error_for_two_detectors(monkeypatch):
     monkeypatch.setattr("lit_dense.testing.detector_checks.find_detector", lambda model: FCOSAdapter(_last(model)))
     assert "a UsageError for a model with two detectors" in failed("found", "fcos", small_fcos)
 
@@ -70,7 +66,7 @@ def _last(model):
     return [m for m in model.modules() if type(m).__name__ == "FCOS"][-1]
 
 
-def test_steps_that_do_not_repeat_are_said():
+def test_check_detector__finds_steps_that_do_not_repeat():
     calls = []
 
     def step(model, images, targets):
@@ -88,14 +84,14 @@ def test_steps_that_do_not_repeat_are_said():
     ],
     ids=["normalizer", "box loss"],
 )
-def test_other_defaults_than_the_detectors_are_said(monkeypatch, defaults, seen):
+def test_check_detector__finds_other_defaults_than_the_detectors(monkeypatch, defaults, seen):
     monkeypatch.setattr(FCOSAdapter, "defaults", lambda self, stage: defaults)
     text = failed("own_loss", "fcos", small_fcos)
     assert "own loss terms and gradients (images with and without objects)" in text
     assert seen in text
 
 
-def test_a_term_that_gets_lost_and_a_gradient_that_is_off_are_said(monkeypatch):
+def test_check_detector__finds_a_lost_term_and_a_wrong_gradient(monkeypatch):
     monkeypatch.setattr(FCOSAdapter, "samples", FCOSAdapter.__mro__[1].samples)
     assert "the loss terms ['bbox_regression', 'classification'] instead of" in failed("own_loss", "fcos", small_fcos)
     monkeypatch.undo()
@@ -109,7 +105,7 @@ def test_a_term_that_gets_lost_and_a_gradient_that_is_off_are_said(monkeypatch):
     assert "a gradient of backbone.first.weight that is off by" in failed("own_loss", "fcos", small_fcos)
 
 
-def test_detections_of_another_inference_are_said(monkeypatch):
+def test_check_detector__finds_detections_of_another_inference(monkeypatch):
     def other(self, outputs):
         return {**outputs, "cls_logits": outputs["cls_logits"] - 0.5}
 
@@ -117,7 +113,7 @@ def test_detections_of_another_inference_are_said(monkeypatch):
     assert "the detector's own detections in image 0" in failed("own_detections", "fcos", small_fcos)
 
 
-def test_a_draw_that_moves_the_generator_is_said(monkeypatch):
+def test_check_detector__finds_a_draw_that_moves_the_generator(monkeypatch):
     own = FCOSAdapter.terms
 
     def drawing(self, *args):
@@ -128,7 +124,7 @@ def test_a_draw_that_moves_the_generator_is_said(monkeypatch):
     assert "the state of torch's generator" in failed("random_stream", "fcos", small_fcos)
 
 
-def test_a_bias_in_the_wrong_order_is_said(monkeypatch):
+def test_check_detector__finds_a_bias_in_the_wrong_order(monkeypatch):
     own = SSDAdapter.set_class_bias
     monkeypatch.setattr(SSDAdapter, "set_class_bias", lambda self, bias, stage: own(self, bias.flip(0), stage))
     assert "detections of labels [1], with scores from 0 to 1, where FocalLoss predicts" in failed(
@@ -137,14 +133,14 @@ def test_a_bias_in_the_wrong_order_is_said(monkeypatch):
     assert "logits [" in failed("prior", "ssd", small_ssd)
 
 
-def test_inference_that_keeps_the_detectors_scores_is_said(monkeypatch):
+def test_check_detector__finds_inference_that_keeps_the_detectors_scores(monkeypatch):
     monkeypatch.setattr("lit_dense.detectors.ssd.own_scores", lambda columns, loss: True)
     text = failed("columns", "ssd", small_ssd)
     assert "the scores that FocalLoss trains, 1 for each of two classes" in text
     assert "the scores that SoftmaxLoss trains" not in text
 
 
-def test_a_bias_that_is_added_in_place_of_set_is_said(monkeypatch):
+def test_check_detector__finds_a_bias_that_is_added_in_place_of_set(monkeypatch):
     def add(self, bias, stage):
         tower = self.detector.head.classification_head
         with torch.no_grad():
@@ -154,7 +150,7 @@ def test_a_bias_that_is_added_in_place_of_set_is_said(monkeypatch):
     assert "the score 0.02 of an object" in failed("prior", "fcos", small_fcos)
 
 
-def test_an_adapter_without_a_bias_is_not_tried(monkeypatch):
+def test_check_detector__skips_the_prior_of_an_adapter_without_a_bias(monkeypatch):
     monkeypatch.setattr(FCOSAdapter, "set_class_bias", DetectorAdapter.set_class_bias)
     check_detector("fcos", small_fcos, skip=set(CHECKS) - {"columns", "prior"})
 
@@ -170,31 +166,31 @@ def installing(function):
     return install
 
 
-def test_what_enters_the_state_dict_is_said(monkeypatch):
+def test_check_detector__finds_additions_to_the_state_dict(monkeypatch):
     more = installing(lambda self: self.detector.register_buffer("more", torch.zeros(1)))
     monkeypatch.setattr(FCOSAdapter, "install", more)
     assert "'more'" in failed("state_dict", "fcos", small_fcos)
 
 
-def test_what_is_left_behind_is_said(monkeypatch):
+def test_check_detector__finds_what_is_left_behind(monkeypatch):
     monkeypatch.setattr(FCOSAdapter, "install", installing(lambda self: vars(self.detector).update(left=1)))
     text = failed("removal", "fcos", small_fcos)
     assert "after a step and unpatch" in text
     assert "changed: the model.left (int)" in text
 
 
-def test_hooks_that_do_not_copy_are_said(monkeypatch):
+def test_check_detector__finds_hooks_that_do_not_copy(monkeypatch):
     more = installing(lambda self: self.hook(self.detector.head, lambda *args: None))
     monkeypatch.setattr(FCOSAdapter, "install", more)
     assert "ickl" in failed("copies", "fcos", small_fcos)
 
 
-def test_criteria_that_copies_share_are_said(monkeypatch):
+def test_check_detector__finds_criteria_that_copies_share(monkeypatch):
     monkeypatch.setattr(Criterion, "__deepcopy__", lambda self, memo: self, raising=False)
     assert "independent criteria in a copy by copy.deepcopy" in failed("copies", "fcos", small_fcos)
 
 
-def test_steps_that_are_counted_twice_are_said(monkeypatch):
+def test_check_detector__finds_steps_that_are_counted_twice(monkeypatch):
     own = FCOSAdapter.terms
 
     def twice(self, *args):
@@ -205,7 +201,7 @@ def test_steps_that_are_counted_twice_are_said(monkeypatch):
     assert "1 step of the criterion after a training step" in failed("steps_counted", "fcos", small_fcos)
 
 
-def test_offers_that_are_not_kept_or_not_made_are_said(monkeypatch):
+def test_check_detector__finds_offers_that_are_not_kept_or_not_made(monkeypatch):
     monkeypatch.setattr(FCOSAdapter, "offers", FCOSAdapter.offers - {"geometry", "assignment"} | {"levels"})
     text = failed("offers", "fcos", small_fcos)
     assert "seen    : levels" in text
@@ -216,7 +212,7 @@ def test_offers_that_are_not_kept_or_not_made_are_said(monkeypatch):
     assert "samples.level_idxs, which offers announces" in failed("offers", "fcos", small_fcos)
 
 
-def test_parts_that_fail_in_the_first_step_are_said_together(monkeypatch):
+def test_check_detector__lists_parts_that_fail_in_the_first_step_together(monkeypatch):
     own = FCOSAdapter.terms
 
     def terms(self, stage, samples, targets):
@@ -230,7 +226,7 @@ def test_parts_that_fail_in_the_first_step_are_said_together(monkeypatch):
     assert text.count("FAILED parts") == 1
 
 
-def test_a_refusal_without_a_name_is_said(monkeypatch):
+def test_check_detector__finds_a_refusal_without_a_name(monkeypatch):
     def check(self, stage, criterion):
         criterion.prepare(4)
         if criterion.matcher is not None:
@@ -241,7 +237,7 @@ def test_a_refusal_without_a_name_is_said(monkeypatch):
     assert "a refusal that names a part (cleanliness, atss, max_iou, top_n)" in text
 
 
-def test_a_batch_that_is_kept_is_said(monkeypatch):
+def test_check_detector__finds_a_batch_that_is_kept(monkeypatch):
     own = FCOSAdapter.terms
 
     def terms(self, stage, samples, targets):
@@ -252,12 +248,12 @@ def test_a_batch_that_is_kept_is_said(monkeypatch):
     assert "kept: logits, matched_idxs" in failed("memory", "fcos", small_fcos)
 
 
-def test_a_model_that_only_the_collector_frees_is_said(monkeypatch):
+def test_check_detector__finds_a_model_that_only_the_collector_frees(monkeypatch):
     monkeypatch.setattr(FCOSAdapter, "install", installing(lambda self: vars(self).update(strong=self.detector)))
     assert "freed only by the garbage collector" in failed("memory", "fcos", small_fcos)
 
 
-def test_terms_in_half_precision_are_said(monkeypatch):
+def test_check_detector__finds_terms_in_half_precision(monkeypatch):
     own = FCOSAdapter.terms
 
     def terms(self, *args):
@@ -273,7 +269,7 @@ def per_image(model, images, targets):
 
 
 @pytest.mark.ddp
-def test_divisors_of_one_process_are_said(two_processes):
+def test_check_detector__finds_divisors_of_one_process(two_processes):
     text = failed("two_processes", "fcos", small_fcos, step=per_image, two_processes=two_processes)
     assert "in step 1 the terms and gradients of one process with all images, with its own loss" in text
     text = failed("two_processes", "fcos", lambda: small_fcos(), two_processes=two_processes)
@@ -287,14 +283,14 @@ def with_own_term(model, images, targets):
 
 
 @pytest.mark.ddp
-def test_terms_that_the_detector_keeps_may_be_of_one_process(two_processes):
+def test_check_detector__terms_that_the_detector_keeps_may_be_of_one_process(two_processes):
     how = {"step": with_own_term, "two_processes": two_processes}
     text = failed("two_processes", "fcos", small_fcos, **how)
     assert "the loss term own" in text
     check_detector("fcos", small_fcos, skip=set(CHECKS) - {"two_processes"}, of_process=["own"], **how)
 
 
-def test_a_detector_that_keeps_its_loss_of_boxes_is_tried_without_one(monkeypatch):
+def test_check_detector__tries_a_detector_that_keeps_its_loss_of_boxes_without_one(monkeypatch):
     monkeypatch.setattr("lit_dense.testing.detector_parts.BOX_LOSSES", SimpleNamespace(points=["giou"]))
     monkeypatch.setattr("lit_dense.testing.detector_parts.LOSSES", SimpleNamespace(points=["bce"]))
     tried = []
@@ -312,7 +308,7 @@ def test_a_detector_that_keeps_its_loss_of_boxes_is_tried_without_one(monkeypatc
     assert ("bce", None, ["ohem"], ["bce", "ohem"]) in tried
 
 
-def test_a_wrong_name_is_an_error():
+def test_check_detector__a_wrong_name_is_an_error():
     with pytest.raises(UsageError, match="Unknown check 'own_lose'"):
         check_detector("fcos", small_fcos, skip=["own_lose"])
     with pytest.raises(UsageError, match=r"Unknown detector 'fcoss'.*'fcos'"):

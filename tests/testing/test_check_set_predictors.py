@@ -6,7 +6,7 @@ pytest.importorskip("transformers")
 
 from lit_dense.testing import check_detector
 from tests.builders import set_predictors as models
-from tests.testing.test_check_detector import CHECKS
+from tests.builders.kit import CHECKS
 
 ATTACHING = {"found", "own_loss", "own_detections", "random_stream", "copies", "removal", "steps_counted", "offers"}
 QUICK = ("deformable_detr", "detr", "lw_detr")
@@ -23,24 +23,24 @@ def check(name, skip, **how):
 
 @pytest.mark.ddp
 @pytest.mark.parametrize("name", QUICK)
-def test_adapters_pass(name, two_processes):
+def test_check_detector__adapters_pass(name, two_processes):
     check(name, ["combinations"], two_processes=two_processes)
 
 
 @pytest.mark.ddp
-def test_rt_detr_trains_in_two_processes_as_in_one(two_processes):
+def test_check_detector__rt_detr_trains_in_two_processes_as_in_one(two_processes):
     check("rt_detr", set(CHECKS) - {"two_processes"}, two_processes=two_processes)
 
 
 @pytest.mark.parametrize("name", SAME_LOSS)
-def test_adapters_of_kin_attach(name):
+def test_check_detector__adapters_of_similar_models_attach(name):
     check(name, set(CHECKS) - ATTACHING)
 
 
 @pytest.mark.slow
 @pytest.mark.ddp
 @pytest.mark.parametrize("name", sorted(set(ALL) - set(QUICK)))
-def test_adapters_of_kin_pass(name, two_processes):
+def test_check_detector__adapters_of_similar_models_pass(name, two_processes):
     # the number of denoising queries follows from what a process holds
     skip = ["combinations"] + ["two_processes"] * name.endswith("denoising")
     check(name, skip, two_processes=two_processes)
@@ -48,5 +48,5 @@ def test_adapters_of_kin_pass(name, two_processes):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*QUICK, "rt_detr"])
-def test_every_combination_of_parts_trains_or_is_refused(name):
+def test_check_detector__every_combination_of_parts_trains_or_is_refused(name):
     check(name, set(CHECKS) - {"combinations"})

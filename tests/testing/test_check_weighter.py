@@ -7,9 +7,10 @@ from torch import nn
 from lit_dense.core.class_counts import ClassCounts
 from lit_dense.core.errors import UsageError
 from lit_dense.core.samples import IGNORED
-from lit_dense.testing import CheckFailure, check_weighter
+from lit_dense.testing import check_weighter
 from lit_dense.testing.batches import in_order, make_batch, tensors_of
 from lit_dense.weighters import WEIGHTERS, Weighter, Weights
+from tests.builders.kit import failure_of
 
 VARIANTS = [
     {"class_path": "pisa", "init_args": {"negatives": True}},
@@ -21,7 +22,7 @@ VARIANTS = [
 
 @pytest.mark.ddp
 @pytest.mark.parametrize("weighter", [*sorted(WEIGHTERS.points), *VARIANTS], ids=str)
-def test_our_weighters(weighter, two_processes):
+def test_check_weighter__own_weighters_pass(weighter, two_processes):
     check_weighter(weighter, two_processes=two_processes)
 
 
@@ -176,10 +177,7 @@ SLOW = {"two_processes", "hard_batches", "extreme_logits"}
 
 
 def failure(weighter, two_processes=None, skip=frozenset()):
-    """What the kit says of a weighter that has a fault."""
-    with pytest.raises(CheckFailure) as caught:
-        check_weighter(weighter, skip=skip, two_processes=two_processes)
-    return caught.value
+    return failure_of(check_weighter, weighter, skip=skip, two_processes=two_processes)
 
 
 ALL = [
@@ -190,7 +188,7 @@ ALL = [
 
 
 @pytest.mark.ddp
-def test_a_weighter_without_fault_passes(two_processes):
+def test_check_weighter__a_correct_weighter_passes(two_processes):
     check_weighter(Confident(), two_processes=two_processes)
 
 
@@ -217,7 +215,7 @@ def test_a_weighter_without_fault_passes(two_processes):
     ],
     ids=lambda v: type(v).__name__ if isinstance(v, Weighter) else "",
 )
-def test_one_fault_is_found_and_named(weighter, checks):
+def test_check_weighter__finds_and_names_one_fault(weighter, checks):
     found = failure(weighter, skip=SLOW - checks)
     assert checks <= found.failed.keys()  # a fault may show in more than one way
     for name in checks:
@@ -226,21 +224,21 @@ def test_one_fault_is_found_and_named(weighter, checks):
 
 @pytest.mark.ddp
 @pytest.mark.parametrize("weighter", [MeanOfOwnProcess(), LooksAtTheFirstImage()], ids=lambda v: type(v).__name__)
-def test_what_processes_do_not_share_is_found(weighter, two_processes):
+def test_check_weighter__finds_what_processes_do_not_share(weighter, two_processes):
     found = failure(weighter, two_processes, skip=set(ALL) - {"two_processes"})
     assert found.failed.keys() == {"two_processes"}
     assert "focal and l1: in step 1 the loss term classification of one process" in str(found)
     assert "samples.reduce.sum" in str(found)
 
 
-def test_a_weighter_without_schedule_skips_its_check():
+def test_check_weighter__skips_the_schedule_of_a_weighter_without_one():
     found = failure(NegativeWithoutSchedule(), skip=set(ALL) - {"shape", "not_negative", "schedule"})
     assert found.passed == ["shape"]
     assert found.failed.keys() == {"not_negative"}
     assert found.skipped["schedule"] == "the constructor has no argument warmup_steps"
 
 
-def test_the_report_says_what_is_checked_and_what_was_seen():
+def test_check_weighter__reports_what_is_checked_and_what_was_seen():
     lines = str(failure(CountsAtOnce(warmup_steps=1), skip=set(ALL) - {"schedule"})).splitlines()
     assert lines[0] == "The weighter CountsAtOnce(warmup_steps=1, fade_steps=0): 1 of 1 checks failed."
     assert lines[3].startswith(
@@ -250,12 +248,12 @@ def test_the_report_says_what_is_checked_and_what_was_seen():
     assert "do not override scheduled and scheduled_soft_targets" in lines[5]
 
 
-def test_an_unknown_check_is_refused():
+def test_check_weighter__an_unknown_check_is_refused():
     with pytest.raises(UsageError, match=r"Unknown check 'gradient'\. The checks are shape, not_negative"):
         check_weighter("ohem", skip=["gradient"])
 
 
-def test_the_callers_weighter_stays_what_it_was():
+def test_check_weighter__does_not_change_the_weighter():
     weighter = Confident()
     check_weighter(weighter, skip=set(ALL) - {"shape", "copies", "parameters"})
     assert weighter.slope == 0
@@ -263,7 +261,7 @@ def test_the_callers_weighter_stays_what_it_was():
     assert "_staged" not in weighter.__dict__
 
 
-def test_class_counts_decide_the_number_of_classes():
+def test_check_weighter__class_counts_decide_the_number_of_classes():
     counts = ClassCounts(torch.tensor([9, 1]), torch.tensor([5, 1]), num_images=10)
     weighter = {"class_path": "class_balanced", "init_args": {"instance_counts": [9, 1]}}
     check_weighter(weighter, class_counts=counts, skip=["two_processes", "extreme_logits"])
@@ -271,7 +269,7 @@ def test_class_counts_decide_the_number_of_classes():
         check_weighter(weighter)
 
 
-def test_images_in_another_order_are_the_same_images():
+def test_in_order__images_in_another_order_are_the_same_images():
     samples = make_batch(num_classes=3)
     order = [2, 3, 1, 0]
     other, rows = in_order(samples, order)

@@ -10,7 +10,8 @@ from lit_dense.core.class_counts import ClassCounts
 from lit_dense.core.errors import UsageError
 from lit_dense.functional import SigmoidTerms
 from lit_dense.losses import LOSSES, DenseLoss, SigmoidLoss
-from lit_dense.testing import CheckFailure, check_box_loss, check_classification_loss
+from lit_dense.testing import check_box_loss, check_classification_loss
+from tests.builders.kit import failure_of
 
 DETACHED = {"seesaw": ["gradient"]}
 """Losses with a factor that is no function to be trained, and the check that they fail for it."""
@@ -27,14 +28,14 @@ VARIANTS = [
 
 @pytest.mark.ddp
 @pytest.mark.parametrize("loss", [*sorted(LOSSES.points), *VARIANTS], ids=str)
-def test_our_classification_losses(loss, two_processes):
+def test_check_classification_loss__own_losses_pass(loss, two_processes):
     skip = DETACHED.get(loss, []) if isinstance(loss, str) else []
     check_classification_loss(loss, skip=skip, two_processes=two_processes)
 
 
 @pytest.mark.ddp
 @pytest.mark.parametrize("name", sorted(BOX_LOSSES.points))
-def test_our_box_losses(name, two_processes):
+def test_check_box_loss__own_losses_pass(name, two_processes):
     check_box_loss(name, skip=SKIPPED.get(name, []), two_processes=two_processes)
 
 
@@ -182,14 +183,11 @@ ALL_BUT_PROCESSES = [
 
 
 def failure(loss, two_processes=None, check=check_classification_loss, skip=QUICK):
-    """What the kit says of a loss that has a fault."""
-    with pytest.raises(CheckFailure) as caught:
-        check(loss, skip=skip, two_processes=two_processes)
-    return caught.value
+    return failure_of(check, loss, skip=skip, two_processes=two_processes)
 
 
 @pytest.mark.ddp
-def test_a_loss_without_fault_passes(two_processes):
+def test_check_classification_loss__a_correct_loss_passes(two_processes):
     check_classification_loss(CountingHinge(), two_processes=two_processes)
 
 
@@ -212,7 +210,7 @@ def test_a_loss_without_fault_passes(two_processes):
     ],
     ids=lambda v: type(v).__name__ if isinstance(v, DenseLoss) else "",
 )
-def test_one_fault_is_found_and_named(loss, checks):
+def test_check_classification_loss__finds_and_names_one_fault(loss, checks):
     found = failure(loss)
     assert checks <= found.failed.keys()  # a fault may show in more than one way
     for name in checks:
@@ -221,7 +219,7 @@ def test_one_fault_is_found_and_named(loss, checks):
 
 @pytest.mark.ddp
 @pytest.mark.parametrize("loss", [ForgetsOtherProcesses(), NothingWithoutPositives()], ids=lambda v: type(v).__name__)
-def test_what_processes_do_not_share_is_found(loss, two_processes):
+def test_check_classification_loss__finds_what_processes_do_not_share(loss, two_processes):
     found = failure(loss, two_processes, skip=ALL_BUT_PROCESSES)
     assert "two_processes" in found.failed
     assert "samples.reduce.sum" in str(found)
@@ -232,17 +230,17 @@ def test_what_processes_do_not_share_is_found(loss, two_processes):
     [(Signed(), {"least_at_target"}), (RootWithoutFloor(), {"extreme_boxes"})],
     ids=["Signed", "RootWithoutFloor"],
 )
-def test_faults_of_box_losses_are_found(loss, checks):
+def test_check_box_loss__finds_faults(loss, checks):
     assert failure(loss, check=check_box_loss, skip=["two_processes"]).failed.keys() == checks
 
 
-def test_a_setting_from_outside_is_not_in_the_spec():
+def test_check_classification_loss__finds_a_setting_that_is_not_in_the_spec():
     loss = ForgetsArguments()
     loss.scale = 2.0
     assert failure(loss).failed.keys() == {"spec", "checkpoint"}
 
 
-def test_a_class_that_cannot_be_imported_is_reported():
+def test_check_classification_loss__reports_a_class_that_cannot_be_imported():
     class Local(Hinge):
         pass
 
@@ -250,7 +248,7 @@ def test_a_class_that_cannot_be_imported_is_reported():
 
 
 @pytest.mark.fast_paths
-def test_the_report_says_what_was_expected_and_seen_and_what_to_do():
+def test_check_classification_loss__reports_what_was_expected_and_seen_and_what_to_do():
     found = failure(WrongSlope())
     lines = str(found).splitlines()
     assert lines[0] == "The classification loss WrongSlope(): 1 of 15 checks failed."
@@ -265,16 +263,16 @@ def test_the_report_says_what_was_expected_and_seen_and_what_to_do():
     assert set(found.skipped) == {"compiled", "two_processes"}
 
 
-def test_the_line_that_reads_a_number_is_shown():
+def test_check_classification_loss__shows_the_line_that_reads_a_number():
     assert ".isnan().sum().item()" in str(failure(ReadsANumber()))
 
 
-def test_an_unknown_check_is_refused():
+def test_check_classification_loss__an_unknown_check_is_refused():
     with pytest.raises(UsageError, match=r"Unknown check 'gradcheck'\. The checks are shape, gradient"):
         check_classification_loss("focal", skip=["gradcheck"])
 
 
-def test_the_callers_loss_stays_what_it_was():
+def test_check_classification_loss__does_not_change_the_loss():
     loss = LOSSES.build("eql_v2")
     before = copy.deepcopy(loss)
     check_classification_loss(loss, skip=["two_processes", "compiled"])
@@ -283,7 +281,7 @@ def test_the_callers_loss_stays_what_it_was():
     assert "_staged" not in loss.__dict__
 
 
-def test_class_counts_decide_the_number_of_classes():
+def test_check_classification_loss__class_counts_decide_the_number_of_classes():
     counts = ClassCounts(torch.tensor([9, 1]), torch.tensor([5, 1]), num_images=10)
     loss = {"class_path": "eql", "init_args": {"frequencies": [0.5, 0.001]}}
     check_classification_loss(loss, class_counts=counts, skip=["two_processes", "compiled"])
@@ -292,7 +290,7 @@ def test_class_counts_decide_the_number_of_classes():
 
 
 @pytest.mark.ddp
-def test_a_process_that_waits_for_ever_is_reported():
+def test_check_classification_loss__reports_a_process_that_waits_for_ever():
     found = failure(LeavesTheOtherProcessAlone(), skip=ALL_BUT_PROCESSES)
     assert found.failed.keys() == {"two_processes"}
     assert "equally often on every process" in str(found)

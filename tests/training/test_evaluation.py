@@ -27,7 +27,7 @@ GOOD = {
         ({"eval_max_detections": 10}, "eval_max_detections must be at least 11, not 10"),
     ],
 )
-def test_limits_with_which_nothing_is_found(change, message):
+def test_lit_detector__refuses_limits_with_which_nothing_is_found(change, message):
     LitDetector(**GOOD)
     LitDetector(**{**GOOD, "eval_max_detections": None})
     with pytest.raises(UsageError, match=message):
@@ -35,5 +35,5 @@ def test_limits_with_which_nothing_is_found(change, message):
 
 
 @pytest.mark.parametrize("precision", ["32-true", "16-mixed", "bf16-mixed", "transformer-engine"])
-def test_precisions_that_keep_float32(precision):
+def test_check_precision__accepts_precisions_that_keep_float32(precision):
     check_precision(precision)

@@ -4,36 +4,19 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
-from torch.utils.data import DataLoader
 
-from lit_dense import LitRetinaNet
 from lit_dense.metrics import DetectionMAP
 from lit_dense.metrics.loaders import log_maps
-from tests.builders.detectors import NUM_CLASSES, random_batch, small_retinanet
+from tests.builders.detectors import NUM_CLASSES, random_batch
+from tests.builders.lit_modules import SmallRetinaNet
+from tests.builders.trainers import loader, trainer_in
 
 CATEGORIES = [{"id": 10 + label, "name": f"c{label}"} for label in range(NUM_CLASSES)]
 
 
-class Lit(LitRetinaNet):
-    """LitRetinaNet around the small network."""
-
-    def build_model(self, num_classes):
-        return small_retinanet(num_classes)
-
-
-def loader(*seeds, counts=(2, 0, 3)):
-    return DataLoader([random_batch(counts, seed=seed) for seed in seeds], batch_size=None)
-
-
-def trainer_in(folder, **arguments):
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-    return Trainer(accelerator="cpu", logger=False, default_root_dir=folder, **quiet, **arguments)
-
-
 def module_of(stage="val", loaders=1, **arguments):
     """A module that is about to evaluate, and what it logs."""
-    module = Lit(NUM_CLASSES, **arguments)
+    module = SmallRetinaNet(NUM_CLASSES, **arguments)
     module.categories = CATEGORIES
     module.trainer = SimpleNamespace(num_val_batches=[1] * loaders, num_test_batches=[2] * loaders)
     module.logged = {}
@@ -52,7 +35,7 @@ def module_of(stage="val", loaders=1, **arguments):
 
 
 @pytest.mark.parametrize("stage", ["val", "test"])
-def test_each_loader_has_numbers_of_its_own(stage):
+def test_evaluation__each_loader_has_numbers_of_its_own(stage):
     module = module_of(stage, loaders=2)
     step = {"val": module.validation_step, "test": module.test_step}[stage]
     end = {"val": module.on_validation_epoch_end, "test": module.on_test_epoch_end}[stage]
@@ -73,7 +56,7 @@ def test_each_loader_has_numbers_of_its_own(stage):
     assert all(metric.images == [] for metric in module._maps(stage))  # the next evaluation starts anew
 
 
-def test_one_loader_has_names_without_an_end():
+def test_evaluation__one_loader_has_names_without_a_suffix():
     module = module_of()
     with torch.no_grad():
         module.validation_step(random_batch(), 0)
@@ -82,7 +65,7 @@ def test_one_loader_has_names_without_an_end():
     assert {"val_map", "val_map_50", "val_map/c0"} <= module.logged.keys()
 
 
-def test_the_numbers_shown_are_those_of_every_loader():
+def test_log_maps__the_numbers_shown_are_those_of_every_loader():
     shown, named = [], []
 
     def log_dict(values, prog_bar=False, add_dataloader_idx=True):
@@ -100,7 +83,7 @@ def metric_of_nothing():
     return metric
 
 
-def test_fewer_loaders_than_before_leave_none_behind():
+def test_evaluation__fewer_loaders_than_before_leave_none_behind():
     module = module_of(loaders=3)
     assert len(module._maps("val")) == 3
     module.trainer.num_val_batches = [5]
@@ -108,8 +91,8 @@ def test_fewer_loaders_than_before_leave_none_behind():
     assert module._maps("val") == [module.val_map]
 
 
-def test_a_trainer_evaluates_several_loaders_as_it_does_each(tmp_path):
-    module, trainer = Lit(NUM_CLASSES), trainer_in(tmp_path)
+def test_evaluation__a_trainer_evaluates_several_loaders_as_it_does_each(tmp_path):
+    module, trainer = SmallRetinaNet(NUM_CLASSES), trainer_in(tmp_path)
     loaders = [loader(1, 2), loader(3, counts=(1, 4))]
     both = trainer.validate(module, loaders, verbose=False)
     for index, found in enumerate(both):
@@ -120,8 +103,8 @@ def test_a_trainer_evaluates_several_loaders_as_it_does_each(tmp_path):
     assert both[0]["val_map/dataloader_idx_0"] != {**both[0], **both[1]}["val_map/dataloader_idx_1"]
 
 
-def test_a_trainer_tests_and_predicts_on_several_loaders(tmp_path):
-    module, trainer = Lit(NUM_CLASSES), trainer_in(tmp_path)
+def test_evaluation__a_trainer_tests_and_predicts_on_several_loaders(tmp_path):
+    module, trainer = SmallRetinaNet(NUM_CLASSES), trainer_in(tmp_path)
     loaders = [loader(1), loader(3, counts=(1, 4))]
     assert "test_map/dataloader_idx_1" in {
         **trainer.test(module, loaders, verbose=False)[0],
@@ -131,9 +114,9 @@ def test_a_trainer_tests_and_predicts_on_several_loaders(tmp_path):
     assert [len(batch) for batches in found for batch in batches] == [3, 2]
 
 
-def test_a_callback_can_follow_one_of_several_loaders_through_training(tmp_path):
+def test_evaluation__a_callback_can_follow_one_of_several_loaders_through_training(tmp_path):
     trainer = trainer_in(tmp_path, max_epochs=2)
-    trainer.fit(Lit(NUM_CLASSES, warmup_steps=0), loader(0), [loader(1), loader(2)])
+    trainer.fit(SmallRetinaNet(NUM_CLASSES, warmup_steps=0), loader(0), [loader(1), loader(2)])
     assert {f"val_map/dataloader_idx_{k}" for k in (0, 1)} <= trainer.callback_metrics.keys()
     assert {f"val_loss/dataloader_idx_{k}" for k in (0, 1)} <= trainer.callback_metrics.keys()
 
@@ -141,7 +124,7 @@ def test_a_callback_can_follow_one_of_several_loaders_through_training(tmp_path)
 # Groups of classes
 
 
-def test_a_checkpoint_keeps_how_many_images_had_each_class():
+def test_evaluation__a_checkpoint_keeps_how_many_images_had_each_class():
     module = module_of(frequency_bounds=(1, 20))
     module.class_images = [1, 5, 50, 0]
     checkpoint = {}
@@ -155,14 +138,14 @@ def test_a_checkpoint_keeps_how_many_images_had_each_class():
     assert {"map_rare", "map_common", "map_frequent"} <= later.val_map.compute().keys()
 
 
-def test_groups_of_another_number_of_classes_are_left_out():
+def test_evaluation__groups_of_another_number_of_classes_are_left_out():
     module = module_of()
     module.class_images = [1, 2]
     module._make_metrics()
     assert module.val_map.groups == {}
 
 
-def test_arguments_of_evaluation_reach_every_metric():
+def test_evaluation__arguments_reach_every_metric():
     arguments = {"eval_backend": "pycocotools", "eval_protocol": "lvis", "eval_max_detections": 50}
     module = module_of(loaders=2, **arguments)
     for metric in (*module._maps("val"), *module._maps("test")):

@@ -12,18 +12,16 @@ from lit_dense.core.errors import UsageError
 from lit_dense.detectors import find_detector
 from lit_dense.training.evaluation import Evaluation
 from lit_dense.training.optimization import Optimization
-from tests.builders.detectors import COUNTS, random_batch, small_retinanet
+from tests.builders.detectors import COUNTS, random_batch
+from tests.builders.lit_modules import SmallRetinaNet
 
 
-class SmallRetinaNet(LitRetinaNet):
-    """A network that is quickly built, whose log is kept."""
+class LoggedRetinaNet(SmallRetinaNet):
+    """Keeps its log."""
 
     def __init__(self, *args, **arguments):
         super().__init__(*args, **arguments)
         self.logged = []
-
-    def build_model(self, num_classes):
-        return small_retinanet(num_classes)
 
     def log(self, name, value, **options):
         self.logged.append((name, float(value), options))
@@ -42,18 +40,18 @@ def attached(module, **trainer):
 
 @pytest.mark.parametrize("precision", ["bf16-true", "16-true", "64-true"])
 @pytest.mark.parametrize("stage", ["fit", "validate", "test", "predict"])
-def test_precisions_in_which_boxes_lose_their_pixels_are_refused(precision, stage):
+def test_setup__refuses_precisions_that_round_boxes(precision, stage):
     with pytest.raises(UsageError, match=f"must be one of 32-true, bf16-mixed, 16-mixed, not {precision}"):
         attached(SmallRetinaNet(2), precision=precision).setup(stage)
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed", "transformer-engine"])
-def test_other_precisions_are_the_trainers_matter(precision):
+def test_setup__other_precisions_are_left_to_the_trainer(precision):
     attached(SmallRetinaNet(2), precision=precision).setup("predict")
 
 
-def test_the_epoch_is_told_to_the_criterion(monkeypatch):
-    module = SmallRetinaNet(4)
+def test_on_train_epoch_start__the_epoch_reaches_the_criterion(monkeypatch):
+    module = LoggedRetinaNet(4)
     monkeypatch.setattr(LitRetinaNet, "current_epoch", 3)
     module.on_train_epoch_start()
     seen = []
@@ -62,8 +60,8 @@ def test_the_epoch_is_told_to_the_criterion(monkeypatch):
     assert seen == [3]
 
 
-def test_a_training_step_logs_the_sum_and_its_terms():
-    module = SmallRetinaNet(4)
+def test_training_step__logs_the_sum_and_its_terms():
+    module = LoggedRetinaNet(4)
     loss = module.training_step(random_batch((2, 1, 0)), 0)
     (name, total, options), *terms = module.logged
     assert (name, options) == ("train_loss", {"prog_bar": True, "batch_size": 3})
@@ -93,8 +91,8 @@ class FakeMetric(torch.nn.Module):
 
 
 @pytest.mark.parametrize("stage", ["validation", "test"])
-def test_an_evaluation_step_logs_losses_and_counts_detections(stage):
-    module = SmallRetinaNet(4, eval_detections_per_img=5, eval_score_thresh=0.01).eval()
+def test_evaluation_step__logs_losses_and_counts_detections(stage):
+    module = LoggedRetinaNet(4, eval_detections_per_img=5, eval_score_thresh=0.01).eval()
     metric = FakeMetric()
     module.val_map = module.test_map = metric
     prefix = {"validation": "val", "test": "test"}[stage]
@@ -119,8 +117,8 @@ def test_an_evaluation_step_logs_losses_and_counts_detections(stage):
 
 
 @pytest.mark.parametrize("stage", ["validation", "test"])
-def test_map_is_logged_exactly_and_the_warnings_of_the_process_stay(stage):
-    module = SmallRetinaNet(4)
+def test_evaluation_step__logs_map_exactly_and_leaves_warning_filters(stage):
+    module = LoggedRetinaNet(4)
     module.val_map = module.test_map = metric = FakeMetric()
     metric.given = ["something"]
     filters = list(warnings.filters)
@@ -136,8 +134,8 @@ def test_map_is_logged_exactly_and_the_warnings_of_the_process_stay(stage):
     ]
 
 
-def test_predictions_keep_what_targets_tell():
-    module = SmallRetinaNet(4, score_thresh=0.0, detections_per_img=7).eval()
+def test_predict_step__predictions_keep_the_ids_of_targets():
+    module = LoggedRetinaNet(4, score_thresh=0.0, detections_per_img=7).eval()
     images, _ = random_batch((2, 1))
     found = module.predict_step((images, [{"file_name": "a.png"}, {"image_id": 3}]), 0)
     assert [(f.get("file_name"), f.get("image_id")) for f in found] == [("a.png", None), (None, 3)]
@@ -145,15 +143,15 @@ def test_predictions_keep_what_targets_tell():
     assert all(f["scores"].tolist() == sorted(f["scores"].tolist(), reverse=True) for f in found)
 
 
-def test_bytes_and_floats_give_the_same():
-    module = SmallRetinaNet(4).eval()
+def test_forward__bytes_and_floats_give_the_same():
+    module = LoggedRetinaNet(4).eval()
     image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
     for a, b in zip(module([image]), module([image / 255]), strict=True):
         torch.testing.assert_close(a, b)
 
 
-def test_the_range_of_images_is_looked_at_once():
-    module = SmallRetinaNet(4)
+def test_training_step__the_range_of_images_is_checked_once():
+    module = LoggedRetinaNet(4)
     images, targets = random_batch((2,))
     batch = ([images[0] * 255], targets)
     with pytest.warns(UserWarning, match=r"Float images must lie in \[0, 1\]"):
@@ -163,7 +161,7 @@ def test_the_range_of_images_is_looked_at_once():
         module.training_step(batch, 1)
 
 
-def test_an_ended_schedule_is_told_of_on_resume(monkeypatch):
+def test_on_train_start__warns_of_an_ended_schedule_on_resume(monkeypatch):
     optimizer = SimpleNamespace(param_groups=[{"lr": 0.0}, {"lr": 0.0}])
     for step, rates, told in ((5, (0.0, 0.0), True), (0, (0.0, 0.0), False), (5, (0.0, 0.1), False), (5, (), False)):
         monkeypatch.setattr(LitRetinaNet, "global_step", step)
@@ -176,7 +174,7 @@ def test_an_ended_schedule_is_told_of_on_resume(monkeypatch):
 
 
 @pytest.mark.parametrize("ended", [False, True])
-def test_rates_are_settled_where_training_goes_on(monkeypatch, ended):
+def test_on_train_start__rates_are_settled_where_training_goes_on(monkeypatch, ended):
     module, settled = attached(SmallRetinaNet(4)), []
     monkeypatch.setattr("lit_dense.training.lit_detector.warn_of_ended_schedule", lambda module: ended)
     module.on_train_start()  # of an optimiser that is a subclass's own
@@ -186,14 +184,14 @@ def test_rates_are_settled_where_training_goes_on(monkeypatch, ended):
 
 
 @pytest.mark.parametrize("hook", ["on_train_end", "on_save_checkpoint"])
-def test_the_last_steps_loss_is_looked_at(hook):
-    module, looked = SmallRetinaNet(4), []
+def test_lit_retinanet__checks_the_loss_of_the_last_step(hook):
+    module, looked = LoggedRetinaNet(4), []
     find_detector(module).nan_guard.flush = lambda: looked.append(1)
     getattr(module, hook)(*([{}] if hook == "on_save_checkpoint" else []))
     assert looked == [1]
 
 
-def test_class_counts_are_taken_for_training_alone():
+def test_setup__class_counts_are_taken_for_training_alone():
     data = SimpleNamespace(class_counts=COUNTS)
     for stage, expected in (("fit", COUNTS), ("validate", None)):
         module = attached(SmallRetinaNet(4), datamodule=data)
@@ -205,14 +203,14 @@ def test_class_counts_are_taken_for_training_alone():
     attached(SmallRetinaNet(4, loss="federated")).setup("validate")
 
 
-def test_metrics_are_made_where_something_is_evaluated():
+def test_setup__metrics_are_made_where_something_is_evaluated():
     for stage, made in (("fit", True), ("validate", True), ("test", True), ("predict", False)):
         module = attached(SmallRetinaNet(4))
         module.setup(stage)
         assert hasattr(module, "val_map") is hasattr(module, "test_map") is made
 
 
-def test_the_optimizer_has_the_rates_and_decays_that_are_asked_for():
+def test_configure_optimizers__has_the_rates_and_decays_that_are_asked_for():
     module = attached(SmallRetinaNet(4, lr=0.1, weight_decay=0.3, optimizer="sgd", warmup_steps=4, weighters="swn"))
     made = module.configure_optimizers()
     optimizer, schedule = made["optimizer"], made["lr_scheduler"]
@@ -225,8 +223,8 @@ def test_the_optimizer_has_the_rates_and_decays_that_are_asked_for():
     assert schedule["scheduler"].get_last_lr()[0] == pytest.approx(0.1 / 5)
 
 
-def test_a_network_that_exists_is_not_built_again():
-    module = SmallRetinaNet(4)
+def test_configure_model__a_network_that_exists_is_not_built_again():
+    module = LoggedRetinaNet(4)
     model = module.model
     module.configure_model()
     assert module.model is model
@@ -241,15 +239,15 @@ def test_a_network_that_exists_is_not_built_again():
     assert isinstance(model.head, RetinaNetHead)
 
 
-def test_the_network_has_the_limits_that_prediction_and_evaluation_need_together():
+def test_lit_retinanet__the_network_has_the_limits_that_prediction_and_evaluation_need_together():
     limits = {"detections_per_img": 4, "eval_detections_per_img": 9, "score_thresh": 0.3, "eval_score_thresh": 0.2}
-    model = SmallRetinaNet(4, nms_thresh=0.6, topk_candidates=77, **limits).model
+    model = LoggedRetinaNet(4, nms_thresh=0.6, topk_candidates=77, **limits).model
     assert (model.detections_per_img, model.score_thresh) == (9, 0.2)
     assert (model.nms_thresh, model.topk_candidates) == (0.6, 77)
 
 
-def test_a_checkpoint_of_other_parts_is_told_of_and_one_of_the_same_is_not():
-    module = SmallRetinaNet(4)
+def test_on_load_checkpoint__warns_of_other_parts_and_not_of_the_same():
+    module = LoggedRetinaNet(4)
     same = {"lit_dense": {"criterion": module.criterion.spec}}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -257,7 +255,7 @@ def test_a_checkpoint_of_other_parts_is_told_of_and_one_of_the_same_is_not():
         module.on_load_checkpoint({})
     other = {
         "lit_dense": {
-            "criterion": {**module.criterion.spec, "loss": SmallRetinaNet(4, loss="bce").criterion.spec["loss"]}
+            "criterion": {**module.criterion.spec, "loss": LoggedRetinaNet(4, loss="bce").criterion.spec["loss"]}
         }
     }
     with pytest.warns(UserWarning, match="The checkpoint was trained with loss .*'bce'.*; this model has .*'focal'"):
@@ -273,22 +271,22 @@ def test_a_checkpoint_of_other_parts_is_told_of_and_one_of_the_same_is_not():
         ("retinanet_resnet50_fpn_v2", "l1", "L1Loss"),
     ],
 )
-def test_the_box_loss_is_that_of_torchvisions_detector(backbone, given, expected):
+def test_lit_retinanet__the_box_loss_is_that_of_torchvisions_detector(backbone, given, expected):
     assert type(LitRetinaNet(backbone=backbone, box_loss=given).criterion.box_loss).__name__ == expected
 
 
 @pytest.mark.parametrize(("loss", "kept"), [("focal", True), ("softmax", False)])
-def test_a_trained_classifier_is_kept_where_its_columns_keep_their_meaning(loss, kept):
+def test_configure_model__a_trained_classifier_is_kept_where_its_columns_keep_their_meaning(loss, kept):
     whole = {"backbone": "retinanet_resnet50_fpn", "weights": "COCO_V1"}
-    module = SmallRetinaNet(91, loss=loss, **whole)
+    module = LoggedRetinaNet(91, loss=loss, **whole)
     assert module.network_options["keep_classifier"] is kept
     assert (module.categories is not None) is kept
-    assert SmallRetinaNet(5, loss=loss, **whole).categories is None
+    assert LoggedRetinaNet(5, loss=loss, **whole).categories is None
     if kept:
         assert module.categories[1] == {"id": 1, "name": "person"}
 
 
-def test_defaults_are_those_of_the_field():
+def test_lit_retinanet__has_the_usual_defaults():
     module = LitRetinaNet()
     assert module.network_options["min_size"] == 800
     assert module.network_options["max_size"] == 1333

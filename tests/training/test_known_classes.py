@@ -6,13 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 
 from lit_dense import ClassCounts, CocoDataModule, LitRetinaNet
 from lit_dense.callbacks import DetectionPlots, PredictionWriter
 from lit_dense.core.errors import UsageError
 from lit_dense.detectors.retinanet.adapter import RetinaNetAdapter
-from tests.builders.coco_files import CATEGORIES, write_coco
+from tests.builders.coco_files import SHAPES, write_shapes
+from tests.builders.lit_modules import TrainedBias
+from tests.builders.trainers import FakeTrainer, trainer_in
 
 NETWORK = {"backbone": "tiny", "fpn_channels": 16, "head_convs": 1, "min_size": 64, "max_size": 64}
 MODEL = [{"id": 1, "name": "red"}, {"id": 2, "name": "blue"}, {"id": 5, "name": "green"}]
@@ -60,7 +61,7 @@ def begun(run, stage="fit", checkpoint=None, model=None, **arguments):
 
 @pytest.mark.parametrize("stage", ["fit", "validate"])
 @pytest.mark.parametrize("data", NAMES)
-def test_a_checkpoint_of_the_trainer_decides_the_columns(stage, data, caplog):
+def test_known_classes__a_checkpoint_of_the_trainer_decides_the_columns(stage, data, caplog):
     run, checkpoint = Run(NAMES[data], [4] * len(NAMES[data])), checkpoint_of()
     with caplog.at_level("INFO"):
         model = begun(run, stage, checkpoint)
@@ -76,7 +77,7 @@ def test_a_checkpoint_of_the_trainer_decides_the_columns(stage, data, caplog):
 
 
 @pytest.mark.parametrize("data", NAMES)
-def test_a_loaded_model_keeps_its_columns(data):
+def test_known_classes__a_loaded_model_keeps_its_columns(data):
     model = LitRetinaNet(3, **NETWORK)
     model.on_load_checkpoint(checkpoint_of())
     begun(Run(NAMES[data]), "validate", model=model)
@@ -85,7 +86,7 @@ def test_a_loaded_model_keeps_its_columns(data):
 
 
 @pytest.mark.parametrize("loaded", [False, True])
-def test_class_counts_follow_the_columns(loaded):
+def test_known_classes__class_counts_follow_the_columns(loaded):
     checkpoint = checkpoint_of(loss="eql", weighters=["class_balanced"])
     arguments = {"loss": "eql", "weighters": ["class_balanced"]}
     if loaded:
@@ -102,7 +103,7 @@ def test_class_counts_follow_the_columns(loaded):
 
 
 @pytest.mark.parametrize(("data", "groups"), [(SWAPPED, ([1], [0], [2])), (SUBSET, ([], [], [0]))])
-def test_groups_by_frequency_follow_the_mapping(data, groups):
+def test_known_classes__groups_by_frequency_follow_the_mapping(data, groups):
     checkpoint = checkpoint_of(images=(5, 50, 500))
     model = begun(Run(data), "validate", checkpoint)
     assert tuple(model.val_map.groups.values()) == groups
@@ -110,7 +111,7 @@ def test_groups_by_frequency_follow_the_mapping(data, groups):
 
 
 @pytest.mark.parametrize("stage", ["fit", "validate", "predict"])
-def test_other_classes_are_refused_when_the_run_begins(stage):
+def test_known_classes__other_classes_are_refused_when_the_run_begins(stage):
     with pytest.raises(
         UsageError, match=r"does not know 'yellow'.*The model has 1 red, .* The data has 1 red, 2 yellow"
     ):
@@ -123,28 +124,28 @@ def test_other_classes_are_refused_when_the_run_begins(stage):
         begun(run, stage, model=model)
 
 
-def test_a_checkpoint_that_knows_the_data_comes_after_a_model_that_does_not():
+def test_known_classes__a_checkpoint_with_names_comes_after_a_model_without():
     model = LitRetinaNet(2, **NETWORK)
     model.categories = [{"id": 8, "name": "cat"}, {"id": 9, "name": "dog"}]
     begun(Run(OTHER), "validate", checkpoint_of(OTHER), model)
     assert model.categories == OTHER
 
 
-def test_another_number_of_classes_than_was_asked_for():
+def test_known_classes__another_number_of_classes_than_was_asked_for():
     with pytest.raises(
         UsageError, match=r"has 3 classes \(red, blue, green\), but num_classes=2: leave num_classes out"
     ):
         begun(Run(OTHER), "validate", checkpoint_of(), num_classes=2)
 
 
-def test_a_new_model_takes_over_what_the_data_says_when_it_is_trained():
+def test_known_classes__a_new_model_takes_the_classes_of_the_data_when_it_is_trained():
     model = begun(Run(MODEL), "validate")
     assert model.categories is None
     assert begun(Run(OTHER, [1, 1]), num_classes=2).categories == OTHER
     assert begun(Run(MODEL, [1, 1, 1])).categories == MODEL
 
 
-def test_a_checkpoint_that_knows_no_names(caplog):
+def test_known_classes__a_checkpoint_without_names(caplog):
     checkpoint = checkpoint_of()
     del checkpoint["lit_dense"]
     with caplog.at_level("INFO"):
@@ -153,7 +154,7 @@ def test_a_checkpoint_that_knows_no_names(caplog):
     assert model.categories == SWAPPED
 
 
-def test_data_that_say_nothing():
+def test_known_classes__data_without_names():
     model = begun(Run(), "validate", checkpoint_of())
     assert model.data_categories == MODEL
     assert model.class_names() == ["red", "blue", "green"]
@@ -163,7 +164,7 @@ def test_data_that_say_nothing():
         begun(Run(), "validate")
 
 
-def test_a_number_of_classes_may_come_from_the_checkpoint_alone():
+def test_known_classes__a_number_of_classes_may_come_from_the_checkpoint_alone():
     assert begun(Run(), "predict", checkpoint_of()).num_classes == 3
 
 
@@ -172,7 +173,7 @@ def target_of(*labels):
     return {"boxes": boxes, "labels": torch.tensor(labels), "image_id": 4, "neg_labels": torch.tensor([0])}
 
 
-def test_a_training_step_trains_columns():
+def test_known_classes__a_training_step_trains_columns():
     model = begun(Run(SWAPPED, [1, 1, 1]), checkpoint=checkpoint_of())
     seen = []
     model.criterion.observers.append(lambda samples, *_: seen.append(samples.gt_labels.tolist()))
@@ -184,7 +185,7 @@ def test_a_training_step_trains_columns():
 @pytest.mark.parametrize(
     ("data", "labels", "found"), [(SWAPPED, [0, 2], [1, 0, 2]), (SUBSET, [0], [0])], ids=["swapped", "subset"]
 )
-def test_evaluation_speaks_the_language_of_the_data(monkeypatch, data, labels, found):
+def test_known_classes__evaluation_uses_the_labels_of_the_data(monkeypatch, data, labels, found):
     model = begun(Run(data), "validate", checkpoint_of())
     boxes = torch.tensor([[1.0, 1, 20, 20]]).repeat(3, 1)
     detections = {"boxes": boxes, "labels": torch.tensor([0, 1, 2]), "scores": torch.tensor([0.9, 0.8, 0.7])}
@@ -210,20 +211,20 @@ def test_evaluation_speaks_the_language_of_the_data(monkeypatch, data, labels, f
 
 
 @pytest.mark.parametrize(("data", "ids"), [(SWAPPED, [2, 1, 5]), (SUBSET, [3]), (None, [1, 2, 5])])
-def test_predictions_have_the_ids_of_the_file_in_use(tmp_path, data, ids):
+def test_known_classes__predictions_have_the_ids_of_the_file_in_use(tmp_path, data, ids):
     model = begun(Run(data), "predict", checkpoint_of())
     boxes = torch.tensor([[1.0, 1, 20, 20]]).repeat(3, 1)
     model.forward = lambda images: [{"boxes": boxes, "labels": torch.arange(3), "scores": torch.ones(3)}]
     batch = ([torch.rand(3, 64, 64)], [{"image_id": 4}])
     writer = PredictionWriter()
-    trainer = SimpleNamespace(log_dir=None, default_root_dir=tmp_path, is_global_zero=True)
+    trainer = FakeTrainer(None, default_root_dir=tmp_path)
     writer.on_predict_start(trainer, model)
     writer.write_on_batch_end(trainer, model, model.predict_step(batch, 0), None, batch, 0, 0)
     writer.on_predict_end(trainer, model)
     assert [row["category_id"] for row in json.loads((tmp_path / "predictions.json").read_text())] == ids
 
 
-def test_pictures_name_the_labels_of_the_data(tmp_path, monkeypatch):
+def test_known_classes__plots_name_the_labels_of_the_data(tmp_path, monkeypatch):
     model = begun(Run(SWAPPED), "validate", checkpoint_of())
     names = []
     picture = torch.zeros(3, 8, 8, dtype=torch.uint8)
@@ -233,7 +234,7 @@ def test_pictures_name_the_labels_of_the_data(tmp_path, monkeypatch):
     drawn = DetectionPlots()
     found = {"boxes": torch.ones(1, 4), "labels": torch.tensor([0]), "scores": torch.ones(1)}
     drawn._seen = [(picture, target_of(0), found)]
-    drawn.on_validation_epoch_end(SimpleNamespace(log_dir=None, default_root_dir=tmp_path), model)
+    drawn.on_validation_epoch_end(FakeTrainer(None, default_root_dir=tmp_path), model)
     assert names == [["blue", "red", "green"]] * 2
 
 
@@ -245,7 +246,7 @@ def told_of_random_weights(model, stage="validate"):
 
 
 @pytest.mark.parametrize("loss", ["focal", "softmax", "seesaw", "eql"])
-def test_untrained_weights_are_told_of(loss):
+def test_random_weights__are_warned_of(loss):
     for stage in ("validate", "predict"):
         (told,) = told_of_random_weights(LitRetinaNet(3, **NETWORK, loss=loss), stage)
         assert "has not been trained and no checkpoint was loaded" in told
@@ -280,25 +281,20 @@ def loaded_checkpoint():
     return model
 
 
-class OwnWeights(LitRetinaNet):
-    """Its network comes with weights, as torchvision's detectors may."""
-
-    def build_model(self, num_classes):
-        model = super().build_model(num_classes)
-        torch.nn.init.normal_(model.head.classification_head.cls_logits.bias)
-        return model
+class OwnWeights(TrainedBias, LitRetinaNet):
+    pass
 
 
 @pytest.mark.parametrize("make", [trained, loaded_weights, loaded_checkpoint, lambda: OwnWeights(3, **NETWORK)])
-def test_weights_that_came_in_some_way_are_not_told_of(make):
+def test_random_weights__weights_from_anywhere_are_not_warned_of(make):
     assert not told_of_random_weights(make())
     assert not told_of_random_weights(make(), "predict")
 
 
-def test_a_trainer_evaluates_a_file_with_other_ids_and_a_part_of_the_classes(tmp_path):
-    path = write_coco(tmp_path, "val", counts=(3, 2, 4))
+def test_known_classes__a_trainer_evaluates_a_file_with_other_ids_and_a_part_of_the_classes(tmp_path):
+    path = write_shapes(tmp_path, "val", counts=(3, 2, 4))
     content = json.loads(path.read_text())
-    ids = {category["id"]: 10 - category["id"] for category in CATEGORIES}  # which turns their order round
+    ids = {category["id"]: 10 - category["id"] for category in SHAPES}  # which turns their order round
 
     def write(name, names):
         kept = [c for c in content["categories"] if c["name"] in names]
@@ -313,13 +309,12 @@ def test_a_trainer_evaluates_a_file_with_other_ids_and_a_part_of_the_classes(tmp
     write("part.json", ("square",))
     torch.manual_seed(0)
     model = LitRetinaNet(2, **NETWORK, eval_score_thresh=0.0)
-    model.categories = sorted((dict(c) for c in CATEGORIES), key=lambda c: c["id"])
+    model.categories = sorted((dict(c) for c in SHAPES), key=lambda c: c["id"])
     model.criterion.step = 1
 
     def evaluate(name):
         data = CocoDataModule(**{"root": tmp_path, "num_workers": 0, "test_images": "val", "test_annotations": name})
-        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-        (numbers,) = Trainer(accelerator="cpu", enable_checkpointing=False, **quiet).test(model, data, verbose=False)
+        (numbers,) = trainer_in(tmp_path).test(model, data, verbose=False)
         return numbers
 
     plain, moved, part = (evaluate(name) for name in ("val.json", "moved.json", "part.json"))

@@ -3,7 +3,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import BatchSizeFinder, Callback, LearningRateFinder
 from torch.optim.lr_scheduler import LambdaLR, StepLR
 
@@ -11,7 +10,8 @@ from lit_dense import CocoDataModule, LitRetinaNet
 from lit_dense.core.errors import UsageError
 from lit_dense.training.learning_rates import LearningRates, meet_length, rates_of, refuse_finders
 from lit_dense.training.optimization import WarmupSchedule, parameter_groups
-from tests.builders.coco_files import data_arguments, write_coco
+from tests.builders.coco_files import data_arguments, write_shapes
+from tests.builders.trainers import trainer_in
 
 FACTORS = [0.1, 1.0, None]
 
@@ -39,7 +39,7 @@ def module_of(scheduler, lr, total=100):
 
 
 @pytest.mark.parametrize("done", [0, 40])
-def test_each_group_follows_the_rate_of_the_module_in_its_proportion(done):
+def test_learning_rates__each_group_follows_the_rate_of_the_module_in_its_proportion(done):
     scheduler, expected = make_scheduler(), make_scheduler(lr=0.02)
     step(scheduler, done)
     step(expected, done)
@@ -56,7 +56,7 @@ def test_each_group_follows_the_rate_of_the_module_in_its_proportion(done):
     assert [group["initial_lr"] for group in scheduler.optimizer.param_groups] == pytest.approx([0.002, 0.02, 0.05])
 
 
-def test_a_rate_that_was_followed_is_part_of_the_checkpoint():
+def test_learning_rates__a_rate_that_was_followed_is_part_of_the_checkpoint():
     scheduler, resumed = make_scheduler(), make_scheduler()
     LearningRates(1e-3, FACTORS).follow(module_of(scheduler, 0.02))
     step(scheduler, 7)
@@ -68,7 +68,7 @@ def test_a_rate_that_was_followed_is_part_of_the_checkpoint():
         step(resumed)
 
 
-def test_rates_that_the_schedule_will_undo_are_told_of_once():
+def test_learning_rates__warns_once_of_rates_that_the_schedule_will_undo():
     scheduler = make_scheduler()
     rates, module = LearningRates(1e-3, FACTORS), module_of(scheduler, 1e-3)
     scheduler.optimizer.param_groups[1]["lr"] = 0.3
@@ -79,7 +79,7 @@ def test_rates_that_the_schedule_will_undo_are_told_of_once():
         rates.follow(module)
 
 
-def test_another_schedule_is_left_alone():
+def test_learning_rates__another_schedule_is_left_alone():
     scheduler = make_scheduler()
     other = StepLR(scheduler.optimizer, 1)
     before = group_rates(other)
@@ -90,13 +90,13 @@ def test_another_schedule_is_left_alone():
     assert group_rates(other) == before
 
 
-def test_a_rate_that_cannot_be():
+def test_learning_rates__an_impossible_rate_is_an_error():
     with pytest.raises(UsageError, match="lr must be at least 0, not -1"):
         LearningRates(1e-3, FACTORS).follow(module_of(make_scheduler(), -1.0))
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "multistep", "constant"])
-def test_a_schedule_that_has_not_begun_takes_the_length_of_the_run(schedule):
+def test_meet_length__a_schedule_that_has_not_begun_takes_the_length_of_the_run(schedule):
     """BatchSizeFinder changes it after the schedule was made."""
     scheduler, expected = (make_scheduler(total=total, schedule=schedule, warmup=30) for total in (100, 400))
     meet_length(scheduler, 400)
@@ -115,7 +115,7 @@ def test_a_schedule_that_has_not_begun_takes_the_length_of_the_run(schedule):
         ("cosine", 100, None),
     ],
 )
-def test_a_schedule_that_goes_on_stays_and_says_so(schedule, total, told):
+def test_meet_length__a_schedule_that_goes_on_stays_with_a_warning(schedule, total, told):
     scheduler = make_scheduler(schedule=schedule)
     step(scheduler, 10)
     before = rates_of(scheduler)
@@ -129,7 +129,7 @@ def test_a_schedule_that_goes_on_stays_and_says_so(schedule, total, told):
     assert rates_of(scheduler) == before
 
 
-def test_groups_know_their_proportion_at_any_rate():
+def test_parameter_groups__know_their_proportion_at_any_rate():
     body, head, own = (torch.nn.Linear(2, 2) for _ in range(3))
     given = [{"params": list(own.parameters()), "lr": 0.05}]
     for lr in (0.0, 0.1):
@@ -148,7 +148,7 @@ class Run:
 
 
 @pytest.mark.parametrize("finder", [LearningRateFinder, BatchSizeFinder])
-def test_a_search_does_not_replace_a_checkpoint(finder):
+def test_refuse_finders__a_search_does_not_replace_a_checkpoint(finder):
     trainer = SimpleNamespace(callbacks=[finder()], ckpt_path="last.ckpt")
     with pytest.raises(UsageError, match=f"{finder.__name__} would make Lightning forget .* leave it out to go on"):
         refuse_finders(trainer)
@@ -178,29 +178,20 @@ class Halving(Callback):
 
 @pytest.fixture
 def fit(tmp_path):
-    write_coco(tmp_path, "train")
+    write_shapes(tmp_path, "train")
 
     def run(*callbacks, ckpt_path=None, **options):
         network = {"backbone": "tiny", "fpn_channels": 16, "head_convs": 1, "min_size": 64, "max_size": 64}
         arguments = {name: value for name, value in data_arguments(tmp_path).items() if not name.startswith("val")}
         model = LitRetinaNet(**network, schedule="constant", warmup_steps=0, weighters=["swn"], backbone_lr_factor=0.1)
-        trainer = Trainer(
-            accelerator="cpu",
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            default_root_dir=tmp_path,
-            callbacks=list(callbacks),
-            **options,
-        )
+        trainer = trainer_in(tmp_path, *callbacks, **options)
         trainer.fit(model, CocoDataModule(**arguments, batch_size=2, transforms=[]), ckpt_path=ckpt_path)
         return model, trainer
 
     return run
 
 
-def test_the_rate_that_a_finder_finds_is_trained_with_and_resumed(fit, tmp_path):
+def test_lit_retinanet__the_rate_that_a_finder_finds_is_trained_with_and_resumed(fit, tmp_path):
     noted = NotedRates()
     finder = LearningRateFinder(num_training_steps=20, min_lr=1e-5, max_lr=1e-1)
     model, trainer = fit(finder, noted, max_epochs=12)
@@ -216,7 +207,7 @@ def test_the_rate_that_a_finder_finds_is_trained_with_and_resumed(fit, tmp_path)
     assert resumed.lr == model.lr
 
 
-def test_a_callback_that_changes_lr_takes_effect_also_after_a_resume(fit, tmp_path):
+def test_lit_retinanet__a_callback_that_changes_lr_takes_effect_also_after_a_resume(fit, tmp_path):
     whole, first, second = NotedRates(), NotedRates(), NotedRates()
     fit(Halving(), whole, max_epochs=4)
     _, trainer = fit(Halving(), first, max_epochs=2)

@@ -5,7 +5,6 @@ import warnings
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
 from lit_dense import LitDetector, LitRetinaNet
@@ -13,6 +12,7 @@ from lit_dense.core.errors import UsageError
 from lit_dense.criterion import Criterion
 from lit_dense.detectors import attached, patch
 from lit_dense.detectors.build import NETWORKS
+from tests.builders.trainers import trainer_in
 
 WORDS = tuple(NETWORKS)
 SMALL = {"backbone": "tiny", "fpn_channels": 32, "min_size": 64, "max_size": 64, "warmup_steps": 0}
@@ -36,7 +36,7 @@ def batch():
 
 
 @pytest.mark.parametrize("word", WORDS)
-def test_losses_by_default_are_those_that_the_adapter_names(word):
+def test_lit_detector__losses_by_default_are_those_that_the_adapter_names(word):
     module = small(word)
     adapter = attached(module.model)
     for stage, criterion in zip(adapter.stages, criteria(module), strict=True):
@@ -46,7 +46,7 @@ def test_losses_by_default_are_those_that_the_adapter_names(word):
 
 
 @pytest.mark.parametrize("word", WORDS)
-def test_a_step_trains_the_losses_of_the_patched_network(word):
+def test_lit_detector__a_step_trains_the_losses_of_the_patched_network(word):
     module = small(word, loss="ghm")
     network = copy.deepcopy(module.model)
     images, targets = batch()
@@ -62,7 +62,7 @@ def test_a_step_trains_the_losses_of_the_patched_network(word):
 
 
 @pytest.mark.parametrize("word", WORDS)
-def test_a_class_is_found_under_its_label(word):
+def test_lit_detector__a_class_is_found_under_its_label(word):
     module = small(word, loss="bce", score_thresh=0.0, eval_score_thresh=0.0).eval()
     adapter = attached(module.model)
     adapter.set_class_bias(torch.tensor([-9.0, -9.0, 9.0]), adapter.stages[0])
@@ -73,13 +73,12 @@ def test_a_class_is_found_under_its_label(word):
 
 
 @pytest.mark.parametrize("word", WORDS)
-def test_training_validation_and_checkpoint(word, tmp_path):
+def test_lit_detector__training_validation_and_checkpoint(word, tmp_path):
     data = [next(zip(*batch(), strict=True))]
     loader = DataLoader(data, collate_fn=lambda rows: tuple(zip(*rows, strict=True)))
     module = small(word, loss="eql_v2")
     assert module.untrained
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    trainer = Trainer(max_steps=2, default_root_dir=tmp_path, num_sanity_val_steps=0, **quiet)
+    trainer = trainer_in(tmp_path, max_steps=2, max_epochs=-1, num_sanity_val_steps=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer.fit(module, loader, loader)
@@ -101,13 +100,13 @@ def test_training_validation_and_checkpoint(word, tmp_path):
 
 
 @pytest.mark.parametrize("word", WORDS)
-def test_limits_of_outputs_reach_the_network(word):
+def test_lit_detector__limits_of_outputs_reach_the_network(word):
     module = small(word, score_thresh=0.2, eval_score_thresh=0.1, nms_thresh=0.7, detections_per_img=7)
     holder = module.model.roi_heads if word == "faster_rcnn" else module.model
     assert (holder.score_thresh, holder.nms_thresh, holder.detections_per_img) == (0.1, 0.7, 300)
 
 
-def test_priors_are_those_of_the_loss_but_for_a_softmax_that_the_detector_has_itself():
+def test_lit_detector__priors_are_those_of_the_loss_but_for_a_softmax_that_the_detector_has_itself():
     for word in WORDS:
         module = small(word, loss="bce")
         adapter = attached(module.model)
@@ -119,7 +118,7 @@ def test_priors_are_those_of_the_loss_but_for_a_softmax_that_the_detector_has_it
     torch.testing.assert_close(background, torch.full_like(background, 0.9))
 
 
-def test_the_second_stage_has_words_of_its_own():
+def test_lit_detector__the_second_stage_has_arguments_of_its_own():
     module = small("faster_rcnn", rpn={"loss": "focal", "weighters": "ohem"})
     assert type(module.criterion.loss).__name__ == "SoftmaxLoss"
     assert type(module.rpn_criterion.loss).__name__ == "FocalLoss"
@@ -131,7 +130,7 @@ def test_the_second_stage_has_words_of_its_own():
         small("fcos", rpn={"loss": "focal"})
 
 
-def test_what_a_detector_cannot_use_is_said():
+def test_lit_detector__refuses_arguments_that_a_detector_cannot_use():
     with pytest.warns(UserWarning, match="faster_rcnn matches .* itself: the assigner atss is ignored"):
         module = small("faster_rcnn", assigner="atss")
     assert module.criterion.assigner is None
@@ -156,7 +155,7 @@ def test_what_a_detector_cannot_use_is_said():
         small("ssd", weights="COCO_V1")
 
 
-def test_anchor_sizes_are_the_default_boxes_of_ssd():
+def test_lit_detector__anchor_sizes_are_the_default_boxes_of_ssd():
     module = small("ssd", anchor_sizes=[[8, 11], [16, 22], [32, 48]])
     assert module.model.anchor_generator.scales == [8 / 64, 16 / 64, 32 / 64, 48 / 64]
 
@@ -170,7 +169,7 @@ def test_anchor_sizes_are_the_default_boxes_of_ssd():
         ("faster_rcnn", "fasterrcnn_mobilenet_v3_large_fpn"),
     ],
 )
-def test_whole_detectors_are_torchvisions(word, name, monkeypatch):
+def test_lit_detector__whole_detectors_are_torchvisions(word, name, monkeypatch):
     import torchvision
 
     stock = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=91)
@@ -194,6 +193,6 @@ def test_whole_detectors_are_torchvisions(word, name, monkeypatch):
     assert other.untrained
 
 
-def test_two_patched_doors_give_one_criterion():
+def test_patch__replaces_the_criterion_of_lit_detector():
     module = small("fcos")
     assert patch(module.model, "bce") is attached(module.model).criteria[""]

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch.utils.data import DataLoader
 
@@ -22,17 +22,12 @@ from lit_dense.losses import DenseLoss, FocalLoss
 from lit_dense.metrics import DetectionMAP
 from lit_dense.metrics.limits import too_many_objects
 from lit_dense.testing.host_sync import host_reads
-from tests.builders.coco_files import data_arguments, write_coco
-from tests.builders.detectors import random_batch, small_retinanet
+from tests.builders.coco_files import data_arguments, write_shape_splits, write_shapes
+from tests.builders.detectors import random_batch
+from tests.builders.lit_modules import SmallRetinaNet, TrainedBias
+from tests.builders.trainers import trainer_in
 
 NETWORK = {"backbone": "tiny", "fpn_channels": 16, "min_size": 64, "max_size": 64}
-
-
-class SmallRetinaNet(LitRetinaNet):
-    """The way in for a network of one's own."""
-
-    def build_model(self, num_classes):
-        return small_retinanet(num_classes)
 
 
 class InfiniteLoss(DenseLoss):
@@ -42,27 +37,15 @@ class InfiniteLoss(DenseLoss):
 
 @pytest.fixture
 def data(tmp_path):
-    write_coco(tmp_path, "train")
-    write_coco(tmp_path, "val", seed=1)
+    write_shape_splits(tmp_path)
     return CocoDataModule(**data_arguments(tmp_path), transforms=[])
 
 
-def trainer(tmp_path, **arguments):
-    return Trainer(
-        accelerator="cpu",
-        logger=False,
-        default_root_dir=tmp_path,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **{"enable_checkpointing": False, "max_epochs": 1, **arguments},
-    )
-
-
-def test_losses_and_detections_of_validation_come_from_one_forward(tmp_path, data):
+def test_lit_retinanet__losses_and_detections_of_validation_come_from_one_forward(tmp_path, data):
     module = SmallRetinaNet(2)
     calls = []
     module.model.backbone.register_forward_hook(lambda *args: calls.append(1))
-    run = trainer(tmp_path)
+    run = trainer_in(tmp_path)
     (results,) = run.validate(module, data, verbose=False)
     assert len(calls) == 1  # one batch of four images
     assert {"val_loss", "val_classification", "val_bbox_regression", "val_map", "val_map_50"} <= set(results)
@@ -82,7 +65,9 @@ def test_losses_and_detections_of_validation_come_from_one_forward(tmp_path, dat
 
 @pytest.mark.parametrize("predicted", [2, 50])
 @pytest.mark.parametrize("counted", [3, 40])
-def test_predictions_and_evaluation_have_thresholds_and_numbers_of_their_own(tmp_path, data, predicted, counted):
+def test_lit_retinanet__predictions_and_evaluation_have_thresholds_and_numbers_of_their_own(
+    tmp_path, data, predicted, counted
+):
     class Counting(SmallRetinaNet):
         def validation_step(self, batch, batch_idx):
             output = super().validation_step(batch, batch_idx)
@@ -92,23 +77,23 @@ def test_predictions_and_evaluation_have_thresholds_and_numbers_of_their_own(tmp
     module = Counting(
         2, score_thresh=0.0, detections_per_img=predicted, eval_score_thresh=0.0, eval_detections_per_img=counted
     )
-    trainer(tmp_path).validate(module, data, verbose=False)
+    trainer_in(tmp_path).validate(module, data, verbose=False)
     assert module.counts == [counted] * 4
     images, _ = next(iter(data.val_dataloader()))
     assert [len(d["boxes"]) for d in module.eval()([i / 255 for i in images])] == [predicted] * 4
     module.score_thresh = 1.0  # of predictions alone
-    trainer(tmp_path).validate(module, data, verbose=False)
+    trainer_in(tmp_path).validate(module, data, verbose=False)
     assert module.counts == [counted] * 4
     assert [len(d["boxes"]) for d in module.eval()([i / 255 for i in images])] == [0] * 4
 
 
-def test_a_dense_scene_may_count_more_detections_than_coco(tmp_path, data):
-    (results,) = trainer(tmp_path).validate(SmallRetinaNet(2, eval_max_detections=500), data, verbose=False)
+def test_lit_retinanet__a_dense_scene_may_count_more_detections_than_coco(tmp_path, data):
+    (results,) = trainer_in(tmp_path).validate(SmallRetinaNet(2, eval_max_detections=500), data, verbose=False)
     assert "val_mar_500" in results
     assert "val_mar_100" not in results
 
 
-def test_candidates_limit_what_can_be_found():
+def test_lit_retinanet__candidates_limit_what_can_be_found():
     few, many = (SmallRetinaNet(2, topk_candidates=number, score_thresh=0.0).eval() for number in (7, 1000))
     images, _ = random_batch((1,))
     assert len(few(images)[0]["boxes"]) <= 2 * 7 < len(many(images)[0]["boxes"])
@@ -127,29 +112,29 @@ def test_candidates_limit_what_can_be_found():
         ({"eval_detections_per_img": 30, "eval_max_detections": 30}, None),
     ],
 )
-def test_objects_that_evaluation_cannot_find_are_told_of_once(tmp_path, limits, message):
-    write_coco(tmp_path, "train")
-    write_coco(tmp_path, "val", counts=(30, 0, 30))
+def test_lit_retinanet__warns_once_of_objects_that_evaluation_cannot_find(tmp_path, limits, message):
+    write_shapes(tmp_path, "train")
+    write_shapes(tmp_path, "val", counts=(30, 0, 30))
     data = CocoDataModule(**{**data_arguments(tmp_path), "batch_size": 1}, transforms=[])
     module = SmallRetinaNet(2, **limits)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        trainer(tmp_path).validate(module, data, verbose=False)
+        trainer_in(tmp_path).validate(module, data, verbose=False)
     told = [str(w.message) for w in caught if "evaluation counts" in str(w.message)]
     assert len(told) == (message is not None)
     if message:
         assert re.search(message, told[0])
 
 
-def test_the_limit_of_lvis_is_that_of_an_image():
+def test_too_many_objects__the_limit_of_lvis_is_that_of_an_image():
     metric = DetectionMAP(protocol="lvis", max_detections=14)
     told = too_many_objects([{"labels": torch.arange(30) % 5}], metric, detections_per_img=300)
     assert "30 objects, but evaluation counts 14 detections at most" in told
 
 
-def test_the_number_of_classes_comes_from_the_data_and_is_saved(tmp_path, data):
+def test_lit_retinanet__the_number_of_classes_comes_from_the_data_and_is_saved(tmp_path, data):
     module = LitRetinaNet(**NETWORK, loss=FocalLoss(gamma=1.5), normalizer="ema")
-    trainer(tmp_path, max_steps=1).fit(module, data)
+    trainer_in(tmp_path, max_steps=1).fit(module, data)
     assert module.num_classes == 2
     assert module.model.head.classification_head.num_classes == 2
     assert module.criterion.class_counts.num_images == 4
@@ -162,16 +147,16 @@ def test_the_number_of_classes_comes_from_the_data_and_is_saved(tmp_path, data):
     torch.testing.assert_close(loaded.state_dict(), module.state_dict())
 
 
-def test_a_subclass_that_saves_objects_loads_back(tmp_path, data):
+def test_lit_retinanet__a_subclass_that_saves_objects_loads_back(tmp_path, data):
     module = Preset(2, loss=FocalLoss(gamma=0.5))
-    trainer(tmp_path, max_steps=1).fit(module, data)
+    trainer_in(tmp_path, max_steps=1).fit(module, data)
     module.trainer.save_checkpoint(tmp_path / "a.ckpt")
     loaded = Preset.load_from_checkpoint(tmp_path / "a.ckpt")
     assert loaded.criterion.loss.gamma == 0.5
     assert loaded.width == 3
 
 
-def test_a_checkpoint_keeps_the_arguments_that_it_was_written_without(recwarn):
+def test_on_load_checkpoint__an_argument_that_the_checkpoint_lacks_has_the_value_of_its_time(recwarn):
     module = LitRetinaNet(2, **NETWORK, loss="ghm", weighters=["pisa"])
     checkpoint = {}
     module.on_save_checkpoint(checkpoint)
@@ -200,12 +185,12 @@ class Kill(Callback):
             raise SystemError
 
 
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path, data):
+def test_lit_retinanet__a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path, data):
     def run(checkpoint=None, **arguments):
         torch.manual_seed(0)
         module = SmallRetinaNet(2, normalizer="ema", lr=1e-2)
         data = CocoDataModule(**data_arguments(tmp_path), batch_size=2, seed=5)
-        trainer(tmp_path, max_epochs=3, limit_val_batches=0, **arguments).fit(module, data, ckpt_path=checkpoint)
+        trainer_in(tmp_path, max_epochs=3, limit_val_batches=0, **arguments).fit(module, data, ckpt_path=checkpoint)
         return module
 
     whole = run()
@@ -217,12 +202,12 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path, data):
         assert a == b if isinstance(a, dict) else torch.equal(a, b), name
 
 
-def test_a_loss_that_is_no_number_stops_the_run(tmp_path, data):
+def test_lit_retinanet__a_loss_that_is_not_finite_stops_the_run(tmp_path, data):
     module = SmallRetinaNet(2, loss=InfiniteLoss())
     with pytest.raises(
         NonFiniteLossError, match=r"classification = .*InfiniteLoss, L1Loss.*images .*10.*learning rate"
     ):
-        trainer(tmp_path, num_sanity_val_steps=0).fit(module, data)
+        trainer_in(tmp_path, num_sanity_val_steps=0).fit(module, data)
 
 
 @pytest.mark.parametrize(
@@ -241,14 +226,14 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path, data):
         ({"boxes": None}, "image 3 has no boxes; it has labels, image_id"),
     ],
 )
-def test_targets_that_cannot_be_trained_on_are_named(change, message):
+def test_lit_retinanet__targets_that_cannot_be_trained_on_are_named(change, message):
     target = {"boxes": torch.tensor([[1.0, 1, 5, 5], [2, 2, 9, 9]]), "labels": torch.tensor([0, 1]), "image_id": 3}
     target = {k: v for k, v in {**target, **change}.items() if v is not None}
     with pytest.raises(UsageError, match=message):
         SmallRetinaNet(2).training_step(([torch.rand(3, 64, 64)], [target]), 0)
 
 
-def test_crowd_boxes_are_not_trained_on_and_not_counted_as_misses(tmp_path):
+def test_lit_retinanet__crowd_boxes_are_not_trained_on_and_not_counted_as_misses(tmp_path):
     module = SmallRetinaNet(2)
     (image,), (target,) = random_batch((2,), num_classes=2)
     crowd = {**target, "boxes": torch.cat([target["boxes"], torch.tensor([[0.0, 0, 60, 60]])])}
@@ -269,23 +254,23 @@ class Labelled(LightningDataModule):
         return DataLoader([([torch.rand(3, 64, 64)], [target])], batch_size=None)
 
 
-def test_classes_that_do_not_fit_the_head_are_named(tmp_path):
+def test_lit_retinanet__classes_that_do_not_fit_the_head_are_named(tmp_path):
     with pytest.raises(UsageError, match=r"The data has 3 classes, but num_classes=2: .* no column for 'c'"):
-        trainer(tmp_path).validate(SmallRetinaNet(2), Labelled("abc"))
+        trainer_in(tmp_path).validate(SmallRetinaNet(2), Labelled("abc"))
     module = SmallRetinaNet(3)
     module.categories = [{"id": i, "name": n} for i, n in enumerate(("N/A", "a", "b"))]
     with pytest.raises(
         UsageError, match=r"does not know 'c' \(id 3\).* The model has 0 N/A, 1 a, 2 b. The data has 1 a"
     ):
-        trainer(tmp_path).validate(module, Labelled("abc"))
+        trainer_in(tmp_path).validate(module, Labelled("abc"))
     with pytest.raises(UsageError, match="needs num_classes"):
-        trainer(tmp_path).validate(LitRetinaNet(), Labelled("abc").val_dataloader())
+        trainer_in(tmp_path).validate(LitRetinaNet(), Labelled("abc").val_dataloader())
 
 
-def test_norms_and_biases_have_no_weight_decay_and_the_backbone_its_own_rate(tmp_path, data):
+def test_lit_retinanet__norms_and_biases_have_no_weight_decay_and_the_backbone_its_own_rate(tmp_path, data):
     module = LitRetinaNet(2, "mobilenet_v3_small", fpn_channels=16, lr=1e-2, backbone_lr_factor=0.1, min_size=64)
     with pytest.warns(UserWarning, match="mobilenet_v3_small starts from random weights"):
-        trainer(tmp_path, max_steps=1, limit_val_batches=0).fit(module, data)
+        trainer_in(tmp_path, max_steps=1, limit_val_batches=0).fit(module, data)
     groups = module.optimizers().param_groups
     assert sorted({(round(g["initial_lr"], 6), g["weight_decay"]) for g in groups}) == [
         (0.001, 0.0),
@@ -299,7 +284,7 @@ def test_norms_and_biases_have_no_weight_decay_and_the_backbone_its_own_rate(tmp
 
 
 def told_of_random_weights(module, data, tmp_path, **fit):
-    run = trainer(tmp_path, max_steps=1, limit_val_batches=0)
+    run = trainer_in(tmp_path, max_steps=1, limit_val_batches=0)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         run.fit(module, data, **fit)
@@ -307,7 +292,7 @@ def told_of_random_weights(module, data, tmp_path, **fit):
     return [str(w.message) for w in caught if "random weights" in str(w.message)]
 
 
-def test_a_backbone_without_weights_is_told_of_once_where_training_starts(tmp_path, data):
+def test_random_weights__a_backbone_without_weights_is_warned_of_once_where_training_starts(tmp_path, data):
     network = {**NETWORK, "backbone": "mobilenet_v3_small"}
     module = LitRetinaNet(2, **network)
     (told,) = told_of_random_weights(module, data, tmp_path)
@@ -318,7 +303,7 @@ def test_a_backbone_without_weights_is_told_of_once_where_training_starts(tmp_pa
 
 
 @pytest.mark.parametrize("make", [lambda: LitRetinaNet(2, **NETWORK), lambda: SmallRetinaNet(2)])
-def test_networks_that_have_no_weights_are_not_told_of(tmp_path, data, make):
+def test_random_weights__networks_that_have_no_weights_are_not_warned_of(tmp_path, data, make):
     assert not told_of_random_weights(make(), data, tmp_path)
 
 
@@ -344,12 +329,12 @@ def test_networks_that_have_no_weights_are_not_told_of(tmp_path, data, make):
         ({"frequency_bounds": [10]}, "frequency_bounds must be two ascending numbers"),
     ],
 )
-def test_arguments_that_cannot_be_are_refused_before_anything_is_built(arguments, message):
+def test_lit_retinanet__impossible_arguments_are_refused_before_anything_is_built(arguments, message):
     with pytest.raises(UsageError, match=message):
         LitRetinaNet(**NETWORK, **arguments)
 
 
-def test_deepcopies_are_independent():
+def test_lit_retinanet__deepcopies_are_independent():
     module = SmallRetinaNet(2, normalizer="ema")
     clone = copy.deepcopy(module)
     assert attached(clone.model).criteria[""] is clone.criterion
@@ -358,9 +343,9 @@ def test_deepcopies_are_independent():
 
 
 @pytest.mark.parametrize(("loss", "extra"), [("softmax", 1), ("seesaw", 2)])
-def test_a_loss_with_columns_of_its_own(tmp_path, data, loss, extra):
+def test_lit_retinanet__a_loss_with_columns_of_its_own(tmp_path, data, loss, extra):
     module = LitRetinaNet(**NETWORK, loss=loss, eval_score_thresh=0.0, score_thresh=0.0)
-    run = trainer(tmp_path, max_steps=2)
+    run = trainer_in(tmp_path, max_steps=2)
     run.fit(module, data)
     assert module.num_classes == 2
     assert module.model.head.classification_head.num_classes == 2 + extra
@@ -394,7 +379,7 @@ def test_a_loss_with_columns_of_its_own(tmp_path, data, loss, extra):
         ({"loss": "softmax"}, 0.005),
     ],
 )
-def test_the_head_starts_at_the_prior(arguments, score):
+def test_lit_retinanet__the_head_starts_at_the_prior(arguments, score):
     module = LitRetinaNet(2, **NETWORK, **arguments).eval()
     head = module.model.head
     torch.nn.init.zeros_(head.classification_head.cls_logits.weight)
@@ -402,20 +387,17 @@ def test_the_head_starts_at_the_prior(arguments, score):
     torch.testing.assert_close(scores, torch.full_like(scores, score), rtol=1e-3, atol=0)
 
 
-def test_a_trained_bias_is_not_reset():
-    class Trained(SmallRetinaNet):
-        def build_model(self, num_classes):
-            model = super().build_model(num_classes)
-            torch.nn.init.normal_(model.head.classification_head.cls_logits.bias)
-            return model
+def test_lit_retinanet__a_trained_bias_is_not_reset():
+    class Trained(TrainedBias, SmallRetinaNet):
+        pass
 
     bias = Trained(2, prior=0.5).model.head.classification_head.cls_logits.bias
     assert bias.std() > 0
 
 
-def test_class_counts_come_from_the_data_module_or_are_asked_for(tmp_path, data):
+def test_lit_retinanet__class_counts_come_from_the_data_module_or_are_asked_for(tmp_path, data):
     module = LitRetinaNet(**NETWORK, loss="eql")
-    run = trainer(tmp_path, max_steps=1)
+    run = trainer_in(tmp_path, max_steps=1)
     run.fit(module, data)
     told = module.criterion.loss.frequencies.values
     torch.testing.assert_close(told, data.class_counts.frequencies.to(told))
@@ -424,11 +406,11 @@ def test_class_counts_come_from_the_data_module_or_are_asked_for(tmp_path, data)
         LitRetinaNet.load_from_checkpoint(tmp_path / "a.ckpt").criterion.loss.frequencies.values, told
     )
     with pytest.raises(UsageError, match="'eql' needs to know how often each class occurs"):
-        trainer(tmp_path).fit(LitRetinaNet(2, **NETWORK, loss="eql"), data.train_dataloader())
+        trainer_in(tmp_path).fit(LitRetinaNet(2, **NETWORK, loss="eql"), data.train_dataloader())
 
 
 @pytest.mark.fast_paths
-def test_a_step_waits_as_often_for_a_device_whatever_the_batch(monkeypatch):
+def test_lit_retinanet__a_step_synchronises_equally_often_whatever_the_batch(monkeypatch):
     monkeypatch.setattr(matching, "FEW_PAIRS", 2**40)  # the way of a device
     module, waits = SmallRetinaNet(4), []
     module.training_step(random_batch((1,)), 0)  # of the first batch the range of images is looked at
@@ -443,7 +425,7 @@ def test_a_step_waits_as_often_for_a_device_whatever_the_batch(monkeypatch):
     )  # crowds, boxes with labels, positives, and on the processor alone whether the loss is finite
 
 
-def test_every_step_names_an_image_that_is_too_thin():
+def test_lit_retinanet__every_step_names_an_image_that_is_too_thin():
     module = LitRetinaNet(2, **NETWORK)
     module._make_metrics()
     target = {
@@ -458,7 +440,7 @@ def test_every_step_names_an_image_that_is_too_thin():
             step(batch, 0)
 
 
-def test_an_image_that_is_too_thin_is_named_before_the_first_batch():
+def test_lit_retinanet__an_image_that_is_too_thin_is_named_before_the_first_batch():
     module = LitRetinaNet(2, **NETWORK)
     thin = CocoData.without_boxes(["a.png", "b.png"], np.array([[30, 40], [65, 1]]))
     for stage in ("fit", "validate", "test", "predict"):

@@ -5,7 +5,7 @@ from lit_dense.core.errors import UsageError
 from lit_dense.training.optimization import Optimization, WarmupSchedule, build_optimizer, parameter_groups
 
 
-def test_warm_up_rises_and_cosine_ends_at_nothing():
+def test_warmup_schedule__rises_and_cosine_ends_at_zero():
     schedule = WarmupSchedule(1000, "cosine", 50, ())
     factors = [schedule(step) for step in range(1001)]
     assert factors[0] == pytest.approx(1 / 51)
@@ -16,16 +16,16 @@ def test_warm_up_rises_and_cosine_ends_at_nothing():
     assert factors[50:] == sorted(factors[50:], reverse=True)
 
 
-def test_multistep_falls_at_its_milestones():
+def test_warmup_schedule__multistep_falls_at_its_milestones():
     schedule = WarmupSchedule(100, "multistep", 0, (0.5, 0.8))
     assert [round(schedule(s), 4) for s in (0, 49, 50, 79, 80, 99)] == [1, 1, 0.1, 0.1, 0.01, 0.01]
 
 
-def test_warm_up_takes_at_most_a_tenth_of_the_run():
+def test_warmup_schedule__warm_up_takes_at_most_a_tenth_of_the_run():
     assert WarmupSchedule(100, "constant", 500, ())(10) == 1.0
 
 
-def test_a_run_without_end_has_no_cosine():
+def test_warmup_schedule__a_run_without_end_has_no_cosine():
     with pytest.raises(UsageError, match=r"max_epochs or --trainer.max_steps, or take schedule='constant'"):
         WarmupSchedule(float("inf"), "cosine", 10, ())
     assert WarmupSchedule(float("inf"), "constant", 10, ())(20) == 1.0
@@ -44,12 +44,12 @@ def test_a_run_without_end_has_no_cosine():
         ({"warmup_steps": -1}, "warmup_steps must be at least 0, not -1"),
     ],
 )
-def test_a_schedule_that_does_not_exist(arguments, message):
+def test_warmup_schedule__one_that_does_not_exist_is_refused(arguments, message):
     with pytest.raises(UsageError, match=message):
         WarmupSchedule(**{"total_steps": 100, "name": "multistep", "warmup_steps": 0, "milestones": (), **arguments})
 
 
-def test_an_optimizer_that_does_not_exist():
+def test_build_optimizer__one_that_does_not_exist_is_refused():
     groups = [{"params": [torch.nn.Parameter(torch.zeros(2))]}]
     assert type(build_optimizer("sgd", groups, 0.1)) is torch.optim.SGD
     assert type(build_optimizer("adamw", groups, 0.1)) is torch.optim.AdamW
@@ -57,7 +57,7 @@ def test_an_optimizer_that_does_not_exist():
         build_optimizer("SGD", groups, 0.1)
 
 
-def test_a_run_of_one_step_ends_at_nothing_and_constant_stays():
+def test_warmup_schedule__a_run_of_one_step_ends_at_zero_and_constant_stays():
     assert WarmupSchedule(1, "cosine", 0, ())(1) == pytest.approx(0)
     assert WarmupSchedule(100, "constant", 500, ())(9) == pytest.approx(10 / 11)
     assert WarmupSchedule(100, "constant", 500, ())(60) == 1.0
@@ -77,14 +77,14 @@ GOOD = {"lr": 0.0, "backbone_lr_factor": 0.1, "weight_decay": 0.0, "optimizer": 
         ({"milestones": [3]}, "milestones must be shares"),
     ],
 )
-def test_numbers_that_cannot_be_trained_with(change, message):
+def test_optimization__refuses_impossible_numbers(change, message):
     whole = {**GOOD, "warmup_steps": 0, "milestones": ()}
     Optimization(**whole)
     with pytest.raises(UsageError, match=message):
         Optimization(**{**whole, **change})
 
 
-def test_groups_have_the_rate_of_their_part_and_the_decay_of_their_shape():
+def test_parameter_groups__have_the_rate_of_their_part_and_the_decay_of_their_shape():
     body, head = torch.nn.Linear(2, 2), torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.BatchNorm2d(1))
     frozen, own = torch.nn.Linear(1, 1).requires_grad_(False), torch.nn.Linear(3, 3)
     given = [{"params": list(own.parameters()), "lr": 0.7}]
@@ -101,7 +101,7 @@ def test_groups_have_the_rate_of_their_part_and_the_decay_of_their_shape():
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
-def test_a_group_without_a_rate_has_the_common_one(name):
+def test_build_optimizer__a_group_without_a_rate_has_the_common_one(name):
     made = build_optimizer(name, [{"params": [torch.nn.Parameter(torch.zeros(2))]}], 0.3)
     assert made.param_groups[0]["lr"] == 0.3
     assert made.param_groups[0].get("momentum", 0.9) == 0.9

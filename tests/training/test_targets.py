@@ -27,7 +27,7 @@ TARGET = {
 }
 
 
-def test_bytes_are_scaled_and_floats_are_not():
+def test_float_images__scales_bytes_and_not_floats():
     image = torch.tensor([0, 51, 255], dtype=torch.uint8).reshape(3, 1, 1)
     floats = torch.rand(3, 1, 1, dtype=torch.float64)
     (scaled, kept) = float_images([image, floats])
@@ -37,7 +37,7 @@ def test_bytes_are_scaled_and_floats_are_not():
     assert image.flatten().tolist() == [0, 51, 255]
 
 
-def test_crowd_boxes_are_left_out_with_all_that_belongs_to_them():
+def test_without_crowd__crowd_boxes_are_left_out_with_all_their_fields():
     first = {**TARGET, "iscrowd": torch.tensor([0, 1]), "area": torch.tensor([16.0, 49.0])}
     second = {**TARGET, "iscrowd": torch.tensor([0, 0])}
     kept, whole, plain = without_crowd([first, second, TARGET])
@@ -50,13 +50,13 @@ def test_crowd_boxes_are_left_out_with_all_that_belongs_to_them():
     assert len(first["boxes"]) == 2
 
 
-def test_without_crowds_targets_stay_what_they_are():
+def test_without_crowd__targets_without_crowds_stay_as_they_are():
     plain = [TARGET, {**TARGET, "iscrowd": torch.tensor([0, 0])}]
     for targets in (plain, plain[:1], []):
         assert all(a is b for a, b in zip(without_crowd(targets), targets, strict=True))
 
 
-def test_the_metric_gets_what_it_takes_and_no_more():
+def test_metric_targets__have_what_the_metric_takes_and_no_more():
     given = {**TARGET, "iscrowd": torch.zeros(2), "area": torch.ones(2), "neg_labels": [1], "not_exhaustive_labels": []}
     (taken,) = metric_targets([given])
     assert set(taken) == {"boxes", "labels", "iscrowd", "area", "neg_labels", "not_exhaustive_labels"}
@@ -83,14 +83,14 @@ def test_the_metric_gets_what_it_takes_and_no_more():
         ({"boxes": torch.tensor([[1.0, 1, 5, 5], [2, float("nan"), 4, 9]])}, "image 3 has a box without area"),
     ],
 )
-def test_values_that_cannot_be_trained_on_are_named(change, said):
+def test_check_targets__values_that_cannot_be_trained_on_are_named(change, said):
     good = {**TARGET, "image_id": 1}
     with pytest.raises(UsageError) as error:
         check_targets([good, {**TARGET, **change}], 2)
     assert said in str(error.value)
 
 
-def test_values_that_can_be_trained_on():
+def test_check_targets__values_that_can_be_trained_on_are_accepted():
     empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
     for targets in (
         [],
@@ -101,7 +101,7 @@ def test_values_that_can_be_trained_on():
         check_targets(targets, 2)
 
 
-def test_normalised_boxes_are_told_from_small_ones():
+def test_check_targets__normalised_boxes_are_distinguished_from_small_ones():
     normalised = {**TARGET, "boxes": BOXES / 64}
     with pytest.raises(UsageError, match=r"lie between 0 and 1, as normalised boxes do; the first is \[0.0156"):
         check_targets([normalised, normalised], 2)
@@ -120,7 +120,7 @@ def test_normalised_boxes_are_told_from_small_ones():
         (0.0, 1.0, None),
     ],
 )
-def test_floats_in_another_range_are_warned_of(low, high, said):
+def test_warn_of_range__floats_in_another_range(low, high, said):
     image = torch.tensor([low, 0.5, high]).reshape(3, 1, 1)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -128,12 +128,12 @@ def test_floats_in_another_range_are_warned_of(low, high, said):
     assert [said in str(w.message) for w in caught] == ([] if said is None else [True])
 
 
-def test_bytes_have_no_range_to_warn_of(recwarn):
+def test_warn_of_range__bytes_have_no_range(recwarn):
     warn_of_range([torch.full((3, 1, 1), 255, dtype=torch.uint8), torch.zeros(3, 0, 4)])
     assert not recwarn.list
 
 
-def test_targets_are_named_by_their_file():
+def test_check_format__targets_are_named_by_their_file():
     detector = SimpleNamespace(transform=SimpleNamespace(image_mean=[0.0] * 3))
     target = {"boxes": torch.zeros(0, 4), "image_id": 7, "file_name": "a.png"}
     with pytest.raises(UsageError, match=r"image 7 \(a\.png\) has no labels"):

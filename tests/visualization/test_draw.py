@@ -5,7 +5,7 @@ from PIL import ImageChops
 from lit_dense.visualization.draw import draw_boxes, side_by_side
 
 
-def test_boxes_are_drawn_where_they_are():
+def test_draw_boxes__boxes_are_drawn_where_they_are():
     image = torch.zeros(3, 100, 100, dtype=torch.uint8)
     plain = draw_boxes(image, torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), ["a"], side=200)
     drawn = draw_boxes(
@@ -19,33 +19,33 @@ def test_boxes_are_drawn_where_they_are():
 
 
 @pytest.mark.parametrize(("channels", "shown"), [(1, [0, 0, 0]), (2, [0, 0, 0]), (3, [0, 1, 2]), (5, [0, 1, 2])])
-def test_images_of_any_number_of_channels_are_drawn(channels, shown):
+def test_draw_boxes__images_of_any_number_of_channels_are_drawn(channels, shown):
     image = torch.arange(channels).mul(50).to(torch.uint8)[:, None, None].expand(channels, 16, 16)
     picture = draw_boxes(image, torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), [], side=16)
     assert picture.mode == "RGB"
     assert picture.getpixel((3, 3)) == tuple(50 * channel for channel in shown)
 
 
-def test_the_best_of_equal_boxes_lies_on_top():
+def test_draw_boxes__the_best_of_equal_boxes_lies_on_top():
     image, boxes = torch.zeros(3, 200, 200, dtype=torch.uint8), torch.tensor([[50.0, 50, 150, 150]]).repeat(2, 1)
     drawn = draw_boxes(image, boxes, torch.tensor([0, 1]), ["best", "second"], torch.tensor([0.9, 0.4]), side=200)
     alone = draw_boxes(image, boxes[:1], torch.tensor([0]), ["best"], torch.tensor([0.9]), side=200)
     assert drawn.getpixel((50, 100)) == alone.getpixel((50, 100)) != (0, 0, 0)
 
 
-def test_captions_hide_nothing_of_each_other():
+def test_draw_boxes__captions_hide_nothing_of_each_other():
     image = torch.zeros(3, 200, 200, dtype=torch.uint8)
     boxes = torch.tensor([[50.0, 50, 150, 150]]).repeat(8, 1)
     drawn = draw_boxes(image, boxes, torch.arange(8), list("abcdefgh"), side=200)
     assert drawn.size == (200, 200)  # the three places are taken, and the other captions are left out
 
 
-def test_sheets_hold_all_pictures():
+def test_side_by_side__has_all_images():
     pictures = [draw_boxes(torch.zeros(3, 50, 80), torch.zeros(0, 4), torch.zeros(0), [], side=50)] * 2
     assert side_by_side([pictures, pictures], ["left", "right"]).size == (2 * 80 + 3 * 8, 36 + 2 * 50 + 3 * 8)
 
 
-def test_a_note_is_written_at_the_lower_left_and_nowhere_else():
+def test_side_by_side__a_note_is_written_at_the_lower_left_and_nowhere_else():
     image, none = torch.zeros(3, 200, 300, dtype=torch.uint8), torch.zeros(0, dtype=torch.long)
     plain = draw_boxes(image, torch.zeros(0, 4), none, [], side=200)
     noted = draw_boxes(image, torch.zeros(0, 4), none, [], side=200, note="0 of 5")

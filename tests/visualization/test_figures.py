@@ -65,7 +65,7 @@ FIGURES = {
 
 
 @pytest.mark.parametrize("figure", FIGURES.values(), ids=FIGURES)
-def test_no_text_overlaps_another_or_is_cut(figure, monkeypatch, recwarn):
+def test_figures__no_text_overlaps_another_or_is_cut(figure, monkeypatch, recwarn):
     figure = figure()
     canvas, drawn, draw = FigureCanvasAgg(figure), [], Text.draw
 
@@ -91,20 +91,20 @@ def texts(figure):
     return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
 
 
-def test_pictures_are_in_colour_and_of_the_figures_size():
+def test_to_picture__is_in_colour_and_of_the_figures_size():
     picture = figures.to_picture(FIGURES["curves of 3"]())
     assert (picture.mode, picture.size) == ("RGB", (1000, 600))
     assert len(picture.getcolors(2**20)) > 20
     assert picture.getpixel((0, 0)) == (255, 255, 255)
 
 
-def test_a_figure_as_svg_can_stand_in_a_page_and_is_reproducible():
+def test_to_svg__can_stand_in_a_page_and_is_reproducible():
     one, other = figures.to_svg(FIGURES["confusion of 3"]()), figures.to_svg(FIGURES["confusion of 3"]())
     assert one == other
     assert ET.fromstring(one).tag.endswith("svg")
 
 
-def test_of_many_classes_the_best_and_the_worst_are_drawn_and_the_mean_is_of_all():
+def test_precision_recall_figure__of_many_classes_the_best_and_the_worst_are_drawn_and_the_mean_is_of_all():
     precision, ap = np.repeat(np.arange(30)[:, None] / 30, 101, 1), np.arange(30) / 30
     precision[7], ap[7] = -1, -1  # no ground truth
     figure = figures.precision_recall_figure(precision, ap, [f"c{k}" for k in range(30)])
@@ -116,7 +116,7 @@ def test_of_many_classes_the_best_and_the_worst_are_drawn_and_the_mean_is_of_all
     )
 
 
-def test_of_many_classes_the_most_confused_are_shown_and_rows_keep_their_sum():
+def test_confusion_figure__of_many_classes_the_most_confused_are_shown_and_rows_keep_their_sum():
     confusion = np.diag(np.full(51, 5))
     confusion[40, 3] = 7
     confusion[40, 50] = 2  # missed
@@ -133,20 +133,20 @@ def test_of_many_classes_the_most_confused_are_shown_and_rows_keep_their_sum():
     assert (row["c40"], row["c3"], row["other classes"], row["background"]) == (5, 7, 0, 2)
 
 
-def test_counts_of_small_matrices_are_printed_and_background_is_named():
+def test_confusion_figure__counts_of_small_matrices_are_printed_and_background_is_named():
     found = texts(figures.confusion_figure(np.array([[7, 1, 2], [0, 9, 3], [4, 5, 0]]), ["cat", "dog"], 0.25))
     assert {"7", "1", "2", "9", "3", "4", "5", "cat", "dog", "background"} <= set(found)
     assert "0" not in found
     assert any("score from 0.25" in text for text in found)
 
 
-def test_names_with_dollars_and_unknown_letters_are_no_formulas(recwarn):
+def test_figures__names_with_dollars_and_unknown_letters_are_no_formulas(recwarn):
     found = texts(figures.precision_recall_figure(*evaluation(2)[:2], ["5$ or $6", "猫"]))
     assert any(text.startswith(r"5\$ or \$6") for text in found)
     assert not recwarn.list
 
 
-def test_shares_are_printed_beside_their_bars():
+def test_loss_figure__shares_are_printed_beside_their_bars():
     sums = loss_sums(2)
     sums["classes"], sums["levels"] = np.array([3.0, 1.0, 6.0]), np.array([[1.0, 2.0], [1.0, 0.0]])
     found = texts(figures.loss_figure(5, "GHMLoss", **sums, class_names=["cat", "dog"]))
@@ -154,6 +154,6 @@ def test_shares_are_printed_beside_their_bars():
     assert "Step 5: GHMLoss" in found
 
 
-def test_callbacks_do_without_matplotlib_until_they_draw():
+def test_callbacks__import_no_matplotlib_until_they_draw():
     code = "import sys, lit_dense.callbacks; sys.exit('lit_dense.visualization.figures' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

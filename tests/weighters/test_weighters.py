@@ -35,7 +35,7 @@ def terms(*weighters, samples=None, **parts):
 
 @pytest.mark.parametrize("normalizer", ["image", "batch"])
 @pytest.mark.parametrize("weighter", SUM_PRESERVING, ids=lambda w: str(w.spec["init_args"]))
-def test_sums_are_kept_in_the_units_of_the_normalizer(weighter, normalizer):
+def test_weighters__sums_are_kept_in_the_units_of_the_normalizer(weighter, normalizer):
     samples = samples_of((2, 3, 0, 6))
     weighted = terms(weighter, samples=samples, normalizer=normalizer)
     if "soft_targets" in weighter.exclusive:
@@ -45,7 +45,7 @@ def test_sums_are_kept_in_the_units_of_the_normalizer(weighter, normalizer):
         torch.testing.assert_close(weighted[name], plain[name])
 
 
-def test_a_better_box_never_counts_less_within_its_object():
+def test_pisa__a_better_box_never_counts_less_within_its_object():
     samples, weighter = samples_of((2, 3, 6)), PISAWeighter(carl=0)
     seen = []
     weighter.register_forward_hook(lambda module, args, answer: seen.append(answer.classification))
@@ -57,7 +57,7 @@ def test_a_better_box_never_counts_less_within_its_object():
     assert weights.std() > 0
 
 
-def test_pisa_leaves_background_alone_unless_asked():
+def test_pisa__leaves_background_alone_by_default():
     samples = samples_of((2, 3, 6))
 
     def background(**arguments):
@@ -71,19 +71,19 @@ def test_pisa_leaves_background_alone_unless_asked():
     assert background(negatives=True, score_thresh=0.0).std() > 0
 
 
-def test_carl_of_each_box_loss():
+def test_pisa__carl_of_each_box_loss():
     for box_loss in ("l1", "giou"):
         found = terms(PISAWeighter(), samples=samples_of((2, 3)), box_loss=box_loss)
         assert 0.5 < found["carl"] / found["bbox_regression"] < 2
     assert "carl" not in terms(PISAWeighter(carl=0))
 
 
-def test_ohem_of_everything_changes_nothing():
+def test_ohem__of_everything_changes_nothing():
     torch.testing.assert_close(terms(OHEMWeighter(ratio=float("inf"))), terms())
     assert terms(OHEMWeighter())["classification"] < terms()["classification"]
 
 
-def test_swn_starts_as_no_weighting():
+def test_swn__starts_as_no_weighting():
     plain = terms()
     for classification in ("mean", "anchor"):
         found = terms(SWNWeighter(classification=classification))
@@ -91,7 +91,7 @@ def test_swn_starts_as_no_weighting():
         assert abs(found["swn_classification"]) < 1e-4
 
 
-def test_swn_lets_gradients_through_features_if_asked():
+def test_swn__lets_gradients_through_features_if_asked():
     def box_gradient(**arguments):
         weighter = SWNWeighter(**arguments)
         for parameter in weighter.parameters():
@@ -106,7 +106,7 @@ def test_swn_lets_gradients_through_features_if_asked():
     assert box_gradient(classification="anchor", detach_features=False) > 0
 
 
-def test_class_balanced_is_focal_times_the_weight_of_the_class():
+def test_class_balanced__is_focal_times_the_weight_of_the_class():
     samples = samples_of((4, 2))
     beta_0 = terms({"class_path": "class_balanced", "init_args": {"beta": 0.0}}, samples=samples)
     torch.testing.assert_close(beta_0, terms(samples=samples))
@@ -117,7 +117,7 @@ def test_class_balanced_is_focal_times_the_weight_of_the_class():
         patch(small_retinanet(), weighters=["class_balanced"])
 
 
-def test_weights_of_the_data():
+def test_target_weights__are_those_of_the_data():
     model = small_retinanet()
     patch(model, weighters=["target_weights"])
     images, targets = random_batch((2, 3))
@@ -131,7 +131,7 @@ def test_weights_of_the_data():
     assert none["bbox_regression"] == 0
 
 
-def test_cleanliness_decides_assignment_and_targets():
+def test_cleanliness__decides_assignment_and_targets():
     model = small_retinanet()
     criterion = patch(model, weighters=["cleanliness"])
     seen = []
@@ -157,7 +157,7 @@ class Halve(Weighter):
         return Weights(half, torch.full_like(values.box, 0.5), {"added": values.box.sum() * 0 + 1.0})
 
 
-def test_a_weighter_starts_later_and_fades_in():
+def test_weighters__start_later_and_fade_in():
     samples = samples_of()
     weighter = Halve(warmup_steps=1, fade_steps=1)
     criterion, plain = Criterion(weighters=[weighter]), terms()
@@ -174,13 +174,13 @@ def test_a_weighter_starts_later_and_fades_in():
 
 
 @pytest.mark.parametrize("name", sorted(set(WEIGHTERS.points) - {"cleanliness"}))
-def test_no_weighter_counts_in_evaluation(name):
+def test_weighters__do_not_count_in_evaluation(name):
     samples = samples_of()
     with torch.no_grad():
         torch.testing.assert_close(terms(name, samples=samples), terms(samples=samples))
 
 
-def test_weighters_compose():
+def test_weighters__compose():
     samples = samples_of((2, 3, 6))
     found = terms("pisa", "ohem", "swn", "class_balanced", samples=samples, loss="ghm", box_loss="giou")
     assert set(found) == {"classification", "bbox_regression", "carl", "swn_classification", "swn_box"}
@@ -198,7 +198,7 @@ class Fixed(torch.nn.Module):
         return self.m if len(features) == 3 else torch.zeros(len(features), 2)
 
 
-def test_swn_worked_value():
+def test_swn__worked_value():
     weighter = SWNWeighter()
     weighter.predictor = Fixed([[0.2, 0.1], [-0.4, 0.1], [2.6, 0.1]])
     nothing, reduce = torch.zeros(3), Reduce(enabled=False)
@@ -213,7 +213,7 @@ def test_swn_worked_value():
 
 
 @pytest.mark.parametrize("name", ["pisa", "swn"])
-def test_without_a_box_loss_there_are_no_terms_about_boxes(name):
+def test_weighters__without_a_box_loss_there_are_no_terms_about_boxes(name):
     samples = samples_of((3,))
     with_boxes = Criterion("focal", weighters=[name])(samples)
     without = Criterion("focal", box_loss=None, weighters=[name])(samples)
@@ -231,6 +231,6 @@ def test_without_a_box_loss_there_are_no_terms_about_boxes(name):
         ("swn", {"classification": "anchors"}, "swn: classification must be one of mean, anchor, not 'anchors'. Did"),
     ],
 )
-def test_unknown_words_are_refused(name, args, words):
+def test_weighters__unknown_choices_are_refused(name, args, words):
     with pytest.raises(UsageError, match=words):
         WEIGHTERS.build({"class_path": name, "init_args": args})

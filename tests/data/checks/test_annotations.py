@@ -9,7 +9,7 @@ from PIL import Image
 from lit_dense.data.checks.annotations import check_split
 from lit_dense.data.formats.coco import read_coco
 from lit_dense.data.problems import Problems
-from tests.builders.coco_entries import box_entry, image_entry, write_image, write_json
+from tests.builders.coco_files import box_entry, image_entry, write_image, write_json
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def told(problems, strict=False):
     return problems.report(strict)
 
 
-def test_good_data_has_no_problem(check):
+def test_check_split__good_data_has_no_problem(check):
     annotations = [
         box_entry(2, 3, (0, 0, 40, 30)),
         box_entry(1, 1, (5, 5, 10, 10), 7, area=50, iscrowd=1),
@@ -73,7 +73,7 @@ def test_good_data_has_no_problem(check):
         ((20, 5, 1e-9, 10), "boxes without size after clipping", "the image is 40 x 30"),
     ],
 )
-def test_boxes_that_are_dropped(check, bbox, what, detail):
+def test_check_split__boxes_that_are_dropped(check, bbox, what, detail):
     data, problems = check([image_entry(1)], [box_entry(17, 1, bbox), box_entry(18, 1)])
     assert data.annotation_ids.tolist() == [18]
     assert len(problems.found) == 1
@@ -83,7 +83,7 @@ def test_boxes_that_are_dropped(check, bbox, what, detail):
     assert not problems.errors(strict=False)
 
 
-def test_boxes_that_are_clipped(check):
+def test_check_split__boxes_that_are_clipped(check):
     annotations = [box_entry(1, 1, (-5, 20, 10, 20), area=150), box_entry(2, 1, (30, -2, 11, 4), area=1)]
     data, problems = check([image_entry(1)], annotations)
     assert data.boxes.tolist() == [[0, 20, 5, 30], [30, 0, 40, 2]]
@@ -92,14 +92,14 @@ def test_boxes_that_are_clipped(check):
     assert "box [-5, 20, 10, 20], the image is 40 x 30" in told(problems)
 
 
-def test_a_hundredth_of_a_pixel_is_rounding(check):
+def test_check_split__a_hundredth_of_a_pixel_is_rounding(check):
     data, problems = check([image_entry(1)], [box_entry(1, 1, (30, 20, 10.01, 10.01))])
     assert not problems.found
     assert data.boxes.tolist() == [[30, 20, 40, 30]]
 
 
 @pytest.mark.parametrize("area", [None, 0, -5, float("nan"), float("inf"), 1e300, 1e-300, "large"])
-def test_an_area_that_is_none_is_that_of_the_box(check, area):
+def test_check_split__a_missing_area_is_that_of_the_box(check, area):
     data, problems = check([image_entry(1)], [box_entry(1, 1, area=area)])
     assert data.area.tolist() == [100]
     assert not problems.found
@@ -117,7 +117,7 @@ def test_an_area_that_is_none_is_that_of_the_box(check, area):
         (False, "hard is not a number"),
     ],
 )
-def test_a_weight_that_cannot_be_used_becomes_1(check, weight, detail):
+def test_check_split__a_weight_that_cannot_be_used_becomes_1(check, weight, detail):
     boxes = [(5, 5, 10, 10), (6, 5, 10, 10), (7, 5, 10, 10)]
     annotations = [
         box_entry(17, 1, boxes[0], hard=weight),
@@ -134,7 +134,7 @@ def test_a_weight_that_cannot_be_used_becomes_1(check, weight, detail):
     assert not check([image_entry(1)], annotations)[1].found
 
 
-def test_weights_stay_with_their_boxes(check):
+def test_check_split__weights_stay_with_their_boxes(check):
     annotations = [
         box_entry(1, 3, hard=2.5),
         box_entry(2, 1, hard=0.5),
@@ -148,7 +148,7 @@ def test_weights_stay_with_their_boxes(check):
     assert [problem.what for problem in problems.found] == ["boxes of zero or negative size"]
 
 
-def test_annotations_of_unknown_images_and_categories(check):
+def test_check_split__annotations_of_unknown_images_and_categories_are_dropped(check):
     data, problems = check([image_entry(1)], [box_entry(1, 99), box_entry(2, 1, category_id=5), box_entry(3, 1)])
     assert data.annotation_ids.tolist() == [3]
     assert "annotations of images that are not listed: 1 (dropped)\n      annotation 1 of image 99" in told(problems)
@@ -156,7 +156,7 @@ def test_annotations_of_unknown_images_and_categories(check):
     assert "annotation 2 of image 1 (1.png): category 5" in told(problems)
 
 
-def test_annotation_ids_become_unique_and_no_box_is_lost(check):
+def test_check_split__annotation_ids_become_unique_and_no_box_is_lost(check):
     nameless = box_entry(0, 2)
     del nameless["id"]
     data, problems = check([image_entry(1), image_entry(2)], [box_entry(4, 1), box_entry(4, 2), nameless])
@@ -167,13 +167,13 @@ def test_annotation_ids_become_unique_and_no_box_is_lost(check):
     assert "annotation without id of image 2 (2.png)" in told(problems)
 
 
-def test_image_ids_used_twice_are_an_error(check):
+def test_check_split__image_ids_used_twice_are_an_error(check):
     _, problems = check([image_entry(1), image_entry(1, file_name="2.png")])
     assert "! image ids used more than once: 1\n      image 1: 1.png, 2.png" in told(problems)
 
 
 @pytest.mark.parametrize("entry", [{"id": 1}, {"file_name": "1.png"}, {"id": "1", "file_name": "1.png"}, None, 5])
-def test_images_without_id_or_file_name_are_dropped(check, entry):
+def test_check_split__images_without_id_or_file_name_are_dropped(check, entry):
     data, problems = check([entry, image_entry(2)], [box_entry(1, 1), box_entry(2, 2)])
     assert data.image_ids.tolist() == [2]
     assert "images without an integer id or a file name: 1 (dropped)" in told(problems)
@@ -181,7 +181,7 @@ def test_images_without_id_or_file_name_are_dropped(check, entry):
 
 
 @pytest.mark.parametrize("name", ["../secret.png", "a/../../secret.png", "/etc/passwd", "..", "./../secret.png"])
-def test_file_names_that_leave_the_folder_are_never_read(check, folder, monkeypatch, name):
+def test_check_split__file_names_that_leave_the_folder_are_never_read(check, folder, monkeypatch, name):
     write_image(folder.parent / "secret.png")
     opened = []
     real = Image.open
@@ -193,12 +193,12 @@ def test_file_names_that_leave_the_folder_are_never_read(check, folder, monkeypa
 
 
 @pytest.mark.parametrize("name", ["sub/../1.png", "..1.png", "a..b.png", "1.png/.."])
-def test_file_names_that_stay_are_not_taken_for_others(check, name):
+def test_check_split__file_names_inside_the_folder_are_not_taken_for_others(check, name):
     _, problems = check([image_entry(1), image_entry(2, file_name=name)])
     assert "leave" not in told(problems)
 
 
-def test_missing_and_unreadable_files_are_dropped_with_their_boxes(check, folder):
+def test_check_split__missing_and_unreadable_files_are_dropped_with_their_boxes(check, folder):
     (folder / "text.png").write_text("no image")
     (folder / "empty.png").touch()
     (folder / "folder.png").mkdir(exist_ok=True)
@@ -216,7 +216,7 @@ def test_missing_and_unreadable_files_are_dropped_with_their_boxes(check, folder
     assert "not listed" not in told(problems)
 
 
-def test_the_size_is_that_of_the_file(check):
+def test_check_split__the_size_is_that_of_the_file(check):
     images = [image_entry(1, width=80, height=60), image_entry(2, width=None), image_entry(3, height=0)]
     del images[1]["height"]
     data, problems = check(images, [box_entry(1, 1, (30, 20, 20, 20))])
@@ -226,7 +226,7 @@ def test_the_size_is_that_of_the_file(check):
     assert "images without width and height: 2 (read from the image file)" in told(problems)
 
 
-def test_boxes_on_the_unturned_picture_stay_on_it(check, folder):
+def test_check_split__boxes_on_an_image_before_its_exif_turn_stay_on_it(check, folder):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (40, 30)).save(folder / "turned.jpg", exif=exif)
@@ -238,7 +238,7 @@ def test_boxes_on_the_unturned_picture_stay_on_it(check, folder):
     assert "before their EXIF rotation: 1 (read without the rotation)\n      image 2 (turned.jpg)" in told(problems)
 
 
-def test_no_folder_no_images_none_left(check, tmp_path, folder):
+def test_check_split__no_folder_no_images_or_none_left_are_errors(check, tmp_path, folder):
     problems = Problems()
     content = read_coco(write_json(tmp_path / "b.json", [image_entry(1)]), problems)
     assert check_split(content, tmp_path / "nowhere", problems) is None
@@ -251,7 +251,7 @@ def test_no_folder_no_images_none_left(check, tmp_path, folder):
         assert what in told(problems)
 
 
-def test_every_problem_of_a_bad_file_is_in_one_message(check, folder):
+def test_check_split__every_problem_of_a_bad_file_is_in_one_message(check, folder):
     (folder / "text.png").write_text("no image")
     images = [
         image_entry(1),
@@ -316,7 +316,7 @@ entries = st.fixed_dictionaries(
 
 @settings(max_examples=150)
 @given(st.lists(entries, max_size=12))
-def test_what_is_left_is_sound_and_what_is_lost_is_told(folder, tmp_path_factory, annotations):
+def test_check_split__what_is_left_is_sound_and_what_is_lost_is_reported(folder, tmp_path_factory, annotations):
     path = write_json(folder / "property.json", [image_entry(n) for n in (2, 1, 3)], annotations)
     problems = Problems()
     data = check_split(read_coco(path, problems), folder, problems)

@@ -2,12 +2,12 @@ import numpy as np
 
 from lit_dense.data.checks.duplicate_annotations import _first_of_equals
 from lit_dense.data.formats.coco import _TABLE
+from tests.builders.box_entries import check_entries
+from tests.builders.problems import whats
 
-from .test_box_formats import check, whats
 
-
-def test_equal_annotations_are_told_with_the_first_and_left():
-    data, problems = check([(5, 5, 10, 10), (5, 5, 10, 10.1), (5, 5, 10, 10), (5, 5, 10.001, 10)], num_images=1)
+def test_duplicate_annotations__are_reported_with_the_first_and_kept():
+    data, problems = check_entries([(5, 5, 10, 10), (5, 5, 10, 10.1), (5, 5, 10, 10), (5, 5, 10.001, 10)], num_images=1)
     (problem,) = problems.found
     assert problem.what == "annotations given more than once (same image, category and box)"
     assert problem.count == 2
@@ -15,11 +15,11 @@ def test_equal_annotations_are_told_with_the_first_and_left():
     assert len(data.boxes) == 4
 
 
-def test_equal_boxes_of_other_images_are_none():
-    assert not whats(check([(5, 5, 10, 10)] * 4, num_images=4)[1])
+def test_duplicate_annotations__equal_boxes_of_other_images_are_none():
+    assert not whats(check_entries([(5, 5, 10, 10)] * 4, num_images=4)[1])
 
 
-def test_the_first_of_equals_is_what_comparing_all_gives():
+def test_first_of_equals__is_what_comparing_all_gives():
     rng = np.random.default_rng(0)
     table = np.zeros(3000, _TABLE)
     for name in ("image_id", "category_id"):

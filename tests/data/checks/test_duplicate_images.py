@@ -8,8 +8,8 @@ from PIL import Image
 from lit_dense.data import CocoData
 from lit_dense.data.checks import duplicate_images
 from lit_dense.data.checks.duplicate_images import check_contents
-from lit_dense.data.problems import Problems
-from tests.builders.coco_entries import write_image
+from tests.builders.coco_files import write_image
+from tests.builders.problems import problems_of
 
 
 def split(folder, name):
@@ -27,17 +27,15 @@ def folder(tmp_path):
 
 
 def told(folder):
-    problems = Problems()
-    check_contents({name: split(folder, name) for name in ("train", "val")}, problems)
-    return problems
+    return problems_of(check_contents, {name: split(folder, name) for name in ("train", "val")})
 
 
-def test_different_pictures_of_one_size(folder):
+def test_check_contents__different_images_of_one_file_size_are_none(folder):
     assert len({file.stat().st_size for file in folder.glob("*/*.bmp")}) == 1
     assert not told(folder).found
 
 
-def test_copies_in_one_split_and_in_two(folder):
+def test_check_contents__copies_in_one_split_and_in_two(folder):
     shutil.copy(folder / "train/b.bmp", folder / "train/z.bmp")
     shutil.copy(folder / "train/b.bmp", folder / "val/k.bmp")
     inside, across = told(folder).found
@@ -47,7 +45,7 @@ def test_copies_in_one_split_and_in_two(folder):
     assert across.examples == (f"image 3 (k.bmp) is image 2 (b.bmp) of {folder}/train.json",)
 
 
-def test_pictures_that_differ_in_one_place_are_not_equal(folder):
+def test_check_contents__images_that_differ_in_one_place_are_not_equal(folder):
     pixels = np.zeros((200, 200, 3), np.uint8)
     for name, colour in (("x", 0), ("y", 9)):
         pixels[30, 30] = colour  # neither in the middle nor at the end
@@ -55,13 +53,13 @@ def test_pictures_that_differ_in_one_place_are_not_equal(folder):
     assert not told(folder).found
 
 
-def test_one_file_of_two_splits_is_told_by_its_name_alone(folder):
+def test_check_contents__one_file_of_two_splits_is_left_to_the_check_of_names(folder):
     shutil.rmtree(folder / "val")
     (folder / "val").symlink_to(folder / "train")
     assert not told(folder).found
 
 
-def test_only_files_of_equal_size_are_read_and_large_ones_within_a_limit(folder, monkeypatch):
+def test_check_contents__reads_only_files_of_equal_size_and_large_ones_within_a_limit(folder, monkeypatch):
     write_image(folder / "train/other.bmp", width=50)
     shutil.copy(folder / "train/a.bmp", folder / "val/z.bmp")
     read = []
@@ -78,9 +76,7 @@ def test_only_files_of_equal_size_are_read_and_large_ones_within_a_limit(folder,
     assert problems.hints[0].count == 2
 
 
-def test_files_that_are_gone_are_in_no_group(folder):
+def test_check_contents__missing_files_are_in_no_group(folder):
     splits = {"train": split(folder, "train")}
     shutil.rmtree(folder / "train")
-    problems = Problems()
-    check_contents(splits, problems)
-    assert not problems.found
+    assert not problems_of(check_contents, splits).found

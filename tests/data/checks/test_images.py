@@ -4,7 +4,7 @@ from PIL import Image
 from lit_dense.data.checks.images import check_images
 from lit_dense.data.formats.coco import read_coco
 from lit_dense.data.problems import Problems
-from tests.builders.coco_entries import box_entry, image_entry, write_image, write_json
+from tests.builders.coco_files import box_entry, image_entry, write_image, write_json
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def check(folder, tmp_path):
     return run
 
 
-def test_a_missing_file_is_told_with_the_path_that_was_tried(check, folder):
+def test_check_images__a_missing_file_is_reported_with_the_path_that_was_tried(check, folder):
     _, problems = check(image_entry(1, file_name="1.PNG"), image_entry(2, file_name="sub/none.png"))
     (problem,) = problems.found
     assert problem.what == "missing image files"
@@ -35,7 +35,7 @@ def test_a_missing_file_is_told_with_the_path_that_was_tried(check, folder):
     assert f"relative to the image folder, {folder}" in problem.cure
 
 
-def test_backslashes_and_a_doubled_folder_are_read_and_told(check):
+def test_check_images__backslashes_and_a_doubled_folder_are_read_and_reported(check):
     images, problems = check(image_entry(1, file_name="images\\1.png"), image_entry(2, file_name="images/2.png"))
     assert [image.file_name for image in images] == ["1.png", "2.png"]
     (problem,) = problems.found
@@ -44,18 +44,18 @@ def test_backslashes_and_a_doubled_folder_are_read_and_told(check):
     assert "with slashes and relative to the image folder" in problem.cure
 
 
-def test_absolute_names_inside_the_folder_are_read(check, folder):
+def test_check_images__absolute_names_inside_the_folder_are_read(check, folder):
     images, problems = check(image_entry(1, file_name=f"{folder}/1.png"))
     assert [image.file_name for image in images] == ["1.png"]
     assert not problems.found
 
 
-def test_absolute_names_elsewhere_are_told_with_the_folder_that_would_do(check):
+def test_check_images__absolute_names_elsewhere_are_reported_with_the_folder_that_would_do(check):
     _, problems = check(image_entry(1), image_entry(2, file_name="/data/pics/2.png"))
     assert "give /data/pics as the image folder" in problems.found[0].cure
 
 
-def test_a_picture_with_several_entries(check):
+def test_check_images__an_image_with_several_entries(check):
     images, problems = check(image_entry(1), image_entry(5, file_name="./1.png"), image_entry(2))
     assert len(images) == 3
     (problem,) = problems.found
@@ -63,7 +63,7 @@ def test_a_picture_with_several_entries(check):
     assert problem.examples == ("1.png: images 1, 5",)
 
 
-def test_swapped_sides_are_a_kind_of_their_own(check):
+def test_check_images__swapped_sides_are_a_separate_problem(check):
     images, problems = check(image_entry(1, 30, 40), image_entry(2, 80, 60))
     assert [(image.width, image.height) for image in images] == [(40, 30)] * 2
     assert [image.stated for image in images] == [(30, 40), (80, 60)]
@@ -76,7 +76,7 @@ def test_swapped_sides_are_a_kind_of_their_own(check):
 
 
 @pytest.mark.filterwarnings("ignore:Image size")
-def test_pictures_that_pil_warns_of_are_named(check, monkeypatch):
+def test_check_images__images_that_pil_warns_of_are_named(check, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     images, problems = check(image_entry(1))
     assert len(images) == 1
@@ -86,7 +86,7 @@ def test_pictures_that_pil_warns_of_are_named(check, monkeypatch):
     assert hint.path.name == "a.json"
 
 
-def test_pictures_that_pil_refuses_are_named_with_the_cure(check, monkeypatch):
+def test_check_images__images_that_pil_refuses_are_named_with_the_cure(check, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     _, problems = check(image_entry(1))
     assert problems.found[0].what == "unreadable image files"
@@ -94,7 +94,7 @@ def test_pictures_that_pil_refuses_are_named_with_the_cure(check, monkeypatch):
     assert "cut the image into tiles" in problems.found[0].examples[0]
 
 
-def test_dark_pictures_of_12_bits_are_told(check, folder):
+def test_check_images__dark_images_of_12_bits_are_reported(check, folder):
     Image.effect_noise((40, 30), 50).convert("I").point(lambda value: value * 16).convert("I;16").save(folder / "2.png")
     _, problems = check(image_entry(2))
     assert problems.found[0].what.startswith("images of more than 8 bits that become nearly black")

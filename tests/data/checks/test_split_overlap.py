@@ -5,7 +5,8 @@ import pytest
 
 from lit_dense.data import CocoData
 from lit_dense.data.checks.split_overlap import check_overlap, picture_groups
-from lit_dense.data.problems import KEPT, Problems
+from lit_dense.data.problems import KEPT
+from tests.builders.problems import problems_of, whats
 
 
 def split(path, *names, folder="images", first_id=1):
@@ -16,12 +17,10 @@ def split(path, *names, folder="images", first_id=1):
 
 
 def told(splits, new=None):
-    problems = Problems()
-    check_overlap(splits, splits if new is None else new, problems)
-    return problems
+    return problems_of(check_overlap, splits, splits if new is None else new)
 
 
-def test_one_picture_in_two_splits(tmp_path):
+def test_check_overlap__one_image_in_two_splits(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path)
     train = split("train.json", "a.png", "b.png", "c.png", folder=tmp_path)
     val = split("val.json", "d.png", "./b.png", folder=tmp_path / "link", first_id=7)
@@ -32,34 +31,34 @@ def test_one_picture_in_two_splits(tmp_path):
     assert "keep each image in one split" in problem.cure
 
 
-def test_the_same_names_in_other_folders_are_other_pictures():
+def test_check_overlap__the_same_names_in_other_folders_are_other_images():
     assert not told({"train": split("a.json", "1.png"), "val": split("b.json", "1.png", folder="val")}).found
 
 
-def test_an_evaluation_set_that_is_the_training_set():
+def test_check_overlap__an_evaluation_set_that_is_the_training_set():
     data = split("train.json", "a.png", "b.png")
     (problem,) = told({"train": data, "val": data}).found
     assert (problem.what, problem.count) == ("all images of val that are in train too", 2)
 
 
-def test_testing_on_the_validation_file_is_a_hint():
+def test_check_overlap__testing_on_the_validation_file_is_a_hint():
     data = split("val.json", "a.png")
     problems = told({"val": data, "test": data})
     assert not problems.found
     assert problems.hints[0].what == "all images of test that are in val too"
 
 
-def test_only_pairs_with_a_new_split_are_told():
+def test_check_overlap__only_pairs_with_a_new_split_are_reported():
     data = split("a.json", "a.png")
     splits = {"train": data, "val": data, "test": split("b.json", "b.png", "a.png")}
-    assert [problem.what for problem in told(splits, ["test"]).found] == [
+    assert whats(told(splits, ["test"])) == [
         "images of test that are in train too",
         "images of test that are in val too",
     ]
     assert len(told(splits).found) == 3
 
 
-def test_copies_of_one_source_by_roboflows_names():
+def test_check_overlap__copies_of_one_source_by_roboflows_names():
     train = split("a.json", "x_jpg.rf.1.jpg", "x_jpg.rf.2.jpg", "y_jpg.rf.3.jpg", folder="train")
     val = split("b.json", "z_jpg.rf.4.jpg", "x_jpg.rf.5.jpg", folder="valid")
     (problem,) = told({"train": train, "val": val}).found
@@ -76,5 +75,5 @@ def test_copies_of_one_source_by_roboflows_names():
         ([], []),
     ],
 )
-def test_groups_of_one_picture(names, groups):
+def test_picture_groups__worked_values(names, groups):
     assert picture_groups(names).tolist() == groups

@@ -6,7 +6,7 @@ import pytest
 
 from lit_dense.data.formats.coco import read_coco
 from lit_dense.data.problems import Problems
-from tests.builders.coco_entries import box_entry, image_entry, write_json
+from tests.builders.coco_files import box_entry, image_entry, write_json
 
 
 def read(path, weight_key=None):
@@ -25,7 +25,7 @@ def read(path, weight_key=None):
         (b"[" * 100_000, "cannot be read"),
     ],
 )
-def test_a_file_that_is_no_coco_file(tmp_path, content, told):
+def test_read_coco__a_file_that_is_no_coco_file(tmp_path, content, told):
     (tmp_path / "a.json").write_bytes(content)
     found, problems = read(tmp_path / "a.json")
     assert found is None
@@ -33,12 +33,12 @@ def test_a_file_that_is_no_coco_file(tmp_path, content, told):
     assert problems.errors(strict=False)
 
 
-def test_a_missing_file_and_a_folder(tmp_path):
+def test_read_coco__a_missing_file_and_a_folder(tmp_path):
     assert "no such file" in read(tmp_path / "a.json")[1].report(strict=False)
     assert "cannot be read" in read(tmp_path)[1].report(strict=False)
 
 
-def test_all_missing_keys_are_told_with_those_that_are_there(tmp_path):
+def test_read_coco__all_missing_keys_are_reported_with_those_that_exist(tmp_path):
     (tmp_path / "a.json").write_text('{"image": [], "categories": {"id": 1}}')
     report = read(tmp_path / "a.json")[1].report(strict=False)
     assert "! no list 'images': the keys are image, categories" in report
@@ -46,7 +46,7 @@ def test_all_missing_keys_are_told_with_those_that_are_there(tmp_path):
     assert "! no list 'categories': it is {\"id\": 1}" in report
 
 
-def test_annotations_become_rows(tmp_path):
+def test_read_coco__annotations_become_rows(tmp_path):
     path = write_json(
         tmp_path / "a.json",
         [image_entry(1, license=3)],
@@ -65,7 +65,7 @@ def test_annotations_become_rows(tmp_path):
     assert content.annotations["iscrowd"].tolist() == [1, 0]
 
 
-def test_weights_are_read_where_a_key_names_them(tmp_path):
+def test_read_coco__weights_are_read_where_a_key_names_them(tmp_path):
     scores = [2.5, 0, True, False, None, "3", [1], float("nan"), 10**400]
     entries = [box_entry(n, 1, hard=score) for n, score in enumerate(scores)]
     entries += [box_entry(20, 1), box_entry(21.0, 1, hard=4), box_entry(22, "x", hard=5), box_entry(23, 1, hard=6)]
@@ -80,13 +80,13 @@ def test_weights_are_read_where_a_key_names_them(tmp_path):
         np.testing.assert_array_equal(content.annotations[name], plain.annotations[name])
 
 
-def test_bytes_at_the_start_that_some_editors_write(tmp_path):
+def test_read_coco__a_byte_order_mark_is_accepted(tmp_path):
     path = write_json(tmp_path / "a.json", [image_entry(1)])
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     assert not read(path)[1].found
 
 
-def test_categories_are_sorted_and_checked(tmp_path):
+def test_read_coco__categories_are_sorted_and_checked(tmp_path):
     categories = [{"id": 9, "name": "b"}, {"id": 2, "name": 7}, {"id": 9, "name": "c"}, {"name": "d"}, "e"]
     content, problems = read(write_json(tmp_path / "a.json", categories=categories))
     assert content.categories == [{"id": 2, "name": "7"}, {"id": 9, "name": "b"}]
@@ -110,7 +110,7 @@ def test_categories_are_sorted_and_checked(tmp_path):
         ({"category_id": None, "bbox": {}}, "category_id is null, not an integer, bbox is {}, not four numbers"),
     ],
 )
-def test_ill_typed_annotations_are_told_and_dropped(tmp_path, change, told):
+def test_read_coco__ill_typed_annotations_are_reported_and_dropped(tmp_path, change, told):
     path = write_json(tmp_path / "a.json", [image_entry(1)], [box_entry(4, 1), box_entry(5, 1) | change])
     content, problems = read(path)
     assert content.annotations["id"].tolist() == [4]
@@ -120,7 +120,7 @@ def test_ill_typed_annotations_are_told_and_dropped(tmp_path, change, told):
 
 
 @pytest.mark.parametrize("key", ["image_id", "category_id", "bbox"])
-def test_missing_keys_of_annotations(tmp_path, key):
+def test_read_coco__missing_keys_of_annotations(tmp_path, key):
     entry = box_entry(5, 1)
     del entry[key]
     content, problems = read(write_json(tmp_path / "a.json", [image_entry(1)], [entry]))
@@ -128,19 +128,19 @@ def test_missing_keys_of_annotations(tmp_path, key):
     assert f"no {key}" in problems.report(strict=False)
 
 
-def test_things_that_are_no_annotations(tmp_path):
+def test_read_coco__things_that_are_no_annotations(tmp_path):
     path = write_json(tmp_path / "a.json", [image_entry(1)], [None, 3, [], {"id": 1}, box_entry(4, 1)])
     content, problems = read(path)
     assert content.annotations["id"].tolist() == [4]
     assert "missing keys or values of a wrong type: 4 (dropped)" in problems.report(strict=False)
 
 
-def test_annotations_elsewhere_in_the_file_are_none(tmp_path):
+def test_read_coco__annotations_elsewhere_in_the_file_are_none(tmp_path):
     path = write_json(tmp_path / "a.json", [image_entry(1)], [box_entry(4, 1)], info={"example": box_entry(1, 1)})
     assert read(path)[0].annotations["id"].tolist() == [4]
 
 
-def test_not_a_number_survives_until_boxes_are_checked(tmp_path):
+def test_read_coco__nan_survives_until_boxes_are_checked(tmp_path):
     path = write_json(tmp_path / "a.json", [image_entry(1)], [box_entry(4, 1, (float("nan"), 0, 1, float("inf")))])
     assert "NaN" in path.read_text()
     content, problems = read(path)
@@ -148,7 +148,7 @@ def test_not_a_number_survives_until_boxes_are_checked(tmp_path):
     assert np.isnan(content.annotations["bbox"][0, 0])
 
 
-def test_masks_are_not_held_in_memory(tmp_path):
+def test_read_coco__masks_are_not_held_in_memory(tmp_path):
     masks = [box_entry(n, 1, segmentation=[[0.5 + n] * 200]) for n in range(2000)]
     path = write_json(tmp_path / "a.json", [image_entry(1)], masks)
     text = path.stat().st_size
@@ -159,7 +159,7 @@ def test_masks_are_not_held_in_memory(tmp_path):
     assert peak < 2 * text + 1_000_000  # the bytes and their text; the masks as objects would take five times as much
 
 
-def test_any_json_is_an_error_and_no_crash(tmp_path):
+def test_read_coco__any_json_is_an_error_and_no_crash(tmp_path):
     for value in (None, 3, "x", {"images": None}, {"images": [None, 3], "annotations": [], "categories": [None]}):
         (tmp_path / "a.json").write_text(json.dumps(value))
         assert read(tmp_path / "a.json")[1].errors(strict=False)
@@ -172,7 +172,7 @@ def test_any_json_is_an_error_and_no_crash(tmp_path):
         ("TRUE", 1), ("no", 0), (None, 0),
     ],
 )  # fmt: skip
-def test_iscrowd_of_odd_types_is_read_where_it_is_plain_and_told(tmp_path, value, crowd):
+def test_read_coco__iscrowd_of_odd_types_is_read_where_it_is_plain_and_reported(tmp_path, value, crowd):
     entries = [box_entry(4, 1, iscrowd=value), box_entry(5, 1, iscrowd=1), box_entry(6.0, 1)]
     content, problems = read(write_json(tmp_path / "a.json", [image_entry(1)], entries))
     assert content.annotations["iscrowd"].tolist() == [crowd, 1, 0]
@@ -186,7 +186,7 @@ def test_iscrowd_of_odd_types_is_read_where_it_is_plain_and_told(tmp_path, value
 
 
 @pytest.mark.parametrize("value", [2, -1, 0.5, float("nan"), "", "maybe", "2", [], [0], {}, 10**30])
-def test_iscrowd_that_is_not_plain_is_an_error(tmp_path, value):
+def test_read_coco__iscrowd_that_is_not_plain_is_an_error(tmp_path, value):
     entries = [box_entry(4, 1, iscrowd=value), box_entry(5, 1, bbox=(1, 2, 3, 4)) | {"id": None, "iscrowd": value}]
     _, problems = read(write_json(tmp_path / "a.json", [image_entry(1)], entries))
     (error,) = problems.errors(strict=False)
@@ -195,7 +195,7 @@ def test_iscrowd_that_is_not_plain_is_an_error(tmp_path, value):
     assert error.examples[1].startswith("annotation without id of image 1: ")
 
 
-def test_only_annotations_of_the_list_are_asked_for_iscrowd(tmp_path):
+def test_read_coco__only_annotations_of_the_list_are_checked_for_iscrowd(tmp_path):
     example = box_entry(1, 1, iscrowd="x")
     path = write_json(tmp_path / "a.json", [image_entry(1)], [box_entry(4, 1), example | {"bbox": None}], info=example)
     assert [problem.repair for problem in read(path)[1].found] == ["dropped"]

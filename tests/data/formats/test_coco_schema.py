@@ -8,11 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lit_dense.data import coco_json
+from lit_dense.data.formats import coco as coco_format
 from lit_dense.data.formats.coco import read_coco
 from lit_dense.data.formats.coco_schema import decode_coco
 from lit_dense.data.problems import Problems
-from tests.builders.coco_entries import CATEGORIES, box_entry, image_entry, write_json
+from tests.builders.coco_files import CATEGORIES, box_entry, image_entry, write_json
 
 numbers = st.integers(-(2**63) + 1, 2**63 - 1)
 coordinates = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-1000, 1000)
@@ -39,17 +39,17 @@ annotations = st.fixed_dictionaries(
 
 
 def careful(path, problems, weight_key):
-    with mock.patch.object(coco_json, "decode_coco", return_value=None):
+    with mock.patch.object(coco_format, "decode_coco", return_value=None):
         return read_coco(path, problems, weight_key)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(images=st.lists(images, max_size=3), annotations=st.lists(annotations, max_size=4), weighted=st.booleans())
-def test_the_content_is_that_of_the_careful_reading(tmp_path, images, annotations, weighted):
+def test_decode_coco__content_is_that_of_the_careful_reading(tmp_path, images, annotations, weighted):
     path = write_json(tmp_path / "a.json", images, annotations, info={"images": 3}, licenses=[])
     key = "hardness" if weighted else None
     problems = Problems()
-    with mock.patch.object(coco_json, "decode_coco", wraps=decode_coco) as decode:
+    with mock.patch.object(coco_format, "decode_coco", wraps=decode_coco) as decode:
         found = read_coco(path, problems, key)
     assert decode(path, found.annotations.dtype, key) is not None
     expected = careful(path, problems, key)
@@ -86,15 +86,15 @@ def test_the_content_is_that_of_the_careful_reading(tmp_path, images, annotation
     ],
     ids=str,
 )
-def test_what_is_unusual_is_left_to_the_careful_reading(tmp_path, change):
+def test_decode_coco__leaves_unusual_content_to_the_careful_reading(tmp_path, change):
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"images": [], "annotations": [], "categories": CATEGORIES} | change))
-    assert decode_coco(path, coco_json._TABLE, None) is None
+    assert decode_coco(path, coco_format._TABLE, None) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff\xfe", b"\xef\xbb\xbf{}", b'{"images": NaN}'])
-def test_what_is_no_such_json_is_left_to_it_too(tmp_path, content):
+def test_decode_coco__leaves_other_json_to_the_careful_reading(tmp_path, content):
     path = tmp_path / "a.json"
     path.write_bytes(content)
-    assert decode_coco(path, coco_json._TABLE, None) is None
-    assert decode_coco(tmp_path / "none.json", coco_json._TABLE, None) is None
+    assert decode_coco(path, coco_format._TABLE, None) is None
+    assert decode_coco(tmp_path / "none.json", coco_format._TABLE, None) is None

@@ -4,19 +4,19 @@ import json
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 
 from lit_dense import CocoDataModule
 from lit_dense.data import DataError
-from tests.builders.coco_files import data_arguments, write_coco
-from tests.data.test_weights import SmallRetinaNet
+from tests.builders.coco_files import data_arguments, write_shapes
+from tests.builders.lit_modules import SmallRetinaNet
+from tests.builders.trainers import trainer_in
 
 
 @pytest.fixture
 def folder(tmp_path):
     """Training and validation files as LVIS writes them; categories 3 (label 0) and 7 (label 1)."""
     for split in ("train", "val"):
-        path = write_coco(tmp_path, split)
+        path = write_shapes(tmp_path, split)
         content = json.loads(path.read_text())
         for entry in content["images"]:
             entry["coco_url"] = f"http://images.cocodataset.org/{split}/{entry.pop('file_name')}"
@@ -38,7 +38,7 @@ def change(folder, **lists):
     path.write_text(json.dumps(content))
 
 
-def test_targets_tell_which_labels_are_absent_or_in_part(folder):
+def test_lvis__targets_have_labels_that_are_absent_or_not_exhaustive(folder):
     data = module_of(folder)
     data.setup("validate")
     for _, targets in data.val_dataloader():
@@ -48,7 +48,7 @@ def test_targets_tell_which_labels_are_absent_or_in_part(folder):
             assert target["not_exhaustive_labels"].tolist() == sorted(there)[:1]
 
 
-def test_a_split_keeps_the_lists_of_its_images(folder):
+def test_lvis__a_split_keeps_the_lists_of_its_images(folder):
     data = module_of(folder, val_images=None, val_annotations=None, val_split=0.5)
     data.setup("fit")
     whole = module_of(folder)
@@ -59,7 +59,7 @@ def test_a_split_keeps_the_lists_of_its_images(folder):
     assert seen == {image_id: lists[image_id] for image_id in seen}
 
 
-def test_unknown_categories_in_the_lists_are_reported_and_left_out(folder):
+def test_lvis__unknown_categories_in_the_lists_are_reported_and_left_out(folder):
     change(folder, neg_category_ids=[3, 99, 7], not_exhaustive_category_ids="7")
     with pytest.warns(UserWarning, match="lists of categories with unknown ones"):
         (data := module_of(folder)).setup("validate")
@@ -70,21 +70,18 @@ def test_unknown_categories_in_the_lists_are_reported_and_left_out(folder):
         module_of(folder, strict=True).setup("validate")
 
 
-def test_files_without_the_lists_have_no_such_targets(tmp_path):
-    write_coco(tmp_path, "val")
+def test_lvis__files_without_the_lists_have_no_such_targets(tmp_path):
+    write_shapes(tmp_path, "val")
     data = CocoDataModule(val_images="val", val_annotations="val.json", root=tmp_path, num_workers=0)
     data.setup("validate")
     assert all("neg_labels" not in t for _, targets in data.val_dataloader() for t in targets)
 
 
 @pytest.mark.parametrize("protocol", ["coco", "lvis"])
-def test_a_run_reports_rare_common_and_frequent_classes(folder, protocol):
+def test_lvis__a_run_reports_rare_common_and_frequent_classes(folder, protocol):
     torch.manual_seed(0)
     module = SmallRetinaNet(2, eval_protocol=protocol, frequency_bounds=(1, 2))
-    trainer = Trainer(
-        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False, max_epochs=1,
-        default_root_dir=folder,
-    )  # fmt: skip
+    trainer = trainer_in(folder, enable_checkpointing=True)
     data = module_of(folder)
     trainer.fit(module, data)
     images = data.class_counts.images.tolist()
@@ -96,7 +93,6 @@ def test_a_run_reports_rare_common_and_frequent_classes(folder, protocol):
     expected = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("val_map")}
     # evaluated later, the groups are those of the training set, which is not read then
     path = trainer.checkpoint_callback.best_model_path
-    tester = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
-    (found,) = tester.validate(SmallRetinaNet(2, eval_protocol=protocol, frequency_bounds=(1, 2)),
+    (found,) = trainer_in(folder).validate(SmallRetinaNet(2, eval_protocol=protocol, frequency_bounds=(1, 2)),
                                module_of(folder), ckpt_path=path, verbose=False)  # fmt: skip
     assert {k: found[k] for k in expected} == pytest.approx(expected)

@@ -55,7 +55,7 @@ def seen_matches(model):
 
 @pytest.mark.parametrize("counts", [(2, 0, 5), (0, 0), (1,), (60, 3)])
 @pytest.mark.parametrize("matcher", [Matcher(0.5, 0.4, True), Matcher(0.6, 0.2, False), Matcher(0.3, 0.3, True)])
-def test_matches_are_torchvisions_for_the_thresholds_of_the_detector(counts, matcher):
+def test_matcher__matches_are_torchvisions_for_the_thresholds_of_the_detector(counts, matcher):
     stock, adopted = both(proposal_matcher=matcher)
     expected, got = seen_matches(stock), seen_matches(adopted)
     batch = random_batch(counts)
@@ -72,13 +72,13 @@ class AnyTouch(Matcher):
         return torch.where(value > 0, match, -1)
 
 
-def test_a_matcher_of_the_hosts_own_gets_all_ious():
+def test_matcher__one_of_the_hosts_own_gets_all_ious():
     stock, adopted = both(proposal_matcher=AnyTouch(0.5, 0.4))
     batch = random_batch()
     torch.testing.assert_close(adopted(*batch), stock(*batch), rtol=1e-5, atol=1e-7)
 
 
-def test_where_an_assigner_matches_nothing_else_does(monkeypatch):
+def test_matcher__does_not_run_where_an_assigner_matches(monkeypatch):
     stock, adopted = both()
     stock.proposal_matcher = Matcher(0.3, 0.3, True)
     patch(adopted, "focal", assigner={"class_path": "max_iou", "init_args": {"positive": 0.3, "negative": 0.3}})
@@ -89,7 +89,7 @@ def test_where_an_assigner_matches_nothing_else_does(monkeypatch):
 
 @pytest.mark.parametrize("topk_candidates", [5, 1000])
 @pytest.mark.parametrize("score_thresh", [0.001, 0.05, 0.5, 1.0])
-def test_detections_are_torchvisions(score_thresh, topk_candidates):
+def test_postprocess_detections__are_torchvisions(score_thresh, topk_candidates):
     stock, adopted = both(score_thresh=score_thresh, topk_candidates=topk_candidates)
     images, targets = random_batch()
     images[1] = images[1][:, :, :40]
@@ -104,7 +104,7 @@ def test_detections_are_torchvisions(score_thresh, topk_candidates):
 
 
 @COPIES
-def test_copies_have_stand_ins_of_their_own(copied):
+def test_fast_methods__copies_have_their_own(copied):
     _, model = both()
     batch = random_batch()
     model(*batch)  # anchors are kept now
@@ -119,7 +119,7 @@ def test_copies_have_stand_ins_of_their_own(copied):
     assert len(stood_in(model)) == 3
 
 
-def test_kept_anchors_do_not_make_a_pickle_larger():
+def test_fast_methods__kept_anchors_do_not_make_a_pickle_larger():
     _, model = both()
     before = len(pickle.dumps(model))
     model.eval()(random_batch()[0])
@@ -127,7 +127,7 @@ def test_kept_anchors_do_not_make_a_pickle_larger():
     assert len(pickle.dumps(model)) < before + geometry
 
 
-def test_unpatch_leaves_no_trace():
+def test_unpatch__leaves_no_fast_method():
     stock, model = both()
     unpatch(model)
     assert stood_in(model) == {}
@@ -135,7 +135,7 @@ def test_unpatch_leaves_no_trace():
     assert vars(model.anchor_generator).keys() == vars(stock.anchor_generator).keys()
 
 
-def test_a_model_goes_with_its_last_user():
+def test_fast_methods__a_model_is_freed_with_its_last_user():
     _, model = both()
     model.eval()(random_batch()[0])
     gone = weakref.ref(model)
@@ -162,7 +162,7 @@ class OwnAnchors(AnchorGenerator):
         return [a + self.shift for a in super().grid_anchors(grid_sizes, strides)]
 
 
-def test_methods_of_a_subclass_stay():
+def test_fast_methods__methods_of_a_subclass_stay():
     model = small_retinanet()
     model.__class__ = OwnMethods
     model.anchor_generator.__class__ = OwnAnchors
@@ -173,7 +173,7 @@ def test_methods_of_a_subclass_stay():
     assert len(model.eval()(images)[0]["boxes"]) == 0
 
 
-def test_a_subclass_without_methods_of_its_own_is_taken_over():
+def test_fast_methods__a_subclass_without_methods_of_its_own_is_taken_over():
     model = small_retinanet()
     model.__class__ = type("DeepForest", (RetinaNet,), {})
     patch(model, "focal")
@@ -181,7 +181,7 @@ def test_a_subclass_without_methods_of_its_own_is_taken_over():
     assert type(model).__name__ == "DeepForest"
 
 
-def test_an_attribute_that_the_host_set_stays():
+def test_fast_methods__an_attribute_that_the_host_set_stays():
     model = small_retinanet()
     model.compute_loss = lambda *args: {"own": torch.zeros(())}
     patch(model, "focal")
@@ -199,7 +199,7 @@ def anchors_of(generator, size, images=2, kind=torch.float32):
     return generator(*anchors_inputs(size, images, kind))
 
 
-def test_anchors_are_torchvisions_and_computed_once(monkeypatch):
+def test_anchor_generator__anchors_are_torchvisions_and_computed_once(monkeypatch):
     stock, adopted = both()
     computed = []
     compute = AnchorGenerator.grid_anchors
@@ -215,7 +215,7 @@ def test_anchors_are_torchvisions_and_computed_once(monkeypatch):
     assert len(attached(adopted).kept_anchors) == fast_methods.SHAPES_KEPT
 
 
-def test_anchors_that_were_changed_are_computed_again():
+def test_anchor_generator__anchors_that_were_changed_are_computed_again():
     stock, adopted = both()
     mine, theirs = adopted.anchor_generator, stock.anchor_generator
     anchors_of(mine, 64)[0].mul_(2)
@@ -225,7 +225,7 @@ def test_anchors_that_were_changed_are_computed_again():
     assert torch.equal(anchors_of(mine, 64)[0], anchors_of(theirs, 64)[0])
 
 
-def test_anchors_have_the_type_of_the_features():
+def test_anchor_generator__anchors_have_the_type_of_the_features():
     stock, adopted = both()
     for kind in (torch.float32, torch.float64, torch.float32):
         got = anchors_of(adopted.anchor_generator, 64, kind=kind)[0]
@@ -233,7 +233,7 @@ def test_anchors_have_the_type_of_the_features():
         assert torch.equal(got, anchors_of(stock.anchor_generator, 64, kind=kind)[0])
 
 
-def test_what_inference_leaves_serves_training():
+def test_anchor_generator__anchors_kept_by_inference_serve_training():
     _, model = both()
     patch(model, "focal", "giou")
     images, targets = random_batch()
@@ -253,7 +253,7 @@ class Boxes(nn.Module):
         return tuple(self.detector([image])[0].values())
 
 
-def test_a_traced_detector_is_torchvisions():
+def test_fast_methods__a_traced_detector_is_torchvisions():
     stock, adopted = both()
     images, _ = random_batch((1,))
     others, _ = random_batch((1,), seed=7)  # a graph that holds what was chosen for one image fails on another

@@ -55,29 +55,29 @@ def assert_same(module, levels, rtol=1e-5, run=tower_outputs):
 @pytest.mark.parametrize("levels", [LEVELS, ((33, 20),), ((1, 1), (2, 3))])
 @pytest.mark.parametrize("images", [1, 3])
 @pytest.mark.parametrize("classes", [0, 1, 3, MANY])
-def test_outputs_and_gradients_are_those_of_the_tower(classes, images, levels):
+def test_tower_outputs__outputs_and_gradients_are_those_of_the_tower(classes, images, levels):
     assert_same(tower(classes), features(images, levels))
 
 
-def test_a_level_of_several_pieces():
+def test_tower_outputs__a_level_of_several_chunks():
     assert_same(tower(), features(2, ((30, 40), (15, 20))))
 
 
 @pytest.mark.parametrize("classes", [0, 3, MANY])
-def test_layouts_of_images_and_weights(classes):
+def test_tower_outputs__layouts_of_images_and_weights(classes):
     levels = [level.to(memory_format=torch.channels_last) for level in features()]
     assert_same(tower(classes).to(memory_format=torch.channels_last), levels)
 
 
 @pytest.mark.parametrize("classes", [0, 3, MANY])
-def test_half_precision_is_what_it_was(classes):
+def test_tower_outputs__half_precision_is_that_of_the_tower(classes):
     with torch.autocast("cpu", torch.bfloat16):
         assert_same(tower(classes), features())
     assert_same(tower(classes).double(), [level.double() for level in features()], 1e-12)
 
 
 @pytest.mark.parametrize("classes", [3, MANY])
-def test_what_is_frozen_gets_no_gradient(classes):
+def test_tower_outputs__frozen_parameters_get_no_gradient(classes):
     module = tower(classes)
     module.requires_grad_(False)
     levels = features()
@@ -89,7 +89,7 @@ def test_what_is_frozen_gets_no_gradient(classes):
     assert all(p.grad is None for p in module.parameters())
 
 
-def test_a_part_of_the_gradient_is_enough():
+def test_tower_outputs__a_part_of_the_gradient_is_enough():
     module, levels = tower(), features()
     last = module.cls_logits
     (found,) = torch.autograd.grad(tower_outputs(module, levels)[:, ::3].sum(), last.bias)
@@ -98,14 +98,14 @@ def test_a_part_of_the_gradient_is_enough():
 
 
 @pytest.mark.parametrize("classes", [3, MANY])
-def test_activations_may_be_computed_again(classes):
+def test_tower_outputs__activations_may_be_computed_again(classes):
     def checkpointed(module, levels):
         return torch.utils.checkpoint.checkpoint(tower_outputs, module, levels, use_reentrant=False)
 
     assert_same(tower(classes), features(), run=checkpointed)
 
 
-def test_many_classes_are_a_product_of_matrices_and_few_are_not(monkeypatch):
+def test_tower_outputs__many_classes_are_a_product_of_matrices_and_few_are_not(monkeypatch):
     seen = []
     apply = _Multiplied.apply
     monkeypatch.setattr(_Multiplied, "apply", lambda *args: seen.append(len(args)) or apply(*args))
@@ -121,7 +121,7 @@ class Louder(RetinaNetClassificationHead):
         return 2 * super().forward(x)
 
 
-def test_somebodys_tower_is_left_alone():
+def test_tower_outputs__a_custom_tower_is_left_alone():
     levels, own = features(), Louder(8, 4, MANY)
     assert torch.equal(tower_outputs(own, levels), own(levels))
     swapped = tower()
@@ -131,13 +131,13 @@ def test_somebodys_tower_is_left_alone():
 
 @pytest.mark.parametrize("classes", [3, MANY])
 @pytest.mark.parametrize("hooked", ["", "conv", "cls_logits"])
-def test_hooks_are_called(classes, hooked):
+def test_tower_outputs__hooks_are_called(classes, hooked):
     module, levels = tower(classes), features()
     module.get_submodule(hooked).register_forward_hook(lambda module, args, output: output + 1)
     torch.testing.assert_close(tower_outputs(module, levels), module(levels), rtol=1e-5, atol=1e-5)
 
 
-def test_a_convolution_of_another_shape_is_called_as_it_is():
+def test_tower_outputs__a_convolution_of_another_shape_is_called_as_it_is():
     module, levels = tower(), features()
     for conv in (
         nn.Conv2d(8, 4 * MANY, 1),
@@ -151,7 +151,7 @@ def test_a_convolution_of_another_shape_is_called_as_it_is():
         torch.testing.assert_close(tower_outputs(module, big), module(big), rtol=1e-5, atol=1e-5)
 
 
-def test_a_compiler_sees_torchvisions_code():
+def test_tower_outputs__a_compiler_sees_torchvisions_code():
     module, levels = tower(), features()
     compiled = torch.compile(lambda x: tower_outputs(module, x), backend="eager", fullgraph=True)
     assert torch.equal(compiled(levels), module(levels))
@@ -160,7 +160,7 @@ def test_a_compiler_sees_torchvisions_code():
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("counts", [(2, 0, 5), (1,)])
 @pytest.mark.parametrize(("classes", "size"), [(1, 64), (MANY, 64), (150, 96)])
-def test_a_training_step_is_torchvisions(classes, size, counts, frozen):
+def test_patch__a_training_step_is_torchvisions(classes, size, counts, frozen):
     model = small_retinanet(classes)
     model.transform.min_size, model.transform.max_size = (size,), size
     nn.init.normal_(model.head.classification_head.cls_logits.weight, std=0.05)

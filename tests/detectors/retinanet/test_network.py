@@ -36,7 +36,7 @@ def build(num_classes, backbone, **given):
         ("timm/test_resnet", [8, 16, 32, 64, 128]),
     ],
 )
-def test_a_backbone_by_name_detects_and_learns(backbone, strides):
+def test_build_retinanet__a_backbone_by_name_detects_and_learns(backbone, strides):
     model = build_retinanet(3, backbone, fpn_channels=16, min_size=128, max_size=128)
     features = model.backbone(torch.zeros(1, 3, 128, 128))
     assert [128 // f.shape[-1] for f in features.values()] == strides
@@ -46,7 +46,7 @@ def test_a_backbone_by_name_detects_and_learns(backbone, strides):
     assert model.head.classification_head.num_classes == 3
 
 
-def test_frozen_stages_get_no_gradient():
+def test_frozen_stages__get_no_gradient():
     model = build_retinanet(2, "resnet18", frozen_stages=3, fpn_channels=16)
     frozen = {n.split(".")[0] for n, p in model.backbone.body.named_parameters() if not p.requires_grad}
     assert frozen == {"conv1", "bn1", "layer1", "layer2"}
@@ -83,7 +83,7 @@ def test_frozen_stages_get_no_gradient():
         ({"backbone": "timm/resnett18"}, "timm has no model 'resnett18'. Did you mean"),
     ],
 )
-def test_mistakes_are_explained(arguments, message):
+def test_build_detector__mistakes_are_explained(arguments, message):
     with pytest.raises(UsageError, match=message):
         build(2, **{"fpn_channels": 16, **arguments})
 
@@ -105,12 +105,12 @@ def test_mistakes_are_explained(arguments, message):
         ),
     ],
 )
-def test_a_whole_detector_ignores_nothing_that_it_is_given(arguments, message):
+def test_whole_detector__ignores_no_argument(arguments, message):
     with pytest.raises(UsageError, match=message):
         build(2, "retinanet_resnet50_fpn", **arguments)
 
 
-def test_a_whole_detector_takes_defaults_that_are_written_out():
+def test_whole_detector__takes_defaults_that_are_written_out():
     written = {"fpn_channels": 256, "head_convs": 4, "aspect_ratios": [0.5, 1.0, 2.0], "frozen_stages": 0}
     model = build(2, "retinanet_resnet50_fpn", **written)
     assert all(p.requires_grad for p in model.parameters())
@@ -127,7 +127,7 @@ def coco_weights(tmp_path_factory):
     return folder, model
 
 
-def test_coco_weights_keep_their_91_columns(coco_weights, monkeypatch):
+def test_coco_weights__keep_their_91_columns(coco_weights, monkeypatch):
     folder, _ = coco_weights
     monkeypatch.setenv("TORCH_HOME", str(folder))
     module = LitRetinaNet(91, "retinanet_resnet50_fpn", weights="COCO_V1", min_size=64, max_size=64, score_thresh=0.001)
@@ -140,7 +140,7 @@ def test_coco_weights_keep_their_91_columns(coco_weights, monkeypatch):
     assert len(module.categories) == 91
 
 
-def test_coco_weights_with_other_classes_start_a_new_classifier(coco_weights, monkeypatch):
+def test_coco_weights__with_other_classes_start_a_new_classifier(coco_weights, monkeypatch):
     folder, model = coco_weights
     monkeypatch.setenv("TORCH_HOME", str(folder))
     fresh = build(3, "retinanet_resnet50_fpn", weights="COCO_V1", min_size=64)
@@ -151,7 +151,7 @@ def test_coco_weights_with_other_classes_start_a_new_classifier(coco_weights, mo
     assert fresh.head.classification_head.cls_logits.bias.mean() < -4
 
 
-def test_anchors_start_at_32_pixels_and_have_three_sizes_per_octave():
+def test_build_retinanet__anchors_start_at_32_pixels_and_have_three_sizes_per_octave():
     model = build_retinanet(2, "tiny", fpn_channels=16)
     assert model.anchor_generator.sizes == ((32, 40, 50), (64, 80, 101), (128, 161, 203))
     assert model.training
@@ -159,14 +159,14 @@ def test_anchors_start_at_32_pixels_and_have_three_sizes_per_octave():
 
 
 @pytest.mark.parametrize(("given", "expected"), [(64, [64]), ([64, 80], [64, 80]), ((96,), [96])])
-def test_one_or_several_sizes_of_images(given, expected):
+def test_build_retinanet__one_or_several_sizes_of_images(given, expected):
     model = build_retinanet(2, "tiny", fpn_channels=16, min_size=given, max_size=100)
     assert list(model.transform.min_size) == expected
     assert model.transform.max_size == 100
 
 
 @pytest.mark.parametrize("head_convs", [1, 3, 4])
-def test_towers_have_as_many_convolutions_as_asked_for(head_convs):
+def test_build_retinanet__towers_have_as_many_convolutions_as_asked_for(head_convs):
     model = build_retinanet(2, "tiny", fpn_channels=16, head_convs=head_convs)
     for tower in (model.head.classification_head, model.head.regression_head):
         assert len(tower.conv) == head_convs
@@ -175,12 +175,12 @@ def test_towers_have_as_many_convolutions_as_asked_for(head_convs):
 
 
 @pytest.mark.parametrize("head_convs", [0, 5])
-def test_more_convolutions_than_torchvision_has_are_refused(head_convs):
+def test_build_retinanet__more_convolutions_than_torchvision_has_are_refused(head_convs):
     with pytest.raises(UsageError, match=rf"head_convs must be in \[1, 4\], not {head_convs}"):
         build_retinanet(2, "tiny", fpn_channels=16, head_convs=head_convs)
 
 
-def test_losses_and_detections_are_those_of_two_passes():
+def test_losses_and_detections__are_those_of_two_passes():
     torch.manual_seed(0)
     model = build_retinanet(4, "tiny", fpn_channels=16, min_size=64, max_size=96, score_thresh=0.0).eval()
     images, targets = random_batch((2, 1))
@@ -209,7 +209,7 @@ def test_losses_and_detections_are_those_of_two_passes():
         ({"frozen_stages": 0}, None),
     ],
 )
-def test_a_whole_detector_trains_the_stages_that_are_not_frozen(monkeypatch, given, trained):
+def test_whole_detector__trains_the_stages_that_are_not_frozen(monkeypatch, given, trained):
     seen = {}
 
     def noted(num_classes=2, **arguments):

@@ -19,7 +19,7 @@ from lit_dense.functional.ia_bce import ia_bce_terms
 from lit_dense.functional.poly_focal import poly_focal_terms
 from lit_dense.functional.quality_focal import quality_focal_terms
 from lit_dense.functional.varifocal import varifocal_terms
-from tests.functional.numpy_losses import random_anchors
+from tests.builders.numpy_losses import random_anchors
 
 CLASSES = 4
 WEIGHTS = torch.tensor([0.5, 1.0, 2.0, 0.0])
@@ -54,7 +54,7 @@ def value_and_gradient(function, logits):
 
 @pytest.mark.parametrize("name", ELEMENTS)
 @given(seed=st.integers(0, 100), soft=st.booleans(), weighted=st.booleans())
-def test_closed_form_derivatives_are_those_of_autograd(name, soft, weighted, seed):
+def test_anchor_loss__closed_form_derivatives_are_those_of_autograd(name, soft, weighted, seed):
     logits, labels, targets = random_anchors(seed, classes=CLASSES)
 
     def loss(x):
@@ -68,7 +68,7 @@ def test_closed_form_derivatives_are_those_of_autograd(name, soft, weighted, see
 
 
 @pytest.mark.parametrize("name", [name for name in ELEMENTS if name not in ("asl detached", "ghm", "vfl detached")])
-def test_gradcheck(name):
+def test_anchor_loss__gradcheck(name):
     logits, labels, targets = random_anchors(3, classes=CLASSES)
     logits = logits.clamp(-4, 4).requires_grad_()  # away from the corners of p = margin
     torch.autograd.gradcheck(lambda x: sum_over_classes(x, labels, ELEMENTS[name], targets), logits)
@@ -76,7 +76,7 @@ def test_gradcheck(name):
 
 @pytest.mark.parametrize("name", ELEMENTS)
 @pytest.mark.parametrize("extreme", [50.0, 1e4, 1e38, float("inf")])
-def test_extreme_logits_are_finite(name, extreme):
+def test_anchor_loss__extreme_logits_are_finite(name, extreme):
     logits = torch.tensor([[extreme, -extreme, extreme, -extreme]] * 3)
     targets = torch.tensor([0.3, 0.0, 1.0])
     for soft in (None, targets):
@@ -88,7 +88,7 @@ def test_extreme_logits_are_finite(name, extreme):
         assert (values >= 0).all() or "poly_focal" in name
 
 
-def test_nan_is_not_hidden():
+def test_anchor_loss__nan_is_not_hidden():
     logits = torch.tensor([[float("nan"), 0.0], [0.0, 0.0]], requires_grad=True)
     for name in ("focal", "ghm", "qfl"):
         values = sum_over_classes(logits, torch.tensor([-1, 0]), ELEMENTS[name])
@@ -97,7 +97,7 @@ def test_nan_is_not_hidden():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("name", ELEMENTS)
-def test_half_precision_is_read_as_it_is_and_computed_in_float32(name, dtype):
+def test_anchor_loss__half_precision_is_read_as_it_is_and_computed_in_float32(name, dtype):
     logits, labels, _ = random_anchors(5, anchors=40, classes=CLASSES)
     half = logits.to(dtype)
 
@@ -111,7 +111,7 @@ def test_half_precision_is_read_as_it_is_and_computed_in_float32(name, dtype):
     torch.testing.assert_close(gradient, wide_gradient.to(dtype))
 
 
-def test_small_weights_do_not_underflow_in_half_precision():
+def test_anchor_loss__small_weights_do_not_underflow_in_half_precision():
     logits = torch.zeros(2, 1, dtype=torch.float16, requires_grad=True)
     tiny = bce_loss(logits, torch.tensor([0, -1])).sum() * 1e-8
     (gradient,) = torch.autograd.grad(tiny * 2.0**20, logits)  # the scale of a GradScaler
@@ -119,7 +119,7 @@ def test_small_weights_do_not_underflow_in_half_precision():
 
 
 @pytest.mark.parametrize("anchors", [0, 1, 65, 200])
-def test_pieces_do_not_show(anchors, monkeypatch):
+def test_anchor_loss__chunks_do_not_change_numbers(anchors, monkeypatch):
     logits, labels, targets = random_anchors(1, anchors=anchors, classes=CLASSES)
 
     def both():
@@ -136,7 +136,7 @@ def test_pieces_do_not_show(anchors, monkeypatch):
     torch.testing.assert_close(both(), whole)
 
 
-def test_gradients_can_be_asked_for_twice():
+def test_anchor_loss__gradients_can_be_asked_for_twice():
     logits, labels, _ = random_anchors(2)
     logits.requires_grad_()
     loss = focal_loss(logits, labels).sum()
@@ -146,7 +146,7 @@ def test_gradients_can_be_asked_for_twice():
     torch.testing.assert_close(second, first)
 
 
-def test_ignored_anchors_have_neither_value_nor_gradient():
+def test_anchor_loss__ignored_anchors_have_neither_value_nor_gradient():
     logits, labels = torch.full((2, 3), 20.0), torch.tensor([-2, -1])
     values, gradient = value_and_gradient(lambda x: focal_loss(x, labels), logits)
     assert values[0] == 0
@@ -155,7 +155,7 @@ def test_ignored_anchors_have_neither_value_nor_gradient():
 
 
 @given(seed=st.integers(0, 100))
-def test_gradient_sums_are_those_of_the_gradient(seed):
+def test_sum_over_classes_and_gradients__are_those_of_the_gradient(seed):
     logits, labels, _ = random_anchors(seed, anchors=30)
     elements = focal_terms()
     logits.requires_grad_()
@@ -168,7 +168,7 @@ def test_gradient_sums_are_those_of_the_gradient(seed):
         torch.testing.assert_close(sum_over_classes_and_gradients(logits, labels, elements)[1], sums)
 
 
-def test_a_formula_of_rows():
+def test_per_anchor__a_formula_of_rows():
     def rows(x, labels, targets):
         return Rows(x.square().sum(1), 2 * x, torch.tensor(float(len(x))))
 

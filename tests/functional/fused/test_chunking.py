@@ -9,15 +9,16 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from lit_dense.functional import focal_loss, gradient_histogram, per_anchor
+from lit_dense.functional import focal_loss, per_anchor
 from lit_dense.functional.fused import anchor_loss, chunking
 from lit_dense.functional.fused.anchor_loss import Rows
 from lit_dense.functional.fused.chunking import Chunked, chunks, compiled_formulas
 from lit_dense.functional.gradient_histogram import classification_histogram
 from lit_dense.losses import LOSSES
+from tests.builders.chunked_functions import forget_functions
 from tests.builders.losses import ready
+from tests.builders.numpy_losses import random_anchors
 from tests.builders.samples import samples_of
-from tests.functional.numpy_losses import random_anchors
 
 pytestmark = pytest.mark.fast_paths
 
@@ -37,13 +38,6 @@ def traced(monkeypatch):
     forget_functions(monkeypatch)
 
 
-def forget_functions(monkeypatch):
-    """Have every chunked function compiled anew, and leave no trace of that."""
-    for function in (anchor_loss._rows, anchor_loss._scaled_slopes, gradient_histogram._chunk_histogram):
-        monkeypatch.setattr(function, "_compiled", None)
-        monkeypatch.setattr(function, "_works", True)
-
-
 def values_and_gradient(loss, samples, dtype=torch.float32):
     logits = samples.logits.detach().to(dtype).requires_grad_()
     values = loss(logits, samples.labels, samples)
@@ -57,7 +51,7 @@ def graphs():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", sorted(LOSSES.points))
-def test_every_loss_has_the_same_numbers_and_is_compiled_once(name, dtype, traced):
+def test_chunking__every_loss_has_the_same_numbers_and_is_compiled_once(name, dtype, traced):
     loss, compiled, seen = ready(name), ready(name), []
     for counts in ((3, 1), (3, 0, 4)):  # another number of anchors and of objects
         samples = samples_of(counts, loss=name)
@@ -74,7 +68,7 @@ def test_every_loss_has_the_same_numbers_and_is_compiled_once(name, dtype, trace
     assert not torch._dynamo.utils.counters["graph_break"]
 
 
-def test_training_and_validation_take_turns_without_compiling_anew(traced):
+def test_chunking__training_and_validation_take_turns_without_compiling_anew(traced):
     logits, labels, _ = random_anchors(0)
     seen = []
     with compiled_formulas(), warnings.catch_warnings():
@@ -90,7 +84,7 @@ def test_training_and_validation_take_turns_without_compiling_anew(traced):
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
-def test_the_real_compiler_has_the_same_numbers(monkeypatch):
+def test_chunking__the_real_compiler_has_the_same_numbers(monkeypatch):
     forget_functions(monkeypatch)
     samples, loss = samples_of((3, 0, 4)), ready("focal")
     expected = values_and_gradient(loss, samples)
@@ -100,7 +94,7 @@ def test_the_real_compiler_has_the_same_numbers(monkeypatch):
     assert graphs() == 2  # forward and backward
 
 
-def test_a_compiler_that_fails_is_told_of_once_and_done_without(monkeypatch):
+def test_chunking__warns_once_of_a_compiler_that_fails_and_goes_on_without(monkeypatch):
     def no_compiler(function):
         def fail(*args):
             raise RuntimeError("no C compiler\nin 100 lines")
@@ -118,7 +112,7 @@ def test_a_compiler_that_fails_is_told_of_once_and_done_without(monkeypatch):
     assert [str(w.message) for w in seen] == ["Losses run uncompiled, slower but with the same results: no C compiler"]
 
 
-def test_a_fault_of_a_formula_is_its_own_and_no_reason_to_do_without_a_compiler(traced):
+def test_chunking__an_error_of_a_formula_is_raised_and_does_not_switch_the_compiler_off(traced):
     def wrong(x, labels, targets):
         return Rows(x @ x, x)
 
@@ -133,7 +127,7 @@ TOLD_TO = pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="
 
 
 @pytest.mark.parametrize("why", [pytest.param("told to", marks=TOLD_TO), "too often"])
-def test_where_pytorch_does_not_compile_pieces_are_small(why, traced, monkeypatch):
+def test_chunking__chunks_are_small_where_pytorch_does_not_compile(why, traced, monkeypatch):
     if why == "too often":
         monkeypatch.setattr(chunking, "COMPILED_AT_MOST", 1)
     told = torch.compiler.set_stance("force_eager") if why == "told to" else contextlib.nullcontext()
@@ -150,7 +144,7 @@ def test_where_pytorch_does_not_compile_pieces_are_small(why, traced, monkeypatc
 
 
 @pytest.mark.parametrize("function", [focal_loss, classification_histogram], ids=lambda f: f.__name__)
-def test_a_model_that_is_compiled_as_a_whole_takes_the_formulas_in(function):
+def test_chunking__a_model_that_is_compiled_as_a_whole_takes_the_formulas_in(function):
     logits, labels, _ = random_anchors(0)
     expected = function(logits, labels)
     with compiled_formulas():
@@ -158,7 +152,7 @@ def test_a_model_that_is_compiled_as_a_whole_takes_the_formulas_in(function):
         torch.testing.assert_close(whole(logits, labels), expected)
 
 
-def test_several_compiled_pieces(traced, monkeypatch):
+def test_chunking__several_compiled_chunks(traced, monkeypatch):
     monkeypatch.setattr(
         chunking,
         "chunks",
@@ -172,7 +166,7 @@ def test_several_compiled_pieces(traced, monkeypatch):
     assert graphs() > 0
 
 
-def test_running_out_of_memory_is_no_fault_of_the_compiler(monkeypatch):
+def test_chunked__running_out_of_memory_does_not_switch_the_compiler_off(monkeypatch):
     def full(*args):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
@@ -182,7 +176,7 @@ def test_running_out_of_memory_is_no_fault_of_the_compiler(monkeypatch):
         list(function.over((torch.ones(3, 2),), (), compiled=True))
 
 
-def test_nothing_is_compiled_on_a_processor_or_without_anchors():
+def test_chunked__compiles_nothing_on_a_cpu_or_without_anchors():
     function = Chunked(lambda logits: logits.sum())
     assert not function.compiles(torch.zeros(2000, 1000))
     with compiled_formulas():
@@ -192,7 +186,7 @@ def test_nothing_is_compiled_on_a_processor_or_without_anchors():
 
 @pytest.mark.parametrize("shape", [(0, 3), (1, 0), (5000, 1203), (70, 2**20)])
 @pytest.mark.parametrize("compiled", [False, True])
-def test_pieces_are_all_anchors_once(shape, compiled):
+def test_chunks__cover_all_anchors_once(shape, compiled):
     logits = torch.empty(shape, device="meta")
     rows = [i for chunk in chunks(logits, compiled) for i in range(*chunk.indices(shape[0]))]
     assert rows == list(range(shape[0]))
@@ -201,7 +195,7 @@ def test_pieces_are_all_anchors_once(shape, compiled):
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("name", sorted(LOSSES.points))
-def test_a_gpu_compiles_by_itself_and_has_the_numbers_of_the_processor(name, dtype, monkeypatch):
+def test_chunking__a_gpu_compiles_by_itself_and_has_the_numbers_of_the_cpu(name, dtype, monkeypatch):
     monkeypatch.setattr(chunking, "WORTH_COMPILING", 1)
     forget_functions(monkeypatch)
     samples, loss = samples_of((3, 0, 4), loss=name), ready(name)

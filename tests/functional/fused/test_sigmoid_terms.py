@@ -10,7 +10,7 @@ from lit_dense.functional.equalized_focal import equalized_focal_terms
 from lit_dense.functional.fused import chunking
 from lit_dense.functional.fused.chunking import compiled_formulas
 from lit_dense.functional.fused.sigmoid_terms import sum_over_classes_and_gradients
-from tests.functional.fused.test_chunking import forget_functions
+from tests.builders.chunked_functions import forget_functions
 
 
 def scene(classes, positives, background, spread, anchors=403_200):
@@ -51,7 +51,7 @@ SCENES = {
 
 
 @pytest.mark.parametrize("described", SCENES.values(), ids=SCENES.keys())
-def test_gradient_sums_are_those_of_float64(described):
+def test_gradient_sums__are_those_of_float64(described):
     logits, labels = scene(*described)
     wide = logits.double()
     for elements in (efl(1.0), efl(0.3), eql_v2(100.0), eql_v2(0.5)):
@@ -61,7 +61,7 @@ def test_gradient_sums_are_those_of_float64(described):
 
 
 @pytest.mark.parametrize("elements", [efl(1.0), eql_v2(0.5)], ids=["efl", "eql_v2"])
-def test_gradient_sums_are_those_of_the_compiled_path(elements, monkeypatch):
+def test_gradient_sums__are_those_of_the_compiled_path(elements, monkeypatch):
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     forget_functions(monkeypatch)
     logits, labels = scene(1, 400, -4.6, 0.3, anchors=100_000)
@@ -71,7 +71,7 @@ def test_gradient_sums_are_those_of_the_compiled_path(elements, monkeypatch):
     close(found, compiled)
 
 
-def test_small_gradients_of_many_pieces_are_kept_beside_a_large_one(monkeypatch):
+def test_gradient_sums__small_gradients_of_many_chunks_are_kept_beside_a_large_one(monkeypatch):
     logits = torch.full((16_000, 1), -17.0)
     logits[0] = 5.0  # a negative that the detector is sure of
     labels, elements = torch.full((len(logits),), -1), eql_v2(100.0)(1)

@@ -8,6 +8,11 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-np.asarray(x, np.float64)))
 
 
+def logit(p):
+    """Logits of one anchor and one class whose score is p."""
+    return torch.tensor([[np.log(p / (1 - p))]], dtype=torch.float64)
+
+
 def cross_entropy(x, t):
     x, t = np.asarray(x, np.float64), np.asarray(t, np.float64)
     return np.maximum(x, 0) - x * t + np.log1p(np.exp(-np.abs(x)))
@@ -31,3 +36,10 @@ def random_anchors(seed, anchors=7, classes=4, scale=3.0):
     logits = torch.randn(anchors, classes, generator=generator, dtype=torch.float64) * scale
     labels = torch.randint(-2, classes, (anchors,), generator=generator)
     return logits, labels, torch.rand(anchors, generator=generator, dtype=torch.float64)
+
+
+def value_and_gradient(function, logits):
+    """Values of a loss and the gradient of their sum."""
+    logits = logits.detach().requires_grad_()
+    values = function(logits)
+    return values.detach(), torch.autograd.grad(values.sum(), logits)[0]

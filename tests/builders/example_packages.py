@@ -1,12 +1,11 @@
 """Packages under examples/, installed as anybody's are."""
 
 import os
-import pathlib
 import shutil
 import subprocess
 import sys
 
-EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
+from tests.builders.project_files import EXAMPLES
 
 
 def install(name, folder):
