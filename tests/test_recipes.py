@@ -124,8 +124,8 @@ def test_recipes__a_header_says_what_is_held_and_what_is_not(name):
     header = " ".join(line.lstrip("# ") for line in recipe.read_text().split("\nmodel:")[0].splitlines())
     said = content(recipe)
     assert f"--config my.yaml --config configs/recipes/{name}.yaml" in header
-    assert "Held, from" in header
-    assert "Not held." in header
+    assert "Reproduced, from" in header
+    assert "Not reproduced." in header
     if "lr" in said["model"]:  # a learning rate belongs to a number of images
         assert re.search(r"for (8|16) images in a step", header)
     assert "max_epochs" in header

@@ -99,8 +99,6 @@ def test_every_n_steps__refuses_torchvisions_own_loss_and_impossible_arguments()
     trainer = FakeTrainer(None, default_root_dir="runs")
     message = "Watch: ModuleDict trains with RetinaNet's own loss, which cannot be observed"
     with pytest.raises(UsageError, match=message):
-        UsageError, match="Watch: ModuleDict trains with RetinaNet's own loss, which cannot be observed"
-    ):
         Watch().on_train_start(trainer, nn.ModuleDict({"net": small_retinanet()}))
     with pytest.raises(UsageError, match="Watch: every_n_steps must be at least 1, not 0"):
         Watch(0)

@@ -181,8 +181,6 @@ def test_unpatch__of_a_trained_loss_warns_where_scores_change():
     terms_and_gradients(model, batch_of())
     message = "SSD was trained with FocalLoss, but its own inference computes scores with a softmax"
     with pytest.warns(UserWarning, match=message):
-        UserWarning, match="SSD was trained with FocalLoss, but its own inference computes scores with a softmax"
-    ):
         unpatch(model)
 
 
