@@ -4,7 +4,7 @@ import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from jsonargparse import ArgumentError
 
@@ -12,6 +12,7 @@ from .._version import __version__
 from ..cli.command_parser import CommandParser
 from ..cli.lightning_cli import CheckingTrainer, LitDenseCLI
 from ..core.errors import UsageError
+from ..criterion import CriterionArgs
 from ..data import CocoDataModule
 from ..detectors.build import NETWORKS
 from ..training import LitDetector
@@ -64,8 +65,9 @@ def read_configuration(arguments: Sequence[str], owner: str) -> dict[str, Any]:
             raise UsageError(f"{owner}: {error}") from error
     configuration = cli.plain
     model = configuration["model"]
+    chosen = cast(CriterionArgs, {name: model[name] for name in CriterionArgs.__annotations__})
     try:
-        NETWORKS[model["detector"]].criteria(model["backbone"], model, model["rpn"])
+        NETWORKS[model["detector"]].criteria(model["backbone"], chosen, model["rpn"])
     except (UsageError, ImportError) as error:
         raise UsageError(f"{owner}: {error}") from error
     return configuration
