@@ -177,9 +177,7 @@ def test_message_of__weights_that_do_not_fit_are_counted():
     with pytest.raises(RuntimeError) as error:
         large.load_state_dict(small.state_dict())
     said = message_of(error.value)
-    assert said.startswith(
-        'The checkpoint\'s weights do not fit this model: Missing key(s) in state_dict: "0.weight"'
-    )
+    assert said.startswith('The checkpoint\'s weights do not fit this model: Missing key(s) in state_dict: "0.weight"')
     assert "(and 1 more)" in said
     assert "..." not in said
     assert "\n" not in said
