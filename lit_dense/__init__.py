@@ -1,4 +1,4 @@
-"""Any loss and any sample weighting for dense object detection, one word each, in PyTorch Lightning.
+"""Dense object detection in PyTorch Lightning with any loss and any sample weighting, each chosen by name.
 
 The public names are listed in ``__init__.pyi``. Each is imported when it is first used, so that ``lit-dense list``
 answers without importing torch.

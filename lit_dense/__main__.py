@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .cli.listing import list_names
-from .cli.refusals import message_of, tracebacks_wanted
+from .cli.user_errors import message_of, tracebacks_wanted
 
 
 def main(args: Sequence[str] | None = None) -> None:

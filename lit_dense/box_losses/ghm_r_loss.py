@@ -7,7 +7,7 @@ from ..core.errors import check_range
 from ..core.samples import DenseSamples
 from ..functional.gradient_harmonized import HistogramUpdate
 from ..functional.gradient_histogram import norm_bins, norm_histogram
-from ..losses.gradient_harmonizing import GradientHarmonizing, HistogramLevels
+from ..losses.ghm_base import GradientHarmonizing, HistogramLevels
 from .base import BoxLoss
 
 

@@ -10,9 +10,9 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from ..core.cli_types import refused
 from ..core.errors import nearest
-from .refusals import tracebacks_wanted
-from .verbs import VERBS
+from .user_errors import tracebacks_wanted
 
+VERBS = ("fit", "validate", "test", "predict", "check", "compare", "list")
 KEY = re.compile(r'^Parser key "([^"]+)":\s*')
 # lines of jsonargparse that describe the accepted types instead of the error
 NOISE = re.compile(

@@ -18,7 +18,7 @@ from ..callbacks import PredictionWriter
 from ..core.errors import UsageError, check_range
 from ..core.registry import Registry
 from ..data import CocoDataModule, check
-from ..detectors.build import NETWORKS
+from ..detectors.from_arguments import NETWORKS
 from ..losses import LOSSES
 from ..normalizers import NORMALIZERS
 from ..training import LitDetector, LitRetinaNet

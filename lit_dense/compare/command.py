@@ -121,7 +121,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     options, extra = read_words(arguments)
     from .files import RECORD
-    from .local import alone
+    from .local_processes import alone
     from .plan import choose, plan, record
 
     failed = []
@@ -156,7 +156,7 @@ def _write_report(options: argparse.Namespace) -> None:
 
 def _train(runs: "Sequence[Run]", options: argparse.Namespace) -> "list[Run]":
     """Train the runs; Ctrl-C and SIGTERM stop their processes first."""
-    from .local import train_here
+    from .local_processes import train_here
     from .ray_tune import train_on_ray
 
     before = signal.signal(signal.SIGTERM, _interrupt)

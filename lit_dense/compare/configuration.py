@@ -14,7 +14,7 @@ from ..cli.lightning_cli import CheckingTrainer, LitDenseCLI
 from ..core.errors import UsageError
 from ..criterion import CriterionArgs
 from ..data import CocoDataModule
-from ..detectors.build import NETWORKS
+from ..detectors.from_arguments import NETWORKS
 from ..training import LitDetector
 
 

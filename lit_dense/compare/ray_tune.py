@@ -8,7 +8,7 @@ from typing import Any
 from ..core.errors import UsageError
 from . import worker
 from .files import FAILURE, RESULT, STDERR, STDOUT
-from .local import failure_of, say_end
+from .local_processes import failure_of, say_end
 from .plan import Run
 from .worker import WATCH
 

@@ -18,7 +18,7 @@ from ..callbacks import DetectionPlots, LossPlots
 from ..callbacks.every_n_steps import EveryNSteps
 from ..cli.checkpoint_file import check_checkpoint
 from ..cli.lightning_cli import CheckingTrainer, LitDenseCLI
-from ..cli.refusals import message_of
+from ..cli.user_errors import message_of
 from ..core.errors import UsageError
 from ..data import CocoDataModule
 from ..training import LitDetector

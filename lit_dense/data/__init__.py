@@ -1,7 +1,9 @@
 """COCO data: files, images, checks, augmentation, sampling order, and the data module that combines them."""
 
-from .coco import Category as Category
-from .coco import CocoData as CocoData
+from .check_report import CheckReport as CheckReport
+from .check_report import check as check
+from .coco_data import Category as Category
+from .coco_data import CocoData as CocoData
 from .dataset import CocoDataset as CocoDataset
 from .module import CocoDataModule as CocoDataModule
 from .ordering import Draw as Draw
@@ -9,7 +11,5 @@ from .ordering import EpochSampler as EpochSampler
 from .problems import DataError as DataError
 from .resumable_loader import ResumableLoader as ResumableLoader
 from .split import stratified_split as stratified_split
-from .summary import CheckReport as CheckReport
-from .summary import check as check
 from .transforms import box_rows as box_rows
 from .transforms import default_train_transforms as default_train_transforms

@@ -13,8 +13,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from ..core.array_types import Ints
-from .coco import CocoData
-from .images import read_image
+from .coco_data import CocoData
+from .image_files import read_image
 from .ordering import Draw
 from .problems import DataError
 

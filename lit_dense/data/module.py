@@ -14,11 +14,11 @@ from ..core.array_types import Ints
 from ..core.class_counts import ClassCounts
 from ..core.errors import UsageError, check_choice, check_range
 from ..samplers import SAMPLERS, SamplerLike
-from .both_lightnings import DataModule
 from .checks.split_overlap import picture_groups
 from .checks.splits import check_splits
-from .coco import Category, CocoData
+from .coco_data import Category, CocoData
 from .dataset import CocoDataset, collate, collate_images
+from .lightning_base import DataModule
 from .ordering import EpochSampler
 from .problems import Problems
 from .resumable_loader import ResumableLoader

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 from ..core.errors import UsageError
-from .checks.annotations import check_split
+from .checks.annotation_file import check_split
 from .checks.bit_depth import note_depths
-from .coco import Category, CocoData
+from .coco_data import Category, CocoData
 from .formats.coco import CocoJson, read_coco
-from .images import Header, find_images, read_headers
+from .image_files import Header, find_images, read_headers
 from .problems import Problems
 
 MAX_LABEL = 9999  # labels=category_id makes a column for every number up to the largest id; larger ids are a mistake

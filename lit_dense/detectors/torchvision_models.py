@@ -1,4 +1,4 @@
-"""Construction of torchvision models, optionally with torchvision's pretrained weights."""
+"""torchvision's complete models, such as ``fasterrcnn_resnet50_fpn``, with pretrained weights and other classes."""
 
 from collections.abc import Callable, Mapping
 from functools import partial

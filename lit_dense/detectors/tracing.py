@@ -1,4 +1,4 @@
-"""Detection of tracing and compilation."""
+"""Whether PyTorch is tracing or compiling the model."""
 
 import torch
 

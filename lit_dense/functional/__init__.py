@@ -1,4 +1,4 @@
-"""Losses, matching and sample weighting as functions of tensors; one method per file.
+"""The mathematics as functions of tensors: losses, sample weights, matching, statistics, selection of detections.
 
 A loss function is imported on first use from the file of its name: ``focal_loss`` from ``focal.py``.
 """

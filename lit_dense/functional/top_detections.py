@@ -1,4 +1,4 @@
-"""Selection of detections from a detector's outputs: top scores of RetinaNet (arXiv:1708.02002) and per-class NMS."""
+"""Selection of the best detections: top scores as in RetinaNet (arXiv:1708.02002), and NMS within each class."""
 
 import math
 from collections.abc import Iterator

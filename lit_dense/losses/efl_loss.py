@@ -6,7 +6,7 @@ from ..core.errors import check_range
 from ..core.samples import DenseSamples
 from ..functional.equalized_focal import equalized_focal_terms
 from ..functional.fused.sigmoid_terms import SigmoidTerms
-from .gradient_balance import GradientBalancedLoss
+from .class_gradients import GradientBalancedLoss
 
 
 class EqualizedFocalLoss(GradientBalancedLoss):

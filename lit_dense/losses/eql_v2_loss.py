@@ -6,7 +6,7 @@ from ..core.errors import check_range
 from ..core.samples import DenseSamples
 from ..functional.equalization_v2 import equalization_v2_terms, equalization_v2_weights
 from ..functional.fused.sigmoid_terms import SigmoidTerms
-from .gradient_balance import GradientBalancedLoss
+from .class_gradients import GradientBalancedLoss
 
 
 class EqualizationLossV2(GradientBalancedLoss):

@@ -6,7 +6,7 @@ from ..core.samples import DenseSamples
 from ..functional.gradient_harmonized import HistogramUpdate, harmonized_cross_entropy
 from ..functional.gradient_histogram import classification_histogram
 from .base import DenseLoss
-from .gradient_harmonizing import GradientHarmonizing, HistogramLevels
+from .ghm_base import GradientHarmonizing, HistogramLevels
 
 
 class GHMLoss(GradientHarmonizing, DenseLoss):

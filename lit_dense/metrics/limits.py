@@ -1,4 +1,4 @@
-"""Check of images with more objects than the evaluation's limits of detections."""
+"""Warning about images with more objects than detections are evaluated."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

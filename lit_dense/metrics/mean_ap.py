@@ -13,11 +13,11 @@ from ..core.distributed import Reduce
 from ..core.errors import UsageError, check_range
 from .arguments import MAX_DETECTIONS, read_limits, read_names, take_torchmetrics_arguments
 from .backends import BackendName, Protocol, load_backend
-from .checks import check_rows, cut_detections
 from .detection_table import Array, DetectionTable
 from .evaluation import RECALLS, Evaluation, evaluate, number_names
 from .frequency import frequency_groups
-from .inputs import batch_rows, check_batch, read_ids
+from .table_checks import check_rows, cut_detections
+from .update_inputs import batch_rows, check_batch, read_ids
 
 # Width and type of the rows of each state. Rows of `boxes` and `labels` are in the order of `images`, so that batches
 # and processes are combined by concatenation.

@@ -6,7 +6,7 @@ them from the tests of your own package.
 """
 
 from .box_loss import check_box_loss as check_box_loss
+from .check_runner import CheckFailure as CheckFailure
 from .classification_loss import check_classification_loss as check_classification_loss
 from .detector import check_detector as check_detector
-from .report import CheckFailure as CheckFailure
 from .weighter import check_weighter as check_weighter

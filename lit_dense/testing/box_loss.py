@@ -13,10 +13,10 @@ from ..core.component import Component
 from ..core.samples import DenseSamples
 from ..criterion import Criterion
 from . import state, values
-from .compare import slope_difference
+from .check_runner import Check, Fault, Finding, run_checks
 from .processes import TwoProcesses, two_processes_agree
-from .report import Check, Fault, Finding, run_checks
 from .subject import LossSubject, gradients
+from .tensor_differences import slope_difference
 from .values import WIDEN
 
 BOXES = {

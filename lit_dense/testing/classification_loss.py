@@ -14,10 +14,10 @@ from ..criterion import Criterion
 from ..losses import LOSSES, DenseLoss, LossLike
 from . import batches, state, values
 from .batches import with_leaves, with_logits
-from .compare import difference, slope_difference
+from .check_runner import Check, Fault, Finding, run_checks
 from .processes import TwoProcesses, two_processes_agree
-from .report import Check, Fault, Finding, run_checks
 from .subject import LossSubject, gradients
+from .tensor_differences import difference, slope_difference
 from .values import ROUNDING, WIDEN
 
 HALF = {torch.float16: 2**-11, torch.bfloat16: 2**-8}

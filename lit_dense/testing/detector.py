@@ -10,10 +10,10 @@ from ..detectors import DETECTORS
 from ..detectors.base import Detections, DetectorAdapter
 from . import detector_checks as attaching
 from . import detector_parts as parts
+from .check_runner import Check, run_checks
 from .detector_processes import two_processes_agree
 from .detector_subject import Detect, DetectorSubject, Make, Step, Targets
 from .processes import TwoProcesses
-from .report import Check, run_checks
 
 
 def losses_of(model: nn.Module, images: list[Tensor], targets: Targets) -> dict[str, Tensor]:

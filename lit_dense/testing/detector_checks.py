@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from ..core.errors import UsageError
 from ..detectors.attach import attached, detectors_inside, find_detector, unpatch
-from .compare import copied_state, state_difference
+from .check_runner import Fault, Finding, NotRun
 from .detector_subject import COUNTS, DetectorSubject, not_finite, unlike
-from .report import Fault, Finding, NotRun
+from .tensor_differences import copied_state, state_difference
 
 BATCHES: dict[str, dict[str, Any]] = {
     "images with and without objects": {"counts": COUNTS},

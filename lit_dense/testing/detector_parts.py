@@ -1,4 +1,4 @@
-"""Checks of an adapter with parts: columns, priors, fields of samples, and every registered loss and weighter."""
+"""Checks of an adapter with other components: columns, priors, samples, and every registered loss and weighter."""
 
 import copy
 import itertools
@@ -18,8 +18,8 @@ from ..detectors.base import DetectorAdapter
 from ..losses import LOSSES
 from ..normalizers import NORMALIZERS
 from ..weighters import WEIGHTERS
+from .check_runner import Fault, Finding, NotRun
 from .detector_subject import DetectorSubject, not_finite
-from .report import Fault, Finding, NotRun
 
 PARTS: dict[str, Registry[Any]] = {
     "loss": LOSSES,

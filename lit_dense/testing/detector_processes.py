@@ -12,9 +12,9 @@ from torch import nn
 from ..core.distributed import Reduce
 from ..core.errors import UsageError
 from ..detectors import attach, find_detector
+from .check_runner import Fault, Finding, NotRun
 from .detector_subject import DetectorSubject, Result, unlike
 from .processes import TwoProcesses, start_two_processes
-from .report import Fault, Finding, NotRun
 
 STEPS = (((2,), (3, 1)), ((4, 0), (0,)))
 """Objects of each process's images in each step: uneven shares, and a process without objects."""

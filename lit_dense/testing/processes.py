@@ -16,9 +16,9 @@ import torch.multiprocessing as mp
 from ..core.distributed import Reduce
 from ..core.step_context import StepContext
 from .batches import images_of, with_derived, with_leaves
-from .compare import copied_state, difference, state_difference
-from .report import Fault, Finding, NotRun
+from .check_runner import Fault, Finding, NotRun
 from .subject import Subject, gradients
+from .tensor_differences import copied_state, difference, state_difference
 from .values import ROUNDING
 
 TwoProcesses = Callable[..., list[Any]]

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 import torch
 
 from ..criterion import Criterion
-from .compare import copied_state, difference, state_difference
-from .report import Fault, Finding
+from .check_runner import Fault, Finding
 from .subject import Subject
+from .tensor_differences import copied_state, difference, state_difference
 
 
 def forward_keeps_state(subject: Subject) -> Iterator[Finding]:

@@ -6,10 +6,10 @@ import torch
 
 from ..core.samples import DenseSamples
 from .batches import all_ignored, shuffled, tensors_of, with_leaves
-from .compare import difference
+from .check_runner import Fault, Finding, NotRun
 from .host_sync import host_reads
-from .report import Fault, Finding, NotRun
 from .subject import LossSubject, Subject, gradients
+from .tensor_differences import difference
 
 ROUNDING = 1e-5
 """Largest rounding error of float32 sums in another order, as a share of the largest number."""

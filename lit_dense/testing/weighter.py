@@ -7,8 +7,8 @@ from ..core.class_counts import ClassCounts
 from ..weighters import WEIGHTERS, WeighterLike
 from . import state, values
 from . import weighter_checks as own
+from .check_runner import Check, run_checks
 from .processes import TwoProcesses, two_processes_agree
-from .report import Check, run_checks
 from .weighter_subject import WeighterSubject
 
 

@@ -14,9 +14,9 @@ from ..criterion import Criterion
 from ..weighters import WEIGHTERS, Weighter, Weights
 from . import batches
 from .batches import in_order, shuffled, tensors_of, with_derived, with_leaves
-from .compare import difference, state_difference
-from .report import Fault, Finding, NotRun
+from .check_runner import Fault, Finding, NotRun
 from .subject import gradients
+from .tensor_differences import difference, state_difference
 from .values import ROUNDING, WIDEN, hard_cases, reaches
 from .weighter_subject import BOX_LOSSES, HALF, OF_ANCHORS, OF_BOXES, SOFT_TARGETS, WeighterSubject
 

@@ -14,10 +14,10 @@ from ..detectors.attach import attached
 from ..detectors.base import DetectorAdapter
 from ..metrics import DetectionMAP
 from ..metrics.limits import too_many_objects
-from ..metrics.loaders import log_maps
-from .evaluation import Evaluation
+from ..metrics.map_logging import log_maps
+from .batch import checked_batch, float_images, metric_targets, warn_of_range, without_crowd
+from .evaluation_settings import EvaluationSettings
 from .known_classes import KnownClasses
-from .targets import checked_batch, float_images, metric_targets, warn_of_range, without_crowd
 
 
 class DetectorSteps(KnownClasses):
@@ -30,7 +30,7 @@ class DetectorSteps(KnownClasses):
     model: nn.Module
     score_thresh: float
     detections_per_img: int
-    evaluation: Evaluation
+    evaluation: EvaluationSettings
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The classes of a module: names of its columns, and the match between its columns and the labels of the data."""
+"""Object classes of a LightningModule: kept in checkpoints, and matched with the labels of the data in use."""
 
 from typing import Any
 

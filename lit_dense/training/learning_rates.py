@@ -1,4 +1,4 @@
-"""Updates of the optimiser after callbacks have changed ``lr``, the batch size or the length of the run."""
+"""Learning rates that follow callbacks: a changed ``lr``, batch size or length of the run."""
 
 from collections.abc import Sequence
 

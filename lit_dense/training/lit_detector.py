@@ -14,16 +14,16 @@ from ..box_losses import BoxLossLike
 from ..core.component import agrees
 from ..core.errors import check_choice
 from ..criterion import Criterion, CriterionArgs, named_spec
-from ..data.thin_images import check_all_sizes
+from ..data.checks.thin_images import check_all_sizes
 from ..detectors.attach import attach, find_detector, set_prior
 from ..detectors.base import own_scores
-from ..detectors.build import NETWORKS, build_detector, known_categories
+from ..detectors.from_arguments import NETWORKS, build_detector, known_categories
 from ..losses import LossLike
 from ..metrics.backends import BackendName, Protocol
 from ..normalizers import NormalizerLike
 from ..weighters import WeightersLike
 from .detector_steps import DetectorSteps
-from .evaluation import Evaluation, check_outputs, check_precision
+from .evaluation_settings import EvaluationSettings, check_outputs, check_precision
 from .known_classes import check_same_number
 from .learning_rates import LearningRates, refuse_finders, warn_of_ended_schedule
 from .optimization import Optimization, OptimizerName, ScheduleName, build_optimizer
@@ -163,7 +163,7 @@ class LitDetector(DetectorSteps):
             optimizer, lr, backbone_lr_factor, weight_decay, schedule, warmup_steps, milestones
         )
         check_outputs(score_thresh, nms_thresh, topk_candidates, detections_per_img)
-        self.evaluation = Evaluation(
+        self.evaluation = EvaluationSettings(
             eval_score_thresh,
             eval_detections_per_img,
             eval_max_detections,

@@ -1,4 +1,4 @@
-"""Figures of evaluations and losses, and their conversion to images and SVG.
+"""All figures by name, and their conversion to images and SVG.
 
 This module imports matplotlib, so other modules import it only when they draw.
 """

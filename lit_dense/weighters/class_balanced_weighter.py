@@ -8,7 +8,7 @@ import torch
 from ..core.errors import check_range
 from ..core.per_class_table import PerClassTable
 from ..core.samples import DenseSamples
-from ..functional.effective_number import effective_number_weights
+from ..functional.class_balanced import effective_number_weights
 from .base import LossValues, Weighter, Weights
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from ..core.errors import check_range
 from ..core.samples import DenseSamples
-from ..functional.hard_negatives import hard_negatives
+from ..functional.ohem import hard_negatives
 from .base import LossValues, Weighter, Weights
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..core.errors import check_range
 from ..core.samples import NEGATIVE, DenseSamples
-from ..functional.prime_samples import (
+from ..functional.pisa import (
     carl_values,
     carl_weights,
     hierarchical_local_rank,

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..core.errors import check_choice, check_range
 from ..core.samples import DenseSamples
-from ..functional.sample_weighting import interpolate, loss_grid
+from ..functional.swn import interpolate, loss_grid
 from .base import LossValues, Weighter, Weights
 
 WIDTHS = (1, 1, 1, 4)

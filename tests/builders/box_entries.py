@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lit_dense.data.checks.annotations import _check_boxes
-from lit_dense.data.checks.images import CheckedImage
+from lit_dense.data.checks.annotation_file import _check_boxes
+from lit_dense.data.checks.image_files import CheckedImage
 from lit_dense.data.formats.coco import _TABLE, CocoJson, _Table
 from lit_dense.data.problems import Problems
 from tests.builders.coco_files import CATEGORIES, box_entry

@@ -7,8 +7,7 @@ import pytest
 from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch import Callback
 
-from lit_dense.cli.command_parser import CommandParser
-from lit_dense.cli.verbs import VERBS
+from lit_dense.cli.command_parser import VERBS, CommandParser
 from lit_dense.losses import LossLike
 from lit_dense.weighters import WeightersLike
 

@@ -7,7 +7,7 @@ from importlib.metadata import EntryPoint, entry_points
 import pytest
 
 from lit_dense.cli.listing import BUILT, GROUPS, list_names, summary
-from lit_dense.detectors.build import NETWORKS
+from lit_dense.detectors.from_arguments import NETWORKS
 
 
 def test_built__has_the_detectors_of_build_detector():

@@ -50,7 +50,7 @@ def test_compare__a_seed_given_twice_is_refused_before_training():
 
 def test_compare__the_seed_is_0_by_default(monkeypatch):
     trained = []
-    monkeypatch.setattr("lit_dense.compare.local.train_here", lambda runs, *rest: trained.extend(runs) or [])
+    monkeypatch.setattr("lit_dense.compare.local_processes.train_here", lambda runs, *rest: trained.extend(runs) or [])
     main(["--config", CONFIG, "--out", "out", "--runs", "focal", "--steps", "4"])
     assert [run.seed for run in trained] == [0]
 

@@ -10,7 +10,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from lit_dense.data import CocoDataset, DataError, Draw, box_rows, default_train_transforms
-from lit_dense.data.checks.annotations import check_split
+from lit_dense.data.checks.annotation_file import check_split
 from lit_dense.data.dataset import collate, collate_images
 from lit_dense.data.formats.coco import read_coco
 from lit_dense.data.problems import Problems

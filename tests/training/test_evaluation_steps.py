@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lit_dense.metrics import DetectionMAP
-from lit_dense.metrics.loaders import log_maps
+from lit_dense.metrics.map_logging import log_maps
 from tests.builders.detectors import NUM_CLASSES, random_batch
 from tests.builders.lit_modules import SmallRetinaNet
 from tests.builders.trainers import loader, trainer_in

@@ -10,7 +10,7 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from lit_dense import LitRetinaNet
 from lit_dense.core.errors import UsageError
 from lit_dense.detectors import find_detector
-from lit_dense.training.evaluation import Evaluation
+from lit_dense.training.evaluation_settings import EvaluationSettings
 from lit_dense.training.optimization import Optimization
 from tests.builders.detectors import COUNTS, random_batch
 from tests.builders.lit_modules import SmallRetinaNet
@@ -290,7 +290,7 @@ def test_lit_retinanet__has_the_usual_defaults():
     module = LitRetinaNet()
     assert module.network_options["min_size"] == 800
     assert module.network_options["max_size"] == 1333
-    assert module.evaluation == Evaluation(0.001, 300, None, "coco", None, (10, 100))
+    assert module.evaluation == EvaluationSettings(0.001, 300, None, "coco", None, (10, 100))
     assert module.optimization == Optimization("adamw", 1e-4, 1.0, 0.05, "cosine", 500, (0.67, 0.89))
     assert module.lr == 1e-4
     assert (module.score_thresh, module.nms_thresh, module.topk_candidates, module.detections_per_img) == (

@@ -11,7 +11,7 @@ from lit_dense import LitDetector, LitRetinaNet
 from lit_dense.core.errors import UsageError
 from lit_dense.criterion import Criterion
 from lit_dense.detectors import attached, patch
-from lit_dense.detectors.build import NETWORKS
+from lit_dense.detectors.from_arguments import NETWORKS
 from tests.builders.trainers import trainer_in
 
 WORDS = tuple(NETWORKS)

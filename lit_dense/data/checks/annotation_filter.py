@@ -7,7 +7,7 @@ import numpy as np
 from ...core.array_types import Bools
 from ..formats.coco import NO_ID, CocoJson
 from ..problems import Problems
-from .images import CheckedImage
+from .image_files import CheckedImage
 
 
 class AnnotationFilter:

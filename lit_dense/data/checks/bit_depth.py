@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..images import read_image, white_level
+from ..image_files import read_image, white_level
 from ..problems import KEPT, DataError, Problems
 
 LOOKED_AT = 8  # most images that are decoded

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from ..coco import Category, CocoData
+from ..coco_data import Category, CocoData
 from ..problems import KEPT, Problems
 
 _CROWD_CURE = (

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..coco import CocoData
-from ..images import in_threads
+from ..coco_data import CocoData
+from ..image_files import in_threads
 from ..problems import Problems
 from .split_overlap import note_shared
 

@@ -9,7 +9,7 @@ from pathlib import PurePath
 import numpy as np
 
 from ...core.array_types import Ints
-from ..coco import CocoData
+from ..coco_data import CocoData
 from ..problems import KEPT, Problems
 
 

@@ -1,11 +1,11 @@
-"""Checks of whole splits and of pairs of splits."""
+"""All checks of splits: enough boxes of each class, and no image in two splits."""
 
 import itertools
 import os
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
-from ..coco import CocoData
+from ..coco_data import CocoData
 from ..problems import KEPT, Problems
 from .classes import check_boxes, check_classes
 from .split_overlap import CURE, check_overlap

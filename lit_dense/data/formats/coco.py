@@ -1,4 +1,4 @@
-"""A reader of COCO JSON files that checks their form; :mod:`lit_dense.data.checks.annotations` checks the content."""
+"""Reading of COCO JSON files, with checks of their form."""
 
 import json
 import struct
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from lightning.pytorch.utilities import rank_zero_info
 
-from ..coco import Category
+from ..coco_data import Category
 from ..problems import Problems
 from .coco_schema import IMAGE_KEYS, decode_coco, file_of
 

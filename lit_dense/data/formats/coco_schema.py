@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import UNSET, UnsetType
 
-from ..coco import Category
+from ..coco_data import Category
 
 IMAGE_KEYS = ("id", "file_name", "width", "height", "neg_category_ids", "not_exhaustive_category_ids")
 

@@ -1,4 +1,4 @@
-"""Evaluation of a formula for all anchors: values and gradients in one pass over chunks of the logits."""
+"""``per_anchor``: the autograd function that computes a loss and its gradient in one pass over the logits."""
 
 from __future__ import annotations  # torch 2.4 cannot compile nested functions annotated with X | None
 

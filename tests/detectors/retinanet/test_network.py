@@ -6,7 +6,7 @@ from lit_dense import LitRetinaNet
 from lit_dense.core.errors import UsageError
 from lit_dense.detectors import attached, patch
 from lit_dense.detectors.backbones import WHOLE
-from lit_dense.detectors.build import build_detector
+from lit_dense.detectors.from_arguments import build_detector
 from lit_dense.detectors.retinanet.network import ASPECT_RATIOS, build_retinanet
 from tests.builders.detectors import random_batch, small_retinanet
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageOps
 
 from lit_dense.data import DataError
-from lit_dense.data.images import Header, find_images, read_header, read_headers, read_image, white_level
+from lit_dense.data.image_files import Header, find_images, read_header, read_headers, read_image, white_level
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
 

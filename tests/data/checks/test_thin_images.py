@@ -7,7 +7,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from lit_dense.core.errors import UsageError
 from lit_dense.data import CocoData
-from lit_dense.data.thin_images import check_all_sizes, check_sizes, vanishes
+from lit_dense.data.checks.thin_images import check_all_sizes, check_sizes, vanishes
 
 
 @pytest.mark.parametrize("max_size", [96, 100, 133])

@@ -1,7 +1,7 @@
 import pytest
 from PIL import Image
 
-from lit_dense.data.checks.images import check_images
+from lit_dense.data.checks.image_files import check_images
 from lit_dense.data.formats.coco import read_coco
 from lit_dense.data.problems import Problems
 from tests.builders.coco_files import box_entry, image_entry, write_image, write_json

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lit_dense.functional.prime_samples import (
+from lit_dense.functional.pisa import (
     carl_values,
     carl_weights,
     hierarchical_local_rank,

@@ -1,6 +1,6 @@
 import torch
 
-from lit_dense.functional.sample_weighting import interpolate, loss_grid
+from lit_dense.functional.swn import interpolate, loss_grid
 from lit_dense.weighters import SWNWeighter
 
 

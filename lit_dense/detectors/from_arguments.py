@@ -1,4 +1,4 @@
-"""Construction of torchvision's detectors from names, with any backbone that has a feature pyramid."""
+"""Construction of detectors from the arguments of LitDetector: RetinaNet, FCOS, SSD, SSDlite and Faster R-CNN."""
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence

@@ -8,7 +8,7 @@ import torch
 
 from lit_dense.core.batch_format import check_format
 from lit_dense.core.errors import UsageError
-from lit_dense.training.targets import (
+from lit_dense.training.batch import (
     check_targets,
     float_images,
     metric_targets,

@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from ..core.batch_format import image_name
-from ..core.errors import UsageError
+from ...core.batch_format import image_name
+from ...core.errors import UsageError
 
 
 def vanishes(height: Any, width: Any, max_size: int) -> npt.NDArray[np.bool_]:

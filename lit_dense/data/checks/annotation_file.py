@@ -1,18 +1,18 @@
-"""Checks and repairs of one COCO file and its images."""
+"""All checks of one annotation file, in their order; repairs what can be repaired."""
 
 from pathlib import Path
 
 import numpy as np
 
 from ...core.array_types import Bools, Floats, Ints
-from ..coco import CocoData
+from ..coco_data import CocoData
 from ..formats.coco import NO_ID, CocoJson
 from ..formats.lvis import read_federated
 from ..problems import KEPT, Problems
 from .annotation_filter import AnnotationFilter
 from .box_formats import PIXELS, note_other_units, note_small, note_stated_sizes
 from .duplicate_annotations import note_repeated_annotations
-from .images import CheckedImage, check_images
+from .image_files import CheckedImage, check_images
 
 ROUNDING = 0.02  # pixels: COCO's boxes have two decimals, so x + width may exceed the border by 0.01
 

@@ -8,10 +8,10 @@ from lit_dense import LitRetinaNet
 from lit_dense.cli.lightning_cli import CheckingTrainer
 from lit_dense.core.errors import UsageError
 from lit_dense.data import CocoDataModule, check
-from lit_dense.data.checks.annotations import check_split
+from lit_dense.data.check_report import MAX_ROWS, summarize
+from lit_dense.data.checks.annotation_file import check_split
 from lit_dense.data.formats.coco import read_coco
 from lit_dense.data.problems import Problems
-from lit_dense.data.summary import MAX_ROWS, summarize
 from tests.builders.coco_files import box_entry, image_entry, write_image, write_json, write_noise
 
 

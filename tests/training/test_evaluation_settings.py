@@ -2,7 +2,7 @@ import pytest
 
 from lit_dense import LitDetector
 from lit_dense.core.errors import UsageError
-from lit_dense.training.evaluation import check_precision
+from lit_dense.training.evaluation_settings import check_precision
 
 GOOD = {
     "score_thresh": 0.0,

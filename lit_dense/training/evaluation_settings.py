@@ -11,7 +11,7 @@ from .optimization import OWNER
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationSettings:
     """Settings of the evaluation: arguments of :class:`LitDetector`, here without the prefix ``eval_``.
 
     Raises:

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lit_dense.functional.effective_number import effective_number_weights
+from lit_dense.functional.class_balanced import effective_number_weights
 
 
 def test_effective_number_weights__worked_values():

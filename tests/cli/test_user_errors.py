@@ -13,7 +13,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import nn
 
-from lit_dense.cli.refusals import TO_AUTHORS, message_of, tracebacks_wanted
+from lit_dense.cli.user_errors import TO_AUTHORS, message_of, tracebacks_wanted
 from lit_dense.core.errors import NonFiniteLossError, UsageError
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lit_dense.data.coco import CocoData
+from lit_dense.data.coco_data import CocoData
 
 IDS = np.array([3, 7, 9])
 

@@ -1,4 +1,4 @@
-"""Base class of EQL v2 and EFL (arXiv:2012.08548, arXiv:2201.02593): accumulated gradients of each class."""
+"""Accumulated gradients of each class: the base class of EQL v2 and EFL (arXiv:2012.08548, arXiv:2201.02593)."""
 
 from abc import abstractmethod
 

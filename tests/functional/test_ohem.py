@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lit_dense.functional.hard_negatives import hard_negatives
+from lit_dense.functional.ohem import hard_negatives
 
 
 def test_hard_negatives__worked_value():

@@ -1,4 +1,4 @@
-"""Sample weighting network, SWN (https://arxiv.org/abs/2006.06568): interpolation of the weights of background."""
+"""Sample weighting network, SWN (https://arxiv.org/abs/2006.06568): the weights of background anchors."""
 
 import torch
 from torch import Tensor

@@ -8,9 +8,9 @@ import numpy as np
 from ..core.array_types import Floats, Ints
 from ..core.errors import UsageError
 from .checks.duplicate_images import check_contents
-from .coco import CocoData
+from .checks.thin_images import vanishes
+from .coco_data import CocoData
 from .problems import KEPT, Problems
-from .thin_images import vanishes
 
 if TYPE_CHECKING:
     from .module import CocoDataModule

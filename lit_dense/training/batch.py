@@ -1,4 +1,4 @@
-"""Preparation of images and targets for the detector and the metric, and checks of their values."""
+"""Checks of a batch, and its conversion for the detector and the metric."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..core.batch_format import Batch, check_format, image_name
 from ..core.errors import UsageError
-from ..data.thin_images import check_sizes
+from ..data.checks.thin_images import check_sizes
 
 
 def checked_batch(

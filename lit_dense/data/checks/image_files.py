@@ -10,7 +10,7 @@ from PIL import Image
 
 from ..file_names import cure_of_leaving, cure_of_missing, inside, relocated, similar
 from ..formats.coco import CocoJson, integer, short
-from ..images import Header, read_headers
+from ..image_files import Header, read_headers
 from ..problems import KEPT, SHOWN, Problems
 from .bit_depth import note_depths
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lit_dense.data.checks.annotations import check_split
+from lit_dense.data.checks.annotation_file import check_split
 from lit_dense.data.formats.coco import read_coco
 from lit_dense.data.problems import Problems
 from tests.builders.coco_files import box_entry, image_entry, write_image, write_json
