@@ -1,4 +1,4 @@
-"""The callbacks' names of version 0.1.0, which are removed two minor versions later."""
+"""Callbacks under the names of version 0.1.0, kept for two minor versions."""
 
 import warnings
 from typing import Any

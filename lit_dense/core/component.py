@@ -1,4 +1,4 @@
-"""The base class of components: it records constructor arguments and commits state once per step."""
+"""The base class of all components: its arguments are recorded, and its state changes once per training step."""
 
 import inspect
 import warnings

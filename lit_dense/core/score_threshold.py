@@ -1,4 +1,4 @@
-"""Score thresholds: selection of detections, and the note that is shown if none is selected."""
+"""Selection of detections by a score threshold, and a note for users if the threshold hides all of them."""
 
 import math
 from collections.abc import Sequence

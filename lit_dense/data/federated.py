@@ -1,4 +1,4 @@
-"""LVIS's federated annotations: the classes that an image lacks, and those that are annotated only in part."""
+"""The data of LVIS's federated annotations: for each image, absent classes and classes annotated only in part."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""The order of training images and the seeds of their augmentation, reproducible after an interruption."""
+"""The distribution of an epoch's images over processes, with seeds for augmentation, reproducible after a resume."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""Whether PyTorch is tracing or compiling the model."""
+"""A test whether PyTorch is tracing or compiling the model."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Warning about images with more objects than detections are evaluated."""
+"""A warning about images that have more objects than the evaluation counts detections."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Learning rates that follow callbacks: a changed ``lr``, batch size or length of the run."""
+"""Changes of the learning rate during a run, if a callback changes ``lr``, batch size or length of the run."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""RetinaNet as a LightningModule."""
+"""``LitRetinaNet``: ``LitDetector`` for RetinaNet only."""
 
 from typing import Any, ClassVar
 

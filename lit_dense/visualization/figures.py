@@ -1,4 +1,4 @@
-"""All figures by name, and their conversion to images and SVG.
+"""The face of the figures: their names, and conversion of a figure to an image or SVG.
 
 This module imports matplotlib, so other modules import it only when they draw.
 """

@@ -1,4 +1,4 @@
-"""Weights of ground-truth boxes from the data, as a weighter."""
+"""A weighter with a weight for each ground-truth box, read from the annotations."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Checks for classes and splits with too few boxes to train or evaluate, and for duplicate categories."""
+"""Checks of classes: too few boxes in a split, duplicate categories, categories without boxes."""
 
 import re
 import unicodedata

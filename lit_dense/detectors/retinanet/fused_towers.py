@@ -1,4 +1,4 @@
-"""Faster computation of the outputs of a RetinaNet tower, written directly in the order of the anchors."""
+"""A faster way to join the outputs of a RetinaNet tower over all pyramid levels."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Construction of torchvision's RetinaNet from names."""
+"""Construction of a RetinaNet from arguments: backbone, anchors and head."""
 
 from collections.abc import Sequence
 from functools import partial

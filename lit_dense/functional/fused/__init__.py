@@ -1,1 +1,1 @@
-"""Evaluation of losses per anchor, with values and gradients in one pass, by chunks or in one compiled kernel."""
+"""The mechanism behind every loss: values and gradients in one pass over the logits, chunk by chunk."""

@@ -1,4 +1,4 @@
-"""Evaluation of functions on chunks of the logits: compiled to one kernel on a GPU, eager elsewhere."""
+"""Calls of a function for chunks of the logits: eager on a CPU, compiled to one kernel on a GPU."""
 
 from __future__ import annotations  # torch 2.4 cannot compile nested functions annotated with X | None
 
