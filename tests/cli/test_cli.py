@@ -252,7 +252,7 @@ def test_cli__imports_nothing_before_it_is_used():
 def test_cli_help__of_a_loss(door, capsys):
     said = help_of(door, capsys, "--model.loss.help=focal")
     assert "--model.loss.gamma" in said
-    assert "How strongly right elements are turned down" in said
+    assert "Focusing exponent, at least 0" in said
     with pytest.raises(SystemExit):
         door(["fit", "--model.loss.help"])
     assert "A name (asl, bce" in " ".join(capsys.readouterr().out.split())
