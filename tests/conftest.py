@@ -12,6 +12,9 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # several test processes: threads of each would wait for those of the others
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import hypothesis
 import pytest
 import torch
