@@ -34,7 +34,7 @@ STAGE_ARGUMENTS = tuple(name for name in CriterionArgs.__annotations__ if name !
 class Network(NamedTuple):
     """A kind of detector: its name, its builder, and facts that are needed before it is built."""
 
-    word: str
+    name: str
     """Value of the argument ``detector``."""
     build: Callable[..., nn.Module]
     """Function of the number of columns of the head and the options of the network."""
@@ -68,14 +68,14 @@ class Network(NamedTuple):
             own["box_loss"] = "giou"
         if chosen["assigner"] is not None and "assignment" not in adapter.offers:
             warnings.warn(
-                f"{self.word} matches and draws its proposals itself: the assigner {chosen['assigner']} is ignored.",
+                f"{self.name} matches and draws its proposals itself: the assigner {chosen['assigner']} is ignored.",
                 stacklevel=2,
             )
             chosen = {**chosen, "assigner": None}
         first = build_criterion(own, {**chosen, "weighters": chosen["weighters"] or None})
         if len(stages) == 1:
             if second:
-                raise UsageError(f"{self.word} has no region proposal network: leave rpn={dict(second)} out.")
+                raise UsageError(f"{self.name} has no region proposal network: leave rpn={dict(second)} out.")
             return first, None
         second_args = {name: value for name, value in (second or {}).items() if value is not None}
         for name in second_args:
@@ -167,17 +167,17 @@ _ALL = (
     Network("ssdlite", partial(_build_ssd, lite=True), SSDAdapter, 1, (320, 320), True, _UNUSED_IN_SSD),
     Network("faster_rcnn", _build_faster_rcnn, FasterRCNNAdapter, 1, unused=("head_convs",)),
 )
-NETWORKS: Mapping[str, Network] = {network.word: network for network in _ALL}
+NETWORKS: Mapping[str, Network] = {network.name: network for network in _ALL}
 """The detectors that :class:`~lit_dense.LitDetector` builds, by name."""
 
 
 def build_detector(
-    word: str, num_columns: int, weights: str | None = None, keep_classifier: bool = True, **options: Any
+    name: str, num_columns: int, weights: str | None = None, keep_classifier: bool = True, **options: Any
 ) -> nn.Module:
     """Build a torchvision detector.
 
     Args:
-        word: ``retinanet``, ``fcos``, ``ssd``, ``ssdlite`` or ``faster_rcnn``.
+        name: ``retinanet``, ``fcos``, ``ssd``, ``ssdlite`` or ``faster_rcnn``.
         num_columns: Number of columns of the classifier: the object classes, background if the detector has it, and
             extra columns of the loss.
         weights: Weights of a torchvision model, such as ``COCO_V1``.
@@ -188,26 +188,26 @@ def build_detector(
     Raises:
         UsageError: If a name is unknown or an argument does not fit.
     """
-    network, backbone = NETWORKS[word], options["backbone"]
+    network, backbone = NETWORKS[name], options["backbone"]
     whole = WHOLE.get(backbone)
-    if whole is not None and whole.detector != word:
+    if whole is not None and whole.detector != name:
         raise UsageError(f"The backbone {backbone} is a torchvision model: take detector={whole.detector}.")
     if whole is not None:
         side = network.sizes[1] if network.squares else None
         return build_whole(backbone, num_columns, weights, keep_classifier, side, options)
     if weights is not None:
-        names = " or ".join(name for name, known in WHOLE.items() if known.detector == word)
+        names = " or ".join(model for model, known in WHOLE.items() if known.detector == name)
         raise UsageError(
             f"weights={weights!r} are those of a torchvision model: take backbone={names}, or give "
             "weights_backbone for the backbone only."
         )
-    if unused := [name for name in network.unused if options[name] != NEUTRAL[name]]:
-        warnings.warn(f"{word} ignores {' and '.join(unused)}.", stacklevel=2)
+    if unused := [option for option in network.unused if options[option] != NEUTRAL[option]]:
+        warnings.warn(f"{name} ignores {' and '.join(unused)}.", stacklevel=2)
     return network.build(num_columns, **options)
 
 
-def known_categories(word: str, backbone: str, weights: str | None) -> list[str] | None:
+def known_categories(name: str, backbone: str, weights: str | None) -> list[str] | None:
     """Return the names of the classes of detector weights, in the order of columns; None without weights."""
     if weights is None or backbone not in WHOLE:
         return None
-    return list(weights_of(backbone, weights).meta["categories"])[NETWORKS[word].background :]
+    return list(weights_of(backbone, weights).meta["categories"])[NETWORKS[name].background :]

@@ -68,13 +68,13 @@ class FederatedLoss(DenseLoss):
 
     def forward(self, logits: Tensor, labels: Tensor, samples: DenseSamples) -> Tensor:
         """Compute the wrapped loss over the classes that this step uses [A]."""
-        class_weights = self.heeded_classes(samples).to(torch.float32)
+        class_weights = self.classes_of_step(samples).to(torch.float32)
         if samples.class_weights is not None:
             class_weights = class_weights * samples.class_weights
         values: Tensor = self.loss(logits, labels, samples.with_class_weights(class_weights))
         return values
 
-    def heeded_classes(self, samples: DenseSamples) -> Tensor:
+    def classes_of_step(self, samples: DenseSamples) -> Tensor:
         """Return a mask of the classes that this step uses, the same on all processes [C]."""
         counts = self.image_counts.values
         present = torch.zeros_like(counts).index_fill(0, samples.gt_labels, 1.0)

@@ -58,9 +58,9 @@ def test_target_weights__an_object_of_weight_0_is_not_trained_on(step):
     _, trained = step([0, 1, 1, 1, 1, 1])
     _, of_other_class = step([0, 1, 1, 1, 1, 1], flip=0)
     assert torch.equal(trained, of_other_class)
-    _, heeded = step([1] * 6)
+    _, weighted = step([1] * 6)
     _, of_other_class = step([1] * 6, flip=0)
-    assert not torch.equal(heeded, of_other_class)
+    assert not torch.equal(weighted, of_other_class)
 
 
 def weigh(folder, name="train", **weights):

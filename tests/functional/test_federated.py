@@ -10,11 +10,11 @@ def test_federated_classes__have_all_present_classes_and_no_unseen_ones(seed, nu
     generator = torch.Generator().manual_seed(seed)
     present = torch.rand(8, generator=generator) < 0.3
     chances = torch.rand(8, generator=generator) * (torch.rand(8, generator=generator) < 0.7)
-    heeded = federated_classes(present, chances, torch.rand(8, generator=generator), number)
-    assert heeded[present].all()
-    assert not heeded[~present & (chances == 0)].any()
+    selected = federated_classes(present, chances, torch.rand(8, generator=generator), number)
+    assert selected[present].all()
+    assert not selected[~present & (chances == 0)].any()
     possible = int((present | (chances > 0)).sum())
-    assert heeded.sum() == max(int(present.sum()), min(number, possible))
+    assert selected.sum() == max(int(present.sum()), min(number, possible))
 
 
 def test_federated_classes__are_drawn_in_proportion_to_their_weights():

@@ -95,11 +95,11 @@ def test_federated_loss__draws_the_same_classes_for_the_same_step_and_others_lat
     loss = ready({"class_path": "federated", "init_args": {"num_classes": 2}})
     drawn = {}
     for step in (0, 0, 1, 2, 3, 4, 5):
-        heeded = loss.heeded_classes(replace(samples, context=StepContext(step=step)))
-        assert heeded[samples.gt_labels].all()
-        assert not heeded[3] or (samples.gt_labels == 3).any()  # no image shows it
-        assert torch.equal(drawn.setdefault(step, heeded), heeded)
-    assert len({tuple(heeded.tolist()) for heeded in drawn.values()}) > 1
+        selected = loss.classes_of_step(replace(samples, context=StepContext(step=step)))
+        assert selected[samples.gt_labels].all()
+        assert not selected[3] or (samples.gt_labels == 3).any()  # no image shows it
+        assert torch.equal(drawn.setdefault(step, selected), selected)
+    assert len({tuple(selected.tolist()) for selected in drawn.values()}) > 1
 
 
 def test_gradient_sums__grow_with_every_step_and_change_weights():
