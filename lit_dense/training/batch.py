@@ -7,36 +7,31 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
-from ..core.batch_format import Batch, check_format, image_name
+from ..core.batch_format import Batch, image_name
 from ..core.errors import UsageError
 from ..data.checks.thin_images import check_sizes
 
 
 def checked_batch(
-    images: Sequence[Tensor],
-    targets: list[dict[str, Any]],
-    detector: Any,
-    num_labels: int | None,
-    max_size: int | None,
+    images: Sequence[Tensor], targets: list[dict[str, Any]], num_labels: int | None, max_size: int | None
 ) -> Batch:
-    """Check the formats and values of a batch, and convert its images to floats.
+    """Check the values of a batch whose format is right, and convert its images to floats.
 
     Args:
         images: Images [C, H, W], uint8 or float.
         targets: For each image ``boxes`` [G, 4] and ``labels`` [G].
-        detector: The torchvision detector that gets the batch.
         num_labels: Number of valid labels; None if targets need no boxes and labels, as in prediction.
         max_size: The model's largest length of the longer side in pixels; None if images are scaled to squares.
 
     Raises:
-        UsageError: If the format is wrong, an image is too thin, or a box or label is invalid.
+        UsageError: If an image is too thin, or a box or label is invalid.
     """
-    check_format(detector, images, targets, num_labels is not None)
     if num_labels is not None:
         check_targets(targets, num_labels)
+    floats = float_images(images)
     if max_size is not None:
         check_sizes(images, targets, max_size)
-    return float_images(images), targets
+    return floats, targets
 
 
 def warn_of_range(images: Sequence[Tensor]) -> None:

@@ -71,8 +71,9 @@ class DetectorSteps(KnownClasses):
     def _checked(self, batch: Any, objects: bool = True) -> Batch:
         """Unpack and check a batch, and convert its images to floats; without ``objects``, targets need no boxes."""
         images, targets = self.unpack_batch(batch)
+        check_format(self.model, images, targets, objects)
         num_labels = (self.label_map.num_labels or self.num_classes or 0) if objects else None
-        floats, targets = checked_batch(images, targets, self.model, num_labels, self.longest_side)
+        floats, targets = checked_batch(images, targets, num_labels, self.longest_side)
         if not self._range_checked:  # only for the first batch, because it synchronises the device
             self._range_checked = True
             warn_of_range(images)
