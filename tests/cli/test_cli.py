@@ -18,15 +18,9 @@ from lit_dense.box_losses import BOX_LOSSES
 from lit_dense.cli.lightning_cli import run
 from lit_dense.losses import LOSSES, DenseLoss
 from tests.builders.coco_files import data_arguments, write_shape_splits
+from tests.builders.command_lines import DOORS
 from tests.builders.project_files import CONFIGS, RECIPES
 
-
-def plain_cli(words):
-    """What a user's train.py holds."""
-    return LightningCLI(LitRetinaNet, CocoDataModule, args=words, save_config_kwargs={"overwrite": True})
-
-
-DOORS = pytest.mark.parametrize("door", [run, plain_cli], ids=["lit-dense", "plain"])
 NETWORK = {"backbone": "tiny", "fpn_channels": 16, "min_size": 64, "max_size": 64}
 
 
@@ -209,20 +203,6 @@ def test_cli__a_missing_optional_package_is_named(config, capsys, monkeypatch, p
     assert said in error_line(capsys, "fit", f"--config={config}", *words)
 
 
-def help_of(door, capsys, word):
-    with pytest.raises(SystemExit) as stop:
-        door(["fit", word])
-    assert stop.value.code == 0
-    return capsys.readouterr().out
-
-
-def test_cli_help__has_one_optimizer_and_addresses_the_user(capsys):
-    said = help_of(run, capsys, "--help")
-    assert "Lightning's Trainer: length of the run" in said
-    assert "--model.optimizer" in said
-    assert not {"--optimizer", "--lr_scheduler"} & {word.strip("[,").split("=")[0] for word in said.split()}
-
-
 def test_cli__another_optimizer_than_that_of_the_model_is_not_taken(config, capsys):
     assert "--optimizer" in message(run, config, capsys, "--optimizer=Adam")
 
@@ -246,16 +226,6 @@ def test_cli__imports_nothing_before_it_is_used():
     if "transformers" in loaded:  # which old torchmetrics imports, and which imports scikit-learn
         late -= {"sklearn"}
     assert not late & loaded
-
-
-@DOORS
-def test_cli_help__of_a_loss(door, capsys):
-    said = help_of(door, capsys, "--model.loss.help=focal")
-    assert "--model.loss.gamma" in said
-    assert "Focusing exponent, at least 0" in said
-    with pytest.raises(SystemExit):
-        door(["fit", "--model.loss.help"])
-    assert "A name (asl, bce" in " ".join(capsys.readouterr().out.split())
 
 
 @DOORS
