@@ -26,14 +26,17 @@ def fields_of_rows(
     The arguments are those of ``DenseSamples.of``.
 
     Raises:
-        UsageError: If shapes do not fit together, or the logits seem to be probabilities.
+        UsageError: If shapes do not fit together, a label is invalid, or the logits seem to be probabilities.
     """
+    if not isinstance(labels, Tensor):
+        raise UsageError(f"labels must be a tensor, not a {type(labels).__name__}: use torch.as_tensor(labels).")
     rows, number = _rows(logits), labels.numel()
     per_row = {"labels": labels, "boxes": boxes, "deltas": deltas, "anchors": anchors, "matched_idxs": matched_idxs}
     per_row["images"] = images if isinstance(images, Tensor) else None
     per_row["gt_boxes"] = gt_boxes if matched_idxs is None else None
     _check_rows(len(rows), per_row)
     _check_logits(rows)
+    largest_label = _check_labels(labels, rows.shape[1])
     labels = labels.reshape(-1).long()
     image_idxs, num_images = _images(logits, images, number)
     positives = (labels >= 0).nonzero().squeeze(1)
@@ -50,7 +53,11 @@ def fields_of_rows(
     lacking = "boxes=[A, 4] and gt_boxes=[A, 4], or deltas, anchors and box_coder"
     return {
         "logits": rows,
-        "deltas": MissingField("predicted boxes or deltas", f"give {lacking}") if deltas is None else _rows(deltas),
+        "deltas": MissingField(
+            "predicted boxes or deltas", f"give {lacking}; or box_loss=None for a criterion without a box loss"
+        )
+        if deltas is None
+        else _rows(deltas),
         "anchors": MissingField("anchors", "give anchors=[A, 4]") if anchors is None else _rows(anchors),
         "box_coder": MissingField("box coder", "give box_coder") if box_coder is None else box_coder,
         "boxes": None if boxes is None else _rows(boxes),
@@ -60,6 +67,7 @@ def fields_of_rows(
         "gt_image_idxs": gt_images,
         "num_images": num_images,
         "image_idxs": image_idxs,
+        "largest_label": largest_label,
     }
 
 
@@ -89,6 +97,26 @@ def _check_rows(number: int, per_row: dict[str, Tensor | None]) -> None:
             raise UsageError(f"{name} must be [A, 4], not {list(value.shape)}.")
         if (count := value.numel() // (4 if has_boxes else 1)) != number:
             raise UsageError(f"{name} has {count} rows, but the logits have {number}.")
+
+
+def _check_labels(labels: Tensor, columns: int) -> int:
+    """Check type and range of labels, which synchronises the device once; return the largest one, or -1."""
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise UsageError(f"labels must be integers, not {str(labels.dtype).removeprefix('torch.')}.")
+    if labels.numel() == 0:
+        return -1
+    low, high = torch.stack(list(labels.detach().aminmax())).tolist()
+    if low >= -2 and high < columns:
+        return int(high)
+    hint = ""
+    if low < -2:
+        hint = " To ignore an anchor, give it the label -2."
+    elif high == columns:
+        hint = " If they start at 1, subtract 1 from those of objects; background is -1."
+    raise UsageError(
+        f"Labels run from {low} to {high}, but the logits have {columns} columns: labels must be 0 to {columns - 1}, "
+        f"-1 for background or -2 for ignored anchors.{hint}"
+    )
 
 
 def _check_logits(logits: Tensor) -> None:

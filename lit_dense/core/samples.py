@@ -82,6 +82,7 @@ class DenseSamples:
         auxiliary: Other losses of the positives by name, such as FCOS's centre-ness, with their graph [P].
         target_fields: Other fields that the targets have for each box, by name, such as weights [G].
         native: Divisor of the detector's own loss, if it is not a number of positives or anchors.
+        largest_label: Largest label of samples that :meth:`of` has built, to check it against the columns of a loss.
     """
 
     logits: Tensor
@@ -104,6 +105,7 @@ class DenseSamples:
     auxiliary: Mapping[str, Tensor] = field(default_factory=dict)
     target_fields: Mapping[str, Tensor] = field(default_factory=dict)
     native: NativeDivisor | None = None
+    largest_label: int | None = None
 
     @classmethod
     def of(
@@ -265,7 +267,18 @@ class DenseSamples:
     def of_step(
         self, context: StepContext, extra_logits: int, score_logits: Callable[[Tensor], Tensor]
     ) -> "DenseSamples":
-        """Return the same batch with the context of a step and the meaning of the columns for the criterion's loss."""
+        """Return the same batch with the context of a step and the meaning of the columns for the criterion's loss.
+
+        Raises:
+            UsageError: If the loss uses a column that a label names.
+        """
+        width = self.logits.shape[1]
+        if self.largest_label is not None and self.largest_label >= width - extra_logits:
+            raise UsageError(
+                f"The loss uses {extra_logits} of the logits' {width} columns for itself, so labels go up to "
+                f"{width - extra_logits - 1}, but the largest is {self.largest_label}: give logits with "
+                f"{self.largest_label + 1 + extra_logits} columns, those of the loss last."
+            )
         return self._replaced(context=context, extra_logits=extra_logits, score_logits=score_logits)
 
     def with_class_weights(self, class_weights: Tensor) -> "DenseSamples":

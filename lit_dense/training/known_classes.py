@@ -53,8 +53,8 @@ class KnownClasses(LightningModule):
         """
         if self.num_classes is None:
             raise UsageError(
-                "LitRetinaNet needs num_classes, the number of object classes: give it, or train with a data module "
-                "that has an attribute num_classes."
+                "LitRetinaNet needs num_classes, the number of object classes: give it, train with a data module that "
+                "has an attribute num_classes, or give the checkpoint of a trained model (--ckpt_path=PATH)."
             )
 
     def class_names(self) -> list[str] | None:

@@ -179,3 +179,44 @@ def test_dense_samples_of__a_custom_head_is_trained():
         values.append(loss.item())
     assert values[-1] < 0.8 * values[0]
     assert criterion.loss.steps == criterion.step == 20
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (
+            [0, -100],
+            r"Labels run from -100 to 0, but the logits have 3 columns: .* To ignore an anchor, give it the label -2",
+        ),
+        ([-3, 1], r"Labels run from -3 to 1"),
+        ([1, 3], r"Labels run from 1 to 3, .* If they start at 1, subtract 1 from those of objects; background is -1"),
+        ([0, 7], r"Labels run from 0 to 7, but the logits have 3 columns: labels must be 0 to 2"),
+        ([0.0, 1.0], "labels must be integers, not float32"),
+        ([True, False], "labels must be integers, not bool"),
+    ],
+)
+@pytest.mark.parametrize("loss", ["focal", "softmax"])
+def test_labels__invalid_ones_are_refused_by_losses_and_criteria(loss, labels, message):
+    logits, labels = torch.randn(2, 3), torch.tensor(labels)
+    with pytest.raises(UsageError, match=message):
+        LOSSES.build(loss)(logits, labels)
+    with pytest.raises(UsageError, match=message):
+        Criterion(loss, box_loss=None)(DenseSamples.of(logits, labels))
+
+
+def test_labels__as_a_list_are_refused():
+    with pytest.raises(UsageError, match=r"labels must be a tensor, not a list: use torch\.as_tensor"):
+        DenseSamples.of(torch.randn(2, 3), [0, 1])
+
+
+@pytest.mark.parametrize(("loss", "extra"), [("softmax", 1), ("seesaw", 2)])
+def test_labels__of_a_column_that_the_loss_uses_are_refused(loss, extra):
+    logits, labels = torch.randn(2, 3 + extra), torch.tensor([0, 3])
+    message = (
+        rf"uses {extra} of the logits' {3 + extra} columns for itself, so labels go up to 2, .* {4 + extra} columns"
+    )
+    with pytest.raises(UsageError, match=message):
+        LOSSES.build(loss)(logits, labels)
+    with pytest.raises(UsageError, match=message):
+        Criterion(loss, box_loss=None)(DenseSamples.of(logits, labels))
+    LOSSES.build(loss)(logits, torch.tensor([2, -1]))

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from lightning.pytorch.utilities import rank_zero_info
 
+from ...core.errors import nearest
 from ..coco_data import Category
 from ..problems import Problems
 from .coco_schema import IMAGE_KEYS, decode_coco, file_of
@@ -57,6 +58,15 @@ class CocoJson:
     weight_key: str | None = None
 
 
+def _missing(path: Path) -> str:
+    """Describe a missing file: the folder that is missing too, or the most similar name in its folder."""
+    if not path.parent.is_dir():
+        return f"no such file: there is no folder {path.parent}"
+    stems = [file.stem for file in path.parent.iterdir() if file.suffix == path.suffix]
+    hint = nearest(path.stem, stems).replace("'?", f"{path.suffix}'?")
+    return f"no such file.{hint}" if hint else "no such file"
+
+
 def read_coco(path: Path, problems: Problems, weight_key: str | None = None) -> CocoJson | None:
     """Read a COCO file.
 
@@ -82,7 +92,7 @@ def read_coco(path: Path, problems: Problems, weight_key: str | None = None) -> 
             rank_zero_info(f"Reading {path} ({size / 1e6:.0f} MB) ...")
         document = json.loads(path.read_text(encoding="utf-8-sig"), object_hook=keep)
     except FileNotFoundError:
-        problems.add(path, "no such file")
+        problems.add(path, _missing(path))
     except json.JSONDecodeError as error:
         problems.add(path, f"not JSON: {error.msg} in line {error.lineno}, column {error.colno}")
     except UnicodeDecodeError as error:

@@ -199,3 +199,16 @@ def test_read_coco__only_annotations_of_the_list_are_checked_for_iscrowd(tmp_pat
     example = box_entry(1, 1, iscrowd="x")
     path = write_json(tmp_path / "a.json", [image_entry(1)], [box_entry(4, 1), example | {"bbox": None}], info=example)
     assert [problem.repair for problem in read(path)[1].found] == ["dropped"]
+
+
+def test_read_coco__a_missing_file_is_named_with_the_nearest_one_or_the_missing_folder(tmp_path):
+    (tmp_path / "train.json").write_text("{}")
+    problems = Problems()
+    read_coco(tmp_path / "trian.json", problems)
+    read_coco(tmp_path / "other" / "train.json", problems)
+    read_coco(tmp_path / "zzz.json", problems)
+    assert [problem.what for problem in problems.found] == [
+        "no such file. Did you mean 'train.json'?",
+        f"no such file: there is no folder {tmp_path / 'other'}",
+        "no such file",
+    ]
