@@ -39,36 +39,6 @@ class Columns:
     first_label: int = 0
 
 
-class Override:
-    """An attribute of a module that is called instead of the module's method of the same name.
-
-    The module keeps its class and its state dict. Copies and pickles of the module contain the attribute. Deleting it
-    restores the method.
-
-    Args:
-        adapter: The adapter that has the replacement.
-        method: Name of the adapter's method that is called.
-    """
-
-    def __init__(self, adapter: "DetectorAdapter", method: str) -> None:
-        self._adapter, self._method = weakref.ref(adapter), method
-
-    @property
-    def adapter(self) -> "DetectorAdapter | None":
-        """The adapter that has the replacement."""
-        return self._adapter()
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the adapter's method."""
-        return getattr(self._adapter(), self._method)(*args, **kwargs)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"adapter": self._adapter(), "method": self._method}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self._adapter, self._method = weakref.ref(state["adapter"]), state["method"]
-
-
 class DetectorAdapter(ABC):
     """Base class of adapters, which connect criteria to the losses of one class of detectors.
 
@@ -213,6 +183,9 @@ class DetectorAdapter(ABC):
     def override(self, owner: nn.Module, name: str, method: str) -> None:
         """Replace a method of a module by a method of the adapter.
 
+        The method becomes an attribute of the module. The module keeps its class and its state dict, copies and pickles
+        of the detector get an adapter of their own, and deleting the attribute restores the module's method.
+
         Args:
             owner: The module.
             name: Name of the module's method.
@@ -225,7 +198,7 @@ class DetectorAdapter(ABC):
             raise UsageError(
                 f"{type(owner).__name__}.{name} has been replaced already, by {vars(owner)[name]!r}: undo that first."
             )
-        setattr(owner, name, Override(self, method))
+        setattr(owner, name, getattr(self, method))
         self._overrides.append((weakref.ref(owner), name))
 
     def hook(self, module: nn.Module, function: Callable[..., Any], pre: bool = False, **options: Any) -> None:
@@ -282,7 +255,7 @@ class DetectorAdapter(ABC):
         """Restore the detector's own losses: remove all overrides and hooks."""
         for reference, name in self._overrides:
             owner = reference()  # None if the module does not exist any more
-            if owner is not None and isinstance(vars(owner).get(name), Override):
+            if owner is not None and getattr(vars(owner).get(name), "__self__", None) is self:
                 delattr(owner, name)
         for handle in self._hooks:
             handle.remove()

@@ -3,6 +3,7 @@ import gc
 import pickle
 import warnings
 import weakref
+from inspect import ismethod
 
 import pytest
 import torch
@@ -13,7 +14,6 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
 from lit_dense.detectors import attached, patch, unpatch
-from lit_dense.detectors.base import Override
 from lit_dense.detectors.retinanet import fast_methods
 from tests.builders.detectors import random_batch, small_retinanet
 
@@ -26,9 +26,7 @@ pytestmark = pytest.mark.fast_paths
 def stood_in(model):
     """Which methods have a stand-in, and whether it is the module's own."""
     places = [(model, "compute_loss"), (model, "postprocess_detections"), (model.anchor_generator, "forward")]
-    return {
-        name: vars(m)[name].adapter is attached(model) for m, name in places if isinstance(vars(m).get(name), Override)
-    }
+    return {name: vars(m)[name].__self__ is attached(model) for m, name in places if ismethod(vars(m).get(name))}
 
 
 def both(**arguments):
