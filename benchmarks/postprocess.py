@@ -10,6 +10,7 @@ object: focal loss leaves it near -4, binary cross-entropy lower.
 import argparse
 import statistics
 import time
+from functools import partial
 from multiprocessing import get_context
 from typing import Any
 
@@ -55,9 +56,9 @@ def outputs(size: tuple[int, int], classes: int, background: float, objects: int
 
 def detect(name: str, model: RetinaNet, given: Outputs) -> list[dict[str, Tensor]]:
     """By the name that the table has."""
-    if name == "lit_dense" and attached(model) is None:
+    if attached(model) is None:
         patch(model)
-    way: Any = model.postprocess_detections
+    way: Any = model.postprocess_detections if name == "lit_dense" else partial(RetinaNet.postprocess_detections, model)
     with torch.no_grad():
         found: list[dict[str, Tensor]] = way(*given)
     return found
