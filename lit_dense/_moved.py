@@ -1,4 +1,4 @@
-"""Import paths of version 0.1.0: they still work, with a DeprecationWarning that says the new one.
+"""Modules and public names of version 0.1.0: they still work, with a DeprecationWarning that says the new one.
 
 Add to the tables when a module moves or a name changes, and take an entry out two minor versions later.
 """
@@ -57,9 +57,18 @@ MODULES = {
     "retinanet": "detectors.retinanet.network",
     "samples": "core.samples",
     "stand_ins": "detectors.retinanet.fast_methods",
+    "testing.compare": "testing.tensor_differences",
+    "testing.report": "testing.check_runner",
     "tiny": "detectors.tiny_backbone",
 }
 """New paths of modules, below ``lit_dense``."""
+ELSEWHERE = {
+    "class_counts.ClassTable": "core.per_class_table",
+    "data.samplers.ResumableLoader": "data.resumable_loader",
+    "pictures.keep_scores": "core.score_threshold",
+    "samples.collect_samples": "detectors.torchvision_batch",
+}
+"""New modules of names that did not move with the rest of their module."""
 NAMES = {
     "ClassTable": "PerClassTable",
     "DetectionPictures": "DetectionPlots",
@@ -87,11 +96,13 @@ class _MovedModules(MetaPathFinder, Loader):
         return spec_from_loader(fullname, self) if package == _PACKAGE and name in MODULES else None
 
     def exec_module(self, module: ModuleType) -> None:
-        new = f"{_PACKAGE}.{MODULES[module.__name__.partition('.')[2]]}"
-        warnings.warn(f"{module.__name__} is now {new}.", DeprecationWarning, stacklevel=2)
+        old = module.__name__.partition(".")[2]
+        new = MODULES[old]
+        warnings.warn(f"{module.__name__} is now {_PACKAGE}.{new}.", DeprecationWarning, stacklevel=2)
 
         def attribute(name: str) -> Any:
-            return getattr(import_module(new), NAMES.get(name, name))
+            where = ELSEWHERE.get(f"{old}.{name}", new)
+            return getattr(import_module(f"{_PACKAGE}.{where}"), NAMES.get(name, name))
 
         module.__getattr__ = attribute  # type: ignore[method-assign]
 
@@ -106,10 +117,11 @@ def former(module: str, name: str) -> Any:
     Raises:
         AttributeError: If it had none of this name either.
     """
-    if name not in NAMES:
+    new = NAMES.get(name)
+    if new is None or not hasattr(import_module(module), new):
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
-    warnings.warn(f"{module}.{name} is now called {NAMES[name]}.", DeprecationWarning, stacklevel=3)
-    return getattr(import_module(module), NAMES[name])
+    warnings.warn(f"{module}.{name} is now called {new}.", DeprecationWarning, stacklevel=3)
+    return getattr(import_module(module), new)
 
 
 def install() -> None:

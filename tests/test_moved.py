@@ -8,7 +8,7 @@ import torch
 
 import lit_dense
 from lit_dense import callbacks
-from lit_dense._moved import MODULES, NAMES
+from lit_dense._moved import ELSEWHERE, MODULES, NAMES
 from lit_dense.losses import LOSSES, DenseLoss, SigmoidLoss
 from tests.builders.samples import samples_of
 
@@ -22,6 +22,23 @@ def test_moved_module__imports_with_a_warning(old, monkeypatch):
     new = importlib.import_module(f"lit_dense.{MODULES[old]}")
     public = [name for name, value in vars(new).items() if getattr(value, "__module__", None) == new.__name__]
     assert all(getattr(module, name) is getattr(new, name) for name in public)
+
+
+@pytest.mark.parametrize("old", ELSEWHERE)
+def test_moved_module__has_names_that_went_elsewhere(old, monkeypatch):
+    module, _, name = old.rpartition(".")
+    monkeypatch.delitem(__import__("sys").modules, f"lit_dense.{module}", raising=False)
+    with pytest.warns(DeprecationWarning, match=rf"^lit_dense\.{module} is now"):
+        found = getattr(importlib.import_module(f"lit_dense.{module}"), name)
+    assert found is getattr(importlib.import_module(f"lit_dense.{ELSEWHERE[old]}"), NAMES.get(name, name))
+
+
+@pytest.mark.parametrize(("module", "name"), [("lit_dense.metrics", "Elements"), ("lit_dense", "Part")])
+def test_renamed__of_another_module_is_an_attribute_error_without_a_warning(module, name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(AttributeError, match=rf"module '{module}' has no attribute '{name}'"):
+            getattr(importlib.import_module(module), name)
 
 
 def test_moved_module__warning_names_the_line_that_imports():

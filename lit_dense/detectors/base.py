@@ -144,9 +144,14 @@ class DetectorAdapter(ABC):
         raise UsageError(f"{type(self.detector).__name__} gives losses or detections, not both at once.")
 
     @contextmanager
-    def checked_batch(self) -> Iterator[None]:
-        """Skip the checks of formats, boxes and labels in this context: the caller has made them."""
-        self.batch_is_checked = True
+    def checked_batch(self, num_classes: int) -> Iterator[None]:
+        """Skip the checks of formats, boxes and labels within this context, because the caller has done them.
+
+        Args:
+            num_classes: Number of classes that the caller allows. If the head has fewer, the batch is checked again.
+        """
+        criterion = self.criteria.get(self.stages[0])
+        self.batch_is_checked = criterion is not None and (criterion.num_classes or 0) >= num_classes
         try:
             yield
         finally:

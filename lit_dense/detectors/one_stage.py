@@ -102,11 +102,7 @@ class OneStageAdapter(DetectorAdapter):
         """Build the samples of a batch."""
         logits, deltas = self.loss_logits(head_outputs), head_outputs["bbox_regression"]
         columns, extra = self.columns(""), self.criteria[""].loss.extra_logits
-        if not self.batch_is_checked:
-            labels = torch.cat([target["labels"].reshape(-1) for target in targets]).long() - columns.first_label
-            reserved = extra if columns.background is None else 0
-            check_labels(labels, logits.shape[-1] - extra, columns.first_label, reserved)
-        return collect_samples(
+        samples = collect_samples(
             targets,
             logits.flatten(0, 1),
             deltas.flatten(0, 1),
@@ -116,6 +112,10 @@ class OneStageAdapter(DetectorAdapter):
             box_coder=self.box_coder,
             geometry=self._geometry,
         )
+        if not self.batch_is_checked:
+            reserved = extra if columns.background is None else 0
+            check_labels(samples.gt_labels, logits.shape[-1] - extra, columns.first_label, reserved)
+        return samples
 
     def set_class_bias(self, bias: Tensor, stage: str) -> None:
         """Set the classifier's bias; its channels are the columns of each anchor of a cell."""

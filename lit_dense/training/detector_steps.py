@@ -95,7 +95,7 @@ class DetectorSteps(KnownClasses):
         """Compute the sum of the loss terms, and log it."""
         images, targets = self._checked(batch)
         targets = self._of_network(without_crowd(targets))
-        with self._adapter.checked_batch():
+        with self._adapter.checked_batch(self.num_classes or 0):
             terms: dict[str, Tensor] = self.model(images, targets)
         loss = torch.stack(list(terms.values())).sum()
         self.log("train_loss", loss, prog_bar=True, batch_size=len(images))
@@ -140,7 +140,7 @@ class DetectorSteps(KnownClasses):
     def _evaluate(self, batch: Any, stage: str, metric: DetectionMAP) -> list[dict[str, Tensor]]:
         images, targets = self._checked(batch)
         objects = without_crowd(targets)
-        with self._adapter.checked_batch():
+        with self._adapter.checked_batch(self.num_classes or 0):
             terms, detections = self._adapter.losses_and_detections(images, self._of_network(objects))
         logged = {f"{stage}_{name}": term for name, term in terms.items()}
         logged[f"{stage}_loss"] = torch.stack(list(terms.values())).sum()

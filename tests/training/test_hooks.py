@@ -90,6 +90,23 @@ class FakeMetric(torch.nn.Module):
         self.given = []
 
 
+class TooFewColumns(LoggedRetinaNet):
+    """A network that has not the columns it was asked for."""
+
+    def build_model(self, num_classes):
+        return super().build_model(2)
+
+
+def test_training_step__a_network_with_too_few_columns_names_the_labels():
+    module = TooFewColumns(4).train()
+    images, targets = random_batch((1, 0))
+    targets[0]["labels"] = torch.tensor([1])
+    module.training_step((images, targets), 0)  # labels that fit are trained
+    targets[0]["labels"] = torch.tensor([3])
+    with pytest.raises(UsageError, match=r"Labels of this batch run from 3 to 3, but the head has 2 classes"):
+        module.training_step((images, targets), 0)
+
+
 @pytest.mark.parametrize("stage", ["validation", "test"])
 def test_evaluation_step__logs_losses_and_counts_detections(stage):
     module = LoggedRetinaNet(4, eval_detections_per_img=5, eval_score_thresh=0.01).eval()
