@@ -12,28 +12,17 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from .._version import __version__
-from ..assigners import ASSIGNERS
-from ..box_losses import BOX_LOSSES
 from ..callbacks import PredictionWriter
 from ..core.errors import UsageError, check_range
 from ..core.registry import Registry
+from ..criterion import REGISTRIES
 from ..data import CocoDataModule, check
 from ..detectors.from_arguments import NETWORKS
 from ..losses import LOSSES
-from ..normalizers import NORMALIZERS
 from ..training import LitDetector, LitRetinaNet
 from ..weighters import WEIGHTERS
 from .checkpoint_file import check_checkpoint
 from .command_parser import CommandParser
-
-PARTS: dict[str, Registry[Any]] = {
-    "loss": LOSSES,
-    "box_loss": BOX_LOSSES,
-    "weighters": WEIGHTERS,
-    "normalizer": NORMALIZERS,
-    "assigner": ASSIGNERS,
-}
-
 
 DEFAULT_DETECTOR, DEFAULT_LOSS = "retinanet", "focal"
 DEFAULT_SPEC = LOSSES.build(DEFAULT_LOSS).spec
@@ -155,7 +144,7 @@ class LitDenseCLI(LightningCLI):
                 f"The checkpoint's detector is {model[name]}: its weights cannot be used for {self._asked[name]}. "
                 "Leave model.detector out, or start without the checkpoint."
             )
-        if name not in PARTS:
+        if name not in REGISTRIES:
             if name == "optimizer" and self.subcommand == "fit" and self._asked[name] != model[name]:
                 raise UsageError(
                     f"The checkpoint's optimizer is {model[name]}: its state cannot be used for {self._asked[name]}. "
@@ -164,7 +153,7 @@ class LitDenseCLI(LightningCLI):
                 )
             model[name] = self._asked[name]
             return
-        asked, saved = _spec(PARTS[name], self._asked[name]), _spec(PARTS[name], model[name])
+        asked, saved = _spec(REGISTRIES[name], self._asked[name]), _spec(REGISTRIES[name], model[name])
         if asked != saved:
             rank_zero_warn(
                 f"The checkpoint's {name} is used, {saved}, not {asked}: the checkpoint contains its state. To train "

@@ -8,26 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..assigners import ASSIGNERS
 from ..box_losses import BOX_LOSSES
 from ..core.errors import UsageError
 from ..core.registry import Registry
 from ..core.samples import DenseSamples
+from ..criterion import REGISTRIES
 from ..detectors.attach import attach, find_detector
 from ..detectors.base import DetectorAdapter
 from ..losses import LOSSES
-from ..normalizers import NORMALIZERS
 from ..weighters import WEIGHTERS
 from .check_runner import Fault, Finding, NotRun
 from .detector_subject import DetectorSubject, not_finite
 
-PARTS: dict[str, Registry[Any]] = {
-    "loss": LOSSES,
-    "box_loss": BOX_LOSSES,
-    "weighters": WEIGHTERS,
-    "normalizer": NORMALIZERS,
-    "assigner": ASSIGNERS,
-}
 FIELDS: dict[str, dict[str, Callable[[DenseSamples], Sequence[int]]]] = {
     "": {
         "logits": lambda s: (len(s.image_idxs), s.num_classes + s.extra_logits),
@@ -62,14 +54,14 @@ def refused_by_name(error: UsageError, names: Sequence[str]) -> bool:
 
 
 def _registries_with(name: str) -> list[Registry[Any]]:
-    return [registry for registry in PARTS.values() if name in registry.points]
+    return [registry for registry in REGISTRIES.values() if name in registry.points]
 
 
 def parts(subject: DetectorSubject) -> Iterator[Finding]:
     """Each registered loss, box loss, weighter, normalizer and assigner trains, or is refused by name when attached."""
     results = {}
     for stage in subject.stages:
-        for kind, registry in PARTS.items():
+        for kind, registry in REGISTRIES.items():
             for name in registry.points:
                 given = {kind: [name] if kind == "weighters" else name}
                 what = f"{name}{f' in stage {stage}' if stage else ''}"
