@@ -47,7 +47,8 @@ def fields_of_rows(
     else:
         matched = torch.where(labels >= 0, matched_idxs.reshape(-1), labels)
         objects = None if gt_boxes is None else _rows(gt_boxes).float()
-        count = int(matched.clamp(min=-1).max()) + 1 if objects is None else len(objects)
+        largest = _check_matches(matched[positives], None if objects is None else len(objects))
+        count = largest + 1 if objects is None else len(objects)
         gt_labels = labels.new_zeros(count).index_put((matched[positives],), labels[positives])
         gt_images = labels.new_zeros(count).index_put((matched[positives],), image_idxs[positives])
     lacking = "boxes=[A, 4] and gt_boxes=[A, 4], or deltas, anchors and box_coder"
@@ -119,6 +120,20 @@ def _check_labels(labels: Tensor, columns: int) -> int:
     )
 
 
+def _check_matches(matched: Tensor, count: int | None) -> int:
+    """Check the matched ground truths of positives, of ``count`` if known; return the largest index, or -1."""
+    if matched.numel() == 0:
+        return -1
+    low, high = torch.stack(list(matched.aminmax())).tolist()
+    if low < 0:
+        raise UsageError(
+            f"A row with a class has the index {low} in matched_idxs: give that of its ground truth, 0 or more."
+        )
+    if count is not None and high >= count:
+        raise UsageError(f"matched_idxs has the index {high}, but gt_boxes has {count} boxes, 0 to {count - 1}.")
+    return int(high)
+
+
 def _check_logits(logits: Tensor) -> None:
     if logits.numel() == 0:
         return
@@ -135,7 +150,10 @@ def _images(logits: Tensor, images: Tensor | int | None, number: int) -> tuple[T
     """Return the image of each row [A] and the number of images."""
     if isinstance(images, Tensor):
         image_idxs = images.reshape(-1).long()
-        return image_idxs, int(image_idxs.max()) + 1 if number else 1
+        low, high = torch.stack(list(image_idxs.aminmax())).tolist() if number else (0, 0)
+        if low < 0:
+            raise UsageError(f"images has the index {low}: give the image of each row, from 0 on.")
+        return image_idxs, int(high) + 1
     num_images = images if images is not None else len(logits) if logits.dim() == 3 else 1
     if num_images < 1 or number % num_images:
         raise UsageError(f"{number} rows cannot be shared equally by {num_images} images: give images=[A].")

@@ -140,7 +140,8 @@ class DenseSamples:
             more: Other fields, such as ``geometry`` and ``target_fields``.
 
         Raises:
-            UsageError: If shapes do not fit together, or the logits seem to be probabilities.
+            UsageError: If shapes do not fit together, a label or an index is out of range, or the logits seem to be
+                probabilities.
 
         Example:
             >>> samples = DenseSamples.of(torch.randn(2, 5, 3), torch.tensor([[0, -1, -1, -2, 2]] * 2))

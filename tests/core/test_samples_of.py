@@ -220,3 +220,19 @@ def test_labels__of_a_column_that_the_loss_uses_are_refused(loss, extra):
     with pytest.raises(UsageError, match=message):
         Criterion(loss, box_loss=None)(DenseSamples.of(logits, labels))
     LOSSES.build(loss)(logits, torch.tensor([2, -1]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"matched_idxs": [-1, 0]}, r"has the index -1 in matched_idxs: give that of its ground truth"),
+        (
+            {"matched_idxs": [0, 2], "gt_boxes": [[0.0, 0, 4, 4]] * 2},
+            r"has the index 2, but gt_boxes has 2 boxes, 0 to 1",
+        ),
+        ({"matched_idxs": [0, 0], "gt_boxes": [[0.0, 0, 4, 4]], "images": [0, -1]}, r"images has the index -1"),
+    ],
+)
+def test_dense_samples_of__indices_out_of_range_are_refused(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        DenseSamples.of(torch.randn(2, 3), torch.tensor([0, 1]), **{k: torch.tensor(v) for k, v in arguments.items()})
