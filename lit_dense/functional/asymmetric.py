@@ -3,10 +3,10 @@
 from __future__ import annotations  # torch 2.4 cannot compile nested functions annotated with X | None
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .fused.sigmoid_terms import SigmoidTerms, ValueAndSlope, sum_over_classes
+from .softplus import softplus
 
 
 def asymmetric_terms(
@@ -22,14 +22,14 @@ def asymmetric_terms(
         power = shifted ** (gamma_neg - 1) if gamma_neg > 0 else torch.zeros_like(p)
         weight = power * shifted if gamma_neg > 0 else (shifted > 0).to(p.dtype)
         # log(1 - p) is inaccurate where 1 - p is small. A margin bounds the error; without one use softplus.
-        entropy = -(q + margin).clamp(max=1).log() if margin > 0 else F.softplus(x)
+        entropy = -(q + margin).clamp(max=1).log() if margin > 0 else softplus(x)
         entropy_slope = weight * q / (q + margin) if margin > 0 else weight
         if detach_weight:
             return weight.detach() * entropy, p * entropy_slope
         return weight * entropy, p * torch.addcmul(entropy_slope, q, power * entropy, value=gamma_neg)
 
     def positive(x: Tensor, labels: Tensor, targets: Tensor | None) -> ValueAndSlope:
-        p, q, entropy = torch.sigmoid(x), torch.sigmoid(-x), F.softplus(-x)
+        p, q, entropy = torch.sigmoid(x), torch.sigmoid(-x), softplus(-x)
         weight = q**gamma_pos
         slope = -weight * q
         if not detach_weight:

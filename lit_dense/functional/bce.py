@@ -3,10 +3,10 @@
 from __future__ import annotations  # torch 2.4 cannot compile nested functions annotated with X | None
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .fused.sigmoid_terms import SigmoidTerms, ValueAndSlope, sum_over_classes
+from .softplus import softplus
 
 
 def bce_terms(alpha: float = 0.5, pos_weight: float = 1.0) -> SigmoidTerms:
@@ -14,10 +14,10 @@ def bce_terms(alpha: float = 0.5, pos_weight: float = 1.0) -> SigmoidTerms:
     pos_factor, neg_factor = alpha * pos_weight, 1 - alpha
 
     def negative(x: Tensor, labels: Tensor) -> ValueAndSlope:
-        return neg_factor * F.softplus(x), neg_factor * torch.sigmoid(x)
+        return neg_factor * softplus(x), neg_factor * torch.sigmoid(x)
 
     def positive(x: Tensor, labels: Tensor, targets: Tensor | None) -> ValueAndSlope:
-        value, slope = pos_factor * F.softplus(-x), -pos_factor * torch.sigmoid(-x)
+        value, slope = pos_factor * softplus(-x), -pos_factor * torch.sigmoid(-x)
         if targets is None:
             return value, slope
         neg_value, neg_slope = negative(x, labels)

@@ -3,10 +3,10 @@
 from __future__ import annotations  # torch 2.4 cannot compile nested functions annotated with X | None
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .fused.sigmoid_terms import SigmoidTerms, ValueAndSlope, sum_over_classes
+from .softplus import softplus
 
 
 def equalization_terms(rare: Tensor) -> SigmoidTerms:
@@ -14,10 +14,10 @@ def equalization_terms(rare: Tensor) -> SigmoidTerms:
 
     def negative(x: Tensor, labels: Tensor) -> ValueAndSlope:
         weight = torch.where((labels >= 0).unsqueeze(1) & rare, 0.0, 1.0).to(x.dtype)
-        return weight * F.softplus(x), weight * torch.sigmoid(x)
+        return weight * softplus(x), weight * torch.sigmoid(x)
 
     def positive(x: Tensor, labels: Tensor, targets: Tensor | None) -> ValueAndSlope:
-        return F.softplus(-x), -torch.sigmoid(-x)
+        return softplus(-x), -torch.sigmoid(-x)
 
     return SigmoidTerms(negative, positive)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations  # torch 2.4 cannot compile nested functions annotated with X | None
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .fused.sigmoid_terms import SigmoidTerms, ValueAndSlope, sum_over_classes
+from .softplus import softplus
 
 
 def gradient_ratio(positive: Tensor, negative: Tensor, initial: float) -> Tensor:
@@ -40,11 +40,11 @@ def equalization_v2_terms(pos_weights: Tensor, neg_weights: Tensor) -> SigmoidTe
     """Return the terms of cross-entropy, weighted for each class."""
 
     def negative(x: Tensor, labels: Tensor) -> ValueAndSlope:
-        return neg_weights * F.softplus(x), neg_weights * torch.sigmoid(x)
+        return neg_weights * softplus(x), neg_weights * torch.sigmoid(x)
 
     def positive(x: Tensor, labels: Tensor, targets: Tensor | None) -> ValueAndSlope:
         weight = pos_weights[labels.clamp(min=0)]
-        return weight * F.softplus(-x), -weight * torch.sigmoid(-x)
+        return weight * softplus(-x), -weight * torch.sigmoid(-x)
 
     return SigmoidTerms(negative, positive)
 

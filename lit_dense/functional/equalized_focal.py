@@ -3,10 +3,10 @@
 from __future__ import annotations  # torch 2.4 cannot compile nested functions annotated with X | None
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .fused.sigmoid_terms import SigmoidTerms, ValueAndSlope, sum_over_classes
+from .softplus import softplus
 
 
 def equalized_focal_terms(ratio: Tensor, alpha: float = 0.25, gamma: float = 2.0, scale: float = 8.0) -> SigmoidTerms:
@@ -16,7 +16,7 @@ def equalized_focal_terms(ratio: Tensor, alpha: float = 0.25, gamma: float = 2.0
 
     def cost(x: Tensor, exponent: Tensor, weight: Tensor) -> ValueAndSlope:
         """Weight * p ** exponent * -log(1 - p)."""
-        p, entropy = torch.sigmoid(x), F.softplus(x)
+        p, entropy = torch.sigmoid(x), softplus(x)
         factor = weight * torch.exp(exponent * (x - entropy))  # log p = x - softplus(x) is finite even if p rounds to 0
         return factor * entropy, factor * torch.addcmul(p, 1 - p, entropy * exponent)
 

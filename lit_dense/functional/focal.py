@@ -3,10 +3,10 @@
 from __future__ import annotations  # torch 2.4 cannot compile nested functions annotated with X | None
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .fused.sigmoid_terms import SigmoidTerms, ValueAndSlope, sum_over_classes
+from .softplus import softplus
 
 
 def focused_cost(x: Tensor, gamma: float, weight: float) -> ValueAndSlope:
@@ -19,7 +19,7 @@ def focused_cost(x: Tensor, gamma: float, weight: float) -> ValueAndSlope:
         gamma: Focusing exponent, at least 0.
         weight: Factor of both results.
     """
-    p, entropy = torch.sigmoid(x), F.softplus(x)
+    p, entropy = torch.sigmoid(x), softplus(x)
     # For gamma < 1 the derivative of p ** gamma is infinite at p = 0, so compute exp(gamma * log p), where
     # log p = x - softplus(x).
     factor = weight * (p**gamma if gamma == 0 or gamma >= 1 else torch.exp(gamma * (x - entropy)))

@@ -3,10 +3,10 @@
 from __future__ import annotations  # torch 2.4 cannot compile nested functions annotated with X | None
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .fused.sigmoid_terms import SigmoidTerms, ValueAndSlope, sum_over_classes
+from .softplus import softplus
 
 
 def focal_star_terms(gamma: float = 2.0, beta: float = 1.0, alpha: float = 0.5) -> SigmoidTerms:
@@ -15,7 +15,7 @@ def focal_star_terms(gamma: float = 2.0, beta: float = 1.0, alpha: float = 0.5) 
     def cost(x: Tensor, weight: float) -> ValueAndSlope:
         """Return ``-weight * log(sigmoid(beta - gamma * x)) / gamma``, the loss of a negative logit."""
         shifted = gamma * x - beta
-        return (weight / gamma) * F.softplus(shifted), weight * torch.sigmoid(shifted)
+        return (weight / gamma) * softplus(shifted), weight * torch.sigmoid(shifted)
 
     def negative(x: Tensor, labels: Tensor) -> ValueAndSlope:
         return cost(x, 2 * (1 - alpha))

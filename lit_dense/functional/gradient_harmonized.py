@@ -5,12 +5,12 @@ from __future__ import annotations  # torch 2.4 cannot compile nested functions 
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .fused.anchor_loss import Rows, per_anchor
 from .fused.sigmoid_terms import SigmoidTerms, ValueAndSlope, rows_formula
 from .gradient_histogram import norm_bins
+from .softplus import softplus
 
 HistogramUpdate = Literal["corrected", "paper", "reference"]
 
@@ -94,7 +94,7 @@ def harmonized_cross_entropy(
     """
 
     def rows(x: Tensor, labels: Tensor, levels: Tensor | None) -> Rows:
-        return rows_formula(harmonized_terms(bin_weights, levels), class_weights)(x, labels, None)
+        return rows_formula(harmonized_terms(bin_weights, levels), class_weights)(x, labels, levels)
 
     return per_anchor(logits, labels, rows, levels)[0]
 
@@ -104,24 +104,24 @@ def harmonized_terms(bin_weights: Tensor, levels: Tensor | None = None) -> Sigmo
 
     Args:
         bin_weights: Weight of each bin [bins], or of each level's bins [num_levels, bins].
-        levels: Pyramid level of each anchor [n].
+        levels: Pyramid level of each anchor [n]. The positive term takes the levels of its logits as its targets.
     """
     bins = bin_weights.shape[-1]
 
-    def weight(norms: Tensor) -> Tensor:
+    def weight(norms: Tensor, levels: Tensor | None) -> Tensor:
         index = norm_bins(norms.detach(), bins, torch.int32)
         if levels is not None:
-            index = index + bins * (levels.unsqueeze(1) if norms.dim() == 2 else levels)
+            index = index + bins * levels
         return bin_weights.to(norms.dtype).flatten().index_select(0, index.flatten()).view_as(norms)
 
     def negative(x: Tensor, labels: Tensor) -> ValueAndSlope:
         p = torch.sigmoid(x)
-        factor = weight(p)
-        return factor * F.softplus(x), factor * p
+        factor = weight(p, None if levels is None else levels.unsqueeze(1))
+        return factor * softplus(x), factor * p
 
     def positive(x: Tensor, labels: Tensor, targets: Tensor | None) -> ValueAndSlope:
         # 1 - p as in the histogram: sigmoid(-x) may round to a different bin.
-        factor = weight(1 - torch.sigmoid(x))
-        return factor * F.softplus(-x), -factor * torch.sigmoid(-x)
+        factor = weight(1 - torch.sigmoid(x), None if levels is None else targets)
+        return factor * softplus(-x), -factor * torch.sigmoid(-x)
 
     return SigmoidTerms(negative, positive)

@@ -5,9 +5,9 @@ from __future__ import annotations  # torch 2.4 cannot compile nested functions 
 import torch
 from torch import Tensor
 
-from .fused.anchor_loss import IGNORED, readable
+from .fused.anchor_loss import IGNORED
 from .fused.chunking import Chunked
-from .fused.sigmoid_terms import with_own
+from .fused.sigmoid_terms import OwnLogits
 
 FUSED_BINS = 64
 """Largest number of bins that are summed in one compiled kernel."""
@@ -51,14 +51,14 @@ def classification_histogram(
 def _chunk_histogram(
     logits: Tensor, labels: Tensor, levels: Tensor | None, bins: int, class_weights: Tensor | None, num_levels: int
 ) -> Tensor:
-    p = torch.sigmoid(readable(logits))
-    own = p.gather(1, labels.clamp(min=0).unsqueeze(1)).squeeze(1)
+    p = torch.sigmoid(logits.float() if logits.dtype.itemsize < 4 else logits)
+    own = OwnLogits(labels)
     counted: Tensor = (labels != IGNORED).unsqueeze(1)
     if class_weights is not None:
         uses_negatives, uses_positives = (class_weights != 0).expand(2, -1)
         used = uses_negatives.expand_as(p).clone()
-        counted = counted & with_own(used, labels, uses_positives[labels.clamp(min=0)])
-    norms = with_own(p, labels, 1 - own)
+        counted = counted & own.replace(used, uses_positives[own.column])
+    norms = own.replace(p, 1 - own.take(p))
     return norm_histogram(norms, bins, counted, None if levels is None else levels.unsqueeze(1), num_levels)
 
 
@@ -82,16 +82,13 @@ def norm_histogram(
         index = norm_bins(norms, bins, torch.int32)
         mask = True if counted is None else counted
         return torch.stack([((index == bin_number) & mask).sum() for bin_number in range(bins)]).double()
-    index = norm_bins(norms, bins, torch.int64)
+    index = norm_bins(norms, bins, torch.int32).long()  # on a CPU twice as fast as conversion to int64 at once
     if levels is not None:
         index = index + bins * levels
-    total = bins * num_levels
-    if counted is not None:
-        index.masked_fill_(~counted, total)
-    index = index.flatten()
+    ones = torch.ones((), dtype=torch.int64, device=norms.device) if counted is None else counted.long()
     # Integer sums are exact in any order. Unlike bincount, scatter_add_ needs no device synchronisation.
-    counts = torch.zeros(total + 1, dtype=torch.int64, device=norms.device)
-    counts = counts.scatter_add_(0, index, torch.ones_like(index))[:total].double()
+    counts = torch.zeros(bins * num_levels, dtype=torch.int64, device=norms.device)
+    counts = counts.scatter_add_(0, index.flatten(), ones.expand_as(index).flatten()).double()
     return counts if levels is None else counts.view(num_levels, bins)
 
 

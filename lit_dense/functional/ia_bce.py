@@ -1,11 +1,11 @@
 """IoU-aware binary cross-entropy, IA-BCE, of LW-DETR and RF-DETR (https://arxiv.org/abs/2406.03459)."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .focal import focused_cost
 from .fused.sigmoid_terms import SigmoidTerms, ValueAndSlope, sum_over_classes
+from .softplus import softplus
 
 LEAST_TARGET = 0.01
 
@@ -18,7 +18,7 @@ def ia_bce_terms(gamma: float = 2.0) -> SigmoidTerms:
 
     def positive(x: Tensor, labels: Tensor, targets: Tensor | None) -> ValueAndSlope:
         t = torch.ones_like(x) if targets is None else targets
-        return t * F.softplus(-x) + (1 - t) * F.softplus(x), torch.sigmoid(x) - t
+        return t * softplus(-x) + (1 - t) * softplus(x), torch.sigmoid(x) - t
 
     return SigmoidTerms(negative, positive)
 

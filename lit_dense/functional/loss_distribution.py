@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .fused.anchor_loss import IGNORED, readable
 from .fused.chunking import chunks
 from .gradient_histogram import norm_bins
+from .softplus import softplus
 
 Array = npt.NDArray[Any]
 
@@ -100,7 +100,7 @@ def loss_over_norms(
         signed = x.scatter(1, column, torch.where(positive, -own, own))  # sigmoid(signed) is the norm
         norms = signed.sigmoid()
         ignored = (labels[chunk] == IGNORED).unsqueeze(1)
-        entropies.append(F.softplus(signed).sum(1).masked_fill(ignored.squeeze(1), 0.0))
+        entropies.append(softplus(signed).sum(1).masked_fill(ignored.squeeze(1), 0.0))
         index = norm_bins(norms, bins, torch.int64).masked_fill_(ignored, bins)
         magnitudes = gradients[chunk].abs().to(one.dtype)
         all_counts = _sums(index, one.expand_as(index), bins)

@@ -3,10 +3,10 @@
 from __future__ import annotations  # torch 2.4 cannot compile nested functions annotated with X | None
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .fused.sigmoid_terms import SigmoidTerms, ValueAndSlope, sum_over_classes
+from .softplus import softplus
 
 
 def poly_focal_terms(
@@ -16,7 +16,7 @@ def poly_focal_terms(
 
     def cost(x: Tensor, weight: float) -> ValueAndSlope:
         """Return focal loss plus epsilon times its first polynomial term, of a negative logit."""
-        p, entropy = torch.sigmoid(x), F.softplus(x)
+        p, entropy = torch.sigmoid(x), softplus(x)
         q, factor = 1 - p, weight * p**gamma
         added = factor * p if balanced else p ** (gamma + 1)
         slope = factor * torch.addcmul(p, q, entropy, value=gamma)

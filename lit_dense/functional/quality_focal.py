@@ -3,11 +3,11 @@
 from __future__ import annotations  # torch 2.4 cannot compile nested functions annotated with X | None
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .focal import focused_cost
 from .fused.sigmoid_terms import SigmoidTerms, ValueAndSlope, sum_over_classes
+from .softplus import softplus
 
 
 def quality_focal_terms(beta: float = 2.0) -> SigmoidTerms:
@@ -18,7 +18,7 @@ def quality_focal_terms(beta: float = 2.0) -> SigmoidTerms:
 
     def positive(x: Tensor, labels: Tensor, targets: Tensor | None) -> ValueAndSlope:
         p, y = torch.sigmoid(x), 1.0 if targets is None else targets
-        entropy = y * F.softplus(-x) + (1 - y) * F.softplus(x)
+        entropy = y * softplus(-x) + (1 - y) * softplus(x)
         difference = p - y
         distance = difference.abs()
         factor_slope = beta * distance ** (beta - 1) * difference.sign() if beta > 0 else torch.zeros_like(p)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from .fused.anchor_loss import Rows, per_anchor, readable
 from .softmax import LARGEST_PROBABILITY
+from .softplus import log1p, softplus
 
 
 def seesaw_loss(
@@ -48,7 +49,7 @@ def _objectness(x: Tensor, labels: Tensor, targets: Tensor | None) -> Rows:
     slope = -sign * torch.sigmoid(-margin)
     slopes = torch.zeros_like(x)
     slopes[:, -2], slopes[:, -1] = slope.detach(), -slope.detach()
-    return Rows(F.softplus(-margin), slopes)
+    return Rows(softplus(-margin), slopes)
 
 
 def _class_loss(logits: Tensor, classes: Tensor, counts: Tensor, p: float, q: float, eps: float) -> Tensor:
@@ -66,6 +67,6 @@ def _class_loss(logits: Tensor, classes: Tensor, counts: Tensor, p: float, q: fl
 
 def seesaw_score_logits(logits: Tensor) -> Tensor:
     """Convert logits to those whose sigmoid is class times object probability [..., C + 2] -> [..., C]."""
-    object_log_p = F.logsigmoid(logits[..., -2:-1] - logits[..., -1:])
+    object_log_p = -softplus(logits[..., -1:] - logits[..., -2:-1])
     log_p = F.log_softmax(logits[..., :-2], dim=-1) + object_log_p
-    return log_p - torch.log1p(-log_p.exp().clamp(max=LARGEST_PROBABILITY))
+    return log_p - log1p(-log_p.exp().clamp(max=LARGEST_PROBABILITY))

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .fused.anchor_loss import Rows, per_anchor
-from .fused.sigmoid_terms import with_own
+from .fused.sigmoid_terms import OwnLogits
+from .softplus import log1p
 
 LARGEST_PROBABILITY = 1 - 1e-6
 """Upper bound of probabilities that are converted to logits, which keeps the logits finite."""
@@ -33,9 +34,10 @@ def softmax_loss(logits: Tensor, labels: Tensor, background_weight: float = 1.0)
         column = torch.where(labels >= 0, labels, x.shape[1] - 1)
         weight = torch.where(labels >= 0, 1.0, background_weight).to(x.dtype)
         log_p = F.log_softmax(x, dim=1)
-        own = log_p.gather(1, column.unsqueeze(1)).squeeze(1)
-        slopes = with_own(log_p.detach().exp(), column, own.detach().exp() - 1)
-        return Rows(-weight * own, slopes.mul_(weight.unsqueeze(1)))
+        own = OwnLogits(column, all_rows=True)
+        own_log_p = own.take(log_p)
+        slopes = own.replace(log_p.detach().exp(), own_log_p.detach().exp() - 1)
+        return Rows(-weight * own_log_p, slopes.mul_(weight.unsqueeze(1)))
 
     return per_anchor(logits, labels, rows)[0]
 
@@ -43,4 +45,4 @@ def softmax_loss(logits: Tensor, labels: Tensor, background_weight: float = 1.0)
 def softmax_score_logits(logits: Tensor) -> Tensor:
     """Convert logits to those whose sigmoid is the softmax probability of each class [..., C + 1] -> [..., C]."""
     log_p = F.log_softmax(logits, dim=-1)[..., :-1]
-    return log_p - torch.log1p(-log_p.exp().clamp(max=LARGEST_PROBABILITY))
+    return log_p - log1p(-log_p.exp().clamp(max=LARGEST_PROBABILITY))

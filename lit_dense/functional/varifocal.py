@@ -3,11 +3,11 @@
 from __future__ import annotations  # torch 2.4 cannot compile nested functions annotated with X | None
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .focal import focused_cost
 from .fused.sigmoid_terms import SigmoidTerms, ValueAndSlope, sum_over_classes
+from .softplus import softplus
 
 
 def varifocal_terms(alpha: float = 0.75, gamma: float = 2.0, detach_weight: bool = False) -> SigmoidTerms:
@@ -18,12 +18,12 @@ def varifocal_terms(alpha: float = 0.75, gamma: float = 2.0, detach_weight: bool
             return focused_cost(x, gamma, alpha)
         p = torch.sigmoid(x)
         weight = alpha * p.detach() ** gamma
-        return weight * F.softplus(x), weight * p
+        return weight * softplus(x), weight * p
 
     def positive(x: Tensor, labels: Tensor, targets: Tensor | None) -> ValueAndSlope:
         # With target 0 the loss of a positive would be 0, as if the logit were ignored.
         y = torch.ones_like(x) if targets is None else targets.clamp(min=1e-6)
-        return y * (y * F.softplus(-x) + (1 - y) * F.softplus(x)), y * (torch.sigmoid(x) - y)
+        return y * (y * softplus(-x) + (1 - y) * softplus(x)), y * (torch.sigmoid(x) - y)
 
     return SigmoidTerms(negative, positive)
 

@@ -127,17 +127,18 @@ class _PerAnchor(torch.autograd.Function):
                 slopes[chunk] = slope
             if chunk_statistic is not None:
                 statistic = chunk_statistic if statistic is None else statistic + chunk_statistic
+        ignored = labels == IGNORED
         ctx.slopes = slopes
-        ctx.save_for_backward(logits, labels, targets)
+        ctx.save_for_backward(logits, labels, targets, ignored)
         if statistic is not None:
             ctx.mark_non_differentiable(statistic)
-        return torch.cat(values).masked_fill_(labels == IGNORED, 0.0), statistic
+        return torch.cat(values).masked_fill_(ignored, 0.0), statistic
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor, None, None, None, None]:
-        logits, labels, targets = ctx.saved_tensors
-        scale = grad.masked_fill(labels == IGNORED, 0.0).unsqueeze(1)
+        logits, labels, targets, ignored = ctx.saved_tensors
+        scale = grad.masked_fill(ignored, 0.0).unsqueeze(1)
         slopes, ctx.slopes = ctx.slopes, None
         if slopes is not None:
             return slopes.mul_(scale), None, None, None, None

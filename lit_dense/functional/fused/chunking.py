@@ -150,6 +150,8 @@ def chunks(logits: Tensor, compiled: bool = False, start: int = 0) -> Iterator[s
         size = 2**26
     else:  # CPU: half a MiB of float32 per thread, so that the formula's temporaries stay in the cache
         size = 2**17 * min(torch.get_num_threads(), 8) if logits.device.type == "cpu" else 2**24
+        if logits.numel() <= 2 * size:  # two chunks would take longer than one, for each operation has a fixed cost
+            size *= 2
     step = size // max(1, logits.shape[1])
     step = max(ALIGNED, step - step % ALIGNED)
     return (slice(first, first + step) for first in range(start, max(1, len(logits)), step))

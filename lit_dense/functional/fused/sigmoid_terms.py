@@ -12,6 +12,9 @@ from .anchor_loss import IGNORED, Rows, per_anchor
 
 ValueAndSlope = tuple[Tensor, Tensor]
 
+FEW_CLASSES = 8
+"""Largest number of classes that are faster summed column by column on a CPU."""
+
 
 class SigmoidTerms(NamedTuple):
     """A loss of single logits: functions that compute its terms and their derivatives with respect to the logit.
@@ -19,8 +22,9 @@ class SigmoidTerms(NamedTuple):
     Args:
         negative: Loss of logits whose target is 0. Takes logits [n, C] and labels [n]; returns values [n, C] and slopes
             [n, C].
-        positive: Loss of the logits of the anchors' ground-truth classes. Takes logits [n], labels [n] and soft targets
-            [n], or None if all are 1; returns values [n] and slopes [n]. Results for background are not used.
+        positive: Loss of the logits of the positives' classes. Takes logits [P], labels [P] and soft targets [P], or
+            None if all are 1; returns values [P] and slopes [P]. On a GPU and in compiled code it gets all anchors of
+            the chunk instead, with negative labels for background; results for background are not used.
     """
 
     negative: Callable[[Tensor, Tensor], ValueAndSlope]
@@ -98,46 +102,100 @@ def rows_formula(
 
     def rows(x: Tensor, labels: Tensor, targets: Tensor | None) -> Rows:
         value, slope = terms.negative(x, labels)
+        own = OwnLogits(labels)
+        own_value, own_slope = terms.positive(own.take(x), own.labels, own.rows_of(targets))
         if class_weights is not None:
             neg_weights, pos_weights = class_weights.expand(2, -1)
             value, slope = value * neg_weights, slope * neg_weights
-        column = labels.clamp(min=0)
-        own_value, own_slope = terms.positive(x.gather(1, column.unsqueeze(1)).squeeze(1), labels, targets)
-        if class_weights is not None:
-            own_value, own_slope = own_value * pos_weights[column], own_slope * pos_weights[column]
-        sums = _gradient_sums(slope, own_slope, labels) if with_gradients else None
+            own_value, own_slope = own_value * pos_weights[own.column], own_slope * pos_weights[own.column]
+        sums = _gradient_sums(slope, own_slope, labels, own) if with_gradients else None
         # All logits were treated as negatives. Overwriting the ground-truth column avoids one-hot targets.
-        return Rows(with_own(value, labels, own_value).sum(1), with_own(slope, labels, own_slope), sums)
+        return Rows(_row_sums(own.replace(value, own_value)), own.replace(slope, own_slope), sums)
 
     return rows
 
 
-def with_own(terms: Tensor, labels: Tensor, values: Tensor) -> Tensor:
-    """Replace the term of each anchor's ground-truth class; may modify ``terms`` in place.
+def _row_sums(values: Tensor) -> Tensor:
+    """Sum values over classes [n, C] -> [n]."""
+    if values.shape[1] > FEW_CLASSES or torch.compiler.is_compiling() or values.device.type != "cpu":
+        return values.sum(1)
+    # ``Tensor.sum`` reduces one row after the other, which takes twice the time for short rows.
+    total, *others = values.unbind(1)
+    for column in others:
+        total = total + column
+    return total
+
+
+class OwnLogits:
+    """Access to the logit of each positive's class: read it, and replace its term.
+
+    On a CPU only positives are read, which are few. Compiled code and GPUs read all rows, and leave those without a
+    class unchanged: the number of positives would end the compiled kernel, or synchronise the device.
+
+    Attributes:
+        labels: Class of each row that is read; negative for rows without a class [n or P].
+        column: The same, 0 for rows without a class [n or P].
 
     Args:
-        terms: Values or slopes of all logits [n, C].
-        labels: Class of each anchor; nothing is replaced where it is negative [n].
-        values: New value of the term of each anchor's class [n].
-
-    Returns:
-        The terms with the replaced values [n, C].
+        labels: Class of each anchor; negative for anchors without a class [n].
+        all_rows: Whether to read all rows on a CPU too, which is faster if most rows have a class.
     """
-    if torch.compiler.is_compiling():  # a comparison is fused into the kernel, whereas indexing would end it
-        return torch.where(_is_own(terms, labels), values.unsqueeze(1), terms)
-    column = labels.clamp(min=0).unsqueeze(1)
-    own = torch.where(labels >= 0, values, terms.gather(1, column).squeeze(1)).unsqueeze(1)
-    if torch.is_grad_enabled():  # autograd may need the original terms
-        return terms.scatter(1, column, own)
-    return terms.scatter_(1, column, own)
+
+    def __init__(self, labels: Tensor, all_rows: bool = False) -> None:
+        all_rows = all_rows or torch.compiler.is_compiling() or labels.device.type != "cpu"
+        self._rows = None if all_rows else (labels >= 0).nonzero().squeeze(1)
+        self.labels = self._of_rows(labels)
+        self.column = self.labels.clamp(min=0) if all_rows else self.labels
+
+    def rows_of(self, values: Tensor | None) -> Tensor | None:
+        """Select the entries of the rows that are read [n] -> [n or P]."""
+        return None if values is None else self._of_rows(values)
+
+    def _of_rows(self, values: Tensor) -> Tensor:
+        return values if self._rows is None else values[self._rows]
+
+    def take(self, x: Tensor) -> Tensor:
+        """Read the logit of each row's class [n, C] -> [n or P]; the first logit of rows without a class."""
+        if self._rows is None:
+            return x.gather(1, self.column.unsqueeze(1)).squeeze(1)
+        return x[self._rows, self.column]
+
+    def replace(self, terms: Tensor, values: Tensor) -> Tensor:
+        """Replace the term of each row's class; may modify ``terms`` in place.
+
+        Args:
+            terms: Values or slopes of all logits [n, C].
+            values: New terms [n or P].
+        """
+        in_place = not torch.is_grad_enabled()  # else autograd may need the original terms
+        if self._rows is not None:
+            index = (self._rows, self.column)
+            return terms.index_put_(index, values) if in_place else terms.index_put(index, values)
+        if torch.compiler.is_compiling():  # a comparison is fused into the kernel, whereas indexing would end it
+            return torch.where(self.mask(terms), values.unsqueeze(1), terms)
+        column = self.column.unsqueeze(1)
+        own = torch.where(self.labels >= 0, values, terms.gather(1, column).squeeze(1)).unsqueeze(1)
+        return terms.scatter_(1, column, own) if in_place else terms.scatter(1, column, own)
+
+    def sum_by_class(self, terms: Tensor, values: Tensor) -> Tensor:
+        """Sum one value per row by class, in float64 [C].
+
+        Args:
+            terms: Terms of all logits, which give the number of classes [n, C].
+            values: Value of each row [n or P].
+        """
+        if torch.compiler.is_compiling():
+            return torch.where(self.mask(terms), values.unsqueeze(1), 0.0).sum(0).double()
+        counted = torch.where(self.labels >= 0, values, 0.0).double()
+        zeros = torch.zeros(terms.shape[1], dtype=torch.float64, device=terms.device)
+        return zeros.index_add(0, self.column, counted)
+
+    def mask(self, terms: Tensor) -> Tensor:
+        """Mask of the terms of the rows' classes, if all rows are read [n, C]."""
+        return torch.arange(terms.shape[1], device=terms.device) == self.labels.unsqueeze(1)
 
 
-def _is_own(terms: Tensor, labels: Tensor) -> Tensor:
-    """Mask of the terms of the anchors' ground-truth classes [n, C]."""
-    return torch.arange(terms.shape[1], device=terms.device) == labels.unsqueeze(1)
-
-
-def _gradient_sums(slope: Tensor, own_slope: Tensor, labels: Tensor) -> Tensor:
+def _gradient_sums(slope: Tensor, own_slope: Tensor, labels: Tensor, own: OwnLogits) -> Tensor:
     """Sum absolute slopes by class, for positive and for negative terms, float64 [2, C].
 
     The slope of a hard logit can be millions of times that of an easy one, and a class can have hundreds of thousands
@@ -146,11 +204,5 @@ def _gradient_sums(slope: Tensor, own_slope: Tensor, labels: Tensor) -> Tensor:
     and loses small slopes to rounding. The sums of chunks are added in float64.
     """
     counted = (labels != IGNORED).to(slope.dtype).unsqueeze(1)
-    negative = with_own(slope.detach().abs(), labels, torch.zeros_like(own_slope)).mul_(counted).sum(0).double()
-    own_slope = own_slope.detach().abs()
-    if torch.compiler.is_compiling():
-        positive = torch.where(_is_own(slope, labels), own_slope.unsqueeze(1), 0.0).sum(0).double()
-    else:
-        own = torch.where(labels >= 0, own_slope, 0.0).double()
-        positive = torch.zeros_like(negative).index_add(0, labels.clamp(min=0), own)
-    return torch.stack([positive, negative])
+    negative = own.replace(slope.detach().abs(), torch.zeros_like(own_slope)).mul_(counted).sum(0).double()
+    return torch.stack([own.sum_by_class(slope, own_slope.detach().abs()), negative])
