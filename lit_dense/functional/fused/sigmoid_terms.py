@@ -110,13 +110,13 @@ def rows_formula(
             own_value, own_slope = own_value * pos_weights[own.column], own_slope * pos_weights[own.column]
         sums = _gradient_sums(slope, own_slope, labels, own) if with_gradients else None
         # All logits were treated as negatives. Overwriting the ground-truth column avoids one-hot targets.
-        return Rows(_row_sums(own.replace(value, own_value)), own.replace(slope, own_slope), sums)
+        return Rows(sum_columns(own.replace(value, own_value)), own.replace(slope, own_slope), sums)
 
     return rows
 
 
-def _row_sums(values: Tensor) -> Tensor:
-    """Sum values over classes [n, C] -> [n]."""
+def sum_columns(values: Tensor) -> Tensor:
+    """Sum the columns of each row [n, C] -> [n]."""
     if values.shape[1] > FEW_CLASSES or torch.compiler.is_compiling() or values.device.type != "cpu":
         return values.sum(1)
     # ``Tensor.sum`` reduces one row after the other, which takes twice the time for short rows.
