@@ -25,7 +25,7 @@ from torchvision.models.detection.retinanet import RetinaNetClassificationHead
 
 from lit_dense.core.class_counts import ClassCounts
 from lit_dense.core.samples import DenseSamples
-from lit_dense.functional.fused.chunking import compiled_formulas
+from lit_dense.functional.fused.anchor_loss import compiled_formulas
 from lit_dense.losses import LOSSES, DenseLoss
 
 Step = Callable[[], Tensor]

@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -49,6 +49,8 @@ def spread(ratios: Sequence[float]) -> str:
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}, {max(ratios):.2f})"
 
 
+LARGEST_FALL = 1 / 3
+"""Relative fall of a ratio from which the check fails; smaller ones are the noise of a shared machine."""
 ROWS = "BENCHMARK_ROWS"
 """Names the file, if any, in which ``run_all.py`` gathers the rows of its table."""
 
@@ -70,6 +72,23 @@ def report(item: str, peer: str, own: Sequence[float], theirs: Sequence[float], 
     row = [item, peer, *milliseconds, spread(ratios), *(f"{one:,.0f}" for one in memory)]
     with Path(os.environ[ROWS]).open("a") as file:
         file.write(json.dumps(row) + "\n")
+
+
+def ratios(path: Path) -> dict[str, float]:
+    """Return the median ratio of each reported row, by item and peer."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return {f"{row[0]} / {row[1]}": float(row[4].split()[0]) for row in rows}
+
+
+def fallen(measured: Mapping[str, float], committed: Mapping[str, float]) -> list[str]:
+    """Return one line for each committed ratio that was not measured, or fell by a third or more."""
+    faults = []
+    for name, before in committed.items():
+        if name not in measured:
+            faults.append(f"{name}: was not measured; it was {before:.2f}. If it was renamed, run with --update.")
+        elif measured[name] <= before * (1 - LARGEST_FALL):
+            faults.append(f"{name}: {measured[name]:.2f} times less than its peer; it was {before:.2f}.")
+    return faults
 
 
 def table(path: Path) -> str:

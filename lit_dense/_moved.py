@@ -39,7 +39,7 @@ MODULES = {
     "functional.hard_negatives": "functional.ohem",
     "functional.loss_spread": "functional.loss_distribution",
     "functional.one_pass": "functional.fused.anchor_loss",
-    "functional.piecewise": "functional.fused.chunking",
+    "functional.piecewise": "functional.fused.anchor_loss",
     "functional.prime_samples": "functional.pisa",
     "functional.sample_weighting": "functional.swn",
     "lightning_cli": "cli.lightning_cli",

@@ -36,7 +36,7 @@ def collect_samples(
     offsets = [sum(counts[:image]) for image in range(len(counts))]
     unique = [torch.where(m >= 0, m + offset, m) for m, offset in zip(matched_idxs, offsets, strict=True)]
     gt_labels = torch.cat([t["labels"].reshape(-1) for t in targets]).long() - first_label
-    device = logits.device
+    device, target_fields = logits.device, fields_of_targets(targets, counts)
     return DenseSamples(
         logits=logits,
         deltas=deltas,
@@ -47,7 +47,7 @@ def collect_samples(
         gt_image_idxs=image_of_rows(counts, device),
         num_images=len(targets),
         image_idxs=image_of_rows([len(own) for own in anchors], device),
-        target_fields=fields_of_targets(targets, counts),
+        target_fields=target_fields,
         **fields,
     )
 

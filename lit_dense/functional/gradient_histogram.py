@@ -5,8 +5,7 @@ from __future__ import annotations  # torch 2.4 cannot compile nested functions 
 import torch
 from torch import Tensor
 
-from .fused.anchor_loss import IGNORED
-from .fused.chunking import Chunked
+from .fused.anchor_loss import IGNORED, Chunked
 from .fused.sigmoid_terms import OwnLogits
 
 FUSED_BINS = 64

@@ -9,8 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .fused.anchor_loss import IGNORED, readable
-from .fused.chunking import chunks
+from .fused.anchor_loss import IGNORED, chunks, readable
 from .gradient_histogram import norm_bins
 from .softplus import softplus
 

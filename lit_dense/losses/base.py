@@ -143,5 +143,7 @@ class SigmoidLoss(DenseLoss, ABC):
 
     def forward(self, logits: Tensor, labels: Tensor, samples: DenseSamples) -> Tensor:
         """Compute the loss of each anchor, summed over classes [A]."""
-        targets = samples.scatter_to_anchors(self.pos_targets(samples))
+        targets = self.pos_targets(samples)
+        if targets is not None:
+            targets = samples.scatter_to_anchors(targets)
         return sum_over_classes(logits, labels, self.sigmoid_terms(samples), targets, samples.class_weights)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ..functional.fused.sigmoid_terms import rows_as_on_a_gpu
 from .check_runner import place
 
 READS = frozenset(
@@ -68,7 +69,7 @@ class _Methods(TorchFunctionMode):
 def host_reads(function: Callable[[], object]) -> list[str]:
     """Return the operations of a function that would synchronise with a device, with their source lines."""
     found: list[str] = []
-    with _Methods(found), _Operations(found):
+    with rows_as_on_a_gpu(), _Methods(found), _Operations(found):
         function()
     return found
 

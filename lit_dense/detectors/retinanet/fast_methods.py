@@ -71,7 +71,7 @@ class FastMethods(OneStageAdapter):
             x: Features of each level [B, channels, H, W].
         """
         head = self.detector.head
-        if not head.training:
+        if records_graph() or not head.training:  # in this order: torch 2.4 cannot compile vars(tower)
             outputs: dict[str, Tensor] = RetinaNetHead.forward(head, x)
             return outputs
         return {

@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torchvision.models.detection.retinanet import RetinaNetClassificationHead, RetinaNetRegressionHead
 
-from ..tracing import records_graph
-
 CHUNK_CELLS = 512
 """Number of cells of one matrix product: a small result, in rows of equal length, which a CPU reads quickly."""
 
@@ -19,13 +17,13 @@ def tower_outputs(tower: Any, features: Sequence[Tensor]) -> Tensor:
     """Compute ``tower(features)`` with fewer copies [N, anchors of an image, columns].
 
     torchvision permutes and copies each level, and then copies all levels again to join them. A tower that is not
-    torchvision's, that has hooks, or that is compiled or traced, is called as it is.
+    torchvision's, or that has hooks, is called as it is.
 
     Args:
         tower: The classification or the regression head.
         features: Features of each level [N, channels, H, W].
     """
-    if records_graph() or not _is_stock(tower):  # in this order: torch 2.4 cannot compile vars(tower)
+    if not _is_stock(tower):
         return torch.as_tensor(tower(features))
     classifies = isinstance(tower, RetinaNetClassificationHead)
     last, columns = (tower.cls_logits, tower.num_classes) if classifies else (tower.bbox_reg, 4)

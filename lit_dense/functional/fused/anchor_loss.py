@@ -1,22 +1,33 @@
-"""``per_anchor``: the autograd function that computes a loss and its gradient in one pass over the logits."""
+"""``per_anchor``: a loss and its gradient in one pass over the logits, chunk by chunk.
+
+Chunks are computed eagerly on a CPU, and compiled to one kernel on a GPU.
+"""
 
 from __future__ import annotations  # torch 2.4 cannot compile nested functions annotated with X | None
 
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from importlib.util import find_spec
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .chunking import Chunked
-
 IGNORED = -2
 LARGEST_LOGIT = 1e5  # larger than any finite float16, so that only infinite half-precision logits are changed
+WORTH_COMPILING = 2**20
+"""Number of logits from which compilation is worth its seconds: a few images of a small detector."""
+COMPILED_AT_MOST = 64
+"""Most compiled graphs of one function; each configured loss needs one for training and one for validation."""
+ALIGNED = 16
+"""Chunks have a multiple of this number of rows, so that they begin at an aligned address."""
 
 _plain: ContextVar[bool] = ContextVar("plain", default=False)
+_forced: ContextVar[bool | None] = ContextVar("forced", default=None)
+T = TypeVar("T")
 
 
 class Rows(NamedTuple):
@@ -35,6 +46,140 @@ class Rows(NamedTuple):
 
 Formula = Callable[[Tensor, Tensor, Tensor | None], Rows]
 """Computes :class:`Rows` from logits [n, L], labels [n] and targets [n] or None."""
+
+
+@contextmanager
+def compiled_formulas(wanted: bool = True) -> Iterator[None]:
+    """Compile the formulas of losses on every device, or on none, within this context.
+
+    By default formulas are compiled only for logits on a GPU that Triton supports. On a CPU, chunks that fit its cache
+    are as fast. Compiled and eager results agree to a relative difference of 1e-5. The environment variable
+    ``TORCH_COMPILE_DISABLE=1`` disables compilation for a whole run.
+
+    Args:
+        wanted: Whether to compile formulas.
+
+    Example:
+        >>> from lit_dense.functional import focal_loss
+        >>> with compiled_formulas(False):
+        ...     loss = focal_loss(torch.zeros(2, 3), torch.tensor([0, -1]))
+    """
+    token = _forced.set(wanted)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+class NotCompiledError(Exception):
+    """Raised if PyTorch runs a function eagerly: compilation is disabled, or the recompilation limit is reached."""
+
+
+class Chunked:
+    """A function of chunks of the logits, compiled on first use on a device where that is faster.
+
+    If compilation fails, it warns once and runs the function eagerly from then on.
+
+    Args:
+        function: Function of tensors with one row per anchor, and of any other arguments.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._compiled: Callable[..., Any] | None = None
+        self._works = True
+
+    def compiles(self, logits: Tensor) -> bool:
+        """Decide whether to compile the function for these logits."""
+        if not self._works or torch.compiler.is_compiling():
+            return False
+        forced = _forced.get()
+        if forced is not None:
+            return forced and logits.numel() > 0
+        return logits.is_cuda and logits.numel() >= WORTH_COMPILING and find_spec("triton") is not None
+
+    def over(self, rows: Sequence[Tensor | None], args: Sequence[Any], compiled: bool) -> Iterator[tuple[slice, Any]]:
+        """Apply the function to the anchors chunk by chunk; yield the slice and the result of each chunk.
+
+        Args:
+            rows: The first arguments, sliced for each chunk: logits [A, L], then other tensors [A, ...] or None.
+            args: The other arguments.
+            compiled: Result of :meth:`compiles`. Backward passes run in other threads, in which
+                :func:`compiled_formulas` has no effect, so the result of the forward pass is passed on.
+        """
+
+        def of_chunk(function: Callable[..., Any], chunk: slice) -> tuple[slice, Any]:
+            return chunk, function(*[None if tensor is None else tensor[chunk] for tensor in rows], *args)
+
+        if torch.compiler.is_compiling():  # the user compiles the whole model
+            yield of_chunk(self._function, slice(None))
+            return
+        logits: Any = rows[0]
+        done, failure = 0, None  # number of finished anchors, error of the compiler
+        if compiled and self._works:
+            try:
+                for chunk in chunks(logits, compiled=True):
+                    yield of_chunk(self._call_compiled, chunk)
+                    done = chunk.stop
+                return
+            except torch.cuda.OutOfMemoryError:
+                raise
+            except NotCompiledError:
+                pass
+            # A compiler can raise anything. If the function itself is at fault, it raises again below.
+            except Exception as error:
+                failure = error
+        for chunk in chunks(logits, start=done):
+            result = of_chunk(self._function, chunk)
+            if failure is not None:
+                self._stop_compiling(failure)
+                failure = None
+            yield result
+
+    def _call_compiled(self, *args: Any) -> Any:
+        if self._compiled is None:
+            self._compiled = torch.compile(_only_compiled(self._function))
+        for arg in args:
+            if isinstance(arg, Tensor):  # avoids a recompilation for each number of anchors
+                torch._dynamo.maybe_mark_dynamic(arg, 0)
+        limit = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"  # < 2.6
+        with torch._dynamo.config.patch({limit: COMPILED_AT_MOST}):
+            return self._compiled(*args)
+
+    def _stop_compiling(self, failure: Exception) -> None:
+        self._works = False
+        why = str(failure).strip().split("\n")[0]
+        warnings.warn(f"Losses run uncompiled, slower but with the same results: {why}", stacklevel=4)
+
+
+def _only_compiled(function: Callable[..., T]) -> Callable[..., T]:
+    """Wrap a function to raise :class:`NotCompiledError` where it runs eagerly."""
+
+    def run(*args: Any) -> T:
+        if not torch.compiler.is_compiling():
+            raise NotCompiledError
+        return function(*args)
+
+    return run
+
+
+def chunks(logits: Tensor, compiled: bool = False, start: int = 0) -> Iterator[slice]:
+    """Split the anchors into slices whose logits fit the CPU's cache; without anchors there is one empty slice.
+
+    Args:
+        logits: Class logits [A, L].
+        compiled: Whether compiled code reads the chunks. It has no temporaries, so the chunks can be larger.
+        start: The first anchor.
+    """
+    if compiled:
+        size = 2**26
+    else:  # CPU: half a MiB of float32 per thread, so that the formula's temporaries stay in the cache
+        size = 2**17 * min(torch.get_num_threads(), 8) if logits.device.type == "cpu" else 2**24
+        if logits.numel() <= 2 * size:  # two chunks would take longer than one, for each operation has a fixed cost
+            size *= 2
+    step = size // max(1, logits.shape[1])
+    step = max(ALIGNED, step - step % ALIGNED)
+    return (slice(first, first + step) for first in range(start, max(1, len(logits)), step))
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations  # torch 2.4 cannot compile nested functions annotated with X | None
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NamedTuple
 
 import torch
@@ -14,6 +16,8 @@ ValueAndSlope = tuple[Tensor, Tensor]
 
 FEW_CLASSES = 8
 """Largest number of classes that are faster summed column by column on a CPU."""
+
+_all_rows: ContextVar[bool] = ContextVar("all_rows", default=False)
 
 
 class SigmoidTerms(NamedTuple):
@@ -101,9 +105,10 @@ def rows_formula(
     """
 
     def rows(x: Tensor, labels: Tensor, targets: Tensor | None) -> Rows:
-        value, slope = terms.negative(x, labels)
         own = OwnLogits(labels)
-        own_value, own_slope = terms.positive(own.take(x), own.labels, own.rows_of(targets))
+        own_x, own_targets = own.take(x), own.rows_of(targets)
+        value, slope = terms.negative(x, labels)
+        own_value, own_slope = terms.positive(own_x, own.labels, own_targets)
         if class_weights is not None:
             neg_weights, pos_weights = class_weights.expand(2, -1)
             value, slope = value * neg_weights, slope * neg_weights
@@ -126,6 +131,16 @@ def sum_columns(values: Tensor) -> Tensor:
     return total
 
 
+@contextmanager
+def rows_as_on_a_gpu() -> Iterator[None]:
+    """Compute positive terms of all rows on a CPU too, within this context: tests see the operations of a GPU."""
+    token = _all_rows.set(True)
+    try:
+        yield
+    finally:
+        _all_rows.reset(token)
+
+
 class OwnLogits:
     """Access to the logit of each positive's class: read it, and replace its term.
 
@@ -142,7 +157,8 @@ class OwnLogits:
     """
 
     def __init__(self, labels: Tensor, all_rows: bool = False) -> None:
-        all_rows = all_rows or torch.compiler.is_compiling() or labels.device.type != "cpu"
+        # torch 2.4 cannot compile context variables: test them last
+        all_rows = all_rows or torch.compiler.is_compiling() or labels.device.type != "cpu" or _all_rows.get()
         self._rows = None if all_rows else (labels >= 0).nonzero().squeeze(1)
         self.labels = self._of_rows(labels)
         self.column = self.labels.clamp(min=0) if all_rows else self.labels

@@ -130,7 +130,7 @@ def test_anchor_loss__chunks_do_not_change_numbers(anchors, monkeypatch):
 
     whole = both()
     monkeypatch.setattr(
-        "lit_dense.functional.fused.chunking.chunks",
+        "lit_dense.functional.fused.anchor_loss.chunks",
         lambda logits, start: (slice(first, first + 64) for first in range(start, max(1, len(logits)), 64)),
     )
     torch.testing.assert_close(both(), whole)

@@ -1,5 +1,6 @@
 """Sums of gradients by class: what `efl` and `eql_v2` remember, held to float64 in scenes of a real detector's size."""
 
+import contextlib
 import functools
 
 import pytest
@@ -7,9 +8,10 @@ import torch
 
 from lit_dense.functional.equalization_v2 import equalization_v2_terms, equalization_v2_weights
 from lit_dense.functional.equalized_focal import equalized_focal_terms
-from lit_dense.functional.fused import chunking
-from lit_dense.functional.fused.chunking import compiled_formulas
-from lit_dense.functional.fused.sigmoid_terms import sum_over_classes_and_gradients
+from lit_dense.functional.focal import focal_terms
+from lit_dense.functional.fused import anchor_loss
+from lit_dense.functional.fused.anchor_loss import compiled_formulas
+from lit_dense.functional.fused.sigmoid_terms import rows_as_on_a_gpu, sum_over_classes_and_gradients
 from tests.builders.chunked_functions import forget_functions
 
 
@@ -77,6 +79,21 @@ def test_gradient_sums__small_gradients_of_many_chunks_are_kept_beside_a_large_o
     labels, elements = torch.full((len(logits),), -1), eql_v2(100.0)(1)
     exact = sum_over_classes_and_gradients(logits.double(), labels, elements)[1]
     monkeypatch.setattr(
-        chunking, "chunks", lambda logits, start: (slice(i, i + 16) for i in range(start, len(logits), 16))
+        anchor_loss, "chunks", lambda logits, start: (slice(i, i + 16) for i in range(start, len(logits), 16))
     )
     close(sum_over_classes_and_gradients(logits, labels, elements)[1].negative, exact.negative, rtol=1e-6)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_own_logits__all_rows_and_positives_have_the_same_numbers(soft):
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(50, 6, generator=generator), torch.randint(-2, 6, (50,), generator=generator)
+    targets = torch.rand(50, generator=generator) if soft else None
+    results = []
+    for context in (contextlib.nullcontext, rows_as_on_a_gpu):
+        leaf = logits.clone().requires_grad_()
+        with context():
+            values, sums = sum_over_classes_and_gradients(leaf, labels, focal_terms(), targets, torch.arange(1.0, 7.0))
+            values.sum().backward()
+        results.append((values.detach(), leaf.grad, sums.positive, sums.negative))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-6, atol=1e-7)

@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from lit_dense.functional import focal_loss, per_anchor
-from lit_dense.functional.fused import anchor_loss, chunking
-from lit_dense.functional.fused.anchor_loss import Rows
-from lit_dense.functional.fused.chunking import Chunked, chunks, compiled_formulas
+from lit_dense.functional.fused import anchor_loss
+from lit_dense.functional.fused.anchor_loss import Chunked, Rows, chunks, compiled_formulas
 from lit_dense.functional.gradient_histogram import classification_histogram
 from lit_dense.losses import LOSSES
 from tests.builders.chunked_functions import forget_functions
@@ -51,7 +50,7 @@ def graphs():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", sorted(LOSSES.points))
-def test_chunking__every_loss_has_the_same_numbers_and_is_compiled_once(name, dtype, traced):
+def test_anchor_loss__every_loss_has_the_same_numbers_and_is_compiled_once(name, dtype, traced):
     loss, compiled, seen = ready(name), ready(name), []
     for counts in ((3, 1), (3, 0, 4)):  # another number of anchors and of objects
         samples = samples_of(counts, loss=name)
@@ -68,7 +67,7 @@ def test_chunking__every_loss_has_the_same_numbers_and_is_compiled_once(name, dt
     assert not torch._dynamo.utils.counters["graph_break"]
 
 
-def test_chunking__training_and_validation_take_turns_without_compiling_anew(traced):
+def test_anchor_loss__training_and_validation_take_turns_without_compiling_anew(traced):
     logits, labels, _ = random_anchors(0)
     seen = []
     with compiled_formulas(), warnings.catch_warnings():
@@ -84,7 +83,7 @@ def test_chunking__training_and_validation_take_turns_without_compiling_anew(tra
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
-def test_chunking__the_real_compiler_has_the_same_numbers(monkeypatch):
+def test_anchor_loss__the_real_compiler_has_the_same_numbers(monkeypatch):
     forget_functions(monkeypatch)
     samples, loss = samples_of((3, 0, 4)), ready("focal")
     expected = values_and_gradient(loss, samples)
@@ -94,7 +93,7 @@ def test_chunking__the_real_compiler_has_the_same_numbers(monkeypatch):
     assert graphs() == 2  # forward and backward
 
 
-def test_chunking__warns_once_of_a_compiler_that_fails_and_goes_on_without(monkeypatch):
+def test_anchor_loss__warns_once_of_a_compiler_that_fails_and_goes_on_without(monkeypatch):
     def no_compiler(function):
         def fail(*args):
             raise RuntimeError("no C compiler\nin 100 lines")
@@ -112,7 +111,7 @@ def test_chunking__warns_once_of_a_compiler_that_fails_and_goes_on_without(monke
     assert [str(w.message) for w in seen] == ["Losses run uncompiled, slower but with the same results: no C compiler"]
 
 
-def test_chunking__an_error_of_a_formula_is_raised_and_does_not_switch_the_compiler_off(traced):
+def test_anchor_loss__an_error_of_a_formula_is_raised_and_does_not_switch_the_compiler_off(traced):
     def wrong(x, labels, targets):
         return Rows(x @ x, x)
 
@@ -127,12 +126,12 @@ TOLD_TO = pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="
 
 
 @pytest.mark.parametrize("why", [pytest.param("told to", marks=TOLD_TO), "too often"])
-def test_chunking__chunks_are_small_where_pytorch_does_not_compile(why, traced, monkeypatch):
+def test_anchor_loss__chunks_are_small_where_pytorch_does_not_compile(why, traced, monkeypatch):
     if why == "too often":
-        monkeypatch.setattr(chunking, "COMPILED_AT_MOST", 1)
+        monkeypatch.setattr(anchor_loss, "COMPILED_AT_MOST", 1)
     told = torch.compiler.set_stance("force_eager") if why == "told to" else contextlib.nullcontext()
     sizes = []
-    monkeypatch.setattr(chunking, "chunks", lambda *args, **kwargs: sizes.append(kwargs) or chunks(*args, **kwargs))
+    monkeypatch.setattr(anchor_loss, "chunks", lambda *args, **kwargs: sizes.append(kwargs) or chunks(*args, **kwargs))
     logits, labels, _ = random_anchors(0)
     with told, compiled_formulas(), warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
@@ -144,7 +143,7 @@ def test_chunking__chunks_are_small_where_pytorch_does_not_compile(why, traced, 
 
 
 @pytest.mark.parametrize("function", [focal_loss, classification_histogram], ids=lambda f: f.__name__)
-def test_chunking__a_model_that_is_compiled_as_a_whole_takes_the_formulas_in(function):
+def test_anchor_loss__a_model_that_is_compiled_as_a_whole_takes_the_formulas_in(function):
     logits, labels, _ = random_anchors(0)
     expected = function(logits, labels)
     with compiled_formulas():
@@ -152,9 +151,9 @@ def test_chunking__a_model_that_is_compiled_as_a_whole_takes_the_formulas_in(fun
         torch.testing.assert_close(whole(logits, labels), expected)
 
 
-def test_chunking__several_compiled_chunks(traced, monkeypatch):
+def test_anchor_loss__several_compiled_chunks(traced, monkeypatch):
     monkeypatch.setattr(
-        chunking,
+        anchor_loss,
         "chunks",
         lambda logits, compiled=False, start=0: (slice(i, i + 16) for i in range(start, len(logits), 16)),
     )
@@ -195,8 +194,8 @@ def test_chunks__cover_all_anchors_once(shape, compiled):
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("name", sorted(LOSSES.points))
-def test_chunking__a_gpu_compiles_by_itself_and_has_the_numbers_of_the_cpu(name, dtype, monkeypatch):
-    monkeypatch.setattr(chunking, "WORTH_COMPILING", 1)
+def test_anchor_loss__a_gpu_compiles_by_itself_and_has_the_numbers_of_the_cpu(name, dtype, monkeypatch):
+    monkeypatch.setattr(anchor_loss, "WORTH_COMPILING", 1)
     forget_functions(monkeypatch)
     samples, loss = samples_of((3, 0, 4), loss=name), ready(name)
     tensors = {field.name: getattr(samples, field.name) for field in fields(samples)}
