@@ -48,6 +48,36 @@ class CheckingTrainer(Trainer):
         if not report.ok:
             sys.exit(1)
 
+    def export(
+        self,
+        model: Any,
+        datamodule: CocoDataModule,
+        ckpt_path: Path,
+        format: str = "onnx",
+        output: Path | None = None,
+        size: int | list[int] | None = None,
+        nms: bool = True,
+        images: int = 50,
+    ) -> None:
+        """Write a trained detector to one file, from image to boxes, and compare the file with the model.
+
+        Args:
+            model: The model.
+            datamodule: The data; its validation images are compared.
+            ckpt_path: The checkpoint.
+            format: ``onnx``, ``pt2`` (torch.export), ``torchscript`` or ``openvino``.
+            output: The file; by default beside the checkpoint.
+            size: Height and width of the images that the file takes, as ``[480, 640]``, or one number for squares; by
+                default squares of the model's ``min_size``.
+            nms: Whether the file applies non-maximum suppression and takes one image. Without it, the file takes
+                batches and returns the best candidates.
+            images: Number of validation images to compare.
+        """
+        from ..export.command import run_export
+
+        sizes = [size] if isinstance(size, int) else size
+        print(run_export(model, datamodule, Path(ckpt_path), format, output, sizes, nms, images))
+
 
 class LitDenseCLI(LightningCLI):
     """LightningCLI with ``check`` and a prediction writer; given options override those of a checkpoint."""
@@ -58,8 +88,9 @@ class LitDenseCLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Return Lightning's subcommands and ``check``."""
-        return {**LightningCLI.subcommands(), "check": {"model", "datamodule"}}
+        """Return Lightning's subcommands, ``check`` and ``export``."""
+        own = {"model", "datamodule"}
+        return {**LightningCLI.subcommands(), "check": own, "export": own}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add options of the prediction writer, and a default loss for options such as ``--model.loss.gamma``."""
