@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
@@ -73,7 +74,7 @@ class CheckingTrainer(Trainer):
                 batches and returns the best candidates.
             images: Number of validation images to compare.
         """
-        from ..export.command import run_export
+        from .export_command import run_export
 
         sizes = [size] if isinstance(size, int) else size
         print(run_export(model, datamodule, Path(ckpt_path), format, output, sizes, nms, images))
@@ -149,6 +150,10 @@ class LitDenseCLI(LightningCLI):
                 if _is_option(self._arguments, name) or name in given:
                     self._override(config["model"], name)
 
+    def after_fit(self) -> None:
+        """Save ``last.ckpt`` if the run ended after the last checkpoint was written, or before the first."""
+        save_end(self.trainer)
+
     def instantiate_classes(self) -> None:
         """Build trainer, model and data; errors of constructors are raised unchanged."""
         self.parser.add_instantiator(_construct, object)  # after those of Lightning
@@ -190,6 +195,23 @@ class LitDenseCLI(LightningCLI):
                 f"The checkpoint's {name} is used, {saved}, not {asked}: the checkpoint contains its state. To train "
                 f"with another, use LitDetector.load_from_checkpoint(path, {name}=..., strict=False) in Python."
             )
+
+
+def save_end(trainer: Trainer) -> None:
+    """Save the state at the end of training, unless a checkpoint callback has just done so.
+
+    Lightning saves at validations and ends of epochs, so a run with ``max_steps`` can end without any checkpoint.
+
+    Args:
+        trainer: A trainer that has ended ``fit``.
+    """
+    callbacks = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
+    if not callbacks or not trainer.global_step:
+        return
+    if any(getattr(c, "_last_global_step_saved", None) == trainer.global_step for c in callbacks):
+        return
+    folder = callbacks[0].dirpath or Path(trainer.default_root_dir) / "checkpoints"
+    trainer.save_checkpoint(Path(folder) / "last.ckpt")
 
 
 class _ConstructorError(BaseException):

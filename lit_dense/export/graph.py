@@ -39,7 +39,7 @@ class DetectionGraph(nn.Module):
         >>> graph = module.export_graph(size=(64, 64))
         >>> boxes, scores, labels = graph(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
         >>> boxes.shape, scores.shape
-        (torch.Size([1, 100, 4]), torch.Size([1, 100]))
+        (torch.Size([1, 300, 4]), torch.Size([1, 300]))
     """
 
     anchors: Tensor

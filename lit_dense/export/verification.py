@@ -69,12 +69,15 @@ def compare(
             continue
         apart = (ours["boxes"][:, None] - theirs["boxes"]).abs().amax(2)
         apart = apart.masked_fill(ours["labels"][:, None] != theirs["labels"], float("inf"))
-        distance, nearest = apart.min(1)
-        near = distance <= LARGEST_BOX_DIFFERENCE * max(size)
-        unmatched += int((~near).sum()) + max(0, len(theirs["scores"]) - len(ours["scores"]))
-        if near.any():
-            box = max(box, float(distance[near].max()))
-            score = max(score, float((ours["scores"] - theirs["scores"][nearest])[near].abs().max()))
+        near = apart <= LARGEST_BOX_DIFFERENCE * max(size)
+        # boxes without area are never suppressed, so several can be equal: the score decides
+        scores = (ours["scores"][:, None] - theirs["scores"]).abs().masked_fill(~near, float("inf"))
+        of_score, nearest = scores.min(1)
+        matched = near.any(1)
+        unmatched += int((~matched).sum()) + max(0, len(theirs["scores"]) - len(ours["scores"]))
+        if matched.any():
+            box = max(box, float(apart.gather(1, nearest[:, None])[matched].max()))
+            score = max(score, float(of_score[matched].max()))
     return Difference(images, detections, unmatched, score, box)
 
 

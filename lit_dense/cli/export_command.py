@@ -12,11 +12,11 @@ from torch import Tensor
 from ..core.errors import UsageError
 from ..data import CocoDataModule
 from ..data.label_map import match_labels, offered_categories
+from ..export.graph import DetectionGraph
+from ..export.verification import Difference, as_detections, check, compare, letterbox
+from ..export.writers import SUFFIXES, Run, export
 from ..metrics import DetectionMAP
 from ..training import LitDetector
-from .graph import DetectionGraph
-from .verification import Difference, as_detections, check, compare, letterbox
-from .writers import SUFFIXES, Run, export
 
 NOISE_IMAGES = 4
 """Number of random images for the comparison if there is no validation set."""
@@ -172,7 +172,7 @@ def mean_ap(model: LitDetector, datamodule: Any, detections: list[Detections], t
         targets: Targets of each image; labels are those of the data.
     """
     labels = match_labels(model.categories, offered_categories(datamodule), model.num_classes or 0)
-    metric = DetectionMAP(datamodule.num_classes)
+    metric = DetectionMAP(range(datamodule.num_classes))
     metric.update([labels.in_labels(d) for d in detections], targets)
     value = float(metric.compute()["map"])
     return value if value >= 0 else math.nan
