@@ -24,8 +24,9 @@ ALLOWED = {
 ALLOWED["data"] = {"core", "samplers"}
 ALLOWED["detectors"] = {*ALLOWED["criterion"], "criterion", "functional"}
 ALLOWED["testing"] = {*ALLOWED["detectors"], "detectors"}
+ALLOWED["export"] = {*ALLOWED["detectors"], "detectors"}
 ALLOWED["callbacks"] = {*ALLOWED["detectors"], "detectors", "data", "metrics", "visualization"}
-ALLOWED["training"] = {*ALLOWED["callbacks"], "callbacks", "samplers"}
+ALLOWED["training"] = {*ALLOWED["callbacks"], "callbacks", "export", "samplers"}
 ALLOWED["cli"] = {*ALLOWED["training"], "training"}
 ALLOWED["compare"] = {*ALLOWED["cli"], "cli"}
 """What each package may import, from the lowest to the highest."""

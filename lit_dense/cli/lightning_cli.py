@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
@@ -48,6 +49,36 @@ class CheckingTrainer(Trainer):
         if not report.ok:
             sys.exit(1)
 
+    def export(
+        self,
+        model: Any,
+        datamodule: CocoDataModule,
+        ckpt_path: Path,
+        format: str = "onnx",
+        output: Path | None = None,
+        size: int | list[int] | None = None,
+        nms: bool = True,
+        images: int = 50,
+    ) -> None:
+        """Write a trained detector to one file, from image to boxes, and compare the file with the model.
+
+        Args:
+            model: The model.
+            datamodule: The data; its validation images are compared.
+            ckpt_path: The checkpoint.
+            format: ``onnx``, ``pt2`` (torch.export), ``torchscript`` or ``openvino``.
+            output: The file; by default beside the checkpoint.
+            size: Height and width of the images that the file takes, as ``[480, 640]``, or one number for squares; by
+                default squares of the model's ``min_size``.
+            nms: Whether the file applies non-maximum suppression and takes one image. Without it, the file takes
+                batches and returns the best candidates.
+            images: Number of validation images to compare.
+        """
+        from .export_command import run_export
+
+        sizes = [size] if isinstance(size, int) else size
+        print(run_export(model, datamodule, Path(ckpt_path), format, output, sizes, nms, images))
+
 
 class LitDenseCLI(LightningCLI):
     """LightningCLI with ``check`` and a prediction writer; given options override those of a checkpoint."""
@@ -58,8 +89,9 @@ class LitDenseCLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Return Lightning's subcommands and ``check``."""
-        return {**LightningCLI.subcommands(), "check": {"model", "datamodule"}}
+        """Return Lightning's subcommands, ``check`` and ``export``."""
+        own = {"model", "datamodule"}
+        return {**LightningCLI.subcommands(), "check": own, "export": own}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add options of the prediction writer, and a default loss for options such as ``--model.loss.gamma``."""
@@ -118,6 +150,10 @@ class LitDenseCLI(LightningCLI):
                 if _is_option(self._arguments, name) or name in given:
                     self._override(config["model"], name)
 
+    def after_fit(self) -> None:
+        """Save ``last.ckpt`` if the run ended after the last checkpoint was written, or before the first."""
+        save_end(self.trainer)
+
     def instantiate_classes(self) -> None:
         """Build trainer, model and data; errors of constructors are raised unchanged."""
         self.parser.add_instantiator(_construct, object)  # after those of Lightning
@@ -159,6 +195,23 @@ class LitDenseCLI(LightningCLI):
                 f"The checkpoint's {name} is used, {saved}, not {asked}: the checkpoint contains its state. To train "
                 f"with another, use LitDetector.load_from_checkpoint(path, {name}=..., strict=False) in Python."
             )
+
+
+def save_end(trainer: Trainer) -> None:
+    """Save the state at the end of training, unless a checkpoint callback has just done so.
+
+    Lightning saves at validations and ends of epochs, so a run with ``max_steps`` can end without any checkpoint.
+
+    Args:
+        trainer: A trainer that has ended ``fit``.
+    """
+    callbacks = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
+    if not callbacks or not trainer.global_step:
+        return
+    if any(getattr(c, "_last_global_step_saved", None) == trainer.global_step for c in callbacks):
+        return
+    folder = callbacks[0].dirpath or Path(trainer.default_root_dir) / "checkpoints"
+    trainer.save_checkpoint(Path(folder) / "last.ckpt")
 
 
 class _ConstructorError(BaseException):

@@ -49,6 +49,10 @@ class FCOSAdapter(OneStageAdapter):
         """The box coder of the head."""
         return LinearBoxCoder(self.detector.head.box_coder)
 
+    def class_scores(self, outputs: dict[str, Tensor]) -> Tensor:
+        """Return the square root of class score times centre-ness [B, K, C]."""
+        return (super().class_scores(outputs) * outputs["bbox_ctrness"].float().sigmoid()).sqrt()
+
     def samples(
         self,
         targets: Sequence[dict[str, Tensor]],

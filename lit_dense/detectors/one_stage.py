@@ -143,6 +143,17 @@ class OneStageAdapter(DetectorAdapter):
         """Convert the class logits to one logit per class; its sigmoid is the score."""
         return {**outputs, "cls_logits": self.criteria[""].loss.score_logits(outputs["cls_logits"])}
 
+    candidates_per_class = False
+    """Whether post-processing keeps the best candidates of each class, or of each pyramid level."""
+
+    def class_scores(self, outputs: dict[str, Tensor]) -> Tensor:
+        """Return the scores of all anchors before non-maximum suppression [B, K, C].
+
+        Args:
+            outputs: Outputs of the head, with all columns of the loss.
+        """
+        return self.with_scores(outputs)["cls_logits"].float().sigmoid()
+
     def losses_and_detections(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> tuple[Terms, Detections]:
         """Return loss terms and detections of one forward pass; torchvision's own forward gives only one of them.
 

@@ -82,6 +82,14 @@ class SSDAdapter(OneStageAdapter):
         """Return the logits of the classes, followed by background if the loss reads it [B, K, L]."""
         return loss_columns(head_outputs["cls_logits"], self.criteria[""].loss.extra_logits)
 
+    candidates_per_class = True
+
+    def class_scores(self, outputs: dict[str, Tensor]) -> Tensor:
+        """Return the scores of all default boxes: softmax without background, or the scores that the loss trains."""
+        if "postprocess_detections" not in vars(self.detector):  # not overridden: softmax scores
+            return outputs["cls_logits"].float().softmax(-1)[..., 1:]
+        return self.criteria[""].loss.score_logits(self.loss_logits(outputs).float()).sigmoid()
+
     def postprocess_detections(
         self, head_outputs: dict[str, Tensor], image_anchors: list[Tensor], image_shapes: list[tuple[int, int]]
     ) -> Detections:
@@ -92,7 +100,7 @@ class SSDAdapter(OneStageAdapter):
             image_anchors: Default boxes of each image [K, 4].
             image_shapes: Height and width of each resized image in pixels.
         """
-        scores = self.criteria[""].loss.score_logits(self.loss_logits(head_outputs).float()).sigmoid()
+        scores = self.class_scores(head_outputs)
         images = zip(head_outputs["bbox_regression"], scores, image_anchors, image_shapes, strict=True)
         return [self._detections_of_image(*image) for image in images]
 

@@ -1,6 +1,7 @@
 """torchvision's detectors as a LightningModule, with optimiser, steps and metrics for any loss."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
@@ -18,6 +19,8 @@ from ..data.checks.thin_images import check_all_sizes
 from ..detectors.attach import attach, find_detector, set_prior
 from ..detectors.base import own_scores
 from ..detectors.from_arguments import NETWORKS, build_detector, known_categories
+from ..export.graph import DetectionGraph
+from ..export.writers import export as write_export
 from ..losses import LossLike
 from ..metrics.backends import BackendName, Protocol
 from ..normalizers import NormalizerLike
@@ -277,6 +280,37 @@ class LitDetector(DetectorSteps):
         own = type(self).build_model is LitDetector.build_model  # an override may have loaded weights
         self._from_scratch = own and not (kept and options["keep_classifier"])
         return build_detector(self.detector_name, num_classes, **options)
+
+    def export_graph(self, size: tuple[int, int], nms: bool = True) -> DetectionGraph:
+        """Return the detector as one traceable function, from a uint8 image of fixed size to its detections.
+
+        Args:
+            size: Height and width of the images in pixels.
+            nms: Whether to apply non-maximum suppression; the input is then one image instead of a batch.
+
+        Raises:
+            UsageError: If the detector cannot be exported.
+        """
+        return DetectionGraph(self._adapter, size, self.score_thresh, self.detections_per_img, nms)
+
+    def to_onnx(self, file_path: str | Path, input_sample: Any = None, **kwargs: Any) -> None:  # type: ignore[override]
+        """Write the detector to an ONNX file, from image to boxes; replaces Lightning's method, which fails on it.
+
+        Args:
+            file_path: The file.
+            input_sample: An image [3, H, W] of the size that the file takes; by default a square of ``min_size``.
+            kwargs: ``nms=False`` for a file that takes batches and returns candidates.
+
+        Raises:
+            UsageError: If the detector cannot be exported.
+        """
+        transform: Any = self.model.transform
+        fixed = getattr(transform, "fixed_size", None) or [transform.min_size[-1]] * 2
+        size = (int(fixed[1]), int(fixed[0])) if input_sample is None else tuple(input_sample.shape[-2:])
+        training = self.training
+        names = [str(category["name"]) for category in self.categories or []]
+        write_export(self.export_graph(size, **kwargs), Path(file_path), "onnx", names)
+        self.train(training)
 
     def setup(self, stage: str) -> None:
         """Take class names and counts from the data module.

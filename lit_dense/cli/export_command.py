@@ -1,0 +1,193 @@
+"""The command ``lit-dense export``: load a checkpoint, write a file, and compare the file with the model."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..core.errors import UsageError
+from ..data import CocoDataModule
+from ..data.label_map import match_labels, offered_categories
+from ..export.graph import DetectionGraph
+from ..export.verification import Difference, as_detections, check, compare, letterbox
+from ..export.writers import SUFFIXES, Run, export
+from ..metrics import DetectionMAP
+from ..training import LitDetector
+
+NOISE_IMAGES = 4
+"""Number of random images for the comparison if there is no validation set."""
+Detections = dict[str, Tensor]
+
+
+def run_export(
+    model: LitDetector,
+    datamodule: CocoDataModule | None,
+    ckpt_path: Path,
+    format: str,
+    output: Path | None,
+    size: list[int] | None,
+    nms: bool,
+    images: int,
+) -> str:
+    """Export the detector of a checkpoint, compare file and model, and return a report.
+
+    Args:
+        model: A module with the arguments of the checkpoint.
+        datamodule: Data whose validation images are compared; without validation images random ones are used.
+        ckpt_path: The checkpoint.
+        format: Name of the format.
+        output: The file; by default beside the checkpoint.
+        size: Height and width of the input images; one number for squares; by default squares of the model's size.
+        nms: Whether the file applies non-maximum suppression.
+        images: Largest number of validation images.
+
+    Raises:
+        UsageError: If the detector or the format is not supported, or the file does not compute the same detections.
+    """
+    load_weights(model, ckpt_path)
+    graph = model.export_graph(image_size(model, size), nms)
+    file = output or ckpt_path.with_suffix(SUFFIXES.get(format, ""))
+    names = [str(category["name"]) for category in model.categories or []]
+    run = export(graph, file, format, names)
+    lines = [
+        f"{file}: {file.stat().st_size / 2**20:.1f} MiB, {format}, {type(model.model).__name__}, "
+        f"input uint8 [{'1' if nms else 'N'}, 3, {graph.size[0]}, {graph.size[1]}]"
+    ]
+    if not nms:
+        largest = compare_candidates(graph, run)
+        lines.append(f"Largest difference of the candidates' scores to the model, on random images: {largest:.1e}")
+        return "\n".join(lines)
+    samples = list(validation_images(datamodule, images, graph.size))
+    noise = not samples
+    if noise:
+        generator = torch.Generator().manual_seed(0)
+        shape = (3, *graph.size)
+        samples = [
+            (torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator), {}) for _ in range(NOISE_IMAGES)
+        ]
+    expected, found = detections_of(model, graph, run, [image for image, _ in samples])
+    difference = compare(expected, found, graph.size)
+    lines += report(difference, noise)
+    if not noise:
+        ours, theirs = (mean_ap(model, datamodule, d, [t for _, t in samples]) for d in (expected, found))
+        lines.append(f"AP on these images: model {ours:.4f}, file {theirs:.4f}")
+    check(difference, str(file))
+    return "\n".join(lines)
+
+
+def load_weights(model: LitDetector, path: Path) -> None:
+    """Load a checkpoint into a module, as Lightning's Trainer does.
+
+    Args:
+        model: A module with the arguments of the checkpoint.
+        path: The checkpoint.
+    """
+    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    model.on_load_checkpoint(checkpoint)
+    model.load_state_dict(checkpoint["state_dict"])
+    model.eval()
+
+
+def image_size(model: LitDetector, size: list[int] | None) -> tuple[int, int]:
+    """Return height and width of the exported input.
+
+    Args:
+        model: The module.
+        size: One or two numbers; None for squares of the model's own size.
+
+    Raises:
+        UsageError: If there are more than two numbers, or one is not positive.
+    """
+    if size is None:
+        transform: Any = model.model.transform
+        fixed = getattr(transform, "fixed_size", None)
+        return (int(fixed[1]), int(fixed[0])) if fixed else (int(transform.min_size[-1]),) * 2
+    if not 1 <= len(size) <= 2 or min(size) < 1:
+        raise UsageError(f"--size takes height and width in pixels, as --size='[480, 640]', or one number, not {size}.")
+    return size[0], size[-1]
+
+
+def validation_images(
+    datamodule: CocoDataModule | None, number: int, size: tuple[int, int]
+) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+    """Yield evenly spaced validation images, scaled into a canvas, and their targets.
+
+    Args:
+        datamodule: The data.
+        number: Largest number of images.
+        size: Height and width of the canvas.
+    """
+    if datamodule is None or "val" not in datamodule.available:
+        return
+    datamodule.prepare_data()
+    datamodule.setup("validate")
+    loader: Any = datamodule.val_dataloader()
+    dataset = loader.dataset
+    for index in np.linspace(0, len(dataset) - 1, min(number, len(dataset))).round().astype(int).tolist():
+        image, target = dataset[index]
+        canvas, factor = letterbox(image.as_subclass(Tensor), size)
+        yield (
+            canvas,
+            {**target, "boxes": target["boxes"].as_subclass(Tensor) * factor, "area": target["area"] * factor**2},
+        )
+
+
+@torch.no_grad()
+def detections_of(
+    model: LitDetector, graph: DetectionGraph, run: Run, images: list[Tensor]
+) -> tuple[list[Detections], list[Detections]]:
+    """Return the detections of the model and of the exported file.
+
+    Args:
+        model: The module.
+        graph: What was exported.
+        run: Runs the exported file.
+        images: uint8 images [3, H, W].
+    """
+    expected, found = [], []
+    for image in images:
+        expected += model([image])
+        found += as_detections(run(image.unsqueeze(0)), graph.score_thresh)
+    return expected, found
+
+
+@torch.no_grad()
+def compare_candidates(graph: DetectionGraph, run: Run) -> float:
+    """Return the largest difference of the scores of a batch of three random images."""
+    batch = torch.randint(0, 256, (3, 3, *graph.size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return float((run(batch)[1] - graph(batch)[1]).abs().max())
+
+
+def mean_ap(model: LitDetector, datamodule: Any, detections: list[Detections], targets: list[dict[str, Any]]) -> float:
+    """Compute the AP of detections.
+
+    Args:
+        model: The module.
+        datamodule: The data of the targets.
+        detections: Detections of each image; labels are columns.
+        targets: Targets of each image; labels are those of the data.
+    """
+    labels = match_labels(model.categories, offered_categories(datamodule), model.num_classes or 0)
+    metric = DetectionMAP(range(datamodule.num_classes))
+    metric.update([labels.in_labels(d) for d in detections], targets)
+    value = float(metric.compute()["map"])
+    return value if value >= 0 else math.nan
+
+
+def report(difference: Difference, noise: bool) -> list[str]:
+    """Return the lines about a comparison.
+
+    Args:
+        difference: The difference of file and model.
+        noise: Whether the images were random.
+    """
+    which = "random images; give --config or --data for validation images" if noise else "validation images"
+    return [
+        f"Compared on {difference.images} {which}: {difference.detections} detections",
+        f"Largest difference: score {difference.score:.1e}, box {difference.box:.1e} pixels; "
+        f"{difference.unmatched} detections without a counterpart",
+    ]

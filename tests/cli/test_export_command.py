@@ -1,0 +1,69 @@
+"""Tests of the command ``lit-dense export``, as functions."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from lit_dense.cli.export_command import image_size, run_export
+from lit_dense.core.errors import UsageError
+from lit_dense.data import CocoDataModule
+from tests.builders.coco_files import data_arguments, write_shape_splits
+from tests.builders.exported import small_module
+
+
+def saved(module, path):
+    trainer = Trainer(accelerator="cpu", logger=False, barebones=True)
+    trainer.strategy.connect(module)
+    trainer.save_checkpoint(path)
+    return path
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    return saved(small_module(), tmp_path / "best.ckpt")
+
+
+def test_run_export__writes_a_file_beside_the_checkpoint(checkpoint):
+    report = run_export(small_module(), None, checkpoint, "pt2", None, None, True, 4)
+    assert (checkpoint.parent / "best.pt2").is_file()
+    assert "Compared on 4 random images" in report
+    assert "0 detections without a counterpart" in report
+
+
+def test_run_export__uses_the_weights_of_the_checkpoint(checkpoint, tmp_path):
+    other = small_module()
+    for parameter in other.parameters():
+        parameter.data.zero_()
+    run_export(other, None, checkpoint, "torchscript", tmp_path / "a.ts", None, True, 2)
+    run = torch.jit.load(str(tmp_path / "a.ts"))
+    image = torch.randint(0, 256, (1, 3, 96, 96), dtype=torch.uint8)
+    torch.testing.assert_close(run(image), small_module().export_graph((96, 96))(image), rtol=1e-4, atol=1e-4)
+
+
+def test_run_export__compares_validation_images_and_their_ap(tmp_path):
+    write_shape_splits(tmp_path)
+    data, module = CocoDataModule(**data_arguments(tmp_path)), small_module()
+    module.categories = [*data.categories, {"id": 99, "name": "other"}]
+    report = run_export(
+        small_module(), data, saved(module, tmp_path / "a.ckpt"), "pt2", tmp_path / "m.pt2", [64], True, 3
+    )
+    assert "validation images" in report
+    assert "AP on these images: model" in report
+
+
+def test_run_export__of_candidates(checkpoint, tmp_path):
+    report = run_export(small_module(), None, checkpoint, "pt2", tmp_path / "m.pt2", None, False, 3)
+    assert "input uint8 [N, 3, 96, 96]" in report
+
+
+@pytest.mark.parametrize("size", [[], [1, 2, 3], [0]])
+def test_image_size__rejects_other_than_one_or_two_numbers(size):
+    with pytest.raises(UsageError, match="height and width in pixels"):
+        image_size(small_module(), size)
+
+
+def test_image_size__default_is_the_model_s(tmp_path: Path):
+    assert image_size(small_module("ssd", size=80), None) == (80, 80)
+    assert image_size(small_module(), [32, 64]) == (32, 64)
