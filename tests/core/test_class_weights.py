@@ -169,7 +169,7 @@ def test_class_weights__swap_loss_takes_names_and_counts_of_the_data_module():
     swap = SwapLoss(class_weights={"bonnet": 5})
     swap.setup(SimpleNamespace(datamodule=data(categories), callbacks=()), Foreign(), "fit")
     close(swap.criterion.class_weights.values, [3 / 7, 3 / 7, 15 / 7, 3 / 7])
-    with pytest.raises(UsageError, match="unknown class 'bonet'. Did you mean 'bonnet'"):
+    with pytest.raises(UsageError, match=r"unknown class 'bonet'\. Did you mean 'bonnet'"):
         SwapLoss(class_weights={"bonet": 5}).setup(SimpleNamespace(datamodule=data(categories)), Foreign(), "fit")
     swap = SwapLoss(class_weights="balanced")
     swap.setup(SimpleNamespace(datamodule=data()), Foreign(), "fit")

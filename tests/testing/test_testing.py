@@ -13,7 +13,7 @@ from lit_dense.losses import LOSSES, DenseLoss, SigmoidLoss
 from lit_dense.testing import check_box_loss, check_classification_loss
 from tests.builders.kit import failure_of
 
-DETACHED = {"seesaw": ["gradient"]}
+DETACHED = {"seesaw": ["gradient"], "mal": ["gradient"]}
 """Losses with a factor that is no function to be trained, and the check that they fail for it."""
 SKIPPED = {"ciou": ["gradient"]} | {name: ["no_host_sync"] for name in ("giou", "diou", "eiou")}
 SKIPPED["ciou"].append("no_host_sync")
@@ -23,6 +23,9 @@ VARIANTS = [
     {"class_path": "federated", "init_args": {"loss": "qfl"}},
     {"class_path": "federated", "init_args": {"loss": "ia_bce"}},
     {"class_path": "seesaw", "init_args": {"q": 0.0}},  # without its detached factor
+    {"class_path": "bce", "init_args": {"pos_weight": [1, 2, 3, 4, 5], "label_smoothing": 0.1, "bootstrap": "hard"}},
+    {"class_path": "focal", "init_args": {"pos_weight": [1, 2, 3, 4, 5]}},
+    {"class_path": "softmax", "init_args": {"label_smoothing": 0.1, "bootstrap": "hard"}},
 ]
 
 
