@@ -224,14 +224,22 @@ class DenseSamples:
         return len(self._required_geometry.level_sizes)
 
     @cached_property
+    def image_sizes(self) -> Tensor:
+        """Height and width of each resized image in pixels, without padding [B, 2].
+
+        Raises:
+            UsageError: If the detector does not provide the sizes of its images.
+        """
+        return on_device(list(chain(*self._required_geometry.image_sizes)), self.device).view(-1, 2)
+
+    @cached_property
     def in_padding(self) -> Tensor:
         """Whether the centre of an anchor lies outside its image, in the padding of the batch [A].
 
         Raises:
             UsageError: If the detector does not provide the sizes of its images.
         """
-        sizes = on_device(list(chain(*self._required_geometry.image_sizes)), self.device).view(-1, 2)
-        height, width = sizes[self.image_idxs].unbind(1)
+        height, width = self.image_sizes[self.image_idxs].unbind(1)
         centre_x, centre_y = (self.anchors[:, :2] + self.anchors[:, 2:]).div(2).unbind(1)
         return (centre_x >= width) | (centre_y >= height)
 
