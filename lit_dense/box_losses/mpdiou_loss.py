@@ -14,8 +14,8 @@ class MPDIoULoss(IoUFamilyLoss):
     The arguments are those of every IoU loss. Stateless, no collectives. An image without objects contributes 0.
 
     Raises:
-        UsageError: If an argument is out of range, or, when it is called, if the detector does not tell the sizes of
-            its images.
+        UsageError: If an argument is out of range, or, when it is called, if the samples do not tell the sizes of the
+            images.
     """
 
     def forward(self, predicted: Tensor, target: Tensor, samples: DenseSamples) -> Tensor:

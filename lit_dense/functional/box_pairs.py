@@ -77,8 +77,7 @@ def box_pairs(predicted: Tensor, target: Tensor) -> BoxPairs:
     predicted, target = enlarged(predicted, target)
     (low, high), (target_low, target_high) = predicted.split(2, 1), target.split(2, 1)
     sides, target_sides = high - low, target_high - target_low
-    common = (high.minimum(target_high) - low.maximum(target_low)).clamp(min=0)
-    intersection = common[:, 0] * common[:, 1]
+    intersection = _area_of(high.minimum(target_high) - low.maximum(target_low))
     union = sides[:, 0] * sides[:, 1] + target_sides[:, 0] * target_sides[:, 1] - intersection
     union = union.clamp(min=LEAST_UNION)
     return BoxPairs(
@@ -93,6 +92,14 @@ def box_pairs(predicted: Tensor, target: Tensor) -> BoxPairs:
     )
 
 
+def _area_of(common: Tensor) -> Tensor:
+    """Compute the area of the common part of two boxes from its sides, which are negative if there is none [P].
+
+    Boxes that touch have no gradient, as in torchvision.
+    """
+    return torch.where((common > 0).all(1), common[:, 0] * common[:, 1], 0.0)
+
+
 def overlap_of_scaled(pairs: BoxPairs, ratio: float) -> Tensor:
     """Compute the IoU of the boxes of each pair after both were scaled about their centres [P].
 
@@ -102,7 +109,6 @@ def overlap_of_scaled(pairs: BoxPairs, ratio: float) -> Tensor:
     """
     half, target_half = pairs.sides * (ratio / 2), pairs.target_sides * (ratio / 2)
     high, low = (pairs.offset + half).minimum(target_half), (pairs.offset - half).maximum(-target_half)
-    common = (high - low).clamp(min=0)
-    intersection = common[:, 0] * common[:, 1]
+    intersection = _area_of(high - low)
     areas = pairs.sides[:, 0] * pairs.sides[:, 1] + pairs.target_sides[:, 0] * pairs.target_sides[:, 1]
     return intersection / (ratio**2 * areas - intersection).clamp(min=LEAST_UNION)

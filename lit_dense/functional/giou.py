@@ -24,5 +24,5 @@ def giou_loss(predicted: Tensor, target: Tensor, variant: IoUVariant = PLAIN) ->
     """
     pairs = box_pairs(predicted, target)
     area = (pairs.enclosing[:, 0] * pairs.enclosing[:, 1]).clamp(min=LEAST_UNION)
-    uncovered = (area - pairs.union).clamp(min=0) / area  # rounding may give less than 0, which has no power
+    uncovered = (area - pairs.union) / area
     return variant.loss(pairs, uncovered, *variant.shape_penalties(pairs))

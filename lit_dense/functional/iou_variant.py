@@ -48,11 +48,11 @@ class IoUVariant(NamedTuple):
         return 1 - (overlap if self.alpha > 1 else overlap.clamp(min=LEAST_BASE)).pow(self.alpha)
 
     def powered(self, penalty: Tensor) -> Tensor:
-        """Compute ``penalty ** alpha``; it is 0 where the penalty is 0."""
+        """Compute ``penalty ** alpha``; it is 0 where the penalty is 0, or below 0 by rounding."""
         if self.alpha == 1:
             return penalty
         if self.alpha > 1:
-            return penalty.pow(self.alpha)
+            return penalty.clamp(min=0).pow(self.alpha)
         return penalty.clamp(min=LEAST_BASE).pow(self.alpha) - LEAST_BASE**self.alpha
 
     def axis_weights(self, pairs: BoxPairs) -> Tensor:

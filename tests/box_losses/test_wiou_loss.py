@@ -48,5 +48,7 @@ def test_mpdiou__distances_are_relative_to_the_image_of_each_positive():
     of_positives = torch.tensor(sizes)[samples.pos_image_idxs]
     expected = mpdiou_loss(samples.pos_boxes, samples.pos_gt_boxes, of_positives)
     torch.testing.assert_close(MPDIoULoss()(samples.pos_boxes, samples.pos_gt_boxes, samples), expected)
-    with pytest.raises(UsageError, match="does not tell the sizes of its levels and images"):
+    known = replace(samples, geometry=None, known_image_sizes=sizes)
+    torch.testing.assert_close(MPDIoULoss()(samples.pos_boxes, samples.pos_gt_boxes, known), expected)
+    with pytest.raises(UsageError, match="do not tell the sizes of their images: give known_image_sizes="):
         MPDIoULoss()(samples.pos_boxes, samples.pos_gt_boxes, replace(samples, geometry=None))
