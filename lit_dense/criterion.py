@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from .assigners import ASSIGNERS, Assigner, AssignerLike
 from .box_losses import BOX_LOSSES, BoxLossLike
 from .core.class_counts import ClassCounts, as_class_counts
+from .core.class_weights import ClassWeightOn, ClassWeights, ClassWeightsLike
 from .core.component import Component
 from .core.distributed import Reduce
 from .core.errors import UsageError, check_range
@@ -40,6 +41,9 @@ class CriterionArgs(TypedDict, total=False):
     assigner: AssignerLike | None
     loss_weight: float | None
     box_loss_weight: float | None
+    class_weights: ClassWeightsLike | None
+    class_weight_power: float | None
+    class_weight_on: ClassWeightOn | None
 
 
 BRINGS_OWN_NORMALIZER = {"normalizer": "the classification loss", "box_normalizer": "the box loss"}
@@ -61,6 +65,12 @@ class Criterion(nn.Module):
         assigner: Matches anchors and ground-truth boxes; by default the matcher of the detector is used.
         loss_weight: Factor of the classification term; at least 0.
         box_loss_weight: Factor of the box term; at least 0.
+        class_weights: Weights of the classes in the classification loss; ``balanced`` by the number of boxes, one
+            number for each class, or numbers by class name. They are divided by their mean over the classes that occur.
+        class_weight_power: Power of the inverse number of boxes for ``balanced``; 0.5 is the square root, 1 the
+            inverse, 0 weights all classes equally.
+        class_weight_on: What class weights multiply; ``positives``, or whole ``columns`` of the logits with their
+            negatives.
         class_counts: Class frequencies of the training set, or the number of boxes of each class. Needed only by some
             losses and weighters.
 
@@ -81,6 +91,9 @@ class Criterion(nn.Module):
         assigner: AssignerLike | None = None,
         loss_weight: float = 1.0,
         box_loss_weight: float = 1.0,
+        class_weights: ClassWeightsLike | None = None,
+        class_weight_power: float = 0.5,
+        class_weight_on: ClassWeightOn = "positives",
         class_counts: ClassCounts | Sequence[float] | None = None,
     ) -> None:
         super().__init__()
@@ -89,6 +102,9 @@ class Criterion(nn.Module):
         self.weighters = nn.ModuleList(WEIGHTERS.build_list(weighters))
         self.assigner = None if assigner is None else ASSIGNERS.build(assigner)
         chosen = None if normalizer is None else NORMALIZERS.build(normalizer)
+        weights = None if class_weights is None else ClassWeights(class_weights, class_weight_power, class_weight_on)
+        self.class_weights = weights
+        self.class_weight_power, self.class_weight_on = class_weight_power, class_weight_on
         self._check_owners(chosen)
         self.normalizer = chosen or NORMALIZERS.build("image")
         self._normalizer_chosen = chosen is not None
@@ -96,7 +112,7 @@ class Criterion(nn.Module):
         self.box_loss_weight = check_range("criterion", "box_loss_weight", box_loss_weight, 0)
         self.class_counts = as_class_counts(class_counts)
         self.num_classes: int | None = None
-        self._checked = False
+        self._checked: set[bool] = set()
         self.step = 0
         self.epoch = 0
         self.observers: list[Observer] = []
@@ -130,6 +146,9 @@ class Criterion(nn.Module):
             "assigner": self.assigner and self.assigner.spec,
             "loss_weight": self.loss_weight,
             "box_loss_weight": self.box_loss_weight,
+            "class_weights": self.class_weights and self.class_weights.given,
+            "class_weight_power": self.class_weight_power,
+            "class_weight_on": self.class_weight_on,
         }
 
     def follow_spec(self, saved: Mapping[str, Any] | None) -> None:
@@ -202,6 +221,18 @@ class Criterion(nn.Module):
         for part in self.parts:
             part.receive_class_counts(counts)
 
+    def receive_class_names(self, names: Sequence[str]) -> None:
+        """Pass the names of the classes, which class weights by name need.
+
+        Args:
+            names: Name of each column of the head.
+
+        Raises:
+            UsageError: If a class weight was given for a class that has no column.
+        """
+        if self.class_weights is not None:
+            self.class_weights.receive_names(names)
+
     def param_groups(self) -> list[dict[str, Any]]:
         """Return the parameter groups of the components that have their own optimiser settings."""
         return [group for part in self.parts for group in part.param_groups()]
@@ -237,9 +268,9 @@ class Criterion(nn.Module):
         """
         samples = self.in_this_step(samples)
         self.prepare(samples.num_classes)
-        if not self._checked:
+        if (training := torch.is_grad_enabled()) not in self._checked:
             self.check_ready()
-            self._checked = True
+            self._checked.add(training)
         with torch.autocast(samples.device.type, enabled=False):
             samples = self._with_class_weights(self._with_soft_targets(samples))
             divisor = self.normalizer(samples)
@@ -275,11 +306,12 @@ class Criterion(nn.Module):
 
     def _with_class_weights(self, samples: DenseSamples) -> DenseSamples:
         if torch.is_grad_enabled():
-            for weighter in self._weighters:
-                if weighter.weighs_classes:
-                    weights = weighter.scheduled_class_weights(samples)
-                    before = samples.class_weights
-                    samples = samples.with_class_weights(weights if before is None else before * weights)
+            weights = [w.scheduled_class_weights(samples) for w in self._weighters if w.weighs_classes]
+            if self.class_weights is not None and self.loss.accepts_class_weights:
+                weights.append(self.class_weights.of_logits())
+            for factor in weights:
+                before = samples.class_weights
+                samples = samples.with_class_weights(factor if before is None else before * factor)
         return samples
 
     def _with_soft_targets(self, samples: DenseSamples) -> DenseSamples:
@@ -293,6 +325,10 @@ class Criterion(nn.Module):
 
     def _values(self, samples: DenseSamples, divisor: Tensor) -> LossValues:
         classification = self.loss(samples.logits, samples.labels, samples)
+        if self.class_weights is not None and not self.loss.accepts_class_weights and torch.is_grad_enabled():
+            pos_weights = self.class_weights.values[samples.pos_labels].to(classification.dtype)
+            anchor_weights = torch.ones_like(classification).index_put((samples.positives,), pos_weights)
+            classification = classification * anchor_weights
         if self.box_loss is None:
             box = classification.new_zeros(len(samples.positives))
         elif self.box_loss.space == "deltas":
@@ -347,6 +383,15 @@ class Criterion(nn.Module):
                     f"{owners[role]} brings its own normalizer for {BRINGS_OWN_NORMALIZER[role]}, but "
                     f"{type(normalizer).__name__} was given too: remove one of them."
                 )
+        if (
+            self.class_weights is not None
+            and self.class_weights.on == "columns"
+            and not self.loss.accepts_class_weights
+        ):
+            raise UsageError(
+                f"class_weight_on='columns' needs a loss of single logits, and {type(self.loss).__name__} has none: "
+                "use class_weight_on='positives', which weights positives by their class."
+            )
         of_classes = [w for w in self._weighters if w.weighs_classes]
         if of_classes and not self.loss.accepts_class_weights:
             raise UsageError(

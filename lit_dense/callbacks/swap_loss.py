@@ -9,9 +9,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from ..assigners import AssignerLike
 from ..box_losses import BoxLossLike
 from ..core.class_counts import ClassCounts
+from ..core.class_weights import ClassWeightOn, ClassWeightsLike
 from ..core.distributed import Reduce
 from ..core.errors import UsageError
-from ..criterion import Criterion, CriterionArgs, named_spec
+from ..criterion import REGISTRIES, Criterion, CriterionArgs, named_spec
+from ..data.label_map import offered_categories
 from ..detectors import DetectorAdapter, attach, attached, find_detector, unpatch
 from ..detectors.attach import build_criterion, check_stage, detectors_inside, set_prior
 from ..losses import LossLike
@@ -37,6 +39,11 @@ class SwapLoss(Callback):
         assigner: Matches anchors and ground-truth boxes; by default the detector's own matcher.
         loss_weight: Factor of the classification term; by default the detector's own, or 1 if a loss is given.
         box_loss_weight: Factor of the box term; by default the detector's own.
+        class_weights: Weights of the classes in the classification loss; ``balanced`` by the number of boxes, one
+            number for each class, or numbers by class name. By default all classes have weight 1.
+        class_weight_power: Power of the inverse number of boxes for ``balanced``; by default 0.5, the square root.
+        class_weight_on: What class weights multiply; ``positives`` by default, or whole ``columns`` of the logits with
+            their negatives.
         class_counts: Class counts of the training set, or the number of boxes of each class; by default those of the
             data module, if it has an attribute ``class_counts``.
         prior: Initial score of an object, to which the classifier's bias is set if training starts at the first step;
@@ -63,6 +70,9 @@ class SwapLoss(Callback):
         assigner: AssignerLike | None = None,
         loss_weight: float | None = None,
         box_loss_weight: float | None = None,
+        class_weights: ClassWeightsLike | None = None,
+        class_weight_power: float | None = None,
+        class_weight_on: ClassWeightOn | None = None,
         class_counts: ClassCounts | Sequence[float] | None = None,
         prior: float | None = None,
         stage: str | None = None,
@@ -76,6 +86,9 @@ class SwapLoss(Callback):
             "assigner": assigner,
             "loss_weight": loss_weight,
             "box_loss_weight": box_loss_weight,
+            "class_weights": class_weights,
+            "class_weight_power": class_weight_power,
+            "class_weight_on": class_weight_on,
         }
         self._class_counts, self._prior = class_counts, prior
         self.stage, self.module = stage, module
@@ -112,9 +125,12 @@ class SwapLoss(Callback):
             self.criterion = build_criterion(adapter.defaults(own_stage), self._given, self._class_counts)
         adapter = attach(adapter, {own_stage: self.criterion})
         self._attached = True
-        counts = getattr(getattr(trainer, "datamodule", None), "class_counts", None)
-        if counts is not None and self.criterion.class_counts is None and own_stage == adapter.stages[0]:
-            self.criterion.receive_class_counts(counts)
+        data = getattr(trainer, "datamodule", None)
+        if own_stage == adapter.stages[0]:
+            if (categories := offered_categories(data)) is not None:
+                self.criterion.receive_class_names([category["name"] for category in categories])
+            if (counts := getattr(data, "class_counts", None)) is not None and self.criterion.class_counts is None:
+                self.criterion.receive_class_counts(counts)
         if first and self._restored:
             self._restore(self.criterion)
         elif first and self._prior is not None and stage == "fit":
@@ -247,7 +263,7 @@ class SwapLoss(Callback):
 def _check_same_parts(saved: dict[str, Any] | None, own: dict[str, Any]) -> None:
     """Refuse the state of other parts, which cannot be loaded."""
     for name, part in named_spec(saved or {}).items():
-        if _classes(part) != _classes(own[name]):
+        if name in REGISTRIES and _classes(part) != _classes(own[name]):
             raise UsageError(
                 f"SwapLoss: the checkpoint was trained with {name} {_classes(part)}, and this callback has "
                 f"{_classes(own[name])}. Use the same, or start a new run from the model's weights only."

@@ -20,6 +20,7 @@ NOISE = re.compile(
     r"Expected a <class 'NoneType'>|Expected a <class 'collections.abc.Sequence'>$|Subclass types expect one of|"
     r"a class path \(str\)|a dict with"
 )
+A_LIST = "Expected a <class 'collections.abc.Sequence'>"  # said only if nothing else is
 
 
 class CommandParser(LightningArgumentParser):
@@ -41,11 +42,15 @@ class CommandParser(LightningArgumentParser):
         if problem := next((p for p in reversed(refused) if p in message), None):
             return option + problem
         lines = [line.strip().removeprefix("- ") for line in rest.splitlines()]
-        reasons = list(dict.fromkeys(_plain_types(line) for line in lines if line and not NOISE.match(line)))
+        told = [line for line in lines if line and not NOISE.match(line)] or [li for li in lines if li == A_LIST]
+        reasons = list(dict.fromkeys(map(_plain_types, told)))
         text = "; ".join(reasons).replace(":; ", ": ") or " ".join(rest.split())
         given = re.search(r"^ *Given value: (.*)", message, re.MULTILINE)
         got = given[1] if given and "Expected" in text and "Got value" not in text else None
-        text = text if got is None or got in text else f"{text}, not {got}"
+        if got is not None and (nested := re.fullmatch(r"NestedArg\(key='\w+', val=(.*)\)", got)):
+            got = nested[1]  # an option such as --model.loss.gamma=x
+        if got is not None and not re.search(rf"(?<!\w){re.escape(got.strip(chr(39)))}(?!\w)", text):
+            text = f"{text.removesuffix('.')}, not {got}"
         return f"{option}{text}".removesuffix(".") + "." + self._hint(message)
 
     def _hint(self, message: str) -> str:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .class_counts import ClassCounts
 from .component import Component
-from .errors import UsageError
+from .errors import UsageError, check_range
 
 
 class PerClassTable(Component):
@@ -80,3 +80,27 @@ class PerClassTable(Component):
                 f"class_counts (CocoDataModule does), give class_counts to SwapLoss, lit_dense.patch or Criterion, or "
                 f"give the argument {self.argument}, a number for each class."
             )
+
+
+def number_or_table(owner: str, argument: str, given: float | Sequence[float]) -> float | PerClassTable:
+    """Check an argument that is one number, or one for each class.
+
+    Args:
+        owner: Name of the component that has the argument, for messages.
+        argument: Name of the argument.
+        given: A number of at least 0, or one for each class [C].
+
+    Returns:
+        The number, or a table that the component holds as a submodule.
+
+    Raises:
+        UsageError: If a number is negative, or no number.
+    """
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        return PerClassTable(owner, argument, "instances", given)
+    return check_range(owner, argument, given, 0)
+
+
+def numbers(value: float | PerClassTable) -> float | Tensor:
+    """Return the number, or the numbers of all classes [C], of the result of :func:`number_or_table`."""
+    return value.values if isinstance(value, PerClassTable) else value

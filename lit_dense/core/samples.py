@@ -1,7 +1,7 @@
 """The batch that losses and weighters get: all anchors with predictions, matches and ground-truth boxes."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
@@ -73,6 +73,7 @@ class DenseSamples:
         box_coder: Encodes and decodes deltas.
         boxes: Predicted boxes in pixels, with their graph, if the detector predicts boxes and no deltas [A, 4].
         geometry: Sizes of levels and images; None if the detector does not provide them.
+        known_image_sizes: Height and width of each resized image in pixels, if there is no geometry.
         context: Step, epoch, class counts and sums over processes; by default the criterion sets it.
         soft_targets: Target in [0, 1] of the ground-truth class of each positive; None for 1 [P].
         class_weights: Factor of the logits of each class, for losses of single logits; None for 1 [C]. With two rows,
@@ -97,6 +98,7 @@ class DenseSamples:
     box_coder: BoxCoder
     boxes: Tensor | None = None
     geometry: Geometry | None = None
+    known_image_sizes: Sequence[tuple[int, int]] | None = None
     context: StepContext | None = None
     soft_targets: Tensor | None = None
     class_weights: Tensor | None = None
@@ -222,6 +224,21 @@ class DenseSamples:
             UsageError: If the detector does not provide the sizes of its levels.
         """
         return len(self._required_geometry.level_sizes)
+
+    @cached_property
+    def image_sizes(self) -> Tensor:
+        """Height and width of each resized image in pixels, without padding [B, 2].
+
+        Raises:
+            UsageError: If the detector does not provide the sizes of its images.
+        """
+        sizes = self.known_image_sizes if self.geometry is None else self.geometry.image_sizes
+        if sizes is None:
+            raise UsageError(
+                "These samples do not tell the sizes of their images: give known_image_sizes=[(height, width), ...] or "
+                "geometry to DenseSamples.of."
+            )
+        return on_device(list(chain(*sizes)), self.device).view(-1, 2)
 
     @cached_property
     def in_padding(self) -> Tensor:

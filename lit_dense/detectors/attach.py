@@ -9,6 +9,7 @@ from torch import nn
 from ..assigners import AssignerLike
 from ..box_losses import BoxLossLike
 from ..core.class_counts import ClassCounts
+from ..core.class_weights import ClassWeightOn, ClassWeightsLike
 from ..core.errors import UsageError, check_choice, check_range
 from ..core.registry import Registry
 from ..criterion import Criterion, CriterionArgs
@@ -31,6 +32,9 @@ def patch(
     assigner: AssignerLike | None = None,
     loss_weight: float | None = None,
     box_loss_weight: float | None = None,
+    class_weights: ClassWeightsLike | None = None,
+    class_weight_power: float | None = None,
+    class_weight_on: ClassWeightOn | None = None,
     class_counts: ClassCounts | Sequence[float] | None = None,
     prior: float | None = None,
     stage: str | None = None,
@@ -53,6 +57,11 @@ def patch(
         assigner: Matches anchors and ground-truth boxes; by default the detector's own matcher.
         loss_weight: Factor of the classification term; by default the detector's own, or 1 if a loss is given.
         box_loss_weight: Factor of the box term; by default the detector's own.
+        class_weights: Weights of the classes in the classification loss; ``balanced`` by the number of boxes, one
+            number for each class, or numbers by class name. By default all classes have weight 1.
+        class_weight_power: Power of the inverse number of boxes for ``balanced``; by default 0.5, the square root.
+        class_weight_on: What class weights multiply; ``positives`` by default, or whole ``columns`` of the logits with
+            their negatives.
         class_counts: Class counts of the training set, or the number of boxes of each class.
         prior: Initial score of an object, to which the classifier's bias is set; by default the bias does not change.
         stage: Name of the loss to replace, if the detector has several; by default the first (``roi`` in Faster R-CNN).
@@ -82,6 +91,9 @@ def patch(
         "assigner": assigner,
         "loss_weight": loss_weight,
         "box_loss_weight": box_loss_weight,
+        "class_weights": class_weights,
+        "class_weight_power": class_weight_power,
+        "class_weight_on": class_weight_on,
     }
     criterion = build_criterion(adapter.defaults(stage), given, class_counts)
     adapter.check(stage, criterion)

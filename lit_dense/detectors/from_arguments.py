@@ -80,6 +80,10 @@ class Network(NamedTuple):
         second_args = {name: value for name, value in (second or {}).items() if value is not None}
         for name in second_args:
             check_choice("rpn", "an argument", name, STAGE_ARGUMENTS)
+        if "class_weights" in second_args:
+            raise UsageError(
+                "rpn: its only class is that of all objects, so class_weights has no effect: leave it out."
+            )
         return first, build_criterion(adapter.stock[stages[1]], cast(CriterionArgs, second_args))
 
     def keeps_classifier(self, loss: DenseLoss) -> bool:

@@ -36,6 +36,7 @@ class RoIStage(DetectorAdapter):
         super().__init__(detector)
         self._sampled: _Sampled | None = None
         self._outputs: tuple[Tensor, Tensor] | None = None
+        self._roi_image_sizes: Sequence[tuple[int, int]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:  # a copy contains no batch
         return {**super().__getstate__(), "_sampled": None, "_outputs": None}
@@ -116,6 +117,7 @@ class RoIStage(DetectorAdapter):
 
     def _begin_roi(self, heads: nn.Module, inputs: Any) -> None:
         self._sampled = self._outputs = None  # an exception may have left old ones
+        self._roi_image_sizes = inputs[2] if len(inputs) > 2 else None
 
     def _note_outputs(self, predictor: nn.Module, inputs: Any, outputs: tuple[Tensor, Tensor]) -> None:
         if self._sampled is not None:
@@ -145,6 +147,7 @@ class RoIStage(DetectorAdapter):
             [torch.where(n > 0, m, n - 1) for m, n in zip(sampled.matched_idxs, sampled.labels, strict=True)],
             first_label=1,
             box_coder=self.detector.roi_heads.box_coder,
+            known_image_sizes=self._roi_image_sizes,
         )
 
     def _reason(self, sampled: _Sampled | None, predicted: Any, terms: Terms) -> str:

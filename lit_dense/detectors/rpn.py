@@ -25,6 +25,7 @@ class RPNStage(DetectorAdapter):
         super().__init__(detector)
         self._matched: tuple[list[Tensor], Sequence[dict[str, Tensor]], list[Tensor]] | None = None
         self._rpn_extra: Terms | None = None
+        self._rpn_image_sizes: Sequence[tuple[int, int]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:  # a copy contains no batch
         return {**super().__getstate__(), "_matched": None, "_rpn_extra": None}
@@ -80,12 +81,14 @@ class RPNStage(DetectorAdapter):
             matched_idxs,
             first_label=1,
             box_coder=rpn.box_coder,
+            known_image_sizes=self._rpn_image_sizes,
         )
         self._rpn_extra = self.terms("rpn", samples, targets)
         return self._rpn_extra.pop("loss_objectness"), self._rpn_extra.pop("loss_rpn_box_reg")
 
     def _begin_rpn(self, rpn: nn.Module, inputs: Any) -> None:
         self._matched = self._rpn_extra = None  # an exception may have left old ones
+        self._rpn_image_sizes = inputs[0].image_sizes if inputs else None
 
     def _add_rpn_extra(self, rpn: nn.Module, inputs: Any, outputs: tuple[Any, Terms]) -> tuple[Any, Terms] | None:
         if not rpn.training:

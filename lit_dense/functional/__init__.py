@@ -8,10 +8,12 @@ from importlib.util import find_spec
 from typing import Any
 
 from .._moved import former
+from .bootstrapping import TargetChange as TargetChange
 from .fused.anchor_loss import per_anchor as per_anchor
 from .fused.anchor_loss import plain_path as plain_path
 from .fused.sigmoid_terms import SigmoidTerms as SigmoidTerms
 from .fused.sigmoid_terms import sum_over_classes as sum_over_classes
+from .iou_variant import IoUVariant as IoUVariant
 
 
 def __getattr__(name: str) -> Any:

@@ -1,25 +1,19 @@
 """Efficient IoU loss, EIoU and focal EIoU (https://arxiv.org/abs/2101.08158)."""
 
-import torch
 from torch import Tensor
-from torchvision.ops import distance_box_iou_loss
 
-from .iou import enlarged, paired_iou
-
-LEAST_SQUARE = 1e-7
-"""Lower bound of squared sides, in pixels after :func:`~lit_dense.functional.iou.enlarged`.
-
-If both boxes have no width, their width difference is 0 and the division gives 0.
-"""
+from .box_pairs import LEAST_SQUARE, box_pairs
+from .iou_variant import PLAIN, IoUVariant, distance_penalty
 
 
-def eiou_loss(predicted: Tensor, target: Tensor, gamma: float = 0.0) -> Tensor:
+def eiou_loss(predicted: Tensor, target: Tensor, gamma: float = 0.0, variant: IoUVariant = PLAIN) -> Tensor:
     """EIoU and focal EIoU loss (https://arxiv.org/abs/2101.08158) of each pair of boxes.
 
     Args:
         predicted: Predicted boxes in pixels or in fractions of the image, x1 y1 x2 y2 [P, 4].
         target: Target boxes in the same format [P, 4].
         gamma: The loss of a pair is weighted by its detached ``iou ** gamma``, at least 0.
+        variant: Changes of the overlap and the penalties.
 
     Returns:
         One value per pair [P].
@@ -29,9 +23,9 @@ def eiou_loss(predicted: Tensor, target: Tensor, gamma: float = 0.0) -> Tensor:
         >>> eiou_loss(torch.tensor([[0.0, 0, 4, 2]]), torch.tensor([[0.0, 0, 2, 2]]))
         tensor([0.8000])
     """
-    predicted, target = enlarged(predicted, target)
-    enclosing = predicted[:, 2:].maximum(target[:, 2:]) - predicted[:, :2].minimum(target[:, :2])
-    difference = (predicted[:, 2:] - predicted[:, :2]) - (target[:, 2:] - target[:, :2])
-    sides = difference.square() / enclosing.square().clamp(min=LEAST_SQUARE)
-    loss = torch.as_tensor(distance_box_iou_loss(predicted, target, reduction="none")) + sides.sum(1)
-    return loss * paired_iou(predicted, target).detach() ** gamma
+    pairs = box_pairs(predicted, target)
+    difference = variant.axis_weights(pairs) * (pairs.sides - pairs.target_sides).square()
+    # If both boxes have no width, their width difference is 0 and the division gives 0.
+    width, height = (difference / pairs.enclosing.square().clamp(min=LEAST_SQUARE)).unbind(1)
+    penalties = distance_penalty(pairs, variant), width, height, *variant.shape_penalties(pairs)
+    return variant.loss(pairs, *penalties) * pairs.iou.detach() ** gamma

@@ -26,17 +26,30 @@ def focused_cost(x: Tensor, gamma: float, weight: float) -> ValueAndSlope:
     return factor * entropy, factor * torch.addcmul(p, 1 - p, entropy, value=gamma)
 
 
-def focal_terms(alpha: float = 0.25, gamma: float = 2.0) -> SigmoidTerms:
+def of_labels(factor: float | Tensor, labels: Tensor) -> float | Tensor:
+    """Return the factor of each label's class: a number as it is, or the entries of a tensor [C] -> [n].
+
+    Args:
+        factor: One factor, or one for each class [C].
+        labels: Class of each row; the entry of negative labels is not used [n].
+    """
+    return factor[labels.clamp(min=0)] if isinstance(factor, Tensor) else factor
+
+
+def focal_terms(alpha: float = 0.25, gamma: float = 2.0, pos_weight: float | Tensor = 1.0) -> SigmoidTerms:
     """Return the terms of focal loss; a soft target y gives ``y * positive + (1 - y) * negative``.
 
-    With soft targets it is the soft focal loss of https://arxiv.org/abs/1912.05086.
+    With soft targets it is the soft focal loss of https://arxiv.org/abs/1912.05086. ``pos_weight`` is an additional
+    factor of positive terms, or one for each class [C].
     """
 
     def negative(x: Tensor, labels: Tensor) -> ValueAndSlope:
         return focused_cost(x, gamma, 1 - alpha)
 
     def positive(x: Tensor, labels: Tensor, targets: Tensor | None) -> ValueAndSlope:
+        factor = of_labels(pos_weight, labels)
         value, slope = focused_cost(-x, gamma, alpha)
+        value, slope = value * factor, slope * factor
         if targets is None:
             return value, -slope
         neg_value, neg_slope = focused_cost(x, gamma, 1 - alpha)
@@ -46,7 +59,12 @@ def focal_terms(alpha: float = 0.25, gamma: float = 2.0) -> SigmoidTerms:
 
 
 def focal_loss(
-    logits: Tensor, labels: Tensor, alpha: float = 0.25, gamma: float = 2.0, soft_targets: Tensor | None = None
+    logits: Tensor,
+    labels: Tensor,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+    soft_targets: Tensor | None = None,
+    pos_weight: float | Tensor = 1.0,
 ) -> Tensor:
     """Focal loss (https://arxiv.org/abs/1708.02002) of each anchor, summed over classes.
 
@@ -59,6 +77,7 @@ def focal_loss(
         alpha: Weight of positive terms, in [0, 1]; negative terms have weight ``1 - alpha``.
         gamma: Focusing exponent, at least 0; 0 gives cross-entropy.
         soft_targets: Target of the logit of each anchor's class, in [0, 1]; None means 1 [A].
+        pos_weight: Additional factor of positive terms, at least 0, or one for each class [C].
 
     Returns:
         One value per anchor, 0 for ignored anchors [A].
@@ -67,4 +86,4 @@ def focal_loss(
         >>> focal_loss(torch.tensor([[0.0, 2.0], [0.0, -2.0]]), torch.tensor([0, -2]))
         tensor([1.2809, 0.0000])
     """
-    return sum_over_classes(logits, labels, focal_terms(alpha, gamma), soft_targets)
+    return sum_over_classes(logits, labels, focal_terms(alpha, gamma, pos_weight), soft_targets)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .bootstrapping import TargetChange
 from .fused.anchor_loss import Rows, per_anchor
 from .fused.sigmoid_terms import OwnLogits, sum_columns
 from .softplus import log1p
@@ -14,13 +15,19 @@ LARGEST_PROBABILITY = 1 - 1e-6
 """Upper bound of probabilities that are converted to logits, which keeps the logits finite."""
 
 
-def softmax_loss(logits: Tensor, labels: Tensor, background_weight: float = 1.0) -> Tensor:
+LABELS_AS_THEY_ARE = TargetChange()
+
+
+def softmax_loss(
+    logits: Tensor, labels: Tensor, background_weight: float = 1.0, change: TargetChange = LABELS_AS_THEY_ARE
+) -> Tensor:
     """Softmax cross-entropy of each anchor, over C classes and background.
 
     Args:
         logits: Logits of the classes, then of background [A, C + 1].
         labels: Class of each anchor, 0 to C - 1; -1 background, -2 ignored [A].
         background_weight: Weight of background anchors.
+        change: Label smoothing and bootstrapping of all targets.
 
     Returns:
         One value per anchor, 0 for ignored anchors [A].
@@ -37,9 +44,13 @@ def softmax_loss(logits: Tensor, labels: Tensor, background_weight: float = 1.0)
         shifted = x - x.detach().amax(dim=1, keepdim=True)
         exponentials = shifted.exp()
         total = sum_columns(exponentials)
+        probabilities = exponentials.detach() / total.detach().unsqueeze(1)
+        if change.smoothing or change.form is not None:
+            targets = change.mixed_rows(column, probabilities)
+            log_p = shifted - total.log().unsqueeze(1)
+            return Rows(-weight * (targets * log_p).sum(1), (probabilities - targets) * weight.unsqueeze(1))
         own = OwnLogits(column, all_rows=True)
         own_log_p = own.take(shifted) - total.log()
-        probabilities = exponentials.detach() / total.detach().unsqueeze(1)
         slopes = own.replace(probabilities, own_log_p.detach().exp() - 1)
         return Rows(-weight * own_log_p, slopes.mul_(weight.unsqueeze(1)))
 

@@ -7,8 +7,10 @@ from torch import Tensor
 
 from ..core.errors import check_range
 from ..core.samples import DenseSamples
+from ..functional.bootstrapping import BootstrapForm
 from ..functional.softmax import softmax_loss, softmax_score_logits
 from .base import DenseLoss
+from .target_change import target_change
 
 
 class SoftmaxLoss(DenseLoss):
@@ -19,20 +21,33 @@ class SoftmaxLoss(DenseLoss):
 
     Args:
         background_weight: Weight of background anchors, at least 0.
+        label_smoothing: Share of the target of every anchor that is spread over all columns, in [0, 1], as in
+            ``torch.nn.functional.cross_entropy``.
+        bootstrap: Mix every target with the prediction, detached: ``soft`` with the probabilities, ``hard`` with the
+            best column (https://arxiv.org/abs/1412.6596). By default targets are the labels.
+        bootstrap_beta: Share of the label in the mixture, in [0, 1]; by default the paper's 0.95 for ``soft`` and 0.8
+            for ``hard``.
 
     Raises:
-        UsageError: If the weight is negative.
+        UsageError: If an argument is out of range or unknown.
     """
 
     extra_logits = 1
 
-    def __init__(self, background_weight: float = 1.0) -> None:
+    def __init__(
+        self,
+        background_weight: float = 1.0,
+        label_smoothing: float = 0.0,
+        bootstrap: BootstrapForm | None = None,
+        bootstrap_beta: float | None = None,
+    ) -> None:
         super().__init__()
         self.background_weight = check_range("softmax", "background_weight", background_weight, 0)
+        self.change = target_change("softmax", label_smoothing, bootstrap, bootstrap_beta)
 
     def forward(self, logits: Tensor, labels: Tensor, samples: DenseSamples) -> Tensor:
         """Compute the cross-entropy of each anchor [A]."""
-        return softmax_loss(logits, labels, self.background_weight)
+        return softmax_loss(logits, labels, self.background_weight, self.change)
 
     def score_logits(self, logits: Tensor) -> Tensor:
         """Convert logits to those whose sigmoid is the softmax probability of each class [..., C + 1] -> [..., C]."""

@@ -84,6 +84,8 @@ class KnownClasses(LightningModule):
         self.label_map = match_labels(self.categories, offered_categories(data), self.num_classes or 0)
         if self._stage != "fit" or self.label_map.problem:
             return
+        if names := [str(category["name"]) for category in self.categories or self.data_categories or []]:
+            self.criterion.receive_class_names(names)
         if (counts := getattr(data, "class_counts", None)) is not None:
             if self.label_map.columns is not None:
                 counts = counts.in_columns(self.label_map.columns, self.num_classes)

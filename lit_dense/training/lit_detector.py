@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from .. import callbacks as callbacks  # so that --trainer.callbacks+= accepts their class names
 from ..assigners import AssignerLike
 from ..box_losses import BoxLossLike
+from ..core.class_weights import ClassWeightOn, ClassWeightsLike
 from ..core.component import agrees
 from ..core.errors import check_choice
 from ..criterion import Criterion, CriterionArgs, named_spec
@@ -71,6 +72,12 @@ class LitDetector(DetectorSteps):
         assigner: Matches anchors and ground-truth boxes; by default torchvision's matcher. Faster R-CNN ignores it.
         loss_weight: Factor of the classification term.
         box_loss_weight: Factor of the box term.
+        class_weights: Weights of the classes in the classification loss; ``balanced`` by the number of boxes, one
+            number for each class, or numbers by class name. By default all classes have weight 1.
+        class_weight_power: Power of the inverse number of boxes for ``balanced``; 0.5 is the square root, 1
+            the inverse, 0 weights all classes equally.
+        class_weight_on: What class weights multiply; ``positives``, or whole ``columns`` of the logits with their
+            negatives.
         prior: Initial score of an object, to which the classifier's bias is set unless the classifier is pretrained; by
             default the value that the loss recommends: 0.01, and 0.001 for ``eql``, ``eql_v2`` and ``efl``. By default
             a softmax of SSD or Faster R-CNN is initialised as in torchvision.
@@ -140,6 +147,9 @@ class LitDetector(DetectorSteps):
         assigner: AssignerLike | None = None,
         loss_weight: float = 1.0,
         box_loss_weight: float = 1.0,
+        class_weights: ClassWeightsLike | None = None,
+        class_weight_power: float = 0.5,
+        class_weight_on: ClassWeightOn = "positives",
         prior: float | None = None,
         rpn: dict[str, Any] | None = None,
         optimizer: OptimizerName = "adamw",
@@ -182,6 +192,9 @@ class LitDetector(DetectorSteps):
             "assigner": assigner,
             "loss_weight": loss_weight,
             "box_loss_weight": box_loss_weight,
+            "class_weights": class_weights,
+            "class_weight_power": class_weight_power,
+            "class_weight_on": class_weight_on,
         }
         network = NETWORKS[detector]
         self.criterion, self.rpn_criterion = network.criteria(backbone, chosen, rpn)

@@ -79,6 +79,7 @@ def line_of(capsys, *words):
             "--trainer.callbacks: Expected a dot import path string: EarlyStoping. Did you",
         ),
         ("--trainer.callbacks+=EarlyStoping", "Did you mean 'EarlyStopping'?"),
+        ("--model.loss.pos_weight=x", "--pos_weight: Expected a float, not x."),
         ("--config=nowhere.yaml", "nowhere.yaml"),
         ("stray", "lit-dense: unrecognized arguments: stray."),
     ],
@@ -94,6 +95,15 @@ def test_command_parser__choices_have_nearest_matches():
     said = "Parser key \"model.optimizer\":\n  Expected a typing.Literal['adamw', 'sgd']. Got value: adam"
     line = "--model.optimizer: Expected one of 'adamw', 'sgd'. Got value: adam. Did you mean 'adamw'?"
     assert CommandParser()._one_line(said) == line
+
+
+def test_command_parser__a_list_is_named_if_nothing_else_is_expected():
+    said = (
+        "Does not validate against any of the Union subtypes\nSubtypes: [collections.abc.Sequence[float], NoneType]\n"
+        "Errors:\n  - Expected a <class 'collections.abc.Sequence'>\n  - Expected a <class 'NoneType'>\n"
+        "Given value type: NestedArg\nGiven value: NestedArg(key='focaler', val='x')"
+    )
+    assert CommandParser()._one_line(said) == "Expected a list, [a, b], not 'x'."
 
 
 def test_command_parser__subcommands_have_nearest_matches(capsys):

@@ -61,7 +61,8 @@ def loss_of(*words):
 
 
 FOCAL = "--model.loss={class_path: focal, init_args: {alpha: 0.9, gamma: 3.0}}"
-BCE = ("BCELoss", {"alpha": 0.5, "pos_weight": 1.0})
+OTHERS_OF_BCE = {"label_smoothing": 0.0, "bootstrap": None, "bootstrap_beta": None}
+BCE = ("BCELoss", {"alpha": 0.5, "pos_weight": 1.0, **OTHERS_OF_BCE})
 
 
 @pytest.mark.parametrize(
@@ -81,9 +82,9 @@ def test_cli_type__a_class_that_replaces_another_takes_over_no_argument_of_it(wo
 
 def test_cli_type__a_class_with_arguments_takes_over_none_but_those_given():
     given = "--model.loss={class_path: bce, init_args: {pos_weight: 2}}"
-    assert loss_of(FOCAL, given) == ("BCELoss", {"alpha": 0.5, "pos_weight": 2.0})
+    assert loss_of(FOCAL, given) == ("BCELoss", {"alpha": 0.5, "pos_weight": 2.0, **OTHERS_OF_BCE})
     focal = "--model.loss={class_path: focal, init_args: {alpha: 0.5}}"
-    assert loss_of(FOCAL, focal) == ("FocalLoss", {"alpha": 0.5, "gamma": 2.0})
+    assert loss_of(FOCAL, focal) == ("FocalLoss", {"alpha": 0.5, "gamma": 2.0, "pos_weight": 1.0})
     assert loss_of(FOCAL, "--model.loss=Tempered") == ("Tempered", {"alpha": 0.7, "scale": None, "steps": [1, 2]})
     untyped = "--model.loss={class_path: Untyped}"
     assert loss_of(FOCAL, untyped) == ("Untyped", {"alpha": 0.3, "gamma": None})
@@ -93,7 +94,7 @@ def test_cli_type__a_class_with_arguments_takes_over_none_but_those_given():
 
 @pytest.mark.parametrize("word", ["--model.loss.alpha=0.5", "--model.loss={init_args: {alpha: 0.5}}"])
 def test_cli_type__single_arguments_change_the_present_part(word):
-    assert loss_of(FOCAL, word) == ("FocalLoss", {"alpha": 0.5, "gamma": 3.0})
+    assert loss_of(FOCAL, word) == ("FocalLoss", {"alpha": 0.5, "gamma": 3.0, "pos_weight": 1.0})
 
 
 @pytest.mark.parametrize("given", ["bce", "{class_path: bce}", "lit_dense.losses.bce"])
@@ -167,7 +168,8 @@ def test_cli_type__an_argument_of_a_loss_inside_a_loss_is_named():
     words = ["--model.loss=federated", "--model.loss.loss=focal", "--model.loss.loss.gama=1"]
     with pytest.raises(ArgumentError, match=r"Loss 'focal' has no argument 'gama'\. Did you mean 'gamma'"):
         parser().parse_args(words)
-    assert loss_of(*words[:2], "--model.loss.loss.gamma=1")[1]["loss"]["init_args"] == {"alpha": 0.25, "gamma": 1.0}
+    inner = loss_of(*words[:2], "--model.loss.loss.gamma=1")[1]["loss"]["init_args"]
+    assert inner == {"alpha": 0.25, "gamma": 1.0, "pos_weight": 1.0}
 
 
 BASE = get_args(LossLike)[1]
@@ -177,7 +179,7 @@ BASE = get_args(LossLike)[1]
 def test_cli_type__completes_what_names_a_class():
     given = Namespace(class_path="bce", init_args=Namespace(pos_weight=2.0))
     assert not isinstance(given, BASE)
-    assert given.init_args.as_dict() == {"pos_weight": 2.0, "alpha": 0.5}
+    assert given.init_args.as_dict() == {"pos_weight": 2.0, "alpha": 0.5, **OTHERS_OF_BCE}
     plain = {"class_path": "bce"}
     assert not isinstance(plain, BASE)
     assert plain["init_args"] == BCE[1]
@@ -236,4 +238,4 @@ def test_cli_type__does_not_depend_on_names_inside_jsonargparse(renamed_jsonargp
     assert config.model.loss == "bce"
     assert parser.dump(config).split() == ["model:", "loss:", "bce"]
     changed = parser.parse_args([FOCAL, "--model.loss=bce", "--model.loss.pos_weight=2"]).model.loss
-    assert changed.init_args.as_dict() == {"alpha": 0.5, "pos_weight": 2.0}
+    assert changed.init_args.as_dict() == {"alpha": 0.5, "pos_weight": 2.0, **OTHERS_OF_BCE}

@@ -40,7 +40,7 @@ def test_spec__a_class_without_a_name_keeps_its_import_path():
     nested = LOSSES.build({"class_path": "federated", "init_args": {"loss": Mine(gamma=1.0)}})
     assert nested.spec["init_args"]["loss"] == {
         "class_path": f"{__name__}.Mine",
-        "init_args": {"alpha": 0.25, "gamma": 1.0},
+        "init_args": {"alpha": 0.25, "gamma": 1.0, "pos_weight": 1.0},
     }
 
 
@@ -75,8 +75,8 @@ def test_agrees__ignores_arguments_that_are_newer_than_the_file():
 
 
 def test_repr__parts_print_their_arguments():
-    assert repr(FocalLoss(gamma=1.5)) == "FocalLoss(alpha=0.25, gamma=1.5)"
-    assert "FocalLoss(alpha=0.25, gamma=2.0)" in repr(Criterion())
+    assert repr(FocalLoss(gamma=1.5)) == "FocalLoss(alpha=0.25, gamma=1.5, pos_weight=1.0)"
+    assert "FocalLoss(alpha=0.25, gamma=2.0, pos_weight=1.0)" in repr(Criterion())
 
 
 def test_criterion__a_compiled_training_loop_does_not_recompile_in_each_step():

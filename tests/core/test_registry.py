@@ -138,7 +138,7 @@ def test_registry__missing_arguments_are_named():
 
 def test_accepted_args__are_those_of_the_constructor_and_its_bases():
     assert list(accepted_args(Needs)) == ["scale", "shift", "power"]
-    assert set(accepted_args(Forwards)) == {"extra", "alpha", "gamma"}
+    assert set(accepted_args(Forwards)) == {"extra", "alpha", "gamma", "pos_weight"}
     assert accepted_args(Plain) == {}
     assert accepted_args(Anything) == {}  # nn.Module takes anything and uses nothing
     with pytest.raises(UsageError, match=r"'Forwards' has no argument 'gama'\. Did you mean 'gamma'"):

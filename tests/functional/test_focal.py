@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from torchvision.ops import sigmoid_focal_loss
 
 from lit_dense.functional import bce_loss, focal_loss
+from tests.builders.numpy_losses import random_anchors
 
 
 def elements(logits, targets, alpha=0.25, gamma=2.0):
@@ -73,3 +74,17 @@ def test_focal_loss__half_precision_and_large_logits(dtype):
         assert values[1] > 12
         (gradient,) = torch.autograd.grad(values.sum(), logits)
         assert gradient.isfinite().all()
+
+
+def test_focal_loss__pos_weight_is_that_of_yolov5():
+    """YOLOv5's FocalLoss: BCEWithLogitsLoss(pos_weight=w) times its factor."""
+    logits, labels, _ = random_anchors(1, anchors=30)
+    weights = torch.tensor([0.5, 1.0, 2.0, 7.0]).double()
+    one_hot = torch.nn.functional.one_hot(labels.clamp(min=-1) + 1, 5)[:, 1:].double()
+    cost = torch.nn.functional.binary_cross_entropy_with_logits(logits, one_hot, pos_weight=weights, reduction="none")
+    p = logits.sigmoid()
+    p_t, alpha_t = one_hot * p + (1 - one_hot) * (1 - p), one_hot * 0.25 + (1 - one_hot) * 0.75
+    expected = (cost * alpha_t * (1 - p_t) ** 1.5).sum(1) * (labels != -2)
+    torch.testing.assert_close(focal_loss(logits, labels, gamma=1.5, pos_weight=weights), expected)
+    one = focal_loss(logits, labels, pos_weight=torch.full((4,), 3.0))
+    torch.testing.assert_close(focal_loss(logits, labels, pos_weight=3.0), one)

@@ -13,16 +13,23 @@ from lit_dense.losses import LOSSES, DenseLoss, SigmoidLoss
 from lit_dense.testing import check_box_loss, check_classification_loss
 from tests.builders.kit import failure_of
 
-DETACHED = {"seesaw": ["gradient"]}
+DETACHED = {"seesaw": ["gradient"], "mal": ["gradient"]}
 """Losses with a factor that is no function to be trained, and the check that they fail for it."""
-SKIPPED = {"ciou": ["gradient"]} | {name: ["no_host_sync"] for name in ("giou", "diou", "eiou")}
-SKIPPED["ciou"].append("no_host_sync")
-"""torchvision's ops, which these call, index with a mask: the host waits as it does in torchvision's own loss."""
+SKIPPED = {"ciou": ["gradient"], "wiou": ["gradient"]}
+"""Box losses with a detached factor."""
+BOX_VARIANTS = [
+    {"class_path": "diou", "init_args": {"inner": 0.8, "focaler": [0.0, 0.95], "alpha": 0.5, "shape": 1.0}},
+    {"class_path": "siou", "init_args": {"inner": 1.2, "alpha": 3.0, "shape": -1.0}},
+    {"class_path": "mpdiou", "init_args": {"shape": 2.0}},
+]
 VARIANTS = [
     {"class_path": "federated", "init_args": {"loss": "focal", "num_classes": 3}},
     {"class_path": "federated", "init_args": {"loss": "qfl"}},
     {"class_path": "federated", "init_args": {"loss": "ia_bce"}},
     {"class_path": "seesaw", "init_args": {"q": 0.0}},  # without its detached factor
+    {"class_path": "bce", "init_args": {"pos_weight": [1, 2, 3, 4, 5], "label_smoothing": 0.1, "bootstrap": "hard"}},
+    {"class_path": "focal", "init_args": {"pos_weight": [1, 2, 3, 4, 5]}},
+    {"class_path": "softmax", "init_args": {"label_smoothing": 0.1, "bootstrap": "hard"}},
 ]
 
 
@@ -34,9 +41,10 @@ def test_check_classification_loss__own_losses_pass(loss, two_processes):
 
 
 @pytest.mark.ddp
-@pytest.mark.parametrize("name", sorted(BOX_LOSSES.points))
-def test_check_box_loss__own_losses_pass(name, two_processes):
-    check_box_loss(name, skip=SKIPPED.get(name, []), two_processes=two_processes)
+@pytest.mark.parametrize("loss", [*sorted(BOX_LOSSES.points), *BOX_VARIANTS], ids=str)
+def test_check_box_loss__own_losses_pass(loss, two_processes):
+    skip = SKIPPED.get(loss, []) if isinstance(loss, str) else []
+    check_box_loss(loss, skip=skip, two_processes=two_processes)
 
 
 class Hinge(DenseLoss):

@@ -138,7 +138,7 @@ def test_lit_retinanet__the_number_of_classes_comes_from_the_data_and_is_saved(t
     module.trainer.save_checkpoint(tmp_path / "a.ckpt")
     saved = torch.load(tmp_path / "a.ckpt", weights_only=True)
     assert saved["hyper_parameters"]["num_classes"] == 2
-    assert saved["hyper_parameters"]["loss"]["init_args"] == {"alpha": 0.25, "gamma": 1.5}
+    assert saved["hyper_parameters"]["loss"]["init_args"] == {"alpha": 0.25, "gamma": 1.5, "pos_weight": 1.0}
     loaded = LitRetinaNet.load_from_checkpoint(tmp_path / "a.ckpt")
     assert loaded.criterion.loss.gamma == 1.5
     torch.testing.assert_close(loaded.state_dict(), module.state_dict())

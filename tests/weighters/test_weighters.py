@@ -15,6 +15,8 @@ from lit_dense.losses import FocalLoss
 from lit_dense.weighters import (
     WEIGHTERS,
     CleanlinessWeighter,
+    HarmonicWeighter,
+    IoUBalancedWeighter,
     LossValues,
     OHEMWeighter,
     PISAWeighter,
@@ -25,7 +27,12 @@ from lit_dense.weighters import (
 from tests.builders.detectors import COUNTS, random_batch, small_retinanet
 from tests.builders.samples import samples_of
 
-SUM_PRESERVING = [PISAWeighter(), PISAWeighter(negatives=True), CleanlinessWeighter(candidates=0)]
+SUM_PRESERVING = [
+    PISAWeighter(),
+    PISAWeighter(negatives=True),
+    CleanlinessWeighter(candidates=0),
+    IoUBalancedWeighter(),
+]
 
 
 def terms(*weighters, samples=None, **parts):
@@ -234,3 +241,30 @@ def test_weighters__without_a_box_loss_there_are_no_terms_about_boxes(name):
 def test_weighters__unknown_choices_are_refused(name, args, words):
     with pytest.raises(UsageError, match=words):
         WEIGHTERS.build({"class_path": name, "init_args": args})
+
+
+def test_iou_balanced__weights_positives_by_their_ious_only():
+    samples, weighter = samples_of((2, 3, 6)), IoUBalancedWeighter(eta=2.0)
+    seen = []
+    weighter.register_forward_hook(lambda module, args, answer: seen.append(answer))
+    terms(weighter, samples=samples)
+    weights = seen[0].classification
+    assert (weights[samples.labels == -1] == 1).all()
+    relative = weights[samples.positives] / samples.pos_ious**2
+    torch.testing.assert_close(relative, relative[:1].expand_as(relative))
+    relative = seen[0].box / samples.pos_ious**1.5
+    torch.testing.assert_close(relative, relative[:1].expand_as(relative))
+
+
+def test_harmonic__weights_are_those_of_the_other_loss():
+    samples = samples_of((2, 3))
+    seen = []
+    weighter = HarmonicWeighter()
+    weighter.register_forward_hook(lambda module, args, answer: seen.append((args[1], answer)))
+    terms(weighter, samples=samples)
+    values, weights = seen[0]
+    torch.testing.assert_close(weights.classification[samples.positives], 1 + torch.exp(-values.box))
+    torch.testing.assert_close(weights.box, 1 + torch.exp(-values.classification[samples.positives]))
+    assert (weights.classification[samples.labels < 0] == 1).all()
+    without = {"box_loss": None, "samples": samples}
+    assert terms(weighter, **without) == terms(**without)
