@@ -1,0 +1,291 @@
+"""Pascal VOC's files: an XML file for each image."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
+
+import numpy as np
+
+from ...core.errors import check_range, nearest
+from ..image_files import in_threads
+from ..problems import KEPT, Problems
+from .annotations import Annotations, Wording, corners_to_bbox, numbered_by_name, table_of
+from .base import Format, Request, missing_file
+from .coco import crowd_of
+from .faults import Faults
+from .folders import ImageFinder, image_entries, list_files, read_names, shown, stem_of
+
+WORDING = Wording(
+    file="XML",
+    whole="XML file",
+    box="xmin, ymin, xmax and ymax must be in pixels",
+    name="filename",
+    crowd="difficult",
+    xywh=False,
+)
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+FOLDERS = ("JPEGImages", "images", "Images", "")
+"""Names of image folders beside the folder of the XML files; the last is that folder itself."""
+ODD = "Unspecified", "unspecified"
+
+
+class VOCFormat(Format):
+    """Pascal VOC: a folder with an XML file for each image, or a list of images such as ``ImageSets/Main/train.txt``.
+
+    Objects marked ``difficult`` are treated as COCO's crowds: neither trained on nor counted. Class ids are numbers
+    from 1, in the order of ``classes.txt`` (one name a line) in the folder of the XML files or in its parent, or else
+    in alphabetical order.
+
+    Args:
+        first_pixel: The coordinate of the first pixel, 0 or 1. With 0, coordinates are used as written, as most tools
+            write them. With 1, xmin and ymin are reduced by one, as in the files of the VOC challenge: there, an object
+            that covers an image of 500 pixels has xmin 1 and xmax 500.
+        names: Class names in the order of their ids. Default: ``classes.txt``, or else the names of all objects.
+    """
+
+    def __init__(self, first_pixel: int = 0, names: Sequence[str] | None = None) -> None:
+        super().__init__()
+        self.first_pixel = int(check_range("VOCFormat", "first_pixel", first_pixel, 0, 1))
+        self.names = None if names is None else list(names)
+
+    def recognises(self, path: Path) -> bool:
+        """Return whether a folder holds XML files, or a file is a list in ``ImageSets``."""
+        if path.is_dir():
+            with os.scandir(path) as entries:
+                return any(entry.name.lower().endswith(".xml") for entry in entries)
+        return path.suffix.lower() == ".txt" and "ImageSets" in path.parts
+
+    def read(self, request: Request, problems: Problems) -> Annotations | None:
+        """Read the XML files of one split."""
+        if not request.path.exists():
+            problems.add(request.path, missing_file(request.path))
+            return None
+        folder, files = _files(request.path, problems)
+        if not files:
+            problems.add(request.path, "no XML file")
+            return None
+        return _Reader(self, request, folder, problems).read(files)
+
+    def write(self, splits: Mapping[str, Annotations], folder: Path) -> list[str]:
+        """Write ``annotations/SPLIT`` and ``annotations/classes.txt``."""
+        from .pascal_voc_writer import write_voc
+
+        return write_voc(splits, folder, self.first_pixel)
+
+
+def _files(path: Path, problems: Problems) -> tuple[Path, list[str]]:
+    """Return the folder of the XML files, and their names, sorted."""
+    if path.is_dir():
+        return path, list_files(path, (".xml",))
+    folder = path.parents[2] / "Annotations" if len(path.parents) > 2 else path.parent
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    stems = sorted({line.split()[0] for line in lines if line.strip()})
+    missing = [f"{stem}: looked for {folder / stem}.xml" for stem in stems if not (folder / f"{stem}.xml").is_file()]
+    if missing:
+        problems.add(path, "images without an XML file", missing, repair="dropped")
+    return folder, [f"{stem}.xml" for stem in stems if (folder / f"{stem}.xml").is_file()]
+
+
+class _Image(NamedTuple):
+    name: str
+    file: str
+    width: int | None
+    height: int | None
+
+
+class _Reader:
+    """A reader of the XML files of one split."""
+
+    def __init__(self, spec: VOCFormat, request: Request, folder: Path, problems: Problems) -> None:
+        self.request, self.folder, self.problems = request, folder, problems
+        self.first_pixel = spec.first_pixel
+        self.names = spec.names or read_names(folder, problems)
+        self.known = {name: number for number, name in enumerate(self.names or (), start=1)}
+        self.faults = Faults()
+        self.images: list[_Image] = []
+        self.rows: list[tuple[int, str, float, float, float, float, int, float]] = []
+        self.places: list[tuple[int, int]] = []
+
+    def read(self, files: list[str]) -> Annotations | None:
+        """Read files, given relative to the folder."""
+        roots = in_threads(_parse, [f"{self.folder}/{file}" for file in files], "Reading XML files")
+        images = self.request.images or _image_folder(self.folder, files)
+        finder = ImageFinder(images, WORDING)
+        for file, root in zip(files, roots, strict=True):
+            if isinstance(root, str):
+                self.faults.add("files that are not Pascal VOC's XML", "dropped, with their images", f"{file}{root}")
+            else:
+                self._read_file(file, root, finder)
+        self._note_other_images(files, finder)
+        finder.report(self.request.path, self.problems)
+        self.faults.report(self.request.path, self.problems)
+        return self._table(images)
+
+    def _read_file(self, file: str, root: Element, finder: ImageFinder) -> None:
+        index = len(self.images)
+        size = root.find("size")
+        width, height = (None if size is None else _whole(size.findtext(side)) for side in ("width", "height"))
+        self.images.append(_Image(self._image_of(file, root, finder), file, width, height))
+        for number, entry in enumerate(root.iterfind("object"), start=1):
+            self._read_object(index, number, entry, file)
+
+    def _image_of(self, file: str, root: Element, finder: ImageFinder) -> str:
+        """Return the image of a file: that of ``filename``, or else that with the name of the XML file."""
+        written, stem = (root.findtext("filename") or "").strip(), stem_of(file)
+        inner = f"{stem.rpartition('/')[0]}/{written}" if "/" in stem else written
+        same = finder.of_stem(stem)
+        for name in dict.fromkeys((inner, written)):
+            if name in finder:
+                if same and name not in same:
+                    self.faults.add("XML files that name another image", KEPT, f"{file}: filename is {written}")
+                return name
+        if len(same) == 1 or (same and not written):
+            if written and written != same[0].rpartition("/")[2]:
+                self.faults.add(
+                    "names of images that do not exist",
+                    "the image with the name of the XML file is used",
+                    f"{file}: filename is {written}, used {same[0]}",
+                )
+            return same[0]
+        found = finder.find(written, f"{file}: ") if written else None
+        return found or written or f"{stem}.jpg"
+
+    def _read_object(self, index: int, number: int, entry: Element, file: str) -> None:
+        name, box = (entry.findtext("name") or "").strip(), entry.find("bndbox")
+        texts = ["" if box is None else (box.findtext(key) or "") for key in CORNERS]
+        corners = [_number(text) for text in texts]
+        if not name or np.isnan(corners).any():
+            text = ", ".join(f"{key} is {text or 'missing'}" for key, text in zip(CORNERS, texts, strict=True))
+            text = text if name else "no name"
+            self.faults.add("objects without a name or four numbers", "dropped", f"{self._line(file, number)}: {text}")
+            return
+        if self.known and name not in self.known:
+            detail = f"{self._line(file, number)}: {name}{nearest(name, self.known)}"
+            self.faults.add("objects of unknown classes", "dropped", detail)
+            return
+        weight = 1.0
+        if self.request.weight_key is not None and (text := entry.findtext(self.request.weight_key)) is not None:
+            weight = _number(text)
+        difficult = entry.findtext("difficult")
+        crowd = 0 if difficult in (None, "0") else 1 if difficult == "1" else self._odd(difficult or "", file, number)
+        self.places.append((index, number))
+        self.rows.append((index, name, *corners, crowd, weight))
+
+    def _odd(self, difficult: str, file: str, number: int) -> int:
+        crowd = 0 if difficult.strip() in ("", *ODD) else crowd_of(difficult)
+        if crowd is None:
+            detail = f"{self._line(file, number)}: {difficult}"
+            self.faults.add("values of difficult that are neither 0 nor 1", "read as 0", detail)
+        return crowd or 0
+
+    def _line(self, file: str, number: int) -> str:
+        return (
+            f"{shown(self.folder / file, self.request.path.parent)}, line {line_of_object(self.folder / file, number)}"
+        )
+
+    def _note_other_images(self, files: list[str], finder: ImageFinder) -> None:
+        """Report images without an XML file; only a hint if the folder is mostly not of this split."""
+        if not self.request.path.is_dir():
+            return
+        used = {image.name for image in self.images} | {
+            name for file in files for name in finder.of_stem(stem_of(file))
+        }
+        others = [name for name in finder.names if name not in used]
+        if others:
+            hint = len(others) > len(files)
+            repair = "" if hint else "not used"
+            cure = "an image without objects needs an XML file without object elements"
+            what = "images without an XML file"
+            self.problems.add(self.request.path, what, others, repair=repair, cure=cure, hint=hint)
+        by_stem = {image.name: finder.of_stem(stem_of(image.name)) for image in self.images}
+        shared = [", ".join(names) for names in by_stem.values() if len(names) > 1]
+        if shared:
+            what = "images whose names differ only in the suffix, which have one XML file"
+            self.problems.add(self.request.path, what, shared, repair=KEPT, cure="rename one of them, and its XML file")
+
+    def _table(self, images: Path) -> Annotations:
+        order = sorted(range(len(self.images)), key=lambda index: self.images[index].name)
+        ids = np.empty(len(order), np.int64)
+        ids[order] = np.arange(1, len(order) + 1)
+        by_image = sorted(range(len(self.rows)), key=lambda row: ids[self.rows[row][0]])
+        rows, places = [self.rows[row] for row in by_image], [self.places[row] for row in by_image]
+        names = self.names or sorted({row[1] for row in rows})
+        numbers = {name: number for number, name in enumerate(names, start=1)}
+        corners = np.array([row[2:6] for row in rows], np.float64).reshape(-1, 4)
+        corners[:, :2] -= self.first_pixel
+        weights = None if self.request.weight_key is None else np.array([row[7] for row in rows], np.float64)
+        image_ids = np.array([ids[row[0]] for row in rows], np.int64)
+        classes = np.array([numbers[row[1]] for row in rows], np.int64)
+        table = table_of(image_ids, classes, corners_to_bbox(corners), weights)
+        table["iscrowd"] = [row[6] for row in rows]
+        entries = image_entries([self.images[index].name for index in order])
+        for entry, index in zip(entries, order, strict=True):
+            image = self.images[index]
+            entry |= {"width": image.width, "height": image.height}
+        return Annotations(
+            path=self.request.path,
+            images=entries,
+            annotations=table,
+            categories=numbered_by_name(names),
+            weight_key=self.request.weight_key,
+            folder=images,
+            by_name=self.names is None,
+            place=lambda row: self._line(self.images[places[row][0]].file, places[row][1]),
+            wording=WORDING,
+        )
+
+
+def _parse(path: str) -> Element | str:
+    """Return the root element of a file; a text describes a fault."""
+    try:
+        root = ElementTree.parse(path).getroot()
+    except ElementTree.ParseError as error:
+        line, column = error.position
+        return f", line {line}, column {column + 1}: {str(error).partition(':')[0]}"
+    except (OSError, ValueError, LookupError) as error:
+        return f": {error}"
+    return root if root.tag == "annotation" else f", line 1: the root element is {root.tag}, not annotation"
+
+
+def _image_folder(folder: Path, files: list[str]) -> Path:
+    """Return the image folder that belongs to a folder of XML files: one with the image of an XML file."""
+    candidates = [folder.parent / name if name else folder for name in FOLDERS]
+    candidates += [folder.parents[1] / name / folder.name for name in FOLDERS[:-1]] if len(folder.parents) > 1 else []
+    stems = {stem_of(file) for file in files[:100]}
+    for candidate in candidates:
+        if candidate.is_dir() and any(stem_of(name) in stems for name in list_files(candidate)):
+            return candidate
+    return folder
+
+
+def line_of_object(path: Path, number: int) -> int:
+    """Return the line, counted from 1, on which an ``object`` element of a file begins.
+
+    Args:
+        path: The XML file.
+        number: The element's number, counted from 1.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return 1
+    starts: Iterator[re.Match[bytes]] = re.finditer(rb"<object[\s>/]", content)
+    start = next((match.start() for index, match in enumerate(starts, start=1) if index == number), 0)
+    return content.count(b"\n", 0, start) + 1
+
+
+def _whole(text: str | None) -> int | None:
+    number = _number(text)
+    return int(number) if number.is_integer() else None
+
+
+def _number(text: str | None) -> float:
+    """Convert a text to a number; NaN if it is none."""
+    try:
+        return float(text or "")
+    except ValueError:
+        return float("nan")
