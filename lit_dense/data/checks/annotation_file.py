@@ -2,14 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...core.array_types import Bools, Doubles, Floats, Ints
 from ..coco_data import CocoData
 from ..formats.annotations import NO_ID, Annotations
-from ..formats.lvis import read_federated
+from ..formats.lvis import FEDERATED_KEYS, read_federated
 from ..problems import KEPT, Problems
 from .annotation_filter import AnnotationFilter
 from .box_formats import note_other_units, note_small, note_stated_sizes
@@ -107,6 +107,59 @@ def _check_boxes(
         weight=checked.weight,
         federated=read_federated(content, image_ids.tolist(), problems),
     )
+
+
+def check_content(content: Annotations, folder: Path, problems: Problems) -> Annotations | None:
+    """Check and repair the annotations of one split, and return them in the form in which a format writes them.
+
+    Args:
+        content: The annotations.
+        folder: The folder with the images.
+        problems: All problems are added to it, repaired or not.
+
+    Returns:
+        Annotations sorted by image, with boxes and polygons in pixels and the size of every image; None if no image can
+        be used. Numbers that need no repair are unchanged.
+    """
+    found = checked_images(content, folder, problems)
+    if found is None:
+        return None
+    images, dropped = found
+    shares, content = content.relative, in_pixels(content, images)
+    checked = check_boxes(content, images, dropped, problems)
+    table = content.annotations[checked.rows].copy()
+    table["id"] = checked.ids
+    corners = checked.boxes[checked.clipped]
+    table["bbox"][checked.clipped] = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+    if checked.weight is not None:
+        weight = table["weight"]
+        table["weight"] = np.where(weight.astype(np.float32) == checked.weight, weight, checked.weight)
+    masks = None
+    if content.segmentations is not None:
+        masks = [content.segmentations[row] for row in checked.rows.tolist()]
+        if shares:
+            index = np.repeat(np.arange(len(images)), np.diff(checked.offsets)).tolist()
+            masks = [_polygons_in_pixels(mask, images[image]) for mask, image in zip(masks, index, strict=True)]
+    lists = {entry["id"]: entry for entry in content.images if isinstance(entry, dict) and "id" in entry}
+    entries = []
+    for image in images:
+        entry: dict[str, Any] = {
+            "id": image.id,
+            "file_name": image.file_name,
+            "width": image.width,
+            "height": image.height,
+        }
+        entry |= {key: lists[image.id][key] for key in FEDERATED_KEYS if key in lists.get(image.id, {})}
+        if not image.upright:
+            entry["before_rotation"] = True
+        entries.append(entry)
+    return replace(content, images=entries, annotations=table, segmentations=masks, place=None)
+
+
+def _polygons_in_pixels(mask: list[list[float]] | None, image: CheckedImage) -> list[list[float]] | None:
+    if mask is None:
+        return None
+    return [[value * (image.height if place % 2 else image.width) for place, value in enumerate(part)] for part in mask]
 
 
 def in_pixels(content: Annotations, images: list[CheckedImage]) -> Annotations:

@@ -1,7 +1,7 @@
 """The neutral table behind all formats: images, boxes and categories as written in the annotation files."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,6 +87,10 @@ class Annotations:
     place: Callable[[int], str] | None = None
     segmentations: list[Any] | None = None
     wording: Wording = field(default=Wording())
+
+    def with_categories(self, categories: list[Category]) -> "Annotations":
+        """Return the same annotations with other categories, which include those of all boxes."""
+        return replace(self, categories=categories)
 
 
 class TextPlaces:
