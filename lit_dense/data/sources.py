@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..core.component import name_or_path
 from ..core.errors import UsageError
 from .checks.annotation_file import check_split
 from .checks.bit_depth import note_depths
@@ -219,7 +220,10 @@ class SourceReader:
             return
         problems = Problems()
         request = Request(source.annotations, source.images, source.split, self._weight_key, self._masks)
-        content = (source.format or recognise(source.annotations)).read(request, problems)
+        chosen = source.format or recognise(source.annotations)
+        content = chosen.read(request, problems)
+        if content is None or problems.errors(strict=False):
+            _note_other_format(chosen, source.annotations, problems)
         if content and not content.categories and not problems.errors(strict=False):
             problems.add(source.annotations, "no categories")
         self._contents[source] = content, problems
@@ -259,6 +263,18 @@ class SourceReader:
                     numbers[name] = max(numbers.values(), default=0) + 1
             self._numbers = numbers
         return [self._numbers[category["name"]] for category in categories]
+
+
+def _note_other_format(chosen: Format, path: Path, problems: Problems) -> None:
+    """Say which other format an unreadable file looks like."""
+    try:
+        other = recognise(path)
+    except UsageError:
+        return
+    if path.exists() and not isinstance(chosen, type(other)) and not isinstance(other, type(chosen)):
+        read, likely = name_or_path(type(chosen)), name_or_path(type(other))
+        cure = f"data.format={likely}, or leave data.format out"
+        problems.add(path, f"read as {read}, but it looks like {likely}", cure=cure)
 
 
 def image_folder(content: Annotations, source: Source) -> Path:

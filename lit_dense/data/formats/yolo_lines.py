@@ -12,6 +12,7 @@ from ..problems import Problems
 from .faults import Faults
 
 SEPARATORS = re.compile(r"[,;|]")
+DECIMAL_COMMA = re.compile(r"(?<=\d),(?=\d)")
 Values = tuple[int, float, float, float, float]
 
 
@@ -65,7 +66,9 @@ class LineReader:
         parts = text.split()
         if SEPARATORS.search(text):
             # decimal commas if the spaces already separate enough columns, else separators
-            parts = text.replace(",", ".").split() if len(parts) >= 5 else SEPARATORS.sub(" ", text).split()
+            point = DECIMAL_COMMA.sub(".", text)
+            decimal = len(parts) >= 5 and not SEPARATORS.search(point)
+            parts = point.split() if decimal else SEPARATORS.sub(" ", text).split()
             self._fault("lines with other separators than spaces", "read with them", f"{where}: {_short(text)}")
         if not parts:
             return

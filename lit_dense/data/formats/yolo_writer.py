@@ -35,7 +35,8 @@ def write_yolo(splits: Mapping[str, Annotations], folder: Path) -> list[str]:
     losses.ids(first_category=0)
     names = [category["name"] for category in next(iter(splits.values())).categories]
     config = {split: f"images/{split}" for split in splits} | {"nc": len(names), "names": dict(enumerate(names))}
-    config.setdefault("val", config.get("train", ""))  # other tools require the key
+    if "train" in splits:
+        config.setdefault("val", config["train"])  # other tools require the key
     (folder / "data.yaml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
     for split, content in splits.items():
         _write_labels(content, folder / "labels" / split)
