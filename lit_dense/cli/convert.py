@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> None:
     config = parser.parse_args(rest)
     if given := config["from"]:
         config["data"]["format"] = given
-    datamodule = parser.instantiate_classes(config)["data"]
+    datamodule = parser.instantiate(config)["data"]
     print(convert(datamodule, config["to"], config["out"]).text(), file=sys.stdout)
 
 

@@ -55,8 +55,7 @@ class VOCFormat(Format):
     def recognises(self, path: Path) -> bool:
         """Return whether a folder holds XML files, or a file is a list in ``ImageSets``."""
         if path.is_dir():
-            with os.scandir(path) as entries:
-                return any(entry.name.lower().endswith(".xml") for entry in entries)
+            return any(name.lower().endswith(".xml") for _, _, names in os.walk(path) for name in names)
         return path.suffix.lower() == ".txt" and "ImageSets" in path.parts
 
     def read(self, request: Request, problems: Problems) -> Annotations | None:
