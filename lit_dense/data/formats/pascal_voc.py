@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 import numpy as np
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from ...core.errors import check_range, nearest
 from ..image_files import in_threads
@@ -55,7 +56,7 @@ class VOCFormat(Format):
     def recognises(self, path: Path) -> bool:
         """Return whether a folder holds XML files, or a file is a list in ``ImageSets``."""
         if path.is_dir():
-            return any(name.lower().endswith(".xml") for _, _, names in os.walk(path) for name in names)
+            return _holds_xml(path)
         return path.suffix.lower() == ".txt" and "ImageSets" in path.parts
 
     def read(self, request: Request, problems: Problems) -> Annotations | None:
@@ -74,6 +75,21 @@ class VOCFormat(Format):
         from .pascal_voc_writer import write_voc
 
         return write_voc(splits, folder, self.first_pixel)
+
+
+def _holds_xml(path: Path) -> bool:
+    """Return whether a folder or those below it hold XML files, and no other folder of it holds images.
+
+    A whole data set with its images in another folder is not the folder of the XML files of one split.
+    """
+    found = False
+    for _, _, names in os.walk(path):
+        lowered = [name.lower() for name in names]
+        has_xml = any(name.endswith(".xml") for name in lowered)
+        if not has_xml and any(name.endswith(IMG_EXTENSIONS) for name in lowered):
+            return False
+        found |= has_xml
+    return found
 
 
 def _files(path: Path, problems: Problems) -> tuple[Path, list[str]]:
