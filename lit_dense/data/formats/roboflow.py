@@ -83,7 +83,7 @@ def _format_of(path: Path) -> Format | None:
         return None
     if (folder.parent / "data.yaml").is_file() and (folder / "images").is_dir():
         return YOLOFormat()
-    return VOCFormat() if VOCFormat().recognises(folder) else None
+    return VOCFormat() if any(file.suffix.lower() == ".xml" for file in folder.iterdir()) else None
 
 
 def _without_group(content: Annotations, problems: Problems) -> Annotations:
