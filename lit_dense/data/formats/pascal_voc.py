@@ -1,12 +1,11 @@
 """Pascal VOC's files: an XML file for each image."""
 
+import math
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
-from xml.etree import ElementTree
-from xml.etree.ElementTree import Element
 
 import numpy as np
 from torchvision.datasets.folder import IMG_EXTENSIONS
@@ -19,6 +18,7 @@ from .base import Format, Request, missing_file
 from .coco import crowd_of
 from .faults import Faults
 from .folders import ImageFinder, image_entries, list_files, read_names, shown, stem_of
+from .pascal_voc_xml import CORNERS, VOCFile, VOCObject, line_of_object, parse_voc
 
 WORDING = Wording(
     file="XML",
@@ -28,7 +28,6 @@ WORDING = Wording(
     crowd="difficult",
     xywh=False,
 )
-CORNERS = ("xmin", "ymin", "xmax", "ymax")
 FOLDERS = ("JPEGImages", "images", "Images", "")
 """Names of image folders beside the folder of the XML files; the last is that folder itself."""
 ODD = "Unspecified", "unspecified"
@@ -127,30 +126,30 @@ class _Reader:
 
     def read(self, files: list[str]) -> Annotations | None:
         """Read files, given relative to the folder."""
-        roots = in_threads(_parse, [f"{self.folder}/{file}" for file in files], "Reading XML files")
+        parse = partial(parse_voc, weight_key=self.request.weight_key)
+        contents = in_threads(parse, [f"{self.folder}/{file}" for file in files], "Reading XML files")
         images = self.request.images or _image_folder(self.folder, files)
         finder = ImageFinder(images, WORDING)
-        for file, root in zip(files, roots, strict=True):
-            if isinstance(root, str):
-                self.faults.add("files that are not Pascal VOC's XML", "dropped, with their images", f"{file}{root}")
+        for file, content in zip(files, contents, strict=True):
+            if isinstance(content, str):
+                self.faults.add("files that are not Pascal VOC's XML", "dropped, with their images", f"{file}{content}")
             else:
-                self._read_file(file, root, finder)
+                self._read_file(file, content, finder)
         self._note_other_images(files, finder)
         finder.report(self.request.path, self.problems)
         self.faults.report(self.request.path, self.problems)
         return self._table(images)
 
-    def _read_file(self, file: str, root: Element, finder: ImageFinder) -> None:
+    def _read_file(self, file: str, content: VOCFile, finder: ImageFinder) -> None:
         index = len(self.images)
-        size = root.find("size")
-        width, height = (None if size is None else _whole(size.findtext(side)) for side in ("width", "height"))
-        self.images.append(_Image(self._image_of(file, root, finder), file, width, height))
-        for number, entry in enumerate(root.iterfind("object"), start=1):
+        name = self._image_of(file, content.filename, finder)
+        self.images.append(_Image(name, file, _whole(content.width), _whole(content.height)))
+        for number, entry in enumerate(content.objects, start=1):
             self._read_object(index, number, entry, file)
 
-    def _image_of(self, file: str, root: Element, finder: ImageFinder) -> str:
+    def _image_of(self, file: str, written: str, finder: ImageFinder) -> str:
         """Return the image of a file: that of ``filename``, or else that with the name of the XML file."""
-        written, stem = (root.findtext("filename") or "").strip(), stem_of(file)
+        stem = stem_of(file)
         inner = f"{stem.rpartition('/')[0]}/{written}" if "/" in stem else written
         same = finder.of_stem(stem)
         for name in dict.fromkeys((inner, written)):
@@ -169,26 +168,25 @@ class _Reader:
         found = finder.find(written, f"{file}: ") if written else None
         return found or written or f"{stem}.jpg"
 
-    def _read_object(self, index: int, number: int, entry: Element, file: str) -> None:
-        name, box = (entry.findtext("name") or "").strip(), entry.find("bndbox")
-        texts = ["" if box is None else (box.findtext(key) or "") for key in CORNERS]
-        corners = [_number(text) for text in texts]
-        if not name or np.isnan(corners).any():
-            text = ", ".join(f"{key} is {text or 'missing'}" for key, text in zip(CORNERS, texts, strict=True))
-            text = text if name else "no name"
+    def _read_object(self, index: int, number: int, entry: VOCObject, file: str) -> None:
+        name, _, difficult, _ = entry
+        try:
+            x1, y1, x2, y2 = map(float, entry.corners)
+        except ValueError:
+            x1 = y1 = x2 = y2 = float("nan")
+        if not name or math.isnan(x1 + y1 + x2 + y2):
+            texts = zip(CORNERS, entry.corners, strict=True)
+            text = ", ".join(f"{key} is {text or 'missing'}" for key, text in texts) if name else "no name"
             self.faults.add("objects without a name or four numbers", "dropped", f"{self._line(file, number)}: {text}")
             return
         if self.known and name not in self.known:
             detail = f"{self._line(file, number)}: {name}{nearest(name, self.known)}"
             self.faults.add("objects of unknown classes", "dropped", detail)
             return
-        weight = 1.0
-        if self.request.weight_key is not None and (text := entry.findtext(self.request.weight_key)) is not None:
-            weight = _number(text)
-        difficult = entry.findtext("difficult")
+        weight = 1.0 if entry.weight is None else _number(entry.weight)
         crowd = 0 if difficult in (None, "0") else 1 if difficult == "1" else self._odd(difficult or "", file, number)
         self.places.append((index, number))
-        self.rows.append((index, name, *corners, crowd, weight))
+        self.rows.append((index, name, x1, y1, x2, y2, crowd, weight))
 
     def _odd(self, difficult: str, file: str, number: int) -> int:
         crowd = 0 if difficult.strip() in ("", *ODD) else crowd_of(difficult)
@@ -254,18 +252,6 @@ class _Reader:
         )
 
 
-def _parse(path: str) -> Element | str:
-    """Return the root element of a file; a text describes a fault."""
-    try:
-        root = ElementTree.parse(path).getroot()
-    except ElementTree.ParseError as error:
-        line, column = error.position
-        return f", line {line}, column {column + 1}: {str(error).partition(':')[0]}"
-    except (OSError, ValueError, LookupError) as error:
-        return f": {error}"
-    return root if root.tag == "annotation" else f", line 1: the root element is {root.tag}, not annotation"
-
-
 def _image_folder(folder: Path, files: list[str]) -> Path:
     """Return the image folder that belongs to a folder of XML files: one with the image of an XML file."""
     candidates = [folder.parent / name if name else folder for name in FOLDERS]
@@ -275,22 +261,6 @@ def _image_folder(folder: Path, files: list[str]) -> Path:
         if candidate.is_dir() and any(stem_of(name) in stems for name in list_files(candidate)):
             return candidate
     return folder
-
-
-def line_of_object(path: Path, number: int) -> int:
-    """Return the line, counted from 1, on which an ``object`` element of a file begins.
-
-    Args:
-        path: The XML file.
-        number: The element's number, counted from 1.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return 1
-    starts: Iterator[re.Match[bytes]] = re.finditer(rb"<object[\s>/]", content)
-    start = next((match.start() for index, match in enumerate(starts, start=1) if index == number), 0)
-    return content.count(b"\n", 0, start) + 1
 
 
 def _whole(text: str | None) -> int | None:
