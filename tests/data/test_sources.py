@@ -1,5 +1,7 @@
 """Recognition of formats, what follows from it, and labels that several files share."""
 
+from importlib.metadata import EntryPoint
+
 import pytest
 
 from lit_dense import CocoDataModule
@@ -107,6 +109,19 @@ def test_labels__a_test_file_does_not_change_them(tmp_path):
     assert data.categories == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
     with pytest.raises(DataError, match=r"category 3: ant here, none there"):
         data.setup("test")
+
+
+def test_format__of_another_package_is_recognised_after_the_own_ones(tmp_path, monkeypatch):
+    point = EntryPoint("lines", "tests.testing.test_check_format:Lines", "lit_dense.formats")
+    monkeypatch.setitem(FORMATS.points, "lines", [point])
+    write_images(tmp_path / "images")
+    (tmp_path / "data.rows").write_text("a.png,dog,1,2,10,11\nb.png,cat,3,4,10,11\n")
+    for form in (None, "lines", "lit_dense.formats.lines"):
+        data = CocoDataModule(tmp_path, train_annotations="data.rows", format=form, num_workers=0)
+        data.setup("fit")
+        assert data.categories == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+        assert data.data["train"].boxes.tolist() == [[1, 2, 11, 13], [3, 4, 13, 15]]
+    assert "data.rows, lines)" in check(data).text
 
 
 def test_formats__names_are_import_paths_and_classes_of_the_group():
