@@ -9,7 +9,7 @@ import yaml
 
 from ..core.errors import UsageError
 from ..data import CocoDataModule
-from ..data.convert import convert
+from ..data.conversion import convert
 from .command_parser import CommandParser
 
 DESCRIPTION = (

@@ -101,10 +101,10 @@ def complete_sources(sources: Mapping[str, Source], root: Path, given: Given) ->
     train = complete.get("train")
     for split in train.format.splits(train.annotations) if train is not None and train.format is not None else ():
         if train is not None and split not in complete:
-            images = given[split][1]
-            complete[split] = Source(train.annotations, None if images is None else root / images, split, train.format)
-    for split, (annotations, images) in given.items():
-        if annotations is None and images is not None and split not in complete:
+            own = given[split][1]
+            complete[split] = Source(train.annotations, None if own is None else root / own, split, train.format)
+    for split, (annotations, folder) in given.items():
+        if annotations is None and folder is not None and split not in complete:
             raise UsageError(f"{split}_images needs {split}_annotations, the annotations of these images.")
     return complete
 

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -47,11 +48,11 @@ class FormatSubject:
         """Title of the report."""
         return f"The format {type(self.format).__name__}"
 
-    def request(self, **parts: object) -> Request:
+    def request(self, **parts: Any) -> Request:
         """Return a request for the training split."""
         return Request(self.path, self.images)._replace(**parts)
 
-    def read(self, **parts: object) -> tuple[Annotations | None, Problems]:
+    def read(self, **parts: Any) -> tuple[Annotations | None, Problems]:
         """Read the training split, and return its annotations and problems."""
         problems = Problems()
         return self.format.read(self.request(**parts), problems), problems

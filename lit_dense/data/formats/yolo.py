@@ -74,9 +74,9 @@ def _read_split(config: YOLOConfig, request: Request, problems: Problems) -> Ann
     contents = in_threads(_content, [labels.get(name, "") for name in names], "Reading label files")
     base = config.path.parent
     reader = LineReader(config.names, request.masks, config.keypoints)
-    for index, (name, content) in enumerate(zip(names, contents, strict=True)):
+    for number, (name, content) in enumerate(zip(names, contents, strict=True)):
         if content:
-            reader.read(index, content, shown(labels[name], base))
+            reader.read(number, content, shown(labels[name], base))
     unreadable = [
         shown(labels[name], base) for name, c in zip(names, contents, strict=True) if c is None and name in labels
     ]
@@ -180,8 +180,8 @@ def _inside(values: Doubles, places: TextPlaces, path: Path, problems: Problems)
     """Return x, y, width and height of the rows to keep, [N, 4], and which rows these are, [M]."""
     boxes = np.concatenate([values[:, :2] - values[:, 2:] / 2, values[:, 2:]], axis=1)
     with np.errstate(invalid="ignore"):
-        outside = ((values < -TOLERANCE) | (values > 1 + TOLERANCE)).any(1)
-        far = outside & (np.abs(values) > FAR).any(1)
+        outside: Bools = np.asarray(((values < -TOLERANCE) | (values > 1 + TOLERANCE)).any(1))
+        far: Bools = np.asarray(outside & (np.abs(values) > FAR).any(1))
     keep: Bools = np.ones(len(values), bool)
     if not outside.any():
         return boxes, keep
@@ -196,7 +196,7 @@ def _inside(values: Doubles, places: TextPlaces, path: Path, problems: Problems)
         return boxes[~outside], ~outside
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1).clip(0, 1)
     with np.errstate(invalid="ignore"):
-        lost = outside & (far | ~(corners[:, 2:] > corners[:, :2]).all(1))
+        lost: Bools = np.asarray(outside & (far | ~(corners[:, 2:] > corners[:, :2]).all(1)))
     clipped = outside & ~lost
     if clipped.any():
         problems.add(path, what, describe(np.flatnonzero(clipped)), repair="clipped to the image")

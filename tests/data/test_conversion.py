@@ -13,7 +13,7 @@ from lit_dense import CocoDataModule
 from lit_dense.__main__ import main
 from lit_dense.core.errors import UsageError
 from lit_dense.data import DataError, check
-from lit_dense.data.convert import convert
+from lit_dense.data.conversion import convert
 from tests.builders.coco_files import box_entry, image_entry, write_image, write_json, write_noise
 from tests.builders.format_files import NAMES, line_of, write_coco, write_images, write_label, write_voc, write_yolo
 
