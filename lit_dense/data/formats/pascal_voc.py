@@ -53,15 +53,18 @@ class VOCFormat(Format):
         self.names = None if names is None else list(names)
 
     def recognises(self, path: Path) -> bool:
-        """Return whether a folder holds XML files, or a file is a list in ``ImageSets``."""
+        """Return whether a folder holds XML files, or a file is XML or a list in ``ImageSets``."""
         if path.is_dir():
             return _holds_xml(path)
-        return path.suffix.lower() == ".txt" and "ImageSets" in path.parts
+        return path.suffix.lower() == ".xml" or (path.suffix.lower() == ".txt" and "ImageSets" in path.parts)
 
     def read(self, request: Request, problems: Problems) -> Annotations | None:
         """Read the XML files of one split."""
         if not request.path.exists():
             problems.add(request.path, missing_file(request.path))
+            return None
+        if request.path.suffix.lower() == ".xml":
+            problems.add(request.path, f"a single XML file: give its folder, {request.path.parent}")
             return None
         folder, files = _files(request.path, problems)
         if not files:
@@ -111,11 +114,31 @@ class _Image(NamedTuple):
     height: int | None
 
 
+class VOCPlaces:
+    """Places of objects in XML files: file and line, which is looked up when it is shown.
+
+    Args:
+        folder: The folder of the files.
+        base: The folder that shown paths are relative to.
+        objects: File and number of each object, counted from 1.
+    """
+
+    def __init__(self, folder: Path, base: Path, objects: Sequence[tuple[str, int]]) -> None:
+        self.folder, self.base, self.objects = folder, base, objects
+
+    def __call__(self, row: int) -> str:
+        """Return file and line of an object."""
+        file, number = self.objects[row]
+        path = self.folder / file
+        return f"{shown(path, self.base)}, line {line_of_object(path, number)}"
+
+
 class _Reader:
     """A reader of the XML files of one split."""
 
     def __init__(self, spec: VOCFormat, request: Request, folder: Path, problems: Problems) -> None:
         self.request, self.folder, self.problems = request, folder, problems
+        self.base = request.path.parent
         self.first_pixel = spec.first_pixel
         self.names = spec.names or read_names(folder, problems)
         self.known = {name: number for number, name in enumerate(self.names or (), start=1)}
@@ -132,7 +155,9 @@ class _Reader:
         finder = ImageFinder(images, WORDING)
         for file, content in zip(files, contents, strict=True):
             if isinstance(content, str):
-                self.faults.add("files that are not Pascal VOC's XML", "dropped, with their images", f"{file}{content}")
+                self.faults.add(
+                    "files that are not Pascal VOC's XML", "dropped, with their images", f"{self._shown(file)}{content}"
+                )
             else:
                 self._read_file(file, content, finder)
         self._note_other_images(files, finder)
@@ -155,17 +180,19 @@ class _Reader:
         for name in dict.fromkeys((inner, written)):
             if name in finder:
                 if same and name not in same:
-                    self.faults.add("XML files that name another image", KEPT, f"{file}: filename is {written}")
+                    self.faults.add(
+                        "XML files that name another image", KEPT, f"{self._shown(file)}: filename is {written}"
+                    )
                 return name
         if len(same) == 1 or (same and not written):
             if written and written != same[0].rpartition("/")[2]:
                 self.faults.add(
                     "names of images that do not exist",
                     "the image with the name of the XML file is used",
-                    f"{file}: filename is {written}, used {same[0]}",
+                    f"{self._shown(file)}: filename is {written}, used {same[0]}",
                 )
             return same[0]
-        found = finder.find(written, f"{file}: ") if written else None
+        found = finder.find(written, f"{self._shown(file)}: ") if written else None
         return found or written or f"{stem}.jpg"
 
     def _read_object(self, index: int, number: int, entry: VOCObject, file: str) -> None:
@@ -196,9 +223,10 @@ class _Reader:
         return crowd or 0
 
     def _line(self, file: str, number: int) -> str:
-        return (
-            f"{shown(self.folder / file, self.request.path.parent)}, line {line_of_object(self.folder / file, number)}"
-        )
+        return VOCPlaces(self.folder, self.base, [(file, number)])(0)
+
+    def _shown(self, file: str) -> str:
+        return shown(self.folder / file, self.base)
 
     def _note_other_images(self, files: list[str], finder: ImageFinder) -> None:
         """Report images without an XML file; only a hint if the folder is mostly not of this split."""
@@ -247,7 +275,7 @@ class _Reader:
             weight_key=self.request.weight_key,
             folder=images,
             by_name=self.names is None,
-            place=lambda row: self._line(self.images[places[row][0]].file, places[row][1]),
+            place=VOCPlaces(self.folder, self.base, [(self.images[index].file, number) for index, number in places]),
             wording=WORDING,
         )
 

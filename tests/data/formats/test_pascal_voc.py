@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 
 from lit_dense import CocoDataModule
@@ -98,7 +100,7 @@ def test_read__files_that_are_no_voc_files(tmp_path, text, detail):
     write_xml(tmp_path, "a.png", text)
     content, problems = read(path)
     assert problems.found[0].what == "files that are not Pascal VOC's XML"
-    assert problems.found[0].examples == (detail,)
+    assert problems.found[0].examples == (f"annotations/{detail}",)
     assert len(content.images) == 2
 
 
@@ -109,8 +111,8 @@ def test_read__the_image_is_that_of_filename_or_else_of_the_xml_files_name(tmp_p
     content, problems = read(path)
     assert [entry["file_name"] for entry in content.images] == ["a.png", "b.png", "b.png"]
     reported = {problem.what: problem.examples for problem in problems.found}
-    assert reported["names of images that do not exist"] == ("a.xml: filename is old/a.JPG, used a.png",)
-    assert reported["XML files that name another image"] == ("c.xml: filename is b.png",)
+    assert reported["names of images that do not exist"] == ("annotations/a.xml: filename is old/a.JPG, used a.png",)
+    assert reported["XML files that name another image"] == ("annotations/c.xml: filename is b.png",)
 
 
 def test_read__images_without_an_xml_file_are_reported(tmp_path):
@@ -176,6 +178,21 @@ def test_data_module__splits_agree_on_the_labels_of_names(tmp_path):
     assert data.data["train"].category_ids.tolist() == [2]
     assert data.data["val"].category_ids.tolist() == [1]
     assert data.data["train"].categories == [{"id": 2, "name": "dog"}]
+
+
+def test_data_module__can_be_pickled_after_its_files_were_read(tmp_path):
+    write_voc(tmp_path)
+    data = module(tmp_path)
+    assert data.num_classes == 2
+    again = pickle.loads(pickle.dumps(data))
+    again.setup("fit")
+    assert len(again.data["train"].boxes) == 3
+
+
+def test_read__a_single_file_is_told_to_be_given_as_its_folder(tmp_path):
+    write_voc(tmp_path)
+    with pytest.raises(DataError, match=r"a single XML file: give its folder, .*/annotations"):
+        module(tmp_path, train_annotations="annotations/a.xml").setup("fit")
 
 
 def test_read__an_empty_folder_is_an_error(tmp_path):
