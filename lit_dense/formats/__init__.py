@@ -13,6 +13,7 @@ from ..data.formats.annotations import Wording as Wording
 from ..data.formats.annotations import table_of as table_of
 from ..data.formats.base import Format as Format
 from ..data.formats.base import Request as Request
+from ..data.problems import Problems as Problems
 
 
 def __getattr__(name: str) -> Any:
