@@ -10,6 +10,7 @@ from .criterion import Criterion as Criterion
 from .data import CocoDataModule as CocoDataModule
 from .detectors import patch as patch
 from .detectors import unpatch as unpatch
+from .formats import Format as Format
 from .functional import SigmoidTerms as SigmoidTerms
 from .losses import DenseLoss as DenseLoss
 from .losses import SigmoidLoss as SigmoidLoss

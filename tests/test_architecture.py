@@ -22,8 +22,9 @@ ALLOWED = {
     "criterion": {"core", "assigners", "box_losses", "losses", "normalizers", "weighters"},
 }
 ALLOWED["data"] = {"core", "samplers"}
+ALLOWED["formats"] = {"core", "data"}
 ALLOWED["detectors"] = {*ALLOWED["criterion"], "criterion", "functional"}
-ALLOWED["testing"] = {*ALLOWED["detectors"], "detectors"}
+ALLOWED["testing"] = {*ALLOWED["detectors"], "detectors", "data", "formats"}
 ALLOWED["export"] = {*ALLOWED["detectors"], "detectors"}
 ALLOWED["callbacks"] = {*ALLOWED["detectors"], "detectors", "data", "metrics", "visualization"}
 ALLOWED["training"] = {*ALLOWED["callbacks"], "callbacks", "export", "samplers"}

@@ -32,8 +32,9 @@ LEAST = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "gradient_c
 """Smallest valid values of trainer options that Lightning does not check; below, it divides by 0 or climbs the loss."""
 
 ALSO = (
-    "Further commands: lit-dense list shows every loss, weighter and other part; lit-dense compare trains several "
-    "configurations at equal budget and writes one report (lit-dense compare -h)."
+    "Further commands: lit-dense list shows every loss, weighter and other part; lit-dense convert writes a data set "
+    "in another format (lit-dense convert -h); lit-dense compare trains several configurations at equal budget and "
+    "writes one report (lit-dense compare -h)."
 )
 
 

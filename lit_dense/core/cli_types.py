@@ -154,7 +154,7 @@ def cli_type(registry: "Registry[Any]", label: str) -> Any:
         class_path: A name ({", ".join(registry.points)}), the name of an imported class, or an import path.
         init_args: Arguments of that class.
     """
-    cls = _NamedMeta(label, (), {"__init__": __init__, "__doc__": doc, "__module__": registry.group})
+    cls = _NamedMeta(label, (), {"__init__": __init__, "__doc__": doc, "__module__": registry.home})
     cls.__qualname__, cls.registry = label, registry
     cls.__abstractmethods__ = frozenset({"__init__"})  # abstract: jsonargparse must not offer it as a choice
     return Union[_name_type(registry, label), cls]  # noqa: UP007 (| asks the metaclass, which is not a plain type's)
@@ -162,7 +162,7 @@ def cli_type(registry: "Registry[Any]", label: str) -> Any:
 
 def _name_type(registry: "Registry[Any]", label: str) -> type:
     """Return the type of a component given as text; it is registered with jsonargparse if that is installed."""
-    name_type = type(label.replace("Like", "Name"), (str,), {"__module__": registry.group})
+    name_type = type(label.replace("Like", "Name"), (str,), {"__module__": registry.home})
 
     def write(value: Any) -> str:
         if not isinstance(value, str):

@@ -34,10 +34,12 @@ class Registry(Generic[ComponentT]):
         group: Name of the entry-point group, which is also the import path of the module that exposes its names.
         kind: Word for a member in messages, such as ``loss``.
         base: Base class of all members.
+        home: The package of lit_dense's own members. Default: the group.
     """
 
-    def __init__(self, group: str, kind: str, base: type[ComponentT]) -> None:
+    def __init__(self, group: str, kind: str, base: type[ComponentT], home: str | None = None) -> None:
         self.group, self.kind, self.base = group, kind, base
+        self.home = home or group
         self._listing = False
         NAME_FINDERS.append(self.name_of)
 
@@ -220,7 +222,7 @@ class Registry(Generic[ComponentT]):
 
         Only classes in submodules of the group's module count: the module itself would call this registry again.
         """
-        own = f"{self.group}."
+        own = f"{self.home}."
         return next((n for n, (p, *_) in self.points.items() if p.attr == cls and p.module.startswith(own)), None)
 
     def has(self, name: str) -> bool:

@@ -1,9 +1,11 @@
-"""COCO data: files, images, checks, augmentation, sampling order, and the data module that combines them."""
+"""Data sets: annotation files, images, checks, augmentation, sampling order, and the data module that combines them."""
 
 from .check_report import CheckReport as CheckReport
 from .check_report import check as check
 from .coco_data import Category as Category
 from .coco_data import CocoData as CocoData
+from .conversion import Conversion as Conversion
+from .conversion import convert as convert
 from .dataset import CocoDataset as CocoDataset
 from .module import CocoDataModule as CocoDataModule
 from .ordering import Draw as Draw

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core.array_types import Floats, Ints
+from ..core.component import name_or_path
 from ..core.errors import UsageError
 from .checks.duplicate_images import check_contents
 from .checks.thin_images import vanishes
@@ -51,7 +52,10 @@ def check(datamodule: "CocoDataModule", max_size: int = 1333) -> CheckReport:
     for data in splits.values():
         _note_thin(data, max_size, problems)
     check_contents({split: data for split, data in splits.items() if split != "predict"}, problems)
-    parts = [summarize(split, data) for split, data in splits.items()]
+    formats = {split: name_or_path(type(source.format)) for split, source in datamodule.sources.items()}
+    if datamodule.val_split:
+        formats["val"] = formats["train"]
+    parts = [summarize(split, data, formats.get(split, "coco")) for split, data in splits.items()]
     if problems.found:
         parts.append(f"Problems:\n{problems.report(datamodule.strict)}")
     if problems.hints:
@@ -86,15 +90,17 @@ def _note_thin(data: CocoData, max_size: int, problems: Problems) -> None:
         problems.add(where, what, details, cure="cut them into tiles, remove them, or raise model.max_size")
 
 
-def summarize(split: str, data: CocoData) -> str:
+def summarize(split: str, data: CocoData, file_format: str = "coco") -> str:
     """Format the sizes and counts of one split.
 
     Args:
         split: Name of the split.
         data: Its images and boxes, after repairs.
+        file_format: Name of the format that its annotations were read in, which is shown if it is not COCO's.
     """
     counts = np.diff(data.offsets)
-    where = f"  ({data.path})" if data.categories else ""
+    read_as = "" if file_format == "coco" else f", {file_format}"
+    where = f"  ({data.path}{read_as})" if data.categories else ""
     lines = [f"{split}: {len(data):,} images, {len(data.boxes):,} boxes{where}"]
     height, width = data.sizes.T
     lines += [f"  image width      {_spread(width)}", f"  image height     {_spread(height)}"]

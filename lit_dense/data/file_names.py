@@ -83,14 +83,15 @@ def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", unquote(name)).casefold()
 
 
-def cure_of_missing(names: Sequence[str], folder: Path) -> str:
+def cure_of_missing(names: Sequence[str], folder: Path, key: str = "file_name") -> str:
     """Return the advice for missing files.
 
     Args:
-        names: Their names in the COCO file.
+        names: Their names in the annotations.
         folder: The image folder.
+        key: The format's word for the name of an image.
     """
-    relative = f"file_name must be relative to the image folder, {folder}"
+    relative = f"{key} must be relative to the image folder, {folder}"
     if example := next((name for name in names if _ADDRESS.match(name)), None):
         return f"{relative}: download the images, and write {PurePath(example).name} instead of the URL"
     if example := next((name for name in names if _WINDOWS.match(name)), None):
@@ -99,14 +100,15 @@ def cure_of_missing(names: Sequence[str], folder: Path) -> str:
     return f"{relative}; give another image folder or correct the names"
 
 
-def cure_of_leaving(names: Sequence[str], folder: Path) -> str:
+def cure_of_leaving(names: Sequence[str], folder: Path, key: str = "file_name") -> str:
     """Return the advice for names that leave the image folder.
 
     Args:
-        names: The names in the COCO file.
+        names: The names in the annotations.
         folder: The image folder.
+        key: The format's word for the name of an image.
     """
-    cure = f"file_name must be relative to the image folder, {folder}, or an absolute path in it"
+    cure = f"{key} must be relative to the image folder, {folder}, or an absolute path in it"
     absolute = [os.path.dirname(os.path.normpath(name)) for name in names if PurePath(name).is_absolute()]  # noqa: PTH120
     if absolute:
         cure += f". If the files exist under these names, give {os.path.commonpath(absolute)} as the image folder"

@@ -1,4 +1,4 @@
-"""The COCO data module for training, evaluation and prediction."""
+"""The data module for training, evaluation and prediction."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -18,11 +18,22 @@ from .checks.split_overlap import picture_groups
 from .checks.splits import check_splits
 from .coco_data import Category, CocoData
 from .dataset import CocoDataset, collate, collate_images
+from .formats import FORMATS, FormatLike
 from .lightning_base import DataModule
 from .ordering import EpochSampler
 from .problems import Problems
 from .resumable_loader import ResumableLoader
-from .sources import Source, SourceReader, check_known, demo_sources, find_sources, label_categories, read_images
+from .sources import (
+    Given,
+    Source,
+    SourceReader,
+    check_known,
+    complete_sources,
+    demo_sources,
+    find_sources,
+    label_categories,
+    read_images,
+)
 from .split import stratified_split
 from .transforms import compose, default_train_transforms
 
@@ -38,7 +49,7 @@ _NEEDS = {
 
 
 class CocoDataModule(DataModule):
-    """A data module for images with boxes in COCO format. It checks all data before use.
+    """A data module for images with boxes, in COCO's and other formats. It checks all data before use.
 
     ``setup`` checks the files that a stage needs and reports all problems together. Repairable problems are repaired
     (boxes are clipped, annotations dropped). Doubtful data is left unchanged. Both are reported in one warning. Data
@@ -47,12 +58,14 @@ class CocoDataModule(DataModule):
 
     Args:
         root: Folder that paths of images and annotations are relative to.
-        train_images: Folder of the training images.
-        train_annotations: COCO file of the training images.
+        train_images: Folder of the training images. Only COCO's files need it; other formats find their images.
+        train_annotations: Annotations of the training images: a COCO file, YOLO's ``data.yaml``, a folder of Pascal VOC
+            files, a CSV file, or the folder of a Roboflow export. ``data.yaml`` and an export also define the other
+            splits.
         val_images: Folder of the validation images. Default: that of the training images.
-        val_annotations: COCO file of the validation images. Default: none; ``val_split`` is used.
+        val_annotations: Annotations of the validation images. Default: none; ``val_split`` is used.
         test_images: Folder of the test images. Default: that of the training images.
-        test_annotations: COCO file of the test images.
+        test_annotations: Annotations of the test images.
         val_split: Share of the training file's images to validate on, if there is no validation file. Classes keep
             their proportions, and copies of one image stay in one split. 0: train without validation.
         predict: Images to predict on: an image file, a folder (searched recursively), a glob or a list of them; paths
@@ -72,6 +85,8 @@ class CocoDataModule(DataModule):
             ``weight``, 1 for annotations without the key. The weighter ``target_weights`` uses it. Default: no weights
             are read, and targets have no such field.
         strict: Raise an error for all problems, including repaired and doubtful data.
+        format: Format of the annotations: a name such as ``yolo``, or its class path with arguments. Default: each file
+            is recognised.
         seed: Seed of the split, the order and the augmentation.
 
     Attributes:
@@ -103,6 +118,7 @@ class CocoDataModule(DataModule):
         weight_key: str | None = None,
         strict: bool = False,
         seed: int = 0,
+        format: FormatLike | None = None,
     ) -> None:
         super().__init__()
         name = type(self).__name__
@@ -120,19 +136,44 @@ class CocoDataModule(DataModule):
         self.transforms = compose(default_train_transforms() if transforms is None else transforms)
         self.sampler = None if sampler is None else SAMPLERS.build(sampler)
         self.predict = [predict] if isinstance(predict, str | Path) else predict
-        given = {
+        self.format = None if format is None else FORMATS.build(format)
+        self._given: Given = {
             "train": (train_annotations, train_images),
             "val": (val_annotations, val_images),
             "test": (test_annotations, test_images),
         }
-        self.sources = demo_sources(self.root, given) if demo else find_sources(self.root, given)
-        _check_split(self.sources, self.val_split)
+        if demo:
+            self._stated = demo_sources(self.root, self._given)
+        else:
+            self._stated = find_sources(self.root, self._given, self.format)
+        _check_split(self._stated, self.val_split)
+        self._sources: dict[str, Source] | None = None
         self.data: dict[str, CocoData] = {}
         self.class_counts: ClassCounts | None = None
         self._categories: list[Category] | None = None
-        self._reader = SourceReader(weight_key)
+        self._reader: SourceReader | None = None
         self._train_loader: ResumableLoader | None = None
         self._resumed: dict[str, int] = {}
+
+    @property
+    def sources(self) -> dict[str, Source]:
+        """The files of each split, with their formats; recognised when first used after the training files exist.
+
+        Raises:
+            UsageError: A format is not recognised.
+        """
+        if self._sources is not None:
+            return self._sources
+        sources = complete_sources(self._stated, self.root, self._given)
+        _check_split(sources, self.val_split)
+        if all(source.annotations.exists() for source in sources.values()):
+            self._sources = sources
+        return sources
+
+    def _read_from(self) -> SourceReader:
+        if self._reader is None:
+            self._reader = SourceReader(self.sources, self.weight_key)
+        return self._reader
 
     @property
     def categories(self) -> list[Category]:
@@ -207,7 +248,7 @@ class CocoDataModule(DataModule):
                 if split not in read:
                     read |= self._read_and_split(problems)
             else:
-                read[split] = self._reader.split(self.sources[split], problems)
+                read[split] = self._read_from().split(self.sources[split], problems)
         usable = {split: data for split, data in read.items() if data is not None}
         check_splits({**self.data, **usable}, usable.keys(), self.sources, problems)
         if read.keys() - {"predict"}:
@@ -237,7 +278,7 @@ class CocoDataModule(DataModule):
         return next((split for split in ("predict", "test") if split in self.available), "val")
 
     def _read_and_split(self, problems: Problems) -> dict[str, CocoData | None]:
-        whole = self._reader.split(self.sources["train"], problems)
+        whole = self._read_from().split(self.sources["train"], problems)
         if whole is None:
             return {"train": None, "val": None}
         presence = whole.presence(np.array([category["id"] for category in whole.categories]))
@@ -249,11 +290,12 @@ class CocoDataModule(DataModule):
 
     def _read_categories(self, problems: Problems) -> list[Category]:
         """Return the category of each label, from the training and validation files, or else from the test file."""
-        paths = [source.annotations for split, source in self.sources.items() if split != "test"]
-        if not paths and "test" in self.sources:
-            paths = [self.sources["test"].annotations]
-        categories = self._reader.categories(paths, problems)
-        return label_categories(categories, self.labels == "category_id", ", ".join(map(str, paths)), problems)
+        sources = [source for split, source in self.sources.items() if split != "test"]
+        if not sources and "test" in self.sources:
+            sources = [self.sources["test"]]
+        categories = self._read_from().categories(sources, problems)
+        paths = dict.fromkeys(str(source.annotations) for source in sources)
+        return label_categories(categories, self.labels == "category_id", ", ".join(paths), problems)
 
     def _category_ids(self) -> Ints:
         return np.array([category["id"] for category in self.categories], np.int64)

@@ -129,7 +129,8 @@ class Problems:
         if errors := self.errors(strict):
             head = "The data cannot be used"
             if len(self.found) == 1 and not strict and not errors[0].examples:
-                raise DataError(f"{head}: {errors[0].path}: {errors[0].what}.")
+                cure = f" Cure: {errors[0].cure}." if errors[0].cure else ""
+                raise DataError(f"{head}: {errors[0].path}: {errors[0].what}.{cure}")
             if errors[0].examples:  # repeats the reason in the first line, because the report is long
                 head += f": {errors[0].what}"
             reason = "strict=True repairs nothing" if strict else "! marks what cannot be repaired"

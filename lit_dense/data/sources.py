@@ -1,16 +1,20 @@
-"""The files of each split, and a reader that parses each COCO file once."""
+"""The files of each split, the recognition of their format, and a reader that parses each file once."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from ..core.component import name_or_path
 from ..core.errors import UsageError
 from .checks.annotation_file import check_split
 from .checks.bit_depth import note_depths
 from .coco_data import Category, CocoData
-from .formats.coco import CocoJson, read_coco
+from .formats import FORMATS
+from .formats.annotations import Annotations
+from .formats.base import ROBOFLOW_COCO, Format, Request
 from .image_files import Header, find_images, read_headers
 from .problems import Problems
 
@@ -21,37 +25,108 @@ class Source(NamedTuple):
     """The files of a split.
 
     Args:
-        annotations: The COCO file.
-        images: The folder of its images.
+        annotations: The annotation file or folder.
+        images: The folder of its images; None if the format finds it.
+        split: The split, for files that hold several.
+        format: The format; None if it must be recognised.
     """
 
     annotations: Path
-    images: Path
+    images: Path | None = None
+    split: str = "train"
+    format: Format | None = None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the annotation file holds several splits."""
+        return self.format is not None and bool(self.format.splits(self.annotations))
 
 
 Given = dict[str, tuple[str | Path | None, str | Path | None]]
 """The annotation file and the image folder of each split; None for those that are not given."""
 
+TRIED = ("roboflow", "coco", "yolo", "voc", "csv")
+"""The formats of this package in the order in which they are tried."""
+BY_SUFFIX = {".yaml": "yolo", ".yml": "yolo", ".csv": "csv", ".tsv": "csv"}
 
-def find_sources(root: Path, given: Given) -> dict[str, Source]:
-    """Return the sources of the splits whose files are given.
+
+def find_sources(root: Path, given: Given, given_format: Format | None = None) -> dict[str, Source]:
+    """Return the sources of the splits whose files are given; no file is read.
 
     Args:
         root: Folder that paths are relative to.
-        given: The given paths; by default, validation and test use the image folder of training.
+        given: The given paths.
+        given_format: The format of all files; by default it is recognised when the files are read.
 
     Raises:
-        UsageError: An annotation file is given without an image folder, or an image folder without annotations.
+        UsageError: A COCO file is given without an image folder, or an image folder without annotations.
     """
     sources = {}
     for split, (annotations, images) in given.items():
-        if annotations is not None and (folder := images or given["train"][1]) is not None:
-            sources[split] = Source(root / annotations, root / folder)
-        elif annotations is not None:
-            raise UsageError(f"{split}_annotations needs {split}_images, the folder of its images.")
-        elif images is not None:
-            raise UsageError(f"{split}_images needs {split}_annotations, the COCO file of these images.")
+        if annotations is not None:
+            path = root / annotations
+            if images is None and given["train"][1] is None and _needs_images(path, given_format):
+                raise UsageError(f"{split}_annotations needs {split}_images, the folder of its images.")
+            sources[split] = Source(path, None if images is None else root / images, split, given_format)
+        elif images is not None and (split == "train" or given["train"][0] is None):
+            raise UsageError(f"{split}_images needs {split}_annotations, the annotations of these images.")
     return sources
+
+
+def _needs_images(path: Path, given_format: Format | None) -> bool:
+    if given_format is not None:
+        return given_format.needs_images
+    return path.suffix.lower() == ".json" and path.name != ROBOFLOW_COCO
+
+
+def complete_sources(sources: Mapping[str, Source], root: Path, given: Given) -> dict[str, Source]:
+    """Return sources with formats and image folders, and the further splits that the training annotations hold.
+
+    Args:
+        sources: The sources of the splits whose files are given.
+        root: Folder that paths are relative to.
+        given: The given paths.
+
+    Raises:
+        UsageError: The format of a file is not recognised; an image folder is given without annotations.
+    """
+    complete = {}
+    train_images = given["train"][1]
+    for split, source in sources.items():
+        chosen = source.format or recognise(source.annotations)
+        images = source.images
+        if images is None and train_images is not None and not chosen.finds_images:
+            images = root / train_images
+        complete[split] = source._replace(format=chosen, images=images)
+    train = complete.get("train")
+    for split in train.format.splits(train.annotations) if train is not None and train.format is not None else ():
+        if train is not None and split not in complete:
+            own = given[split][1]
+            complete[split] = Source(train.annotations, None if own is None else root / own, split, train.format)
+    for split, (annotations, folder) in given.items():
+        if annotations is None and folder is not None and split not in complete:
+            raise UsageError(f"{split}_images needs {split}_annotations, the annotations of these images.")
+    return complete
+
+
+def recognise(path: Path) -> Format:
+    """Return the format that a file or folder looks like.
+
+    Args:
+        path: The file or folder; the reader of the returned format reports that it is missing.
+
+    Raises:
+        UsageError: It looks like no format.
+    """
+    if not path.exists():
+        return FORMATS.build(BY_SUFFIX.get(path.suffix.lower(), "coco"))
+    for name in (*TRIED, *(name for name in FORMATS.points if name not in TRIED)):
+        if (candidate := FORMATS.build(name)).recognises(path):
+            return candidate
+    raise UsageError(
+        f"{path}: the format is not recognised. Recognised are COCO JSON (.json), YOLO (data.yaml), a folder of Pascal "
+        f"VOC XML, .csv, and the folder of a Roboflow export. data.format names one: {', '.join(FORMATS.points)}."
+    )
 
 
 def demo_sources(root: Path, given: Given) -> dict[str, Source]:
@@ -63,20 +138,25 @@ def demo_sources(root: Path, given: Given) -> dict[str, Source]:
     if any(path for paths in given.values() for path in paths):
         raise UsageError("demo=True uses its own images and annotations: leave out the other paths.")
     folder = root / "digits"
-    return {split: Source(folder / f"{split}.json", folder / split) for split in ("train", "val")}
+    coco = FORMATS.build("coco")
+    return {split: Source(folder / f"{split}.json", folder / split, split, coco) for split in ("train", "val")}
 
 
 class SourceReader:
-    """A reader of COCO files that keeps the parts that are needed again.
+    """A reader of annotations that keeps the parts that are needed again.
 
     Args:
+        sources: The sources of all splits, with their formats.
         weight_key: The key of annotations with a weight. Default: no weights are read.
+        masks: Whether to keep masks.
     """
 
-    def __init__(self, weight_key: str | None = None) -> None:
-        self._weight_key = weight_key
-        self._contents: dict[Path, tuple[CocoJson | None, Problems]] = {}
-        self._categories: dict[Path, tuple[list[Category], Problems]] = {}
+    def __init__(self, sources: Mapping[str, Source], weight_key: str | None = None, masks: bool = False) -> None:
+        self._sources = dict(sources)
+        self._weight_key, self._masks = weight_key, masks
+        self._contents: dict[Source, tuple[Annotations | None, Problems]] = {}
+        self._categories: dict[Source, tuple[list[Category], bool, Problems]] = {}
+        self._numbers: dict[str, int] | None = None
 
     def split(self, source: Source, problems: Problems) -> CocoData | None:
         """Read and check the images and boxes of a split; None if no images can be used.
@@ -85,25 +165,36 @@ class SourceReader:
             source: The files of the split.
             problems: All problems of the file and the images are added to it.
         """
-        self._parse(source.annotations)
-        content, of_file = self._contents.pop(source.annotations)
-        problems.extend([*of_file.found, *of_file.hints])
-        return check_split(content, source.images, problems) if content else None
+        content = self.content(source, problems)
+        return None if content is None else check_split(content, image_folder(content, source), problems)
 
-    def categories(self, paths: Iterable[Path], problems: Problems) -> list[Category]:
-        """Merge the categories of several files, by ascending id.
+    def content(self, source: Source, problems: Problems) -> Annotations | None:
+        """Read the annotations of a split without checking them; None if they cannot be read.
 
         Args:
-            paths: COCO files.
+            source: The files of the split.
+            problems: All problems of the files' form are added to it.
+        """
+        self._parse(source)
+        content, of_file = self._contents.pop(source)
+        problems.extend([*of_file.found, *of_file.hints])
+        return self._numbered(content) if content is not None and content.by_name else content
+
+    def categories(self, sources: Iterable[Source], problems: Problems) -> list[Category]:
+        """Merge the categories of several sources, by ascending id.
+
+        Args:
+            sources: The sources.
             problems: Errors are added to it: unreadable files, ids with two names, and names with different ids in
                 different files.
         """
         names: dict[int, tuple[str, Path]] = {}
-        for path in paths:
-            if path not in self._categories:
-                self._parse(path)
-            categories, of_file = self._categories[path]
+        for source in sources:
+            path = source.annotations
+            categories, by_name, of_file = self._categories_of(source)
             problems.extend(of_file.errors(strict=False))
+            if by_name:
+                categories = self._renumbered(categories)
             details, moved = [], []
             before = {name: (number, first) for number, (name, first) in names.items()}
             for category in categories:
@@ -119,14 +210,76 @@ class SourceReader:
                 problems.add(path, "categories with another id than in another file", moved)
         return [Category(id=number, name=names[number][0]) for number in sorted(names)]
 
-    def _parse(self, path: Path) -> None:
-        if path not in self._contents:
-            problems = Problems()
-            content = read_coco(path, problems, self._weight_key)
-            if content and not content.categories and not problems.errors(strict=False):
-                problems.add(path, "no categories")
-            self._contents[path] = content, problems
-            self._categories[path] = content.categories if content else [], problems
+    def _categories_of(self, source: Source) -> tuple[list[Category], bool, Problems]:
+        if source not in self._categories:
+            self._parse(source)
+        return self._categories[source]
+
+    def _parse(self, source: Source) -> None:
+        if source in self._contents:
+            return
+        problems = Problems()
+        request = Request(source.annotations, source.images, source.split, self._weight_key, self._masks)
+        chosen = source.format or recognise(source.annotations)
+        content = chosen.read(request, problems)
+        if content is None or problems.errors(strict=False):
+            _note_other_format(chosen, source.annotations, problems)
+        if content and not content.categories and not problems.errors(strict=False):
+            problems.add(source.annotations, "no categories")
+        self._contents[source] = content, problems
+        self._categories[source] = (content.categories, content.by_name, problems) if content else ([], False, problems)
+
+    def _numbered(self, content: Annotations) -> Annotations:
+        """Replace provisional category ids by those that all splits share."""
+        old = np.array([category["id"] for category in content.categories], np.int64)
+        new = np.array(self._ids_of(content.categories), np.int64)
+        table = content.annotations.copy()
+        if len(old):
+            table["category_id"] = new[np.searchsorted(old, table["category_id"])]
+        return replace(content, annotations=table, categories=self._renumbered(content.categories))
+
+    def _renumbered(self, categories: list[Category]) -> list[Category]:
+        names = [category["name"] for category in categories]
+        pairs = sorted(zip(self._ids_of(categories), names, strict=True))
+        return [Category(id=number, name=name) for number, name in pairs]
+
+    def _ids_of(self, categories: list[Category]) -> list[int]:
+        """Return the ids of the classes of files without ids.
+
+        Classes that another source gives an id keep it. The others are numbered in alphabetical order: first those of
+        the training and validation files, so that a test file does not change them.
+        """
+        if self._numbers is None:
+            numbers: dict[str, int] = {}
+            free: dict[bool, set[str]] = {False: set(), True: set()}
+            for split, source in self._sources.items():
+                found, by_name, _ = self._categories_of(source)
+                if by_name:
+                    free[split == "test"].update(category["name"] for category in found)
+                else:
+                    numbers |= {category["name"]: category["id"] for category in found}
+            for is_test in (False, True):
+                for name in sorted(free[is_test] - numbers.keys()):
+                    numbers[name] = max(numbers.values(), default=0) + 1
+            self._numbers = numbers
+        return [self._numbers[category["name"]] for category in categories]
+
+
+def _note_other_format(chosen: Format, path: Path, problems: Problems) -> None:
+    """Say which other format an unreadable file looks like."""
+    try:
+        other = recognise(path)
+    except UsageError:
+        return
+    if path.exists() and not isinstance(chosen, type(other)) and not isinstance(other, type(chosen)):
+        read, likely = name_or_path(type(chosen)), name_or_path(type(other))
+        cure = f"data.format={likely}, or leave data.format out"
+        problems.add(path, f"read as {read}, but it looks like {likely}", cure=cure)
+
+
+def image_folder(content: Annotations, source: Source) -> Path:
+    """Return the folder that the file names of a source are relative to."""
+    return content.folder or source.images or source.annotations.parent
 
 
 def label_categories(categories: list[Category], by_id: bool, path: Path | str, problems: Problems) -> list[Category]:

@@ -6,7 +6,8 @@ import numpy as np
 
 from lit_dense.data.checks.annotation_file import _check_boxes
 from lit_dense.data.checks.image_files import CheckedImage
-from lit_dense.data.formats.coco import _TABLE, CocoJson, _Table
+from lit_dense.data.formats.annotations import TABLE, Annotations
+from lit_dense.data.formats.coco import _Table
 from lit_dense.data.problems import Problems
 from tests.builders.coco_files import CATEGORIES, box_entry
 
@@ -14,12 +15,12 @@ from tests.builders.coco_files import CATEGORIES, box_entry
 def check_entries(boxes, size=(640, 480), num_images=4, stated=None, **fields):
     """Problems of boxes dealt out to images of one size, and what is left of the boxes."""
     images = [CheckedImage(i, f"{i}.png", size[1], size[0], True, stated) for i in range(1, num_images + 1)]
-    table = _Table(_TABLE)
+    table = _Table(TABLE)
     rows = [
         table.keep(box_entry(number, 1 + number % num_images, np.asarray(box).tolist(), **fields))
         for number, box in enumerate(boxes)
     ]
     problems = Problems()
     annotations = table.select(rows, Path("a.json"), problems)
-    content = CocoJson(Path("a.json"), [], annotations, CATEGORIES)
+    content = Annotations(Path("a.json"), [], annotations, CATEGORIES)
     return _check_boxes(content, Path(), images, set(), problems), problems

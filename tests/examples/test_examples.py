@@ -31,6 +31,12 @@ def test_own_detector__learns():
     assert metrics["train_loss"] < 3
 
 
+def test_own_data__trains_with_names_and_class_counts_of_its_own_data_module():
+    metrics = example("own_data").main(epochs=1, **QUIET)
+    assert metrics["val_map_50"] >= 0
+    assert {"val_map_50", "train_loss"} <= set(metrics)
+
+
 def test_swap_loss__changes_the_training_of_another_project():
     main = example("swap_loss").main
     bce, focal = (main(loss, enable_checkpointing=False, **QUIET) for loss in ("bce", "focal"))

@@ -1,32 +1,70 @@
-"""All checks of one annotation file, in their order; repairs what can be repaired."""
+"""All checks of the annotations of one split, in their order; repairs what can be repaired."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...core.array_types import Bools, Floats, Ints
+from ...core.array_types import Bools, Doubles, Floats, Ints
 from ..coco_data import CocoData
-from ..formats.coco import NO_ID, CocoJson
-from ..formats.lvis import read_federated
+from ..formats.annotations import NO_ID, Annotations
+from ..formats.lvis import FEDERATED_KEYS, read_federated
 from ..problems import KEPT, Problems
 from .annotation_filter import AnnotationFilter
-from .box_formats import PIXELS, note_other_units, note_small, note_stated_sizes
+from .box_formats import note_other_units, note_small, note_stated_sizes
 from .duplicate_annotations import note_repeated_annotations
 from .image_files import CheckedImage, check_images
 
 ROUNDING = 0.02  # pixels: COCO's boxes have two decimals, so x + width may exceed the border by 0.01
 
 
-def check_split(content: CocoJson, folder: Path, problems: Problems) -> CocoData | None:
-    """Check and repair the content of one COCO file; reads the header of every image file.
+class CheckedAnnotations(NamedTuple):
+    """What can be used of a file, with boxes sorted by image: I images, N boxes.
 
     Args:
-        content: The content of the file.
-        folder: The folder with its images.
+        images: The images that can be used.
+        rows: The row of each box in the annotations' table, int64 [N].
+        offsets: The boxes of image i are offsets[i] to offsets[i + 1], int64 [I + 1].
+        ids: Unique id of each box, int64 [N].
+        boxes: x1, y1, x2, y2 inside the image, float64 [N, 4].
+        clipped: Whether a box was clipped, bool [N].
+        weight: Weight of each box, float32 [N]; None if no weights were read.
+    """
+
+    images: list[CheckedImage]
+    rows: Ints
+    offsets: Ints
+    ids: Ints
+    boxes: Doubles
+    clipped: Bools
+    weight: Floats | None
+
+
+def check_split(content: Annotations, folder: Path, problems: Problems) -> CocoData | None:
+    """Check and repair the annotations of one split; reads the header of every image file.
+
+    Args:
+        content: The annotations.
+        folder: The folder with the images.
         problems: All problems are added to it, repaired or not.
 
     Returns:
         The usable images and boxes; None if there is no image.
+    """
+    found = checked_images(content, folder, problems)
+    return None if found is None else _check_boxes(content, folder, *found, problems)
+
+
+def checked_images(
+    content: Annotations, folder: Path, problems: Problems
+) -> tuple[list[CheckedImage], set[int]] | None:
+    """Return the images that can be used and the ids of the others; None if no image can be used.
+
+    Args:
+        content: The annotations.
+        folder: The folder with the images.
+        problems: All problems are added to it, repaired or not.
     """
     if not folder.is_dir():
         problems.add(folder, "the image folder is a file" if folder.exists() else "no such image folder")
@@ -38,17 +76,118 @@ def check_split(content: CocoJson, folder: Path, problems: Problems) -> CocoData
     if not images:
         problems.add(content.path, "no image that can be used")
         return None
-    return _check_boxes(content, folder, images, dropped, problems)
+    return images, dropped
 
 
 def _check_boxes(
-    content: CocoJson, folder: Path, images: list[CheckedImage], dropped: set[int], problems: Problems
+    content: Annotations, folder: Path, images: list[CheckedImage], dropped: set[int], problems: Problems
 ) -> CocoData:
-    table, annotations = content.annotations, AnnotationFilter(content, images, problems)
+    content = in_pixels(content, images)
+    table, checked = content.annotations, check_boxes(content, images, dropped, problems)
+    boxes = checked.boxes.astype(np.float32)
+    box_area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    with np.errstate(over="ignore", under="ignore"):
+        area = table["area"][checked.rows].astype(np.float32)
+    area = np.where((area > 0) & (area < 1e30), area, box_area)  # NaN if the file has none
     image_ids = np.array([image.id for image in images])
+    return CocoData(
+        path=content.path,
+        folder=folder,
+        categories=content.categories,
+        image_ids=image_ids,
+        file_names=[image.file_name for image in images],
+        sizes=np.array([(image.height, image.width) for image in images]),
+        upright=np.array([image.upright for image in images]),
+        offsets=checked.offsets,
+        annotation_ids=checked.ids,
+        category_ids=table["category_id"][checked.rows],
+        boxes=boxes,
+        area=np.where(checked.clipped, np.minimum(area, box_area), area),
+        iscrowd=table["iscrowd"][checked.rows] != 0,
+        weight=checked.weight,
+        federated=read_federated(content, image_ids.tolist(), problems),
+    )
+
+
+def check_content(content: Annotations, folder: Path, problems: Problems) -> Annotations | None:
+    """Check and repair the annotations of one split, and return them in the form in which a format writes them.
+
+    Args:
+        content: The annotations.
+        folder: The folder with the images.
+        problems: All problems are added to it, repaired or not.
+
+    Returns:
+        Annotations sorted by image, with boxes and polygons in pixels and the size of every image; None if no image can
+        be used. Numbers that need no repair are unchanged.
+    """
+    found = checked_images(content, folder, problems)
+    if found is None:
+        return None
+    images, dropped = found
+    shares, content = content.relative, in_pixels(content, images)
+    checked = check_boxes(content, images, dropped, problems)
+    table = content.annotations[checked.rows].copy()
+    table["id"] = checked.ids
+    corners = checked.boxes[checked.clipped]
+    table["bbox"][checked.clipped] = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+    if checked.weight is not None:
+        weight = table["weight"]
+        table["weight"] = np.where(weight.astype(np.float32) == checked.weight, weight, checked.weight)
+    masks = None
+    if content.segmentations is not None:
+        masks = [content.segmentations[row] for row in checked.rows.tolist()]
+        if shares:
+            index = np.repeat(np.arange(len(images)), np.diff(checked.offsets)).tolist()
+            masks = [_polygons_in_pixels(mask, images[image]) for mask, image in zip(masks, index, strict=True)]
+    lists = {entry["id"]: entry for entry in content.images if isinstance(entry, dict) and "id" in entry}
+    entries = []
+    for image in images:
+        entry: dict[str, Any] = {
+            "id": image.id,
+            "file_name": image.file_name,
+            "width": image.width,
+            "height": image.height,
+        }
+        entry |= {key: lists[image.id][key] for key in FEDERATED_KEYS if key in lists.get(image.id, {})}
+        if not image.upright:
+            entry["before_rotation"] = True
+        entries.append(entry)
+    return replace(content, images=entries, annotations=table, segmentations=masks, place=None)
+
+
+def _polygons_in_pixels(mask: list[list[float]] | None, image: CheckedImage) -> list[list[float]] | None:
+    if mask is None:
+        return None
+    return [[value * (image.height if place % 2 else image.width) for place, value in enumerate(part)] for part in mask]
+
+
+def in_pixels(content: Annotations, images: list[CheckedImage]) -> Annotations:
+    """Return annotations with boxes in pixels; those of images that cannot be used stay as they are."""
+    if not content.relative:
+        return content
+    table = content.annotations.copy()
+    index = _index(np.array([image.id for image in images]), table["image_id"])
+    scale = np.array([(image.width, image.height) * 2 for image in images])[index]
+    table["bbox"] = np.where((index >= 0)[:, None], table["bbox"] * scale, table["bbox"])
+    return replace(content, annotations=table, relative=False)
+
+
+def check_boxes(
+    content: Annotations, images: list[CheckedImage], dropped: set[int], problems: Problems
+) -> CheckedAnnotations:
+    """Check and repair the boxes of one split.
+
+    Args:
+        content: The annotations, in pixels.
+        images: The images that can be used.
+        dropped: Ids of the other images, which were reported.
+        problems: All problems are added to it, repaired or not.
+    """
+    table, annotations = content.annotations, AnnotationFilter(content, images, problems)
     sizes = np.array([(image.height, image.width) for image in images])
     annotations.keep &= ~np.isin(table["image_id"], list(dropped))  # reported with their images
-    image_index = _index(image_ids, table["image_id"])
+    image_index = _index(np.array([image.id for image in images]), table["image_id"])
     annotations.drop(image_index < 0, "annotations of images that are not listed", lambda row: "no such image")
     if content.categories:
         unknown = _index(np.array([c["id"] for c in content.categories]), table["category_id"]) < 0
@@ -61,35 +200,15 @@ def _check_boxes(
     note_repeated_annotations(annotations)
     _note_areas(annotations)
     weight = None if content.weight_key is None else _check_weights(annotations, content.weight_key)
-
     rows = np.flatnonzero(annotations.keep)
     rows = rows[np.argsort(image_index[rows], kind="stable")]
-    boxes, clipped = boxes[rows], clipped[rows]
-    box_area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-    with np.errstate(over="ignore", under="ignore"):
-        area = table["area"][rows].astype(np.float32)
-    area = np.where((area > 0) & (area < 1e30), area, box_area)  # NaN if the file has none
     counts = np.bincount(image_index[rows], minlength=len(images))
-    return CocoData(
-        path=content.path,
-        folder=folder,
-        categories=content.categories,
-        image_ids=image_ids,
-        file_names=[image.file_name for image in images],
-        sizes=sizes,
-        upright=np.array([image.upright for image in images]),
-        offsets=np.concatenate([[0], counts.cumsum()]),
-        annotation_ids=ids[rows],
-        category_ids=table["category_id"][rows],
-        boxes=boxes,
-        area=np.where(clipped, np.minimum(area, box_area), area),
-        iscrowd=table["iscrowd"][rows] != 0,
-        weight=None if weight is None else weight[rows],
-        federated=read_federated(content, image_ids.tolist(), problems),
-    )
+    offsets = np.concatenate([[0], counts.cumsum()])
+    weight = None if weight is None else weight[rows]
+    return CheckedAnnotations(images, rows, offsets, ids[rows], boxes[rows], clipped[rows], weight)
 
 
-def _check_coordinates(annotations: AnnotationFilter, sizes: Ints, stated: Ints) -> tuple[Floats, Bools]:
+def _check_coordinates(annotations: AnnotationFilter, sizes: Ints, stated: Ints) -> tuple[Doubles, Bools]:
     """Return the boxes as corners inside their images, [N, 4], and whether they were clipped, [N].
 
     Args:
@@ -114,12 +233,13 @@ def _check_coordinates(annotations: AnnotationFilter, sizes: Ints, stated: Ints)
         lost = _any(~(boxes[:, 2:] > boxes[:, :2]) | (inside[:, 2:] - inside[:, :2] < ROUNDING / 2))
         clipped = _any(np.abs(inside - corners) > ROUNDING)
         note_stated_sizes(annotations, sizes, stated)
-    cure = f"{PIXELS} of the image in file_name, measured from its upper left corner"
+    words = annotations.wording
+    cure = f"{words.box} of the image in {words.name}, measured from its upper left corner"
     annotations.drop(outside, "boxes wholly outside their image", with_size, cure)
     annotations.drop(lost, "boxes without size after clipping", with_size)
     annotations.note(clipped, "boxes partly outside their image", "clipped", with_size)
     note_small(annotations, inside[:, 2:] - inside[:, :2], fractions, 1 - ROUNDING)
-    return boxes, clipped
+    return inside, clipped
 
 
 def _any(rows: Bools) -> Bools:

@@ -9,7 +9,6 @@ from .annotation_filter import AnnotationFilter
 FAR = 0.05  # share of the image's side; careless annotations exceed the border by less
 SLACK = 1.0  # pixels; allows for rounding and for counting from 1
 SCALES = {100: "percent", 1000: "thousandths"}
-PIXELS = "bbox must be x, y, width and height in pixels"
 
 
 def note_other_units(annotations: AnnotationFilter, sizes: Ints) -> Bools:
@@ -26,18 +25,19 @@ def note_other_units(annotations: AnnotationFilter, sizes: Ints) -> Bools:
     """
     good = np.flatnonzero(annotations.keep)
     fractions = np.zeros(len(sizes), bool)
-    if not len(good):
+    if not len(good) or not annotations.wording.pixels:
         return fractions
     bbox, limits = annotations.table["bbox"][good], sizes[good][:, ::-1].astype(np.float64)
     with np.errstate(over="ignore"):
         unit = ((bbox >= -0.01) & (bbox <= 1.01)).all(1) & (limits.max(1) > 2)
         fractions[good] = unit
         rest = ~unit
-        other = _other_format(bbox[rest], limits[rest]) if rest.any() else None
+        other = _other_format(bbox[rest], limits[rest]) if rest.any() and annotations.wording.xywh else None
     if unit.any():
         _note_fractions(annotations, fractions, bbox[unit], most=2 * unit.sum() > len(good))
     if other is not None:
         what, which, cure = other
+        cure = f"{annotations.wording.box}: {cure}"
         bad = np.zeros(len(sizes), bool)
         bad[good[rest][which]] = True
         annotations.note(bad, f"boxes that look like {what}", KEPT, annotations.box, cure)
@@ -46,9 +46,10 @@ def note_other_units(annotations: AnnotationFilter, sizes: Ints) -> Bools:
 
 def _note_fractions(annotations: AnnotationFilter, fractions: Bools, bbox: Doubles, most: bool) -> None:
     what = "boxes between 0 and 1, which are smaller than a pixel"
-    cure = f"{PIXELS}: multiply x and width by the image's width, y and height by its height"
+    cure = f"{annotations.wording.box}: multiply x and width by the image's width, y and height by its height"
     point, side = bbox[:, :2], bbox[:, 2:]
-    if (point + side > 1.01).any():  # x + width exceeds the image, so the numbers have another meaning
+    # x + width exceeds the image: the numbers have another meaning
+    if annotations.wording.xywh and (point + side > 1.01).any():
         if (side > point).all():
             cure += "; the last two look like x2 and y2: subtract x and y from them first"
         elif ((point >= side / 2 - 0.01) & (point + side / 2 <= 1.01)).all():
@@ -73,7 +74,7 @@ def note_small(annotations: AnnotationFilter, sides: Doubles, fractions: Bools, 
         what,
         "" if all_small else KEPT,
         annotations.box,
-        f"{PIXELS}; if it is, remove these boxes",
+        f"{annotations.wording.box}; if it is, remove these boxes",
     )
 
 
@@ -88,7 +89,7 @@ def _as_scaled(bbox: Doubles, limits: Doubles) -> tuple[str, Bools, str] | None:
     for scale, name in SCALES.items():
         for ends, meant in ((corner + side, "x, y, width and height"), (side, "x1, y1, x2 and y2")):
             if (ends is not side or (side > corner).all()) and _reaches(ends, limits, far, scale):
-                cure = f"{PIXELS}: these seem to be {meant} in {name} of the image's width and height"
+                cure = f"these seem to be {meant} in {name} of the image's width and height"
                 return f"{name} of the image", np.ones(len(bbox), bool), cure
     return None
 
@@ -111,7 +112,7 @@ def _as_corners(bbox: Doubles, limits: Doubles) -> tuple[str, Bools, str] | None
     fits = _all(side > corner) & possible
     if not far.any() or fits[far].mean() < 0.9 or possible.mean() < 0.98 or (far.sum() < 5 and not fits.all()):
         return None
-    cure = f"{PIXELS}: if these are x1, y1, x2 and y2, write x2 - x1 and y2 - y1 for the last two"
+    cure = "if these are x1, y1, x2 and y2, write x2 - x1 and y2 - y1 for the last two"
     return "x1, y1, x2, y2", fits if fits.all() else far & fits, cure
 
 
@@ -128,7 +129,7 @@ def _as_centres(bbox: Doubles, limits: Doubles) -> tuple[str, Bools, str] | None
     avoided = expected >= 4 and _any(corner < near).sum() <= 0.02 * expected
     if past_end.sum() < 3 or not avoided or _all(corner + side / 2 <= limits + SLACK).mean() < 0.98:
         return None
-    cure = f"{PIXELS}: if x and y are the middle of the box, subtract half the width and height"
+    cure = "if x and y are the middle of the box, subtract half the width and height"
     return "middle x, middle y, width, height", past_end, cure
 
 
@@ -154,11 +155,17 @@ def note_stated_sizes(annotations: AnnotationFilter, sizes: Ints, stated: Ints) 
     """
     end = (annotations.table["bbox"][:, :2] + annotations.table["bbox"][:, 2:])[:, ::-1]
     misplaced = (end > sizes + SLACK).any(1) & (end <= stated + SLACK).all(1)
+    words = annotations.wording
+
+    def describe(row: int) -> str:
+        says = f"the {words.file} says {_size(stated[row])}"
+        return f"{annotations.box(row)}, {says}, the file is {_size(sizes[row])}"
+
     annotations.note(
         misplaced,
-        "boxes that fit the size in the COCO file, not that of the image file",
+        f"boxes that fit the size in the {words.whole}, not that of the image file",
         KEPT,
-        lambda row: f"{annotations.box(row)}, the JSON says {_size(stated[row])}, the file is {_size(sizes[row])}",
+        describe,
         "scale or rotate the boxes as the images were, or use the images that were annotated",
     )
 

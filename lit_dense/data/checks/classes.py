@@ -54,7 +54,9 @@ def check_classes(splits: Mapping[str, CocoData], new: Collection[str], problems
     """
     boxes = {split: _names_with_boxes(data) for split, data in splits.items()}
     categories = {c["id"]: c for data in splits.values() for c in data.categories}
-    root = _group_of_roboflow(list(categories.values()), set().union(*boxes.values()))
+    root = None
+    if not any(data.path.suffix.lower() in (".yaml", ".yml") for data in splits.values()):  # YOLO's classes begin at 0
+        root = _group_of_roboflow(list(categories.values()), set().union(*boxes.values()))
     for split, data in splits.items():
         if split not in new or not boxes[split]:  # the latter is reported for the split as a whole
             continue

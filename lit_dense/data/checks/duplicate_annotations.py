@@ -20,12 +20,12 @@ def note_repeated_annotations(annotations: AnnotationFilter) -> None:
     rows = np.flatnonzero(annotations.keep)
     first = np.arange(len(annotations.keep))
     first[rows] = rows[_first_of_equals(annotations.table, rows)]
-    ids, categories = annotations.table["id"], annotations.table["category_id"]
+    categories = annotations.table["category_id"]
     annotations.note(
         first != np.arange(len(first)),
         "annotations given more than once (same image, category and box)",
         KEPT,
-        lambda row: f"{annotations.box(row)} of category {categories[row]}, as annotation {ids[first[row]]}",
+        lambda row: f"{annotations.box(row)} of category {categories[row]}, as {annotations.short_name(first[row])}",
         "remove the copies: each copy counts as another object, which is missed when the first is detected",
     )
 

@@ -1,4 +1,4 @@
-"""Checks of the images of one COCO file: names, files and sizes."""
+"""Checks of the images of one split: names, files and sizes."""
 
 import os
 from collections.abc import Mapping
@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from ..file_names import cure_of_leaving, cure_of_missing, inside, relocated, similar
-from ..formats.coco import CocoJson, integer, short
+from ..formats.annotations import Annotations, Wording
+from ..formats.coco import integer, short
 from ..image_files import Header, read_headers
 from ..problems import KEPT, SHOWN, Problems
 from .bit_depth import note_depths
@@ -24,7 +25,7 @@ class CheckedImage(NamedTuple):
         height: Height of the image that its boxes refer to, in pixels.
         width: Width of the image that its boxes refer to, in pixels.
         upright: Whether to apply the EXIF orientation.
-        stated: Width and height in the COCO file if they differ from the image file; else None.
+        stated: Width and height in the annotations if they differ from the image file; else None.
     """
 
     id: int
@@ -38,7 +39,7 @@ class CheckedImage(NamedTuple):
 class _ImageNotes:
     """A collection of the problems of images by kind, reported after all images are checked."""
 
-    def __init__(self, content: CocoJson) -> None:
+    def __init__(self, content: Annotations) -> None:
         ids, counts = np.unique(content.annotations["image_id"], return_counts=True)
         self.num_boxes = dict(zip(ids.tolist(), counts.tolist(), strict=True))
         self.details: dict[tuple[str, str], list[str]] = {}
@@ -60,7 +61,7 @@ class _ImageNotes:
             problems.add(path, what, details, repair=repair, cure=self.cures.get(what, ""))
 
 
-def check_images(content: CocoJson, folder: Path, problems: Problems) -> tuple[list[CheckedImage], set[int]]:
+def check_images(content: Annotations, folder: Path, problems: Problems) -> tuple[list[CheckedImage], set[int]]:
     """Return the images that can be used, and the ids of the others.
 
     Args:
@@ -71,7 +72,7 @@ def check_images(content: CocoJson, folder: Path, problems: Problems) -> tuple[l
     notes = _ImageNotes(content)
     entries, names = _named(content, folder, notes)
     headers = dict(zip(names, read_headers([f"{folder}/{name}" for name in names.values()]), strict=True))
-    _find_again(names, headers, folder, notes)
+    _find_again(names, headers, folder, notes, content.wording)
     images, missing = [], []
     for image_id, file_name in names.items():
         header = headers[image_id]
@@ -83,18 +84,19 @@ def check_images(content: CocoJson, folder: Path, problems: Problems) -> tuple[l
         elif isinstance(header, str):
             notes.drop("unreadable image files", image_id, f"{name}: {header}")
         else:
-            images.append(_sized(image_id, file_name, entries[image_id], header, notes))
+            images.append(_sized(image_id, file_name, entries[image_id], header, notes, content.wording))
     if missing:
-        notes.cures["missing image files"] = cure_of_missing(missing, folder)
+        notes.cures["missing image files"] = cure_of_missing(missing, folder, content.wording.name)
     notes.report(content.path, problems)
     _note_shared_files(images, content.path, problems)
+    _note_stems(images, content, problems)
     _note_huge(images, content.path, problems)
     deep = [image.file_name for image in images if _is_deep(headers[image.id])]
     note_depths([folder / name for name in deep], content.path, problems)
     return images, notes.dropped - {image.id for image in images}
 
 
-def _named(content: CocoJson, folder: Path, notes: _ImageNotes) -> tuple[dict[int, dict[str, Any]], dict[int, str]]:
+def _named(content: Annotations, folder: Path, notes: _ImageNotes) -> tuple[dict[int, dict[str, Any]], dict[int, str]]:
     """Return the entries with an id and a name inside the folder, and these names, by id."""
     entries: dict[int, dict[str, Any]] = {}
     names: dict[int, str] = {}
@@ -114,11 +116,13 @@ def _named(content: CocoJson, folder: Path, notes: _ImageNotes) -> tuple[dict[in
         else:
             entries[image_id], names[image_id] = entry, name
     if leaving:
-        notes.cures["file names that leave the image folder"] = cure_of_leaving(leaving, folder)
+        notes.cures["file names that leave the image folder"] = cure_of_leaving(leaving, folder, content.wording.name)
     return entries, names
 
 
-def _find_again(names: dict[int, str], headers: dict[int, Header | str], folder: Path, notes: _ImageNotes) -> None:
+def _find_again(
+    names: dict[int, str], headers: dict[int, Header | str], folder: Path, notes: _ImageNotes, wording: Wording
+) -> None:
     """Correct the names of missing files that exist in the folder under another spelling of the path."""
     corrected = {
         image_id: name
@@ -128,17 +132,20 @@ def _find_again(names: dict[int, str], headers: dict[int, Header | str], folder:
     what = "file names with backslashes or with the image folder in them"
     for image_id, name in corrected.items():
         notes.note(what, "read as names in the image folder", f"image {image_id} ({names[image_id]}): read as {name}")
-        notes.cures[what] = f"write file_name with slashes and relative to the image folder, {folder}"
+        notes.cures[what] = f"write {wording.name} with slashes and relative to the image folder, {folder}"
     names |= corrected
     headers |= zip(corrected, read_headers([f"{folder}/{name}" for name in corrected.values()]), strict=True)
 
 
-def _sized(image_id: int, file_name: str, entry: Mapping[str, Any], header: Header, notes: _ImageNotes) -> CheckedImage:
+def _sized(
+    image_id: int, file_name: str, entry: Mapping[str, Any], header: Header, notes: _ImageNotes, wording: Wording
+) -> CheckedImage:
     """Return the image with the size that its boxes refer to."""
     name = f"image {image_id} ({file_name})"
     width, height = integer(entry.get("width")), integer(entry.get("height"))
     size = header.width, header.height
-    if (width, height) == size:
+    unknown = "width" not in entry and "height" not in entry and not wording.sized
+    if (width, height) == size or unknown:
         return CheckedImage(image_id, file_name, header.height, header.width, True)
     if header.swapped and (height, width) == size:
         # The boxes were drawn on the image without its EXIF rotation, so the rotation would misplace them.
@@ -154,7 +161,7 @@ def _sized(image_id: int, file_name: str, entry: Mapping[str, Any], header: Head
             "swap them in the file; if the boxes are misplaced, the images were rotated: rotate the boxes"
         )
     sizes = f"{width} x {height}, the file {header.width} x {header.height}"
-    notes.note(what, "the image file's are used", f"{name}: the JSON says {sizes}")
+    notes.note(what, "the image file's are used", f"{name}: the {wording.file} says {sizes}")
     return CheckedImage(image_id, file_name, header.height, header.width, True, (width, height))
 
 
@@ -170,6 +177,24 @@ def _note_shared_files(images: list[CheckedImage], path: Path, problems: Problem
             "evaluated without the boxes of the others"
         )
         problems.add(path, "images with several entries", details, repair=KEPT, cure=cure)
+
+
+def _note_stems(images: list[CheckedImage], content: Annotations, problems: Problems) -> None:
+    """Report images whose names differ only in the suffix; some formats give them one file of boxes."""
+    names: dict[str, str] = {}
+    details = []
+    for image in images:
+        stem = os.path.splitext(image.file_name)[0]  # noqa: PTH122 (pathlib is slow for 100,000 names)
+        if (other := names.setdefault(stem, image.file_name)) != image.file_name:
+            details.append(f"{other}, {image.file_name}")
+    if not details:
+        return
+    what = "images whose names differ only in the suffix"
+    if content.wording.stems:
+        what += ", which have one label file"
+        problems.add(content.path, what, details, repair=KEPT, cure="rename one of them, and its label file")
+    else:
+        problems.add(content.path, what, details, hint=True)
 
 
 def _note_huge(images: list[CheckedImage], path: Path, problems: Problems) -> None:

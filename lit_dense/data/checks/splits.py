@@ -34,6 +34,6 @@ def check_splits(
     for first, second in itertools.combinations([split for split in SPLITS if split in sources], 2):
         if (first in new) != (second in new) and not (first in splits and second in splits):
             one, other = sources[first].annotations, sources[second].annotations
-            if os.path.realpath(one) == os.path.realpath(other):
+            if os.path.realpath(one) == os.path.realpath(other) and not sources[second].is_shared:
                 what = f"the annotations of {second} are those of {first}"
                 problems.add(other, what, repair=KEPT, cure=CURE, hint=first == "val")

@@ -2,7 +2,7 @@
 
 import json
 import struct
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,63 +11,40 @@ import numpy as np
 import numpy.typing as npt
 from lightning.pytorch.utilities import rank_zero_info
 
-from ...core.errors import nearest
 from ..coco_data import Category
 from ..problems import Problems
+from .annotations import NO_ID, TABLE, WEIGHTED_TABLE, Annotations
+from .base import Format, Request, missing_file
 from .coco_schema import IMAGE_KEYS, decode_coco, file_of
 
 LARGE = 50_000_000  # bytes; reading a larger file takes seconds
-NO_ID = -(2**63)  # replaces an annotation id that is missing or not an integer
 
 _ROW = struct.Struct("<3q5dq")
-_TABLE = np.dtype(
-    [
-        ("id", "<i8"),
-        ("image_id", "<i8"),
-        ("category_id", "<i8"),
-        ("bbox", "<f8", 4),
-        ("area", "<f8"),
-        ("iscrowd", "<i8"),
-    ]
-)
 _CROWD_TEXTS = {"0": 0, "0.0": 0, "false": 0, "no": 0, "1": 1, "1.0": 1, "true": 1, "yes": 1}
 _WEIGHT = struct.Struct("<d")
-_WEIGHTED_TABLE = np.dtype([*((name, _TABLE[name]) for name in _TABLE.names or ()), ("weight", "<f8")])
 
 
-@dataclass(frozen=True)
-class CocoJson:
-    """The content of a COCO file as written; only its form has been checked.
+class COCOFormat(Format):
+    """COCO JSON: one file for each split, with masks, crowds and ids; LVIS's lists of absent classes are read too."""
 
-    Args:
-        path: The file.
-        images: The entries of ``images``: dicts with the keys of ``id``, ``file_name``, ``width``, ``height``,
-            ``neg_category_ids`` and ``not_exhaustive_category_ids`` that the file has; an entry that is not a dict is
-            kept unchanged.
-        annotations: A structured array with the fields ``id``, ``image_id``, ``category_id``, ``bbox`` (x, y, width,
-            height), ``area`` (NaN if missing) and ``iscrowd``; with a ``weight_key`` also ``weight`` (NaN if it is not
-            a number).
-        categories: Categories by ascending id.
-        weight_key: The key that ``weight`` was read from; None if no weights were read.
-    """
+    needs_images = True
 
-    path: Path
-    images: list[Any]
-    annotations: npt.NDArray[np.void]
-    categories: list[Category]
-    weight_key: str | None = None
+    def recognises(self, path: Path) -> bool:
+        """Return whether a file is called ``*.json``."""
+        return path.is_file() and path.suffix.lower() == ".json"
+
+    def read(self, request: Request, problems: Problems) -> Annotations | None:
+        """Read one file."""
+        return read_coco(request.path, problems, request.weight_key, request.masks)
+
+    def write(self, splits: Mapping[str, Annotations], folder: Path) -> list[str]:
+        """Write ``annotations/SPLIT.json`` for each split."""
+        from .coco_writer import write_coco
+
+        return write_coco(splits, folder)
 
 
-def _missing(path: Path) -> str:
-    """Describe a missing file: the folder that is missing too, or the most similar name in its folder."""
-    if not path.parent.is_dir():
-        return f"no such file: there is no folder {path.parent}"
-    stems = [file.stem for file in path.parent.iterdir() if file.suffix == path.suffix]
-    hint = nearest(path.stem, stems).replace("'?", f"{path.suffix}'?")
-    return f"no such file.{hint}" if hint else "no such file"
-
-
-def read_coco(path: Path, problems: Problems, weight_key: str | None = None) -> CocoJson | None:
+def read_coco(path: Path, problems: Problems, weight_key: str | None = None, masks: bool = False) -> Annotations | None:
     """Read a COCO file.
 
     A regular file is decoded by its schema. Any other file is parsed entry by entry, to report all irregular entries.
@@ -78,21 +55,23 @@ def read_coco(path: Path, problems: Problems, weight_key: str | None = None) -> 
         path: The file.
         problems: Problems of the file's form are added to it.
         weight_key: The key of annotations with a weight; 1 for those without it. Default: no weights are read.
+        masks: Whether to keep the masks, which is slower.
 
     Returns:
         The content; None if the file cannot be read.
     """
-    dtype = _TABLE if weight_key is None else _WEIGHTED_TABLE
-    if (content := decode_coco(path, dtype, weight_key)) is not None:
-        return CocoJson(path, *content, weight_key)
+    dtype = TABLE if weight_key is None else WEIGHTED_TABLE
+    if not masks and (content := decode_coco(path, dtype, weight_key)) is not None:
+        return Annotations(path, *content, weight_key)
     table = _Table(dtype)
+    table.segmentations = [] if masks else None
     keep = table.keep if weight_key is None else partial(table.keep_with_weight, weight_key)
     try:
         if (size := path.stat().st_size) > LARGE:
             rank_zero_info(f"Reading {path} ({size / 1e6:.0f} MB) ...")
         document = json.loads(path.read_text(encoding="utf-8-sig"), object_hook=keep)
     except FileNotFoundError:
-        problems.add(path, _missing(path))
+        problems.add(path, missing_file(path))
     except json.JSONDecodeError as error:
         problems.add(path, f"not JSON: {error.msg} in line {error.lineno}, column {error.colno}")
     except UnicodeDecodeError as error:
@@ -101,13 +80,11 @@ def read_coco(path: Path, problems: Problems, weight_key: str | None = None) -> 
         problems.add(path, f"cannot be read: {error}")
     else:
         if isinstance(document, dict):
-            return CocoJson(
-                path,
-                _entries(document, "images", path, problems),
-                table.select(_entries(document, "annotations", path, problems), path, problems),
-                _categories(_entries(document, "categories", path, problems), path, problems),
-                weight_key,
-            )
+            images = _entries(document, "images", path, problems)
+            rows = _entries(document, "annotations", path, problems)
+            annotations = table.select(rows, path, problems)
+            categories = _categories(_entries(document, "categories", path, problems), path, problems)
+            return Annotations(path, images, annotations, categories, weight_key, segmentations=table.masks(rows))
         problems.add(path, f"not a COCO file: its JSON is {short(document)}, not an object with images and annotations")
     return None
 
@@ -138,6 +115,7 @@ class _Table:
         self.buffer = bytearray()
         self.broken: dict[int, str] = {}
         self.odd_crowds: dict[int, Any] = {}
+        self.segmentations: list[Any] | None = None
 
     def keep(self, entry: dict[str, Any]) -> Any:
         """Replace a parsed JSON object by its needed parts; the parser calls this with every object."""
@@ -146,11 +124,13 @@ class _Table:
         if "image_id" not in entry and "bbox" not in entry:
             return entry
         row = _Row(len(self.buffer) // self.row_size)
+        if self.segmentations is not None:
+            self.segmentations.append(entry.get("segmentation"))
         iscrowd = entry.get("iscrowd", 0)
         if type(iscrowd) is not int or iscrowd not in (0, 1):
             if iscrowd is not None:
                 self.odd_crowds[row] = iscrowd
-            iscrowd = _crowd(iscrowd) or 0
+            iscrowd = crowd_of(iscrowd) or 0
         try:
             self.buffer += _ROW.pack(
                 entry["id"],
@@ -206,7 +186,7 @@ class _Table:
         details = broken + [f"{short(entry)}: no image_id, no bbox" for entry in others]
         if details:
             problems.add(path, "annotations with missing keys or values of a wrong type", details, repair="dropped")
-        kept = [row for row in rows if type(row) is _Row and row not in self.broken]
+        kept = self._kept(rows)
         table: npt.NDArray[np.void] = np.frombuffer(self.buffer, self.dtype)[np.array(kept, np.int64)]
         _note_odd_crowds(
             [(table[place], self.odd_crowds[row]) for place, row in enumerate(kept) if row in self.odd_crowds],
@@ -215,8 +195,15 @@ class _Table:
         )
         return table
 
+    def masks(self, rows: list[Any]) -> list[Any] | None:
+        """Return the masks of the rows that ``select`` returns; None if masks are not kept."""
+        return None if self.segmentations is None else [self.segmentations[row] for row in self._kept(rows)]
 
-def _crowd(value: Any) -> int | None:
+    def _kept(self, rows: list[Any]) -> list[_Row]:
+        return [row for row in rows if type(row) is _Row and row not in self.broken]
+
+
+def crowd_of(value: Any) -> int | None:
     """Convert a value of ``iscrowd`` to 0 or 1; None if its meaning is unclear."""
     if value is None:
         return 0
@@ -233,7 +220,7 @@ def _note_odd_crowds(given: list[tuple[Any, Any]], path: Path, problems: Problem
     for row, value in given:
         number = "without id" if row["id"] == NO_ID else row["id"]
         name = f"annotation {number} of image {row['image_id']}: iscrowd is {short(value)}"
-        meaning = _crowd(value)
+        meaning = crowd_of(value)
         if meaning is None:
             unclear.append(name)
         else:

@@ -39,7 +39,7 @@ class _Category(msgspec.Struct):
 
 
 Content = tuple[list[dict[str, Any]], npt.NDArray[np.void], list[Category]]
-"""Images, a table of annotations, and categories by ascending id, as in ``lit_dense.data.formats.coco.CocoJson``."""
+"""Images, a table of annotations, and categories by ascending id, as in ``Annotations``."""
 
 
 def decode_coco(path: Path, table: np.dtype[np.void], weight_key: str | None) -> Content | None:

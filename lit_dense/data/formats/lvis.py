@@ -1,18 +1,37 @@
-"""A reader of LVIS's lists of absent and partly annotated categories of each image."""
+"""LVIS's files: COCO JSON with lists of absent and partly annotated categories of each image."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..federated import Federated, Ragged
 from ..problems import Problems
-from .coco import CocoJson, integer, short
+from .annotations import Annotations
+from .base import Request
+from .coco import COCOFormat, integer, short
 
 FEDERATED_KEYS = ("neg_category_ids", "not_exhaustive_category_ids")
 
 
-def read_federated(content: CocoJson, image_ids: Iterable[int], problems: Problems) -> Federated | None:
+class LVISFormat(COCOFormat):
+    """LVIS JSON: COCO JSON in which each image lists the classes that it lacks or that are annotated only in part."""
+
+    def recognises(self, path: Path) -> bool:
+        """Return False: ``coco`` reads the lists too."""
+        return False
+
+    def read(self, request: Request, problems: Problems) -> Annotations | None:
+        """Read one file; a file without the lists is an error."""
+        content = super().read(request, problems)
+        if content and not any(key in entry for entry in content.images for key in FEDERATED_KEYS):
+            what = f"not an LVIS file: no image has {' or '.join(FEDERATED_KEYS)}"
+            problems.add(request.path, what, cure="data.format=coco reads files without them")
+        return content
+
+
+def read_federated(content: Annotations, image_ids: Iterable[int], problems: Problems) -> Federated | None:
     """Read the lists of some images; None if no image of the file has lists, as in files other than LVIS's.
 
     Args:

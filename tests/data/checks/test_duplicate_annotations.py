@@ -1,7 +1,7 @@
 import numpy as np
 
 from lit_dense.data.checks.duplicate_annotations import _first_of_equals
-from lit_dense.data.formats.coco import _TABLE
+from lit_dense.data.formats.annotations import TABLE
 from tests.builders.box_entries import check_entries
 from tests.builders.problems import whats
 
@@ -21,7 +21,7 @@ def test_duplicate_annotations__equal_boxes_of_other_images_are_none():
 
 def test_first_of_equals__is_what_comparing_all_gives():
     rng = np.random.default_rng(0)
-    table = np.zeros(3000, _TABLE)
+    table = np.zeros(3000, TABLE)
     for name in ("image_id", "category_id"):
         table[name] = rng.integers(0, 4, 3000)
     table["bbox"] = rng.integers(0, 3, (3000, 4)) * np.where(rng.random((3000, 1)) < 0.5, 1, -1.0)  # with -0.0

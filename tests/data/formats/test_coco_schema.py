@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lit_dense.data.formats import coco as coco_format
+from lit_dense.data.formats.annotations import TABLE
 from lit_dense.data.formats.coco import read_coco
 from lit_dense.data.formats.coco_schema import decode_coco
 from lit_dense.data.problems import Problems
@@ -89,12 +90,12 @@ def test_decode_coco__content_is_that_of_the_careful_reading(tmp_path, images, a
 def test_decode_coco__leaves_unusual_content_to_the_careful_reading(tmp_path, change):
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"images": [], "annotations": [], "categories": CATEGORIES} | change))
-    assert decode_coco(path, coco_format._TABLE, None) is None
+    assert decode_coco(path, TABLE, None) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff\xfe", b"\xef\xbb\xbf{}", b'{"images": NaN}'])
 def test_decode_coco__leaves_other_json_to_the_careful_reading(tmp_path, content):
     path = tmp_path / "a.json"
     path.write_bytes(content)
-    assert decode_coco(path, coco_format._TABLE, None) is None
-    assert decode_coco(tmp_path / "none.json", coco_format._TABLE, None) is None
+    assert decode_coco(path, TABLE, None) is None
+    assert decode_coco(tmp_path / "none.json", TABLE, None) is None

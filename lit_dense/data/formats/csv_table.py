@@ -1,0 +1,303 @@
+"""CSV files with one box in each row, as DeepForest, Kaggle and Roboflow write them."""
+
+import csv
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...core.array_types import Doubles, Ints
+from ...core.errors import nearest
+from ..problems import Problems
+from .annotations import Annotations, TextPlaces, Wording, numbered_by_name, table_of
+from .base import Format, Request, missing_file
+from .faults import Faults
+from .folders import ImageFinder, image_entries, read_names
+
+SEPARATORS = (",", ";", "\t")
+IMAGE = ("image_path", "filename", "file_name", "image_id", "image", "img", "path", "file", "image_name", "imageid")
+LABEL = ("label", "class", "class_name", "category", "category_name", "name", "labelname", "class_id", "category_id")
+BOXES = {
+    "corners": (
+        ("xmin", "ymin", "xmax", "ymax"),
+        ("x_min", "y_min", "x_max", "y_max"),
+        ("x1", "y1", "x2", "y2"),
+        ("left", "top", "right", "bottom"),
+    ),
+    "sides": (("x", "y", "w", "h"), ("bbox_x", "bbox_y", "bbox_width", "bbox_height"), ("x", "y", "width", "height")),
+}
+"""Accepted names of the columns of a box: x1, y1, x2, y2, or x, y, width and height."""
+BRACKETS = re.compile(r"[\[\](){}]")
+ACCEPTED = (
+    "an image (image_path, filename, image_id ...), a box (xmin, ymin, xmax, ymax; x, y, w, h; or bbox) and a class "
+    "(label, class ...)"
+)
+XYWH = Wording(
+    file="CSV",
+    whole="CSV file",
+    box="a box must be x, y, width and height in pixels",
+    name="the image's name",
+    crowd="",
+    sized=False,
+)
+CORNERS = XYWH._replace(box="xmin, ymin, xmax and ymax must be in pixels", xywh=False)
+
+
+class CSVFormat(Format):
+    """CSV: one row for each box, with the columns of DeepForest, Kaggle or Roboflow; the separator is recognised.
+
+    Columns are found by their names, in any order: the image (``image_path``, ``filename``, ``image_id``), the class
+    (``label``, ``class``), and the box (``xmin, ymin, xmax, ymax``, ``x, y, w, h``, or ``bbox`` with four numbers in
+    brackets: x, y, width, height). A row without coordinates, or with four zeros, stands for an image without boxes.
+    Class ids are numbers from 1, in the order of ``classes.txt`` beside the file, or else in alphabetical order.
+
+    Args:
+        names: Class names in the order of their ids. Default: ``classes.txt``, or else the names of all rows. A single
+            name is given to all boxes of a file without a column of classes.
+    """
+
+    def __init__(self, names: Sequence[str] | None = None) -> None:
+        super().__init__()
+        self.names = None if names is None else list(names)
+
+    def recognises(self, path: Path) -> bool:
+        """Return whether a file is called ``*.csv`` or ``*.tsv``."""
+        return path.is_file() and path.suffix.lower() in (".csv", ".tsv")
+
+    def read(self, request: Request, problems: Problems) -> Annotations | None:
+        """Read one file."""
+        text = _text(request.path, problems)
+        if text is None:
+            return None
+        names = self.names or read_names(request.path.parent, problems)
+        columns = _Columns.of(text, request, names, problems)
+        return None if columns is None else _Reader(columns, names, request, problems).read(text)
+
+    def write(self, splits: Mapping[str, Annotations], folder: Path) -> list[str]:
+        """Write ``SPLIT.csv`` with DeepForest's columns, and ``classes.txt``."""
+        from .csv_writer import write_csv
+
+        return write_csv(splits, folder)
+
+
+def _text(path: Path, problems: Problems) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        problems.add(path, missing_file(path))
+    except UnicodeDecodeError as error:
+        problems.add(path, f"not UTF-8 text: {error.reason} at byte {error.start}")
+    except OSError as error:
+        problems.add(path, f"cannot be read: {error}")
+    return None
+
+
+class _Columns(NamedTuple):
+    """Positions of the columns.
+
+    Args:
+        separator: The separator.
+        width: Number of columns of the header.
+        image: Position of the image's name.
+        label: Position of the class; -1 if all boxes have one class.
+        box: Positions of four numbers, or of one text with four numbers.
+        corners: Whether the numbers are x1, y1, x2, y2, not x, y, width and height.
+        size: Positions of the image's width and height; empty if there are none.
+        weight: Position of the weight; -1 if none is read.
+    """
+
+    separator: str
+    width: int
+    image: int
+    label: int
+    box: tuple[int, ...]
+    corners: bool
+    size: tuple[int, ...]
+    weight: int
+
+    @classmethod
+    def of(cls, text: str, request: Request, names: Sequence[str] | None, problems: Problems) -> "_Columns | None":
+        """Find the columns by the header; None if some are missing, which is reported."""
+        first = text.partition("\n")[0]
+        headers = {mark: next(csv.reader([first], delimiter=mark), []) for mark in SEPARATORS}
+        mark = max(headers, key=lambda mark: len(headers[mark]))
+        header = [name.strip().strip('"').lower() for name in headers[mark]]
+        image, label = _first(header, IMAGE), _first(header, LABEL)
+        box, corners = _box(header)
+        one_class = names is not None and len(names) == 1
+        wanted = {"image": image >= 0, "box": bool(box), "class": label >= 0 or one_class}
+        missing = [word for word, present in wanted.items() if not present]
+        if missing:
+            _report_header(header, missing, request.path, problems)
+            return None
+        sides = tuple(_first(header, (side, f"image_{side}", f"img_{side}")) for side in ("width", "height"))
+        size = () if min(sides) < 0 or set(sides) & set(box) else sides
+        weight = -1
+        if request.weight_key is not None:
+            weight = _first(header, (request.weight_key.lower(),))
+            if weight < 0:
+                what = f"no column {request.weight_key!r} of weights{nearest(request.weight_key, header)}"
+                problems.add(request.path, f"{what}: the columns are {', '.join(header)}")
+        return cls(mark, len(header), image, label, box, corners, size, weight)
+
+
+def _first(header: Sequence[str], accepted: Sequence[str]) -> int:
+    return next((header.index(name) for name in accepted if name in header), -1)
+
+
+def _box(header: Sequence[str]) -> tuple[tuple[int, ...], bool]:
+    for kind, accepted in BOXES.items():
+        for names in accepted:
+            if all(name in header for name in names):
+                return tuple(header.index(name) for name in names), kind == "corners"
+    return ((header.index("bbox"),), False) if "bbox" in header else ((), False)
+
+
+def _report_header(header: Sequence[str], missing: Sequence[str], path: Path, problems: Problems) -> None:
+    known = [*IMAGE, *LABEL, "bbox", *(name for names in BOXES.values() for row in names for name in row)]
+    unknown = [name for name in header if name and name not in known]
+    guesses = [f"{name!r}:{hint}" for name in unknown if (hint := nearest(name, known))]
+    what = f"line 1: no column of the {' and the '.join(missing)}: the columns are {', '.join(header) or 'none'}"
+    cure = f"the header must name {ACCEPTED}"
+    if sum(_is_number(name) for name in header) >= 2:
+        cure = f"the first line looks like a box, not like a header: write one that names {ACCEPTED}"
+    elif guesses:
+        cure += f"; {'; '.join(guesses)}"
+    problems.add(path, what, cure=cure)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+class _Reader:
+    """A reader of the rows of one file."""
+
+    def __init__(self, columns: _Columns, names: Sequence[str] | None, request: Request, problems: Problems) -> None:
+        self.columns, self.names, self.request, self.problems = columns, names, request, problems
+        self.faults = Faults()
+        self.folder = request.images or request.path.parent
+        self.finder = ImageFinder(self.folder, XYWH)
+        self.image_names: dict[str, int] = {}  # the index of each image as written
+        self.sizes: dict[int, tuple[Any, Any]] = {}
+
+    def read(self, text: str) -> Annotations:
+        """Read all rows."""
+        columns = self.columns
+        kept: list[tuple[int, str, float, float, float, float, float, int]] = []
+        reader = csv.reader(io.StringIO(text), delimiter=columns.separator)
+        next(reader, None)
+        for fields in reader:
+            if not any(fields):
+                continue
+            if len(fields) != columns.width:
+                detail = f"line {reader.line_num}: {len(fields)} columns, the header has {columns.width}"
+                self.faults.add("rows with a wrong number of columns", "dropped", detail, self._cure(fields))
+                continue
+            written = fields[columns.image].strip()
+            index = self.image_names.setdefault(written, len(self.image_names))
+            if columns.size and index not in self.sizes:
+                self.sizes[index] = _whole(fields[columns.size[0]]), _whole(fields[columns.size[1]])
+            box = self._numbers(fields, reader.line_num)
+            if box is None:
+                continue
+            label = fields[columns.label].strip() if columns.label >= 0 else (self.names or [""])[0]
+            if not label:
+                self.faults.add("rows without a class", "dropped", f"line {reader.line_num}: {written}")
+                continue
+            weight = _number(fields[columns.weight]) if columns.weight >= 0 else 1.0
+            kept.append((index, label, *box, weight, reader.line_num))
+        return self._table(self._of_known_classes(kept))
+
+    def _cure(self, fields: Sequence[str]) -> str:
+        others = [mark for mark in SEPARATORS if mark != self.columns.separator and mark in "".join(fields)]
+        mark = {",": "commas", ";": "semicolons", "\t": "tabs"}
+        if others and len(fields) < self.columns.width:
+            return (
+                f"the header is separated by {mark[self.columns.separator]}: these rows seem to use {mark[others[0]]}"
+            )
+        return "put quotes around texts that contain the separator"
+
+    def _numbers(self, fields: Sequence[str], line: int) -> tuple[float, float, float, float] | None:
+        """Return the four numbers of a row; None if it stands for an image without boxes, or is faulty."""
+        box = self.columns.box
+        if len(box) > 1:
+            texts = [fields[position] for position in box]
+        else:
+            texts = BRACKETS.sub(" ", fields[box[0]]).replace(",", " ").split()
+        try:
+            a, b, c, d = map(float, texts)
+        except ValueError:
+            if not any(text.strip() for text in texts):
+                return None
+            shown = ", ".join(texts) if len(box) > 1 else fields[box[0]]
+            cure = "write decimals with a point" if any("," in text for text in texts) else ""
+            self.faults.add("boxes that are not four numbers", "dropped", f"line {line}: {shown}", cure)
+            return None
+        return None if a == b == c == d == 0 or all(np.isnan((a, b, c, d))) else (a, b, c, d)
+
+    def _of_known_classes(self, rows: list[Any]) -> list[Any]:
+        if self.names is None:
+            return rows
+        known = set(self.names)
+        for row in rows:
+            if row[1] not in known:
+                detail = f"line {row[7]}: {row[1]}{nearest(row[1], known)}"
+                self.faults.add("rows of unknown classes", "dropped", detail)
+        return [row for row in rows if row[1] in known]
+
+    def _table(self, rows: list[Any]) -> Annotations:
+        written = list(self.image_names)
+        found = [self.finder.find(name, any_suffix=True) or name for name in written]
+        order = sorted(range(len(found)), key=lambda index: found[index])
+        merged: dict[str, int] = {}
+        ids = np.zeros(len(found), np.int64)
+        for index in order:  # several spellings can mean one image
+            ids[index] = merged.setdefault(found[index], len(merged) + 1)
+        names = list(self.names) if self.names else sorted({row[1] for row in rows})
+        numbers = {name: number for number, name in enumerate(names, start=1)}
+        image_ids: Ints = ids[[row[0] for row in rows]] if rows else np.zeros(0, np.int64)
+        by_image = np.argsort(image_ids, kind="stable")
+        classes = np.array([numbers[row[1]] for row in rows], np.int64)[by_image]
+        values: Doubles = np.array([row[2:6] for row in rows], np.float64).reshape(-1, 4)[by_image]
+        lines = np.array([row[7] for row in rows], np.int64)[by_image]
+        if self.columns.corners:
+            values = np.concatenate([values[:, :2], values[:, 2:] - values[:, :2]], axis=1)
+        weights = None
+        if self.request.weight_key is not None:
+            weights = np.array([row[6] for row in rows], np.float64)[by_image]
+        entries = image_entries(list(merged))
+        for index, (width, height) in self.sizes.items():
+            entries[ids[index] - 1] |= {"width": width, "height": height}
+        self.finder.report(self.request.path, self.problems)
+        self.faults.report(self.request.path, self.problems)
+        return Annotations(
+            path=self.request.path,
+            images=entries,
+            annotations=table_of(image_ids[by_image], classes, values, weights),
+            categories=numbered_by_name(names),
+            weight_key=self.request.weight_key,
+            folder=self.folder,
+            by_name=self.names is None,
+            place=TextPlaces([self.request.path.name], np.zeros(len(rows), np.int64), lines),
+            wording=CORNERS if self.columns.corners else XYWH,
+        )
+
+
+def _whole(text: str) -> int | None:
+    number = _number(text)
+    return int(number) if number.is_integer() else None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")

@@ -1,0 +1,164 @@
+import pytest
+
+from lit_dense import CocoDataModule
+from lit_dense.data import DataError, check
+from lit_dense.data.formats.base import Request
+from lit_dense.data.formats.csv_table import CSVFormat
+from lit_dense.data.problems import Problems
+from tests.builders.format_files import write_csv, write_images
+
+BOXES = [[5, 5, 10, 10], [20, 3, 8, 12], [0, 0, 40, 30]]
+
+
+def read(path, form=None, **request):
+    problems = Problems()
+    request = {"images": path.parent / "images"} | request
+    return (form or CSVFormat()).read(Request(path, **request), problems), problems
+
+
+def module(root, **options):
+    given = {"train_annotations": "train.csv", "train_images": "images", "num_workers": 0}
+    return CocoDataModule(root, **given | options)
+
+
+def test_read__deepforests_columns(tmp_path):
+    content, problems = read(write_csv(tmp_path))
+    assert not problems.found
+    assert [entry["file_name"] for entry in content.images] == ["a.png", "b.png", "c.png"]
+    assert content.annotations["bbox"].tolist() == BOXES
+    assert [content.categories[number - 1]["name"] for number in content.annotations["category_id"]] == [
+        "dog",
+        "cat",
+        "cat",
+    ]
+    assert content.place(2) == "train.csv, line 4"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "filename,width,height,class,xmin,ymin,xmax,ymax\na.png,40,30,dog,5,5,15,15\na.png,40,30,cat,20,3,28,15\n"
+        "b.png,40,30,cat,0,0,40,30\n",
+        "image_id;bbox;label\na;[5, 5, 10, 10];dog\na;[20.0, 3.0, 8.0, 12.0];cat\nb;[0, 0, 40, 30];cat\n",
+        'image_id,width,height,bbox,class\na,40,30,"[5, 5, 10, 10]",dog\na,40,30,"[20, 3, 8, 12]",cat\n'
+        'b,40,30,"[0, 0, 40, 30]",cat\n',
+        "Label\tImage\tx\ty\tw\th\ndog\ta.png\t5\t5\t10\t10\ncat\ta.png\t20\t3\t8\t12\ncat\tb.png\t0\t0\t40\t30\n",
+        "image,x_min,y_min,x_max,y_max,class_name,class_id\na.png,5,5,15,15,dog,0\na.png,20,3,28,15,cat,1\n"
+        "b.png,0,0,40,30,cat,1\n",
+        "x,y,width,height,image_name,category\n5,5,10,10,a.png,dog\n20,3,8,12,a.png,cat\n0,0,40,30,b.png,cat\n",
+        "\ufeffimage_path,xmin,ymin,xmax,ymax,label\r\na.png,5,5,15,15,dog\r\n\r\na.png,20,3,28,15,cat\r\nb.png,0,0,40,30,cat",
+    ],
+)  # fmt: skip
+def test_read__columns_and_separators_of_others(tmp_path, text):
+    content, problems = read(write_csv(tmp_path, text=text))
+    assert not problems.found
+    assert content.annotations["bbox"].tolist() == BOXES
+    assert [entry["file_name"] for entry in content.images] == ["a.png", "b.png"]
+    assert [category["name"] for category in content.categories] == ["cat", "dog"]
+    assert content.annotations["category_id"].tolist() == [2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("header", "told"),
+    [
+        ("image_path,xmin,ymin,xmax,ymax,lable", r"no column of the class: .*, lable.*'lable': Did you mean 'label'"),
+        ("image_path,xmn,ymin,xmax,ymax,label", r"no column of the box.*'xmn': Did you mean 'xmin'"),
+        ("a.png,5,5,15,15,dog", r"no column of the image and the box and the class.*first line looks like a box"),
+        ("", "no column of the image and the box and the class: the columns are none"),
+    ],
+)  # fmt: skip
+def test_read__mistakes_of_the_header_are_explained(tmp_path, header, told):
+    write_csv(tmp_path, text=f"{header}\na.png,5,5,15,15,dog\n")
+    with pytest.raises(DataError, match=told):
+        module(tmp_path).setup("fit")
+
+
+@pytest.mark.parametrize(
+    ("row", "what", "detail"),
+    [
+        ("a.png,5,5,15,15", "rows with a wrong number of columns", "line 3: 5 columns, the header has 6"),
+        ("a.png;5;5;15;15;dog", "rows with a wrong number of columns", "line 3: 1 columns"),
+        ("a.png,5,x,15,15,dog", "boxes that are not four numbers", "line 3: 5, x, 15, 15"),
+        ("a.png,5,,15,15,dog", "boxes that are not four numbers", "line 3: 5, , 15, 15"),
+        ('a.png,"5,5",5,15,15,dog', "boxes that are not four numbers", "line 3: 5,5, 5, 15, 15"),
+        ("a.png,5,5,15,15,", "rows without a class", "line 3: a.png"),
+    ],
+)
+def test_read__faulty_rows_are_reported_with_their_line(tmp_path, row, what, detail):
+    text = f"image_path,xmin,ymin,xmax,ymax,label\na.png,5,5,15,15,dog\n{row}\nb.png,0,0,40,30,cat\n"
+    content, problems = read(write_csv(tmp_path, text=text))
+    (problem,) = problems.found
+    assert (problem.what, problem.repair, problem.count) == (what, "dropped", 1)
+    assert problem.examples[0].startswith(detail)
+    assert len(content.annotations) == 2
+    if ";" in row:
+        assert "the header is separated by commas: these rows seem to use semicolons" in problem.cure
+
+
+def test_read__rows_without_coordinates_and_with_zeros_are_images_without_boxes(tmp_path):
+    text = "image_path,xmin,ymin,xmax,ymax,label\na.png,0,0,0,0,dog\nb.png,nan,nan,nan,nan,\nc.png,5,5,15,15,dog\n"
+    content, problems = read(write_csv(tmp_path, text=text))
+    assert not problems.found
+    assert len(content.images) == 3
+    assert content.annotations["image_id"].tolist() == [3]
+
+
+def test_read__names_of_images_are_found_and_corrections_reported(tmp_path):
+    rows = ["a.PNG", "C:\\data\\images\\b.png", "images/c.png", "none.png"]
+    text = "image_path,xmin,ymin,xmax,ymax,label\n" + "".join(f"{name},5,5,15,15,dog\n" for name in rows)
+    content, problems = read(write_csv(tmp_path, text=text))
+    assert [entry["file_name"] for entry in content.images] == ["a.png", "b.png", "c.png", "none.png"]
+    assert [problem.what for problem in problems.found] == [
+        "names of images with another case of the suffix",
+        "names of images with other folders",
+    ]
+    text = check(module(tmp_path)).text
+    assert "missing image files: 1 (dropped)" in text
+    assert "the image's name must be relative to the image folder" in text
+
+
+def test_read__classes_txt_sets_the_order_and_one_name_replaces_the_column(tmp_path):
+    path = write_csv(tmp_path)
+    (tmp_path / "classes.txt").write_text("dog\ncat\n")
+    assert read(path)[0].annotations["category_id"].tolist() == [1, 2, 2]
+    (tmp_path / "classes.txt").unlink()
+    write_csv(tmp_path, text="image_id,bbox\na,[5 5 10 10]\n")
+    content, problems = read(path, form=CSVFormat(names=["wheat"]))
+    assert not problems.found
+    assert content.categories == [{"id": 1, "name": "wheat"}]
+    _, problems = read(write_csv(tmp_path), form=CSVFormat(names=["dogs", "cat"]))
+    assert problems.found[0].examples == ("line 2: dog Did you mean 'dogs'?",)
+
+
+def test_read__sizes_and_weights(tmp_path):
+    rows = [
+        "filename,width,height,class,xmin,ymin,xmax,ymax,hard",
+        "a.png,80,60,dog,5,5,15,15,2",
+        "a.png,80,60,cat,5,5,15,15,",
+    ]
+    write_csv(tmp_path, text="\n".join(rows))
+    content, _ = read(tmp_path / "train.csv", weight_key="hard")
+    assert content.annotations["weight"][0] == 2
+    report = check(module(tmp_path, weight_key="hard")).text
+    assert "the CSV says 80 x 60, the file 40 x 30" in report
+    assert "hard is not a number" in report
+    with pytest.raises(DataError, match=r"no column 'hrad' of weights Did you mean 'hard'\?"):
+        module(tmp_path, weight_key="hrad").setup("fit")
+
+
+def test_check__content_is_checked_as_in_every_format(tmp_path):
+    rows = ["a.png,5,5,15,15,dog", "a.png,5,5,15,15,dog", "a.png,30,5,50,15,cat", "a.png,9,9,9,12,cat"]
+    write_csv(tmp_path, text="\n".join(["image_path,xmin,ymin,xmax,ymax,label", *rows]))
+    text = check(module(tmp_path)).text
+    assert "boxes of zero or negative size: 1 (dropped)\n      train.csv, line 5 (a.png): box [9, 9, 0, 3]" in text
+    assert "boxes partly outside their image: 1 (clipped)\n      train.csv, line 4" in text
+    assert "train.csv, line 3 (a.png): box [5, 5, 10, 10] of category 2, as train.csv, line 2" in text
+
+
+def test_read__a_file_that_is_no_text(tmp_path):
+    write_images(tmp_path / "images")
+    (tmp_path / "train.csv").write_bytes(b"a,\xff\n")
+    with pytest.raises(DataError, match="not UTF-8 text"):
+        module(tmp_path).setup("fit")
+    with pytest.raises(DataError, match=r"no such file. Did you mean 'train.csv'"):
+        module(tmp_path, train_annotations="trian.csv").setup("fit")
