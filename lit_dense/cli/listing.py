@@ -14,6 +14,7 @@ GROUPS = {
     "assigners": "model.assigner",
     "normalizers": "model.normalizer",
     "samplers": "data.sampler",
+    "augmentations": "data.augmentation",
 }
 """Entry-point groups, and the argument that accepts their names."""
 BUILT = ("retinanet", "fcos", "ssd", "ssdlite", "faster_rcnn")

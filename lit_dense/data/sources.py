@@ -166,17 +166,19 @@ def check_known(data: CocoData, labels: list[Category], problems: Problems) -> N
         problems.add(data.path, "categories that differ from those of the training and validation files", unknown)
 
 
-def read_images(patterns: Iterable[str | Path], problems: Problems) -> CocoData | None:
-    """Find images to predict on and read their headers; ids count from 1.
+def read_images(
+    patterns: Iterable[str | Path], problems: Problems, where: str = "images to predict on"
+) -> CocoData | None:
+    """Find images without annotations and read their headers; ids count from 1.
 
     Args:
         patterns: Files, folders and globs.
         problems: Paths without images and unreadable images are added to it.
+        where: What the images are, for the report.
 
     Returns:
         The images; None if there are none.
     """
-    where = "images to predict on"
     files, empty = find_images(patterns)
     if empty:
         problems.add(where, "paths without an image", empty)
