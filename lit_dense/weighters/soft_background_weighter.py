@@ -1,0 +1,1 @@
+"""A weighter that lowers the weight of background far from objects."""

@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import functional as F
 from ..core.array_types import Ints
 from ..core.errors import check_range
 from .base import Augmentation, Objects, TrainingImages
-from .mosaic import checked_interval
+from .mosaic_augmentation import checked_interval
 from .outlines import Outline, mask_of, read_outlines
 from .picture import Box, Picture, box_areas, cut, joined, mirrored, moved, resized
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..core.errors import check_range
 from .base import Augmentation, TrainingImages
-from .mosaic import checked_interval
+from .mosaic_augmentation import checked_interval
 from .picture import FILL, Picture, cut, fitted, joined, mirrored, moved, resized
 
 
