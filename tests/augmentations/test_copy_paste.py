@@ -102,7 +102,7 @@ def test_copy_paste__with_an_outline_only_the_object_is_copied(tmp_path):
     path = write(tmp_path, [[10, 10, 20, 10, 20, 30, 10, 30]])  # the left half of the box
     augmentation, images = prepared([source], path)
     found = augmentation(picture(boxes=(), colour=90), [], images, np.random.default_rng(1))
-    x1, y1, x2, y2 = found.boxes[0].int().tolist()
+    x1, y1, x2, _ = found.boxes[0].int().tolist()
     left, right = sorted([found.image[0, y1 + 5, x1 + 4].item(), found.image[0, y1 + 5, x2 - 4].item()])
     assert (left, right) == (40, 90)
 

@@ -1,4 +1,4 @@
-"""Augmentations of several images in the data module: exact under workers, processes and resume; switched off in time."""
+"""Augmentations of several images in the data module, flip pairs, background images and the share of empty images."""
 
 import json
 from types import SimpleNamespace
@@ -278,7 +278,9 @@ def test_background_images__of_a_federated_set_show_no_class(folder, tmp_path):
     assert lists[1] == [1]
 
 
-@pytest.mark.parametrize("sampler", [None, "class_aware", {"class_path": "repeat_factor", "init_args": {"threshold": 1}}])
+@pytest.mark.parametrize(
+    "sampler", [None, "class_aware", {"class_path": "repeat_factor", "init_args": {"threshold": 1}}]
+)
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.6])
 def test_empty_share__of_each_epoch(folder, sampler, share):
     data = data_module(folder, "train", "val", sampler=sampler, empty_share=share, batch_size=1, seed=1)
