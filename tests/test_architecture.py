@@ -15,17 +15,18 @@ ALLOWED = {
     "metrics": {"core"},
     "normalizers": {"core"},
     "samplers": {"core"},
+    "augmentations": {"core"},
     "assigners": {"core", "functional"},
     "losses": {"core", "functional"},
     "box_losses": {"core", "functional", "losses"},
     "weighters": {"core", "functional", "assigners"},
     "criterion": {"core", "assigners", "box_losses", "losses", "normalizers", "weighters"},
 }
-ALLOWED["data"] = {"core", "samplers"}
+ALLOWED["data"] = {"core", "samplers", "augmentations"}
 ALLOWED["detectors"] = {*ALLOWED["criterion"], "criterion", "functional"}
 ALLOWED["testing"] = {*ALLOWED["detectors"], "detectors"}
 ALLOWED["callbacks"] = {*ALLOWED["detectors"], "detectors", "data", "metrics", "visualization"}
-ALLOWED["training"] = {*ALLOWED["callbacks"], "callbacks", "samplers"}
+ALLOWED["training"] = {*ALLOWED["callbacks"], "callbacks", "samplers", "augmentations"}
 ALLOWED["cli"] = {*ALLOWED["training"], "training"}
 ALLOWED["compare"] = {*ALLOWED["cli"], "cli"}
 """What each package may import, from the lowest to the highest."""

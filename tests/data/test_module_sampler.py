@@ -210,7 +210,10 @@ def command_line(folder, *words):
     [
         (["--data.sampler=repeat_factor"], {"threshold": 0.001, "method": "rfs"}),
         (["--data.sampler=repeat_factor", "--data.sampler.threshold=0.5"], {"threshold": 0.5, "method": "rfs"}),
-        (["--data.sampler={class_path: repeat_factor, init_args: {threshold: 0.5}}"], {"threshold": 0.5, "method": "rfs"}),
+        (
+            ["--data.sampler={class_path: repeat_factor, init_args: {threshold: 0.5}}"],
+            {"threshold": 0.5, "method": "rfs"},
+        ),
         (["--data.sampler=class_aware"], {}),
     ],
 )
