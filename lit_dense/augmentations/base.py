@@ -17,14 +17,21 @@ from .picture import Picture
 class Objects(Protocol):
     """The boxes of a training set, such as those of :class:`~lit_dense.data.CocoData`: I images with N boxes."""
 
-    path: Path
-    """The annotation file."""
-    offsets: Ints
-    """The boxes of image i are the rows offsets[i] to offsets[i + 1], int64 [I + 1]."""
-    annotation_ids: Ints
-    """Id of each box in the file, int64 [N]."""
-    iscrowd: Bools
-    """Whether a box is an ignore region and not an object [N]."""
+    @property
+    def path(self) -> Path:
+        """The annotation file."""
+
+    @property
+    def offsets(self) -> Ints:
+        """The boxes of image i are the rows offsets[i] to offsets[i + 1], int64 [I + 1]."""
+
+    @property
+    def annotation_ids(self) -> Ints:
+        """Id of each box in the file, int64 [N]."""
+
+    @property
+    def iscrowd(self) -> Bools:
+        """Whether a box is an ignore region and not an object [N]."""
 
 
 class TrainingImages(Protocol):

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.ops import box_area
 from torchvision.transforms.v2 import functional as F
 
-from ..core.array_types import Ints
+from ..core.array_types import Doubles, Ints
 from ..core.errors import check_range
 from .base import Augmentation, Objects, TrainingImages
 from .mosaic_augmentation import checked_interval
@@ -25,7 +25,7 @@ LEAST_SIZE = 4
 """Shortest side of a pasted object in pixels."""
 
 
-def class_probabilities(counts: npt.ArrayLike, power: float) -> npt.NDArray[np.float64]:
+def class_probabilities(counts: npt.ArrayLike, power: float) -> Doubles:
     """Compute the probability of each class, proportional to its number of objects to the power ``-power``.
 
     Args:
@@ -38,7 +38,8 @@ def class_probabilities(counts: npt.ArrayLike, power: float) -> npt.NDArray[np.f
     """
     numbers = np.asarray(counts, np.float64)
     shares = np.where(numbers > 0, np.maximum(numbers, 1) ** -power, 0)
-    return shares / max(shares.sum(), np.finfo(float).tiny)
+    probabilities: Doubles = shares / max(shares.sum(), np.finfo(float).tiny)
+    return probabilities
 
 
 class _Cutting(NamedTuple):
@@ -96,7 +97,7 @@ class CopyPaste(Augmentation):
         self.max_overlap = check_range("copy_paste", "max_overlap", max_overlap, 0, 1)
         self.masks = masks
         self._rows_of_class: list[Ints] = []
-        self._probabilities: npt.NDArray[np.float64] = np.zeros(0)
+        self._probabilities: Doubles = np.zeros(0)
         self._offsets: Ints = np.zeros(1, np.int64)
         self._outlines: Mapping[int, Outline] = {}
 

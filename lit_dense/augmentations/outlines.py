@@ -1,6 +1,7 @@
 """Outlines of objects: polygons and run-length masks of a COCO file, read for copying objects with their masks."""
 
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,7 @@ def mask_of(outline: Outline, window: Box) -> Bools:
     """
     x1, y1, x2, y2 = window
     if isinstance(outline, dict):
-        from pycocotools import mask as coco_mask
-
+        coco_mask = import_module("pycocotools.mask")
         encoded: Any = outline
         if isinstance(outline["counts"], list):
             encoded = coco_mask.frPyObjects(outline, *outline["size"])

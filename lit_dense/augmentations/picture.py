@@ -84,18 +84,13 @@ def mirrored(picture: Picture, labels: Tensor) -> Picture:
     """
     x1, y1, x2, y2 = picture.boxes.unbind(1)
     width = picture.size[1]
-    lists = {name: mapped(labels, getattr(picture, name)) for name in ("absent", "partial")}
     return Picture(
         picture.image.flip(-1),
         torch.stack([width - x2, y1, width - x1, y2], 1),
-        {**picture.fields, "labels": mapped(labels, picture.fields["labels"])},
-        **lists,
+        {**picture.fields, "labels": labels[picture.fields["labels"]]},
+        None if picture.absent is None else labels[picture.absent],
+        None if picture.partial is None else labels[picture.partial],
     )
-
-
-def mapped(table: Tensor, labels: Tensor | None) -> Tensor | None:
-    """Look up labels in a table [C]; None stays None."""
-    return None if labels is None else table[labels]
 
 
 def cut(boxes: Tensor, fields: Mapping[str, Tensor], window: Box) -> tuple[Tensor, dict[str, Tensor]]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.utils.data import Dataset, DistributedSampler
 
-from ..core.array_types import Floats, Ints
+from ..core.array_types import Doubles, Ints
 from ..core.errors import UsageError
 
 
@@ -109,7 +109,7 @@ class EpochSampler(DistributedSampler[Draw]):
         rng = np.random.default_rng([self.seed, self.epoch, 1])
         return order[rng.integers(self._draws, size=(self._draws + self.num_replicas, self.partners))]
 
-    def _progress(self, positions: Ints) -> Floats:
+    def _progress(self, positions: Ints) -> Doubles:
         """Return the fraction of the run that precedes each position of the epoch."""
         if self.run_epochs is None:
             return np.zeros(len(positions))

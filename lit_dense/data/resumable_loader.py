@@ -154,7 +154,7 @@ def run_epochs(trainer: Trainer, batches: int) -> float | None:
     """
     limit = trainer.limit_train_batches
     used = min(limit, batches) if isinstance(limit, int) else int(batches * limit)
-    epochs = [float(trainer.max_epochs)] if (trainer.max_epochs or -1) > 0 else []
+    epochs = [float(trainer.max_epochs)] if trainer.max_epochs is not None and trainer.max_epochs > 0 else []
     if trainer.max_steps > 0 and used > 0:
         epochs.append(trainer.max_steps * trainer.accumulate_grad_batches / used)
     return min(epochs, default=None)
