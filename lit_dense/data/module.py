@@ -81,6 +81,8 @@ class CocoDataModule(DataModule):
         weight_key: The key of annotations with the weight of a box, a number of at least 0. It becomes the target field
             ``weight``, 1 for annotations without the key. The weighter ``target_weights`` uses it. Default: no weights
             are read, and targets have no such field.
+        ignore_key: The key of annotations that marks regions to ignore, in addition to ``iscrowd``: 1 or true for a
+            region, 0, false or no key for an object. Default: only ``iscrowd`` marks them.
         strict: Raise an error for all problems, including repaired and doubtful data.
         seed: Seed of the split, the order and the augmentation.
 
@@ -115,6 +117,7 @@ class CocoDataModule(DataModule):
         background_images: list[str | Path] | str | Path | None = None,
         labels: Labels = "contiguous",
         weight_key: str | None = None,
+        ignore_key: str | None = None,
         strict: bool = False,
         seed: int = 0,
     ) -> None:
@@ -149,7 +152,7 @@ class CocoDataModule(DataModule):
         self.data: dict[str, CocoData] = {}
         self.class_counts: ClassCounts | None = None
         self._categories: list[Category] | None = None
-        self._reader = SourceReader(weight_key)
+        self._reader = SourceReader(weight_key, ignore_key)
         self._train_loader: ResumableLoader | None = None
         self._resumed: dict[str, int] = {}
 

@@ -71,10 +71,11 @@ class SourceReader:
 
     Args:
         weight_key: The key of annotations with a weight. Default: no weights are read.
+        ignore_key: The key of annotations that marks ignore regions, as ``iscrowd`` does. Default: none is read.
     """
 
-    def __init__(self, weight_key: str | None = None) -> None:
-        self._weight_key = weight_key
+    def __init__(self, weight_key: str | None = None, ignore_key: str | None = None) -> None:
+        self._weight_key, self._ignore_key = weight_key, ignore_key
         self._contents: dict[Path, tuple[CocoJson | None, Problems]] = {}
         self._categories: dict[Path, tuple[list[Category], Problems]] = {}
 
@@ -122,7 +123,7 @@ class SourceReader:
     def _parse(self, path: Path) -> None:
         if path not in self._contents:
             problems = Problems()
-            content = read_coco(path, problems, self._weight_key)
+            content = read_coco(path, problems, self._weight_key, self._ignore_key)
             if content and not content.categories and not problems.errors(strict=False):
                 problems.add(path, "no categories")
             self._contents[path] = content, problems

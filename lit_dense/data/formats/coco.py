@@ -67,7 +67,9 @@ def _missing(path: Path) -> str:
     return f"no such file.{hint}" if hint else "no such file"
 
 
-def read_coco(path: Path, problems: Problems, weight_key: str | None = None) -> CocoJson | None:
+def read_coco(
+    path: Path, problems: Problems, weight_key: str | None = None, ignore_key: str | None = None
+) -> CocoJson | None:
     """Read a COCO file.
 
     A regular file is decoded by its schema. Any other file is parsed entry by entry, to report all irregular entries.
@@ -78,14 +80,15 @@ def read_coco(path: Path, problems: Problems, weight_key: str | None = None) -> 
         path: The file.
         problems: Problems of the file's form are added to it.
         weight_key: The key of annotations with a weight; 1 for those without it. Default: no weights are read.
+        ignore_key: The key of annotations that marks ignore regions, as ``iscrowd`` does. Default: none is read.
 
     Returns:
         The content; None if the file cannot be read.
     """
     dtype = _TABLE if weight_key is None else _WEIGHTED_TABLE
-    if (content := decode_coco(path, dtype, weight_key)) is not None:
+    if (content := decode_coco(path, dtype, weight_key, ignore_key)) is not None:
         return CocoJson(path, *content, weight_key)
-    table = _Table(dtype)
+    table = _Table(dtype, ignore_key)
     keep = table.keep if weight_key is None else partial(table.keep_with_weight, weight_key)
     try:
         if (size := path.stat().st_size) > LARGE:
@@ -132,12 +135,13 @@ class _Row(int):
 class _Table:
     """A table into which annotations are packed as rows of numbers while the JSON is parsed."""
 
-    def __init__(self, dtype: np.dtype[np.void]) -> None:
-        self.dtype = dtype
+    def __init__(self, dtype: np.dtype[np.void], ignore_key: str | None = None) -> None:
+        self.dtype, self.ignore_key = dtype, ignore_key
         self.row_size = dtype.itemsize
         self.buffer = bytearray()
         self.broken: dict[int, str] = {}
         self.odd_crowds: dict[int, Any] = {}
+        self.odd_ignores: dict[int, Any] = {}
 
     def keep(self, entry: dict[str, Any]) -> Any:
         """Replace a parsed JSON object by its needed parts; the parser calls this with every object."""
@@ -151,6 +155,11 @@ class _Table:
             if iscrowd is not None:
                 self.odd_crowds[row] = iscrowd
             iscrowd = _crowd(iscrowd) or 0
+        if self.ignore_key is not None and self.ignore_key in entry:
+            ignore = _crowd(entry[self.ignore_key])
+            if ignore is None:
+                self.odd_ignores[row] = entry[self.ignore_key]
+            iscrowd |= ignore or 0
         try:
             self.buffer += _ROW.pack(
                 entry["id"],
@@ -213,6 +222,14 @@ class _Table:
             path,
             problems,
         )
+        odd = [
+            f"annotation {table['id'][place]} of image {table['image_id'][place]}: {short(self.odd_ignores[row])}"
+            for place, row in enumerate(kept)
+            if row in self.odd_ignores
+        ]
+        if odd:
+            what = f"values of {self.ignore_key} (ignore_key) that are neither true nor false"
+            problems.add(path, what, odd, cure="write 1 or true for a region to ignore, and 0 or false for an object")
         return table
 
 
