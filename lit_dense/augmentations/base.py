@@ -37,6 +37,8 @@ class Objects(Protocol):
 class TrainingImages(Protocol):
     """The training images that an augmentation combines, such as :class:`~lit_dense.data.CocoDataset`."""
 
+    flips: bool
+    """Whether images may be mirrored: whether the transforms have a horizontal flip."""
     mirrored: Tensor
     """Label that each label becomes in a mirrored image [C]."""
 

@@ -59,7 +59,7 @@ class CopyPaste(Augmentation):
 
     A class is drawn with probability proportional to its number of objects to the power ``-power``, and an object of
     the class from all training images. The object is scaled with its image to the size of this image, and by a random
-    factor. It is mirrored with probability 0.5. It is pasted at a random place at which it covers no object too far.
+    factor. It is mirrored with probability 0.5 if the transforms have a horizontal flip. It is pasted at a random place at which it covers no object too far.
     An object for which 10 random places do not suffice is left out.
 
     If the file has the object's outline (``segmentation``), only the pixels of the object are copied. Otherwise the
@@ -124,7 +124,7 @@ class CopyPaste(Augmentation):
             source = images.picture(index)
             scale *= min(new / old for new, old in zip(picture.size, source.size, strict=True))
             cutting = _cutting(source, row - int(self._offsets[index]), self._outlines.get(row), scale)
-            if mirror:
+            if mirror and images.flips:
                 cutting = _Cutting(mirrored(cutting.part, images.mirrored), cutting.opacity.flip(-1))
             if (place := self._place(picture, cutting.part, rng)) is not None:
                 picture = paste(picture, *cutting, place)

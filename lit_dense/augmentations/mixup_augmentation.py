@@ -32,8 +32,8 @@ def mix(first: Tensor, second: Tensor, ratio: float) -> Tensor:
 class Mixup(Augmentation):
     """Mixes an image with another one; the boxes of both are objects (https://arxiv.org/abs/1710.09412, as in YOLOX).
 
-    The other image is scaled to fit into the first, scaled by a random factor, mirrored with probability 0.5, and
-    placed at random on ImageNet's mean colour. The loss does not depend on the ratio, as in the published detectors.
+    The other image is scaled to fit into the first, scaled by a random factor, mirrored with probability 0.5 if the
+    transforms have a horizontal flip, and placed at random on ImageNet's mean colour. The loss does not depend on the ratio, as in the published detectors.
 
     Args:
         p: Probability of mixing, in [0, 1].
@@ -66,7 +66,7 @@ class Mixup(Augmentation):
         ratio, scale, mirror = rng.beta(self.alpha, self.alpha), rng.uniform(*self.scale), rng.random() < 0.5
         other = images.picture(partners[0])
         other = resized(other, fitted(other.size, size, scale))
-        if mirror:
+        if mirror and images.flips:
             other = mirrored(other, images.mirrored)
         x, y = (_offset(rng, *sides) for sides in zip((width, height), other.size[::-1], strict=True))
         canvas = torch.tensor(FILL, dtype=torch.uint8)[:, None, None].repeat(1, height, width)

@@ -71,7 +71,7 @@ def _note_flips(datamodule: "CocoDataModule", data: CocoData, problems: Problems
         mirrored_labels(datamodule.flip_pairs, data.categories)
     except UsageError as error:
         problems.add(data.path, str(error))
-    if mirrors(datamodule.transforms) or datamodule.augmentation:
+    if mirrors(datamodule.transforms):
         note_sides(data.categories, datamodule.flip_pairs, str(data.path), problems)
 
 

@@ -18,7 +18,7 @@ from .coco_data import CocoData
 from .image_files import read_image
 from .ordering import Draw
 from .problems import DataError
-from .transforms import with_mirrored_classes
+from .transforms import mirrors, with_mirrored_classes
 
 Sample = tuple[tv_tensors.Image, dict[str, Any]]
 
@@ -60,6 +60,7 @@ class CocoDataset(Dataset[Sample]):
         self.category_ids = category_ids
         self.mirrored = torch.arange(len(category_ids)) if mirrored is None else mirrored
         self.transforms = transforms if mirrored is None else with_mirrored_classes(transforms, mirrored)
+        self.flips = mirrors(transforms)
         self.augmentation = augmentation
         for one in augmentation:
             one.receive_objects(data, self.labels)

@@ -18,7 +18,7 @@ def test_class_probabilities__worked_values():
     assert class_probabilities([0, 0], 0.5).tolist() == [0, 0]
 
 
-def prepared(pictures, path="none.json", **options):
+def prepared(pictures, path="none.json", flips=True, **options):
     """A CopyPaste of pictures, and the pictures as a training set."""
     objects = SimpleNamespace(
         path=path,
@@ -28,7 +28,7 @@ def prepared(pictures, path="none.json", **options):
     )
     found = CopyPaste(**{"p": 1, "scale": (1.0, 1.0), "number": 1} | options)
     found.receive_objects(objects, np.concatenate([p.fields["labels"].numpy() for p in pictures]))
-    return found, Images(*pictures)
+    return found, Images(*pictures, mirrored=(0, 3, 2, 1), flips=flips)
 
 
 def test_copy_paste__an_object_comes_with_its_box(tmp_path):
@@ -76,6 +76,13 @@ def test_copy_paste__neighbours_come_along_and_parts_are_ignored(tmp_path):
     found = next(one for one in drawn if one.fields["labels"].tolist()[:1] == [0])
     assert found.fields["labels"].tolist() == [0, 1, 2]
     assert found.fields["iscrowd"].tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize(("flips", "expected"), [(True, {1, 3}), (False, {1})])
+def test_copy_paste__a_mirrored_object_has_a_mirrored_class(tmp_path, flips, expected):
+    augmentation, images = prepared([picture(labels=[1])], tmp_path / "none.json", flips)
+    drawn = (augmentation(picture(boxes=()), [], images, np.random.default_rng(seed)) for seed in range(20))
+    assert {label for one in drawn for label in one.fields["labels"].tolist()} == expected
 
 
 def test_copy_paste__ignore_regions_are_not_copied(tmp_path):

@@ -11,10 +11,10 @@ def test_mix__worked_values():
     assert mix(*values, 0.5).flatten().tolist() == [150] * 3
 
 
-def mixed(seed, **options):
+def mixed(seed, flips=True, **options):
     other = picture(64, 48, colour=100, boxes=((0, 0, 64, 48),), labels=[1])
     mixup = Mixup(p=1, **options)
-    return mixup(picture(labels=[0]), [0], Images(other, mirrored=(0, 3)), np.random.default_rng(seed))
+    return mixup(picture(labels=[0]), [0], Images(other, mirrored=(0, 3), flips=flips), np.random.default_rng(seed))
 
 
 def test_mixup__both_images_give_their_boxes():
@@ -27,6 +27,7 @@ def test_mixup__both_images_give_their_boxes():
 def test_mixup__a_mirrored_image_has_mirrored_classes():
     labels = [mixed(seed).fields["labels"].tolist() for seed in range(20)]
     assert {tuple(found) for found in labels} == {(0, 1), (0, 3)}
+    assert {tuple(mixed(seed, flips=False).fields["labels"].tolist()) for seed in range(20)} == {(0, 1)}
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -19,8 +19,8 @@ def picture(width=64, height=48, boxes=((10, 10, 30, 20),), labels=None, colour=
 class Images:
     """A training set of pictures."""
 
-    def __init__(self, *pictures, mirrored=(0, 1, 2, 3)):
-        self.pictures, self.mirrored = pictures, torch.tensor(mirrored)
+    def __init__(self, *pictures, mirrored=(0, 1, 2, 3), flips=True):
+        self.pictures, self.mirrored, self.flips = pictures, torch.tensor(mirrored), flips
 
     def picture(self, index):
         return self.pictures[index]
