@@ -5,8 +5,9 @@
     python benchmarks/data.py --open instances_train2017.json
 
 Images are read one after another in this process, in turns, through the same transforms; several workers multiply both
-alike. "with mosaic" and so on apply the augmentation to every image. "float32" is what a loader hands over that scales on
-the CPU; uint8 travels at a quarter of the size. Opening is measured in a process of its own for each, with its peak memory.
+alike. "with mosaic" and so on apply the augmentation to every image. "float32" is what a loader hands over that scales
+on the CPU; uint8 travels at a quarter of the size. Opening is measured in a process of its own for each, with its peak
+memory.
 """
 
 import argparse

@@ -59,8 +59,8 @@ class CopyPaste(Augmentation):
 
     A class is drawn with probability proportional to its number of objects to the power ``-power``, and an object of
     the class from all training images. The object is scaled with its image to the size of this image, and by a random
-    factor. It is mirrored with probability 0.5 if the transforms have a horizontal flip. It is pasted at a random place at which it covers no object too far.
-    An object for which 10 random places do not suffice is left out.
+    factor. It is mirrored with probability 0.5 if the transforms have a horizontal flip. It is pasted at a random place
+    at which it covers no object too far. An object for which 10 random places do not suffice is left out.
 
     If the file has the object's outline (``segmentation``), only the pixels of the object are copied. Otherwise the
     rectangle of its box is copied, with 2 pixels around it, in which the border is blended. Boxes of other objects of

@@ -32,8 +32,9 @@ def mix(first: Tensor, second: Tensor, ratio: float) -> Tensor:
 class Mixup(Augmentation):
     """Mixes an image with another one; the boxes of both are objects (https://arxiv.org/abs/1710.09412, as in YOLOX).
 
-    The other image is scaled to fit into the first, scaled by a random factor, mirrored with probability 0.5 if the
-    transforms have a horizontal flip, and placed at random on ImageNet's mean colour. The loss does not depend on the ratio, as in the published detectors.
+    The other image is scaled to fit into the first, and by a random factor. It is mirrored with probability 0.5 if the
+    transforms have a horizontal flip, and placed at random on ImageNet's mean colour. The loss does not depend on the
+    ratio, as in the published detectors.
 
     Args:
         p: Probability of mixing, in [0, 1].
