@@ -13,7 +13,7 @@ from torchvision.transforms import v2
 from ..core.errors import UsageError, nearest
 
 
-class Albumentations(v2.Transform):
+class Albumentations(v2.Transform):  # type: ignore[misc]  # torchvision has no types
     """Transforms of Albumentations in the list of ``data.transforms``, between those of torchvision.
 
     Random numbers come from the seed of the sample, as those of torchvision's transforms do. Boxes are clipped to the

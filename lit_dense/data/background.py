@@ -17,20 +17,21 @@ Order = Callable[[np.random.Generator], Ints]
 """Returns the indices of the images of an epoch."""
 
 
-def with_background(data: CocoData, background: CocoData, problems: Problems) -> CocoData:
+def with_background(data: CocoData, background: CocoData, others: Iterable[CocoData], problems: Problems) -> CocoData:
     """Append images without objects to a training set.
 
     Args:
         data: The training set.
         background: Images without boxes; file names are relative to the current folder.
-        problems: Images that are in the training set too are added to it.
+        others: The splits of evaluation.
+        problems: Images that are in an annotation file are added to it.
     """
-    known = {os.path.realpath(data.folder / name) for name in data.file_names}
+    known = {os.path.realpath(one.folder / name) for one in (data, *others) for name in one.file_names}
     paths = [os.path.realpath(name) for name in background.file_names]
     if annotated := [name for name, path in zip(background.file_names, paths, strict=True) if path in known]:
         problems.add(
             "background images",
-            "background images that are images of the training file",
+            "background images that are in an annotation file",
             annotated,
             repair="dropped",
             cure="give a folder of images without objects",

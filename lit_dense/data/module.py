@@ -235,7 +235,8 @@ class CocoDataModule(DataModule):
         if "train" in usable and self.background_images:
             background = read_images(self.background_images, problems, "background images")
             if background is not None:
-                usable["train"] = with_background(usable["train"], background, problems)
+                others = [data for split, data in {**self.data, **usable}.items() if split in ("val", "test")]
+                usable["train"] = with_background(usable["train"], background, others, problems)
         check_splits({**self.data, **usable}, usable.keys(), self.sources, problems)
         if read.keys() - {"predict"}:
             categories = self._read_categories(problems)

@@ -255,8 +255,8 @@ def test_background_images__are_training_images_without_objects(folder, tmp_path
 
 
 def test_background_images__mistakes_are_explained(folder, tmp_path):
-    data = data_module(folder, "train", "val", background_images=["train"])
-    with pytest.warns(UserWarning, match="background images that are images of the training file: 9"):
+    data = data_module(folder, "train", "val", background_images=["train", "val/*.png"])
+    with pytest.warns(UserWarning, match="background images that are in an annotation file: 12"):
         data.setup("fit")
     assert len(data.data["train"]) == 9
     with pytest.raises(ValueError, match=r"background images.*\n?.*"):
