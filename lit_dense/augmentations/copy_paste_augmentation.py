@@ -15,7 +15,7 @@ from ..core.errors import check_range
 from .base import Augmentation, Objects, TrainingImages
 from .mosaic_augmentation import checked_interval
 from .outlines import Outline, mask_of, read_outlines
-from .picture import Box, Picture, box_areas, cut, joined, mirrored, moved, resized
+from .picture import Box, Picture, box_areas, cut, mirrored, moved, resized
 
 RIM = 2
 """Width of the blended border in pixels."""
@@ -160,10 +160,9 @@ def paste(picture: Picture, part: Picture, opacity: Tensor, place: tuple[int, in
     image = picture.image.clone()
     below = image[:, y : y + height, x : x + width]
     image[:, y : y + height, x : x + width] = below.float().lerp_(part.image.float(), opacity).round_().to(torch.uint8)
-    # nothing is known about the part beyond its boxes, and nothing needs to be: absent classes are not in it
-    own = Picture(part.image, moved(part.boxes, x, y), part.fields)
-    pasted = joined(image, [Picture(picture.image, picture.boxes, picture.fields), own])
-    return Picture(image, pasted.boxes, pasted.fields, *_lists(picture, own))
+    boxes = torch.cat([picture.boxes, moved(part.boxes, x, y)])
+    fields = {name: torch.cat([value, part.fields[name]]) for name, value in picture.fields.items()}
+    return Picture(image, boxes, fields, *_lists(picture, part))
 
 
 def _lists(picture: Picture, part: Picture) -> tuple[Tensor | None, Tensor | None]:
@@ -188,17 +187,18 @@ def _cutting(source: Picture, row: int, outline: Outline | None, scale: float) -
     window = _window(source, row)
     x1, y1, x2, y2 = window
     size = max(1, round((y2 - y1) * scale)), max(1, round((x2 - x1) * scale))
-    first = torch.tensor([row])
-    others = torch.empty(0, dtype=torch.int64) if outline is not None else _others(source.boxes, row, window)
-    rows = torch.cat([first, others])
+    mask = None if outline is None else torch.from_numpy(mask_of(outline, window))
+    if mask is not None and not mask.any():  # an outline elsewhere than its box
+        mask = None
+    others = _others(source.boxes, row, window) if mask is None else torch.empty(0, dtype=torch.int64)
+    rows = torch.cat([torch.tensor([row]), others])
     boxes, fields = cut(source.boxes[rows], {name: value[rows] for name, value in source.fields.items()}, window)
     inside = _mostly_inside(source.boxes[rows], window)
     fields["iscrowd"] = fields["iscrowd"] | ~inside
     part = Picture(source.image[:, y1:y2, x1:x2], moved(boxes, -x1, -y1), fields)
-    if outline is None:
+    if mask is None:
         return _Cutting(resized(part, size), feathered(size))
-    mask = torch.from_numpy(mask_of(outline, window)).float()[None]
-    opacity = F.resize_image(mask, list(size), antialias=True)[None]
+    opacity = F.resize_image(mask.float()[None], list(size), antialias=True)[None]
     opacity = torch.nn.functional.avg_pool2d(opacity, 3, 1, 1, count_include_pad=False)[0, 0]
     return _Cutting(resized(part, size), opacity)
 

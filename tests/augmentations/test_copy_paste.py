@@ -114,6 +114,14 @@ def test_copy_paste__with_an_outline_only_the_object_is_copied(tmp_path):
     assert (left, right) == (40, 90)
 
 
+def test_copy_paste__an_outline_that_is_elsewhere_is_not_used(tmp_path):
+    path = write(tmp_path, [[50, 40, 60, 40, 60, 47]])
+    augmentation, images = prepared([picture(colour=40)], path)
+    found = augmentation(picture(boxes=(), colour=90), [], images, np.random.default_rng(1))
+    x1, y1, x2, y2 = found.boxes[0].int().tolist()
+    assert (found.image[:, y1:y2, x1:x2] == 40).all()
+
+
 def test_outlines__polygons_and_run_lengths_agree(tmp_path):
     polygon = [[10.0, 5, 30, 5, 30, 25, 10, 25]]
     coded = coco_mask.frPyObjects(polygon, 40, 50)[0]
