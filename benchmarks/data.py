@@ -5,8 +5,9 @@
     python benchmarks/data.py --open instances_train2017.json
 
 Images are read one after another in this process, in turns, through the same transforms; several workers multiply both
-alike. "float32" is what a loader hands over that scales on the CPU; uint8 travels at a quarter of the size. Opening is
-measured in a process of its own for each, with its peak memory.
+alike. "with mosaic" and so on apply the augmentation to every image. "float32" is what a loader hands over that scales
+on the CPU; uint8 travels at a quarter of the size. Opening is measured in a process of its own for each, with its peak
+memory.
 """
 
 import argparse
@@ -32,12 +33,19 @@ from lit_dense.data.transforms import default_train_transforms
 
 
 def data_sets(options: argparse.Namespace) -> dict[str, object]:
-    """The same images, from here and from torchvision."""
+    """The same images, from here, with each augmentation of several images, and from torchvision."""
     transforms = default_train_transforms()
-    data = CocoDataModule(
-        train_images=options.images.resolve(), train_annotations=options.annotations.resolve(), transforms=transforms
-    )
-    data.setup("fit")
+
+    def own(*names: str) -> object:
+        data = CocoDataModule(
+            train_images=options.images.resolve(),
+            train_annotations=options.annotations.resolve(),
+            transforms=transforms,
+            augmentation=[{"class_path": name, "init_args": {"p": 1.0}} for name in names],
+        )
+        data.setup("fit")
+        return data.train_dataloader().dataset
+
     theirs = v2.Compose([v2.ToImage(), *transforms, v2.ClampBoundingBoxes(), v2.SanitizeBoundingBoxes()])
     scaled = v2.Compose([theirs, v2.ToDtype(torch.float32, scale=True)])
 
@@ -45,7 +53,8 @@ def data_sets(options: argparse.Namespace) -> dict[str, object]:
         coco = CocoDetection(str(options.images), str(options.annotations), transforms=transform)
         return wrap_dataset_for_transforms_v2(coco, target_keys=("image_id", "boxes", "labels"))
 
-    return {"lit_dense": data.train_dataloader().dataset, "torchvision": peer(theirs), "float32": peer(scaled)}
+    augmented = {f"with {name}": own(name) for name in ("mosaic", "mixup", "copy_paste")}
+    return {"lit_dense": own(), "torchvision": peer(theirs), "float32": peer(scaled), **augmented}
 
 
 def measure(dataset: object, number: int) -> float:

@@ -16,10 +16,13 @@ import lit_dense
 
 PAGE = Path(__file__).parent.parent / "docs" / "api.md"
 PACKAGES = [
-    "assigners", "box_losses", "callbacks", "data", "detectors", "formats", "functional", "losses", "metrics",
-    "normalizers", "samplers", "testing", "training", "weighters",
+    "assigners", "augmentations", "box_losses", "callbacks", "data", "detectors", "formats", "functional", "losses",
+    "metrics", "normalizers", "samplers", "testing", "training", "weighters",
 ]  # fmt: skip
-GROUPS = ["assigners", "box_losses", "detectors", "formats", "losses", "normalizers", "samplers", "weighters"]
+GROUPS = [
+    "assigners", "augmentations", "box_losses", "detectors", "formats", "losses", "normalizers", "samplers",
+    "weighters",
+]  # fmt: skip
 
 
 def statements_of(path):

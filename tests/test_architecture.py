@@ -15,19 +15,20 @@ ALLOWED = {
     "metrics": {"core"},
     "normalizers": {"core"},
     "samplers": {"core"},
+    "augmentations": {"core"},
     "assigners": {"core", "functional"},
     "losses": {"core", "functional"},
     "box_losses": {"core", "functional", "losses"},
     "weighters": {"core", "functional", "assigners"},
     "criterion": {"core", "assigners", "box_losses", "losses", "normalizers", "weighters"},
 }
-ALLOWED["data"] = {"core", "samplers"}
+ALLOWED["data"] = {"core", "samplers", "augmentations"}
 ALLOWED["formats"] = {"core", "data"}
 ALLOWED["detectors"] = {*ALLOWED["criterion"], "criterion", "functional"}
 ALLOWED["testing"] = {*ALLOWED["detectors"], "detectors", "data", "formats"}
 ALLOWED["export"] = {*ALLOWED["detectors"], "detectors"}
 ALLOWED["callbacks"] = {*ALLOWED["detectors"], "detectors", "data", "metrics", "visualization"}
-ALLOWED["training"] = {*ALLOWED["callbacks"], "callbacks", "export", "samplers"}
+ALLOWED["training"] = {*ALLOWED["callbacks"], "callbacks", "export", "samplers", "augmentations"}
 ALLOWED["cli"] = {*ALLOWED["training"], "training"}
 ALLOWED["compare"] = {*ALLOWED["cli"], "cli"}
 """What each package may import, from the lowest to the highest."""

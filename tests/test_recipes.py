@@ -5,10 +5,12 @@ import re
 import pytest
 import yaml
 
+from lit_dense.augmentations import AUGMENTATIONS
 from lit_dense.compare.configuration import read_configuration
 from lit_dense.criterion import Criterion
 from lit_dense.detectors.retinanet.network import build_retinanet
 from lit_dense.normalizers import NORMALIZERS
+from lit_dense.samplers import SAMPLERS
 from tests.builders.project_files import CONFIGS, RECIPES
 from tests.builders.samples import images_with
 
@@ -137,13 +139,18 @@ def test_recipes__lie_over_every_data_configuration(recipe, over):
     here = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto"]
     read = read_configuration([f"--config={over}", f"--config={recipe}", *here], "it")
     said, model = content(recipe), read["model"]
-    asked = {name: value for name, value in said["model"].items() if name in PARTS}
+    chosen = said.get("model", {})
+    asked = {name: value for name, value in chosen.items() if name in PARTS}
     wanted, found = Criterion(**asked).spec, Criterion(**{name: model[name] for name in PARTS}).spec
     for name in asked:
         assert contains(found[name], wanted[name]), name
-    others = {name: value for name, value in said["model"].items() if name not in PARTS}
+    others = {name: value for name, value in chosen.items() if name not in PARTS}
     assert {name: model[name] for name in others} == others
-    assert {name: read["trainer"][name] for name in said["trainer"]} == said["trainer"]
+    options = said.get("trainer", {})
+    assert {name: read["trainer"][name] for name in options} == options
+    for name, value in said.get("data", {}).items():
+        registry = {"sampler": SAMPLERS, "augmentation": AUGMENTATIONS}[name]
+        assert contains(registry.named(read["data"][name]), value), name
     below = content(over)
     assert model["backbone"] == below["model"]["backbone"]
     assert model["anchor_sizes"] == below["model"].get("anchor_sizes")

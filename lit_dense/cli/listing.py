@@ -14,6 +14,7 @@ GROUPS = {
     "assigners": "model.assigner",
     "normalizers": "model.normalizer",
     "samplers": "data.sampler",
+    "augmentations": "data.augmentation",
     "formats": "data.format",
 }
 """Entry-point groups, and the argument that accepts their names."""

@@ -1,5 +1,6 @@
 """Data sets: annotation files, images, checks, augmentation, sampling order, and the data module that combines them."""
 
+from .albumentations_adapter import Albumentations as Albumentations
 from .check_report import CheckReport as CheckReport
 from .check_report import check as check
 from .coco_data import Category as Category

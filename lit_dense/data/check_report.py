@@ -11,7 +11,9 @@ from ..core.errors import UsageError
 from .checks.duplicate_images import check_contents
 from .checks.thin_images import vanishes
 from .coco_data import CocoData
+from .flip_pairs import mirrored_labels, note_sides
 from .problems import KEPT, Problems
+from .transforms import mirrors
 
 if TYPE_CHECKING:
     from .module import CocoDataModule
@@ -51,6 +53,8 @@ def check(datamodule: "CocoDataModule", max_size: int = 1333) -> CheckReport:
     splits = datamodule.read(datamodule.available, problems)
     for data in splits.values():
         _note_thin(data, max_size, problems)
+    if "train" in splits:
+        _note_flips(datamodule, splits["train"], problems)
     check_contents({split: data for split, data in splits.items() if split != "predict"}, problems)
     formats = {split: name_or_path(type(source.format)) for split, source in datamodule.sources.items()}
     if datamodule.val_split:
@@ -63,6 +67,16 @@ def check(datamodule: "CocoDataModule", max_size: int = 1333) -> CheckReport:
     return CheckReport(
         "\n\n".join([*parts, _verdict(problems, datamodule.strict)]), not problems.errors(datamodule.strict)
     )
+
+
+def _note_flips(datamodule: "CocoDataModule", data: CocoData, problems: Problems) -> None:
+    """Report unknown classes of ``flip_pairs``, and classes that flips should perhaps exchange."""
+    try:
+        mirrored_labels(datamodule.flip_pairs, data.categories)
+    except UsageError as error:
+        problems.add(data.path, str(error))
+    if mirrors(datamodule.transforms):
+        note_sides(data.categories, datamodule.flip_pairs, str(data.path), problems)
 
 
 def _verdict(problems: Problems, strict: bool) -> str:

@@ -12,11 +12,13 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from ..augmentations import Augmentation, Picture
 from ..core.array_types import Ints
 from .coco_data import CocoData
 from .image_files import read_image
 from .ordering import Draw
 from .problems import DataError
+from .transforms import mirrors, with_mirrored_classes
 
 Sample = tuple[tv_tensors.Image, dict[str, Any]]
 
@@ -34,34 +36,93 @@ class CocoDataset(Dataset[Sample]):
     Areas are scaled by the ratio of the box areas. This separates large from small objects in training, but it is not
     the mask area that COCO evaluates with, so do not transform evaluation data.
 
-    The index of an item is an int or a :class:`~lit_dense.data.Draw`. With a ``Draw``, transforms use random numbers of
-    its seed, and the states of the generators of torch (CPU), numpy and Python do not change.
+    The index of an item is an int or a :class:`~lit_dense.data.Draw`. With a ``Draw``, augmentation uses random numbers
+    of its seed and its partners, and the states of the generators of torch (CPU), numpy and Python do not change.
 
     Args:
         data: The images and boxes.
         category_ids: The category ids of labels 0, 1, ..., ascending.
         transforms: Called with (image, dict with ``boxes`` and ``labels``), as torchvision.transforms.v2.
+        augmentation: Augmentations that combine images; they are applied before the transforms.
+        mirrored: Label that each label becomes in a mirrored image [C]. Default: labels do not change.
     """
 
-    def __init__(self, data: CocoData, category_ids: Ints, transforms: Callable[..., Any] | None = None) -> None:
+    def __init__(
+        self,
+        data: CocoData,
+        category_ids: Ints,
+        transforms: Callable[..., Any] | None = None,
+        augmentation: Sequence[Augmentation] = (),
+        mirrored: Tensor | None = None,
+    ) -> None:
         self.data = data
         self.labels = data.labels(category_ids)
         self.category_ids = category_ids
-        self.transforms = transforms
+        self.mirrored = torch.arange(len(category_ids)) if mirrored is None else mirrored
+        self.transforms = transforms if mirrored is None else with_mirrored_classes(transforms, mirrored)
+        self.flips = mirrors(transforms)
+        self.augmentation = augmentation
+        for one in augmentation:
+            one.receive_objects(data, self.labels)
+
+    @property
+    def num_partners(self) -> int:
+        """Number of other images that the augmentation of a sample needs."""
+        return sum(one.num_partners for one in self.augmentation)
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, item: int | Draw) -> Sample:
         if not isinstance(item, Draw):
-            return self._sample(item)
+            return self._sample(self._unseeded(item))
         with _seeded(item.seed):
-            return self._sample(item.item)
+            return self._sample(item)
 
-    def _sample(self, index: int) -> Sample:
+    def _unseeded(self, index: int) -> Draw:
+        """Return a draw with a seed and partners from the generator of torch, if the augmentation needs them."""
+        if not self.augmentation:
+            return Draw(index, 0)
+        partners = torch.randint(len(self), (self.num_partners,)).tolist()
+        return Draw(index, int(torch.randint(2**62, ())), tuple(partners))
+
+    def _sample(self, draw: Draw) -> Sample:
+        index = draw.item
+        picture = self.picture(index)
+        orig_size = picture.size
+        if self.augmentation:
+            picture = self._augmented(picture, draw)
+        image, fields = tv_tensors.Image(picture.image), dict(picture.fields)
+        boxes = tv_tensors.BoundingBoxes(picture.boxes, format="XYXY", canvas_size=picture.size)
+        if self.transforms is not None:
+            image, boxes, fields = _transform(self.transforms, image, boxes, fields)
+        target = {
+            "boxes": boxes,
+            **fields,
+            "image_id": int(self.data.image_ids[index]),
+            "file_name": self.data.file_names[index],
+            "orig_size": orig_size,
+        }
+        if picture.absent is not None:
+            target |= {"neg_labels": picture.absent, "not_exhaustive_labels": picture.partial}
+        return image, target
+
+    def _augmented(self, picture: Picture, draw: Draw) -> Picture:
+        rng, partners = np.random.default_rng(draw.seed), list(draw.partners)
+        for one in self.augmentation:
+            own, partners = partners[: one.num_partners], partners[one.num_partners :]
+            applied = rng.random() < one.p  # drawn always, so that closing it does not change the others
+            if applied and one.is_open(draw.progress):
+                picture = one(picture, own, self, rng)
+        return picture
+
+    def picture(self, index: int) -> Picture:
+        """Read an image with its boxes, without augmentation.
+
+        Args:
+            index: Index of the image.
+        """
         data = self.data
-        image = self._read(index)
-        size = image.shape[-2:]
         rows = slice(data.offsets[index], data.offsets[index + 1])
         fields = {
             "labels": torch.tensor(self.labels[rows]),
@@ -70,27 +131,17 @@ class CocoDataset(Dataset[Sample]):
         }
         if data.weight is not None:
             fields["weight"] = torch.tensor(data.weight[rows])
-        boxes = tv_tensors.BoundingBoxes(torch.tensor(data.boxes[rows]), format="XYXY", canvas_size=size)
-        if self.transforms is not None:
-            image, boxes, fields = _transform(self.transforms, image, boxes, fields)
-        return image, {
-            "boxes": boxes,
-            **fields,
-            **self._federated(index),
-            "image_id": int(data.image_ids[index]),
-            "file_name": data.file_names[index],
-            "orig_size": tuple(size),
-        }
+        return Picture(self._read(index), torch.tensor(data.boxes[rows]), fields, *self._federated(index))
 
-    def _federated(self, index: int) -> dict[str, Tensor]:
+    def _federated(self, index: int) -> tuple[Tensor, ...]:
         if self.data.federated is None:
-            return {}
-        absent, partial = (np.searchsorted(self.category_ids, ids.row(index)) for ids in self.data.federated)
-        return {"neg_labels": torch.from_numpy(absent), "not_exhaustive_labels": torch.from_numpy(partial)}
+            return ()
+        lists = (np.searchsorted(self.category_ids, ids.row(index)) for ids in self.data.federated)
+        return tuple(map(torch.from_numpy, lists))
 
-    def _read(self, index: int) -> tv_tensors.Image:
+    def _read(self, index: int) -> Tensor:
         path = self.data.folder / self.data.file_names[index]
-        image = tv_tensors.Image(read_image(path, upright=bool(self.data.upright[index])))
+        image = read_image(path, upright=bool(self.data.upright[index]))
         expected = self.data.sizes[index].tolist()
         if list(image.shape[-2:]) != expected:
             sizes = f"{image.shape[-1]} x {image.shape[-2]}, but was {expected[1]} x {expected[0]} at setup"

@@ -10,19 +10,22 @@ import torch
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
+from ..augmentations import AUGMENTATIONS, AugmentationsLike
 from ..core.array_types import Ints
 from ..core.class_counts import ClassCounts
 from ..core.errors import UsageError, check_choice, check_range
 from ..samplers import SAMPLERS, SamplerLike
+from .background import located, order_with_share, with_background
 from .checks.split_overlap import picture_groups
 from .checks.splits import check_splits
 from .coco_data import Category, CocoData
 from .dataset import CocoDataset, collate, collate_images
+from .flip_pairs import FlipPairs, check_flip_pairs, mirrored_labels
 from .formats import FORMATS, FormatLike
 from .lightning_base import DataModule
 from .ordering import EpochSampler
 from .problems import Problems
-from .resumable_loader import ResumableLoader
+from .resumable_loader import ResumableLoader, run_epochs
 from .sources import (
     Given,
     Source,
@@ -77,13 +80,22 @@ class CocoDataModule(DataModule):
         pin_memory: Load into pinned memory if there is a CUDA device.
         transforms: Augmentation of training images, from ``torchvision.transforms.v2``. Default: flips, moderate scale
             jitter and colour jitter; an empty list for none.
+        augmentation: Augmentations that combine several training images, such as ``mosaic``, before ``transforms``: a
+            list of names, or of class paths with arguments. Default: none.
+        flip_pairs: Pairs of names of classes that a horizontal flip exchanges, such as ``[[left, right]]``.
         sampler: Sets the order and frequency of training images: a sampler, its name, or its class path with
             arguments. Default: each image once per epoch, shuffled.
+        empty_share: Share of images without objects in each training epoch, in [0, 0.99]. The sampler orders the
+            others. Default: images without objects are used as other images.
+        background_images: Additional training images without objects and without annotations: an image file, a folder
+            (searched recursively), a glob or a list of them, relative to ``root``.
         labels: Numbering of labels: ``contiguous`` numbers the categories 0 to C - 1 by ascending id; ``category_id``
             uses the category ids, as the 91 columns of torchvision's COCO weights do; unused labels have the name "".
         weight_key: The key of annotations with the weight of a box, a number of at least 0. It becomes the target field
             ``weight``, 1 for annotations without the key. The weighter ``target_weights`` uses it. Default: no weights
             are read, and targets have no such field.
+        ignore_key: The key of annotations that marks regions to ignore, in addition to ``iscrowd``: 1 or true for a
+            region, 0, false or no key for an object. Default: only ``iscrowd`` marks them.
         strict: Raise an error for all problems, including repaired and doubtful data.
         format: Format of the annotations: a name such as ``yolo``, or its class path with arguments. Default: each file
             is recognised.
@@ -113,9 +125,14 @@ class CocoDataModule(DataModule):
         num_workers: int = 2,
         pin_memory: bool = True,
         transforms: Sequence[v2.Transform] | None = None,
+        augmentation: AugmentationsLike | None = None,
+        flip_pairs: FlipPairs | None = None,
         sampler: SamplerLike | None = None,
+        empty_share: float | None = None,
+        background_images: list[str | Path] | str | Path | None = None,
         labels: Labels = "contiguous",
         weight_key: str | None = None,
+        ignore_key: str | None = None,
         strict: bool = False,
         seed: int = 0,
         format: FormatLike | None = None,
@@ -131,10 +148,15 @@ class CocoDataModule(DataModule):
         self.seed = int(check_range(name, "seed", seed, 0))
         self.pin_memory = pin_memory
         self.labels: Labels = check_choice(name, "labels", labels, get_args(Labels))
-        self.weight_key = weight_key
+        self.weight_key, self.ignore_key = weight_key, ignore_key
         self.strict = strict
         self.transforms = compose(default_train_transforms() if transforms is None else transforms)
+        self.augmentation = AUGMENTATIONS.build_list([] if augmentation is None else augmentation)
+        self.flip_pairs = check_flip_pairs(flip_pairs)
         self.sampler = None if sampler is None else SAMPLERS.build(sampler)
+        self.empty_share = None if empty_share is None else check_range(name, "empty_share", empty_share, 0, 0.99)
+        background = [background_images] if isinstance(background_images, str | Path) else background_images or []
+        self.background_images = located(self.root, background)
         self.predict = [predict] if isinstance(predict, str | Path) else predict
         self.format = None if format is None else FORMATS.build(format)
         self._given: Given = {
@@ -172,7 +194,7 @@ class CocoDataModule(DataModule):
 
     def _read_from(self) -> SourceReader:
         if self._reader is None:
-            self._reader = SourceReader(self.sources, self.weight_key)
+            self._reader = SourceReader(self.sources, self.weight_key, ignore_key=self.ignore_key)
         return self._reader
 
     @property
@@ -228,6 +250,7 @@ class CocoDataModule(DataModule):
         else:
             self._categories = self._read_categories(Problems())
         if stage == "fit":
+            mirrored_labels(self.flip_pairs, self.categories)  # raises an error if a class is unknown
             self.class_counts = self.data["train"].class_counts(self._category_ids())
 
     def read(self, splits: Iterable[str], problems: Problems) -> dict[str, CocoData]:
@@ -250,6 +273,11 @@ class CocoDataModule(DataModule):
             else:
                 read[split] = self._read_from().split(self.sources[split], problems)
         usable = {split: data for split, data in read.items() if data is not None}
+        if "train" in usable and self.background_images:
+            background = read_images(self.background_images, problems, "background images")
+            if background is not None:
+                others = [data for split, data in {**self.data, **usable}.items() if split in ("val", "test")]
+                usable["train"] = with_background(usable["train"], background, others, problems)
         check_splits({**self.data, **usable}, usable.keys(), self.sources, problems)
         if read.keys() - {"predict"}:
             categories = self._read_categories(problems)
@@ -302,24 +330,44 @@ class CocoDataModule(DataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return a loader of shuffled batches; an incomplete last batch is dropped, unless it is the only one."""
-        dataset = self._dataset("train", self.transforms)
+        dataset = CocoDataset(
+            self._of_split("train"),
+            self._category_ids(),
+            self.transforms,
+            self.augmentation,
+            mirrored_labels(self.flip_pairs, self.categories),
+        )
         world_size, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        order = None if self.sampler is None else partial(self.sampler.order, dataset.data, self._category_ids())
+        order = self._order(dataset.data)
         draws = EpochSampler(dataset, seed=self.seed, order=order).total_size
         drop_last = draws >= self.batch_size * world_size
+        sampler = EpochSampler(dataset, world_size, rank, self.seed, drop_last, order, dataset.num_partners)
         self._train_loader = ResumableLoader(
             dataset,
             batch_size=self.batch_size,
-            sampler=EpochSampler(dataset, world_size, rank, self.seed, drop_last, order),
+            sampler=sampler,
             drop_last=drop_last,
             collate_fn=collate,
             **self._workers(),
         )
+        if self.augmentation and self.trainer:
+            sampler.run_epochs = run_epochs(self.trainer, len(self._train_loader))
         self._train_loader.trainer = self.trainer
         if self._resumed:
             self._train_loader.load_state_dict(self._resumed)
             self._resumed = {}
         return self._train_loader
+
+    def _order(self, data: CocoData) -> Callable[[np.random.Generator], Ints] | None:
+        """Return the order of an epoch's images; None for each once, shuffled."""
+        ids, sampler = self._category_ids(), self.sampler
+        if self.empty_share is None:
+            return None if sampler is None else partial(sampler.order, data, ids)
+
+        def of_annotated(annotated: CocoData, rng: np.random.Generator) -> Ints:
+            return rng.permutation(len(annotated)) if sampler is None else sampler.order(annotated, ids, rng)
+
+        return order_with_share(data, self.empty_share, of_annotated)
 
     def state_dict(self) -> dict[str, int]:
         """Return the position of the training loader within its epoch.
@@ -351,13 +399,16 @@ class CocoDataModule(DataModule):
     def _eval_loader(self, split: str, collate_fn: Callable[..., Any]) -> DataLoader[Any]:
         # by keyword: for prediction Lightning rebuilds the loader from its arguments and its own batch size
         return DataLoader(
-            self._dataset(split), batch_size=self.eval_batch_size, collate_fn=collate_fn, **self._workers()
+            CocoDataset(self._of_split(split), self._category_ids()),
+            batch_size=self.eval_batch_size,
+            collate_fn=collate_fn,
+            **self._workers(),
         )
 
-    def _dataset(self, split: str, transforms: Callable[..., Any] | None = None) -> CocoDataset:
+    def _of_split(self, split: str) -> CocoData:
         if split not in self.data:
             raise UsageError(f"The {split} images are not set up: call setup first.")
-        return CocoDataset(self.data[split], self._category_ids(), transforms)
+        return self.data[split]
 
     def _workers(self) -> dict[str, Any]:
         return {

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.utils.data import Dataset, DistributedSampler
 
-from ..core.array_types import Ints
+from ..core.array_types import Doubles, Ints
 from ..core.errors import UsageError
 
 
@@ -16,10 +16,14 @@ class Draw(NamedTuple):
     Args:
         item: Index of the image.
         seed: Seed of the random numbers of its transforms.
+        partners: Indices of the other images that its augmentation combines it with.
+        progress: Fraction of the run that precedes it; 0 if the length of the run is unknown.
     """
 
     item: int
     seed: int
+    partners: tuple[int, ...] = ()
+    progress: float = 0.0
 
 
 class EpochSampler(DistributedSampler[Draw]):
@@ -38,6 +42,8 @@ class EpochSampler(DistributedSampler[Draw]):
         drop_last: Drop the last images if W does not divide the length of the epoch, instead of repeating the first.
         order: A function of a random generator that returns the indices of an epoch, always equally many, such as
             ``ImageSampler.order``. Default: each image once, shuffled.
+        partners: Number of partner images of each sample. They are drawn with replacement from the order of the epoch.
+        run_epochs: Length of the run in epochs, for ``Draw.progress``; None if it is unknown.
 
     Raises:
         UsageError: The order has no indices. At the start of an epoch: the order has another length than in epoch 0, or
@@ -52,6 +58,8 @@ class EpochSampler(DistributedSampler[Draw]):
         seed: int = 0,
         drop_last: bool = False,
         order: Callable[[np.random.Generator], Ints] | None = None,
+        partners: int = 0,
+        run_epochs: float | None = None,
     ) -> None:
         self._order = order
         self._images = len(dataset)  # type: ignore[arg-type]
@@ -61,6 +69,7 @@ class EpochSampler(DistributedSampler[Draw]):
         # a placeholder of the epoch's length, from which the parent computes each process's share
         super().__init__(range(self._draws), num_replicas, rank, True, seed, drop_last)  # type: ignore[arg-type]
         self.dataset = dataset
+        self.partners, self.run_epochs = partners, run_epochs
         self.start = 0  # positions to skip: those that all processes drew before an interruption
         self.keeps_rest = False  # whether drop_last keeps the positions after start if there are fewer than processes
         self.on_epoch: Callable[[], None] | None = None  # called when an epoch is set
@@ -88,9 +97,23 @@ class EpochSampler(DistributedSampler[Draw]):
         even = left // self.num_replicas * self.num_replicas  # equally many for each process
         if left > even and not (self.drop_last and (even or not self.keeps_rest)):
             even += self.num_replicas
-        order = np.resize(order[self.start :], even) if left else order[:0]
-        own = slice(self.rank, None, self.num_replicas)
-        return map(Draw, order[own].tolist(), seeds[self.start : self.start + even][own].tolist())
+        positions = np.arange(self.start, self.start + even)[self.rank :: self.num_replicas]
+        items = np.resize(order[self.start :], even)[self.rank :: self.num_replicas] if left else order[:0]
+        partners = map(tuple, self._partners(order)[positions].tolist())
+        progress = self._progress(positions).tolist()
+        return map(Draw, items.tolist(), seeds[positions].tolist(), partners, progress)
+
+    def _partners(self, order: Ints) -> Ints:
+        """Draw the partners of all positions of the epoch, also of those that only fill the last batch."""
+        # a generator of its own: seeds are drawn for a number of positions that depends on the number of processes
+        rng = np.random.default_rng([self.seed, self.epoch, 1])
+        return order[rng.integers(self._draws, size=(self._draws + self.num_replicas, self.partners))]
+
+    def _progress(self, positions: Ints) -> Doubles:
+        """Return the fraction of the run that precedes each position of the epoch."""
+        if self.run_epochs is None:
+            return np.zeros(len(positions))
+        return np.minimum((self.epoch + positions / self._draws) / self.run_epochs, 1)
 
     def _checked(self, order: Ints) -> Ints:
         if len(order) != self._draws:

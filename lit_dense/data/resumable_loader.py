@@ -143,3 +143,18 @@ class ResumableLoader(DataLoader[Any]):
             f"{self._drawn} were seen before, {follow} follow in {batches} batches, and {left - follow} are dropped "
             "because they do not fill a batch."
         )
+
+
+def run_epochs(trainer: Trainer, batches: int) -> float | None:
+    """Return the length of a trainer's run in epochs; None if it is unlimited.
+
+    Args:
+        trainer: The trainer.
+        batches: Batches of an epoch on this process.
+    """
+    limit = trainer.limit_train_batches
+    used = min(limit, batches) if isinstance(limit, int) else int(batches * limit)
+    epochs = [float(trainer.max_epochs)] if trainer.max_epochs is not None and trainer.max_epochs > 0 else []
+    if trainer.max_steps > 0 and used > 0:
+        epochs.append(trainer.max_steps * trainer.accumulate_grad_batches / used)
+    return min(epochs, default=None)

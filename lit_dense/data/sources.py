@@ -149,11 +149,18 @@ class SourceReader:
         sources: The sources of all splits, with their formats.
         weight_key: The key of annotations with a weight. Default: no weights are read.
         masks: Whether to keep masks.
+        ignore_key: The key of annotations that marks ignore regions, as ``iscrowd`` does. Default: none is read.
     """
 
-    def __init__(self, sources: Mapping[str, Source], weight_key: str | None = None, masks: bool = False) -> None:
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        weight_key: str | None = None,
+        masks: bool = False,
+        ignore_key: str | None = None,
+    ) -> None:
         self._sources = dict(sources)
-        self._weight_key, self._masks = weight_key, masks
+        self._weight_key, self._masks, self._ignore_key = weight_key, masks, ignore_key
         self._contents: dict[Source, tuple[Annotations | None, Problems]] = {}
         self._categories: dict[Source, tuple[list[Category], bool, Problems]] = {}
         self._numbers: dict[str, int] | None = None
@@ -219,7 +226,9 @@ class SourceReader:
         if source in self._contents:
             return
         problems = Problems()
-        request = Request(source.annotations, source.images, source.split, self._weight_key, self._masks)
+        request = Request(
+            source.annotations, source.images, source.split, self._weight_key, self._masks, self._ignore_key
+        )
         chosen = source.format or recognise(source.annotations)
         content = chosen.read(request, problems)
         if content is None or problems.errors(strict=False):
@@ -319,17 +328,19 @@ def check_known(data: CocoData, labels: list[Category], problems: Problems) -> N
         problems.add(data.path, "categories that differ from those of the training and validation files", unknown)
 
 
-def read_images(patterns: Iterable[str | Path], problems: Problems) -> CocoData | None:
-    """Find images to predict on and read their headers; ids count from 1.
+def read_images(
+    patterns: Iterable[str | Path], problems: Problems, where: str = "images to predict on"
+) -> CocoData | None:
+    """Find images without annotations and read their headers; ids count from 1.
 
     Args:
         patterns: Files, folders and globs.
         problems: Paths without images and unreadable images are added to it.
+        where: What the images are, for the report.
 
     Returns:
         The images; None if there are none.
     """
-    where = "images to predict on"
     files, empty = find_images(patterns)
     if empty:
         problems.add(where, "paths without an image", empty)

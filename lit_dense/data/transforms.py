@@ -1,10 +1,11 @@
 """Augmentation of images and boxes with torchvision's v2 transforms."""
 
+import copy
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms import v2
 
 MEAN_COLOUR = (124, 116, 104)  # ImageNet's mean; normalisation maps it to 0, the value of the detector's padding
@@ -43,3 +44,57 @@ def box_rows(inputs: Any) -> Tensor:
     """Return the row numbers of the boxes: a ``labels_getter`` for ``SanitizeBoundingBoxes`` in another transform."""
     rows: Tensor = inputs[1]["row"]
     return rows
+
+
+class MirrorWithClasses(nn.Module):
+    """A horizontal flip that also changes the labels of classes with a mirror image.
+
+    Args:
+        flip: The flip. It uses the same random numbers as without this class.
+        mirrored: Label that each label becomes in a mirrored image [C].
+    """
+
+    def __init__(self, flip: v2.RandomHorizontalFlip, mirrored: Tensor) -> None:
+        super().__init__()
+        self.flip, self.mirrored = flip, mirrored
+
+    def forward(self, image: Any, target: Any) -> Any:
+        """Flip the image and its boxes, or return them unchanged."""
+        flipped_image, flipped = self.flip(image, target)
+        if flipped_image is image:
+            return image, target
+        return flipped_image, {**flipped, "labels": self.mirrored[flipped["labels"]]}
+
+
+def mirrors(transform: Any) -> bool:
+    """Return whether a transform contains a horizontal flip, at any depth.
+
+    Args:
+        transform: A transform, or None.
+    """
+    return isinstance(transform, v2.RandomHorizontalFlip) or any(map(mirrors, _parts(transform)))
+
+
+def with_mirrored_classes(transform: Any, mirrored: Tensor) -> Any:
+    """Return a copy of a transform in which all horizontal flips change labels.
+
+    Args:
+        transform: A transform, or None.
+        mirrored: Label that each label becomes in a mirrored image [C].
+    """
+    if isinstance(transform, v2.RandomHorizontalFlip):
+        return MirrorWithClasses(transform, mirrored)
+    if not mirrors(transform):
+        return transform
+    copied = copy.copy(transform)
+    if isinstance(transform, nn.Module):  # a shallow copy shares the dict of submodules
+        copied.__dict__["_modules"] = dict(transform._modules)
+    parts = [with_mirrored_classes(part, mirrored) for part in transform.transforms]
+    copied.transforms = nn.ModuleList(parts) if isinstance(transform.transforms, nn.ModuleList) else parts
+    return copied
+
+
+def _parts(transform: Any) -> Sequence[Any]:
+    """Return the transforms in a container of torchvision, such as ``v2.Compose`` and ``v2.RandomApply``."""
+    parts = getattr(transform, "transforms", None)
+    return list(parts) if isinstance(parts, (Sequence, nn.ModuleList)) else []

@@ -95,7 +95,8 @@ class FasterRCNNAdapter(RoIStage, RPNStage):
         return own.get(name, f"{stage}_{name}")
 
     def install(self) -> None:
-        """Replace the losses of the stages that have a criterion."""
+        """Replace the losses of the stages that have a criterion; only these stages read ignore regions."""
+        self.install_ignore_regions()
         if "rpn" in self.criteria:
             self.install_rpn()
         if "roi" in self.criteria:

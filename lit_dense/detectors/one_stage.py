@@ -12,12 +12,14 @@ from ..assigners import Assigner, AssignInput
 from ..core.batch_format import check_format
 from ..core.geometry import Geometry
 from ..core.samples import NEGATIVE, BoxCoder, DenseSamples
-from .base import Columns, Detections, DetectorAdapter, Terms
+from ..functional.ignore_regions import without_ignored
+from .base import Columns, Detections, Terms
+from .ignore_regions import ScaledIgnoreRegions, regions_of
 from .torchvision_batch import check_labels, collect_samples
 from .tracing import records_graph
 
 
-class OneStageAdapter(DetectorAdapter):
+class OneStageAdapter(ScaledIgnoreRegions):
     """Base class of adapters of a detector with ``head.compute_loss(targets, head_outputs, anchors, matched_idxs)``.
 
     The outputs of the head are ``cls_logits`` [B, K, L], ``bbox_regression`` [B, K, 4], and outputs that a subclass
@@ -42,6 +44,7 @@ class OneStageAdapter(DetectorAdapter):
 
     def install(self) -> None:
         """Replace the head's loss; in evaluation the head gives the scores that the criterion's loss trains."""
+        self.install_ignore_regions()
         self.override(self.detector.head, "compute_loss", "compute_loss")
         self.hook(self.detector, self._check_inputs, pre=True, with_kwargs=True)
         self.hook(self.detector.head, self._convert_scores)
@@ -60,7 +63,9 @@ class OneStageAdapter(DetectorAdapter):
             UsageError: If a label has no column.
             NonFiniteLossError: If a term is NaN or infinite.
         """
-        matched = self.matched(targets, head_outputs, anchors, matched_idxs)
+        own = self.matched(targets, head_outputs, anchors, matched_idxs)
+        images = zip(own, anchors, targets, strict=True)
+        matched = [without_ignored(idxs, of_image, regions_of(target)) for idxs, of_image, target in images]
         return self.terms("", self.samples(targets, head_outputs, anchors, matched), targets)
 
     def loss_logits(self, head_outputs: dict[str, Tensor]) -> Tensor:

@@ -10,6 +10,7 @@ from ..core.errors import UsageError
 from ..criterion import Criterion, CriterionArgs
 from ..normalizers.native_normalizer import NativeNormalizer
 from .base import Columns, Terms
+from .ignore_regions import IGNORE_BOXES
 from .set_prediction import Output, SetPredictionAdapter
 
 TERM = "loss_ce"
@@ -140,7 +141,10 @@ class RFDETRAdapter(SetPredictionAdapter):
                 "replaces. Take another release of rfdetr."
             )
         if "valid" in targets[0]:  # targets of a fixed size are padded
-            targets = [{name: _valid_rows(value, t["valid"]) for name, value in t.items()} for t in targets]
+            targets = [
+                {name: value if name == IGNORE_BOXES else _valid_rows(value, t["valid"]) for name, value in t.items()}
+                for t in targets
+            ]
         objects = sum(len(target["labels"]) for target in targets)
         groups = detector.group_detr if detector.training and not detector.sum_group_losses else 1
         count = torch.full((), float(objects * groups), device=recorded[0].logits.device)

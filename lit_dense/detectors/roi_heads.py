@@ -10,6 +10,8 @@ from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 from ..core.errors import UsageError
 from ..core.samples import DenseSamples
 from .base import DetectorAdapter, Terms, loss_columns, own_scores
+from .ignore_regions import regions_of
+from .rpn import negatives_left_out
 from .torchvision_batch import check_labels, collect_samples
 
 TERMS = {"classification": "loss_classifier", "bbox_regression": "loss_box_reg"}
@@ -37,15 +39,28 @@ class RoIStage(DetectorAdapter):
         self._sampled: _Sampled | None = None
         self._outputs: tuple[Tensor, Tensor] | None = None
         self._roi_image_sizes: Sequence[tuple[int, int]] | None = None
+        self._regions: list[Tensor | None] | None = None
 
     def __getstate__(self) -> dict[str, Any]:  # a copy contains no batch
-        return {**super().__getstate__(), "_sampled": None, "_outputs": None}
+        return {**super().__getstate__(), "_sampled": None, "_outputs": None, "_regions": None}
+
+    def assign_targets_to_proposals(
+        self, proposals: list[Tensor], gt_boxes: list[Tensor], gt_labels: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Match proposals as the heads do; negatives in ignore regions get the label -1 and are not sampled."""
+        heads = self.detector.roi_heads
+        regions = self._regions or [None] * len(proposals)
+        matched_idxs, labels = type(heads).assign_targets_to_proposals(heads, proposals, gt_boxes, gt_labels)
+        images = zip(labels, proposals, regions, strict=True)
+        return matched_idxs, [negatives_left_out(own, of_image, areas) for own, of_image, areas in images]
 
     def install_roi(self) -> None:
         """Replace the loss of the box head, and its scores if the loss trains other scores."""
         heads = self.detector.roi_heads
         self.hook(heads, self._begin_roi, pre=True)
         self.override(heads, "select_training_samples", "select_training_samples")
+        if hasattr(heads, "assign_targets_to_proposals"):
+            self.override(heads, "assign_targets_to_proposals", "assign_targets_to_proposals")
         self.hook(heads.box_predictor, self._note_outputs)
         self.hook(heads, self._replace_terms)
         if not own_scores(self.columns("roi"), self.criteria["roi"].loss):
@@ -78,6 +93,7 @@ class RoIStage(DetectorAdapter):
         if not self.batch_is_checked:
             labels = torch.cat([t["labels"].reshape(-1) for t in targets])
             check_labels(labels - 1, self.columns("roi").classes, first_label=1)  # torchvision does not check them
+        self._regions = [regions_of(target) for target in targets]
         sampled = type(heads).select_training_samples(heads, proposals, targets)
         self._sampled = _Sampled(targets, *sampled[:3])
         return sampled
@@ -116,7 +132,7 @@ class RoIStage(DetectorAdapter):
         return detections
 
     def _begin_roi(self, heads: nn.Module, inputs: Any) -> None:
-        self._sampled = self._outputs = None  # an exception may have left old ones
+        self._sampled = self._outputs = self._regions = None  # an exception may have left old ones
         self._roi_image_sizes = inputs[2] if len(inputs) > 2 else None
 
     def _note_outputs(self, predictor: nn.Module, inputs: Any, outputs: tuple[Tensor, Tensor]) -> None:

@@ -7,14 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import UsageError
-from .base import DetectorAdapter, Terms
+from ..functional.ignore_regions import in_regions
+from .base import Terms
+from .ignore_regions import ScaledIgnoreRegions, regions_of
 from .torchvision_batch import collect_samples
 
 TERMS = {"classification": "loss_objectness", "bbox_regression": "loss_rpn_box_reg"}
 """torchvision's names of the criterion's terms."""
 
 
-class RPNStage(DetectorAdapter):
+class RPNStage(ScaledIgnoreRegions):
     """The stage ``rpn`` of an adapter: objectness and boxes of the anchors that ``detector.rpn`` samples.
 
     The network keeps its own matcher and sampler. Its ``compute_loss`` gets neither the anchors nor the matches, so
@@ -41,9 +43,14 @@ class RPNStage(DetectorAdapter):
     def assign_targets_to_anchors(
         self, anchors: list[Tensor], targets: Sequence[dict[str, Tensor]]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Match anchors as the network does, and record anchors, targets and matched boxes for the loss."""
+        """Match anchors as the network does, and record anchors, targets and matched boxes for the loss.
+
+        Negatives in ignore regions get the label -1, with which the network does not sample them.
+        """
         rpn = self.detector.rpn
         labels, boxes = type(rpn).assign_targets_to_anchors(rpn, anchors, targets)
+        images = zip(labels, anchors, targets, strict=True)
+        labels = [negatives_left_out(own, of_image, regions_of(target)) for own, of_image, target in images]
         self._matched = anchors, targets, boxes
         return labels, boxes
 
@@ -113,3 +120,16 @@ def _matched_idxs(positive: Tensor, negative: Tensor, boxes: Tensor, gt_boxes: T
         rows = positive.nonzero().squeeze(1)
         matched_idxs[rows] = torch.cdist(boxes[rows], gt_boxes.to(boxes.dtype), p=1.0).argmin(1)
     return matched_idxs
+
+
+def negatives_left_out(labels: Tensor, boxes: Tensor, regions: Tensor | None) -> Tensor:
+    """Replace the label of negatives in ignore regions: torchvision's samplers do not draw the label -1.
+
+    Args:
+        labels: Label of each anchor or proposal, 0 for negatives [K].
+        boxes: Their boxes [K, 4].
+        regions: Ignore regions [M, 4]; None for none.
+    """
+    if regions is None or not len(regions):
+        return labels
+    return torch.where((labels == 0) & in_regions(boxes, regions), -1, labels)

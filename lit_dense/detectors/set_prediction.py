@@ -12,7 +12,9 @@ from ..core.missing_field import MissingField
 from ..core.sample_fields import image_of_rows
 from ..core.samples import NEGATIVE, DenseSamples, NativeDivisor
 from ..criterion import Criterion
+from ..functional.ignore_regions import without_ignored
 from .base import DetectorAdapter, own_scores
+from .ignore_regions import IGNORE_BOXES
 from .torchvision_batch import check_labels, fields_of_targets
 
 NOMINAL_SIZE = 1024.0
@@ -111,7 +113,12 @@ class SetPredictionAdapter(DetectorAdapter):
         return DenseSamples(
             logits=torch.cat([output.logits.flatten(0, 1) for output in outputs]),
             boxes=torch.cat([corners(output.boxes) for output in outputs]),
-            matched_idxs=torch.cat([matched(o, counts, layer * sum(counts)) for layer, o in enumerate(outputs)]),
+            matched_idxs=torch.cat(
+                [
+                    without_regions(matched(o, counts, layer * sum(counts)), o, targets)
+                    for layer, o in enumerate(outputs)
+                ]
+            ),
             gt_boxes=corners(gt_boxes).repeat(layers, 1),
             gt_labels=gt_labels.repeat(layers),
             gt_image_idxs=torch.cat([image_of_object + layer * images for layer in range(layers)]),
@@ -150,6 +157,26 @@ def matched(output: Output, counts: Sequence[int], first: int) -> Tensor:
     objects = [target + offset for offset, (_, target) in zip(offsets, output.matches, strict=True)]
     idxs = torch.full((images * queries,), NEGATIVE, device=device)
     return idxs.index_put((torch.cat(rows).to(device),), torch.cat(objects).to(device))
+
+
+def without_regions(matched_idxs: Tensor, output: Output, targets: Sequence[Mapping[str, Tensor]]) -> Tensor:
+    """Replace background by ignored for queries whose predicted box lies in an ignore region [B * Q].
+
+    Args:
+        matched_idxs: Index of the object of each query; -1 for unmatched queries [B * Q].
+        output: Output of a layer.
+        targets: For each image, optionally ``ignore_boxes`` in the format of ``boxes`` [M, 4].
+    """
+    if not any(IGNORE_BOXES in target for target in targets):
+        return matched_idxs
+    images = zip(matched_idxs.view(len(targets), -1), output.boxes.detach(), targets, strict=True)
+    regions = ((idxs, boxes, target.get(IGNORE_BOXES)) for idxs, boxes, target in images)
+    return torch.cat(
+        [
+            idxs if own is None else without_ignored(idxs, corners(boxes), corners(own.to(idxs.device)))
+            for idxs, boxes, own in regions
+        ]
+    )
 
 
 def _images(output: Output, layer: int) -> Tensor:

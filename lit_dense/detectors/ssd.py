@@ -67,6 +67,7 @@ class SSDAdapter(OneStageAdapter):
 
     def install(self) -> None:
         """Replace the detector's loss, and its post-processing if the loss does not train softmax scores."""
+        self.install_ignore_regions()
         self.override(self.detector, "compute_loss", "compute_loss")
         if not own_scores(self.columns(""), self.criteria[""].loss):
             self.override(self.detector, "postprocess_detections", "postprocess_detections")

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..core.errors import UsageError
 from ..core.sample_fields import image_of_rows
 from ..core.samples import DenseSamples
+from .ignore_regions import IGNORE_BOXES
 
 
 def collect_samples(
@@ -99,7 +100,7 @@ def fields_of_targets(
         counts: Number of boxes of each image.
         known: Keys that are not collected.
     """
-    names = set.intersection(*(set(t) for t in targets)) - set(known) if targets else set()
+    names = set.intersection(*(set(t) for t in targets)) - {*known, IGNORE_BOXES} if targets else set()
     fields = {}
     for name in sorted(names):
         rows = [t[name] for t in targets]

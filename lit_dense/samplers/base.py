@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from ..core.array_types import Bools, Ints
+from ..core.class_counts import ClassCounts
 from ..core.component import Component
 
 
@@ -17,6 +18,13 @@ class TrainingSet(Protocol):
 
     def presence(self, category_ids: Ints) -> Bools:
         """Whether an image shows a category, crowd boxes left out [I, C].
+
+        Args:
+            category_ids: Ids of the categories, ascending [C].
+        """
+
+    def class_counts(self, category_ids: Ints) -> ClassCounts:
+        """Number of boxes and of images of each category, crowd boxes left out.
 
         Args:
             category_ids: Ids of the categories, ascending [C].

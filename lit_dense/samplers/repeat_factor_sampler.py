@@ -1,24 +1,58 @@
-"""Repeat-factor sampling (https://arxiv.org/abs/1908.03195)."""
+"""Repeat-factor sampling (https://arxiv.org/abs/1908.03195), also by instances (https://arxiv.org/abs/2305.08069)."""
+
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from ..core.array_types import Bools, Ints
-from ..core.errors import check_range
+from ..core.array_types import Bools, Doubles, Ints
+from ..core.errors import check_choice, check_range
 from .base import ImageSampler, TrainingSet
 
+Method = Literal["rfs", "irfs", "e_irfs"]
+"""Formula of the repeat factors."""
 
-def repeat_factors(presence: Bools, threshold: float) -> npt.NDArray[np.float64]:
+SLOPE, LARGEST = 2.0, 10.0
+"""E-IRFS: alpha of the paper, and the largest factor. The paper has no limit: its formula gives 7 for a class of
+frequency 0.0001 and 550 for one of frequency 0.00001."""
+
+
+def class_factors(
+    image_frequency: Doubles, instance_frequency: Doubles, threshold: float, method: Method = "rfs"
+) -> Doubles:
+    """Compute the repeat factor of each class.
+
+    Args:
+        image_frequency: Fraction of the images that contain the class, above 0 [C].
+        instance_frequency: Fraction of the boxes that belong to the class, above 0 [C].
+        threshold: The threshold t.
+        method: ``rfs`` for ``max(1, sqrt(t / f))`` with the image frequency f; ``irfs`` for the same with the geometric
+            mean of both frequencies; ``e_irfs`` for ``exp(2 sqrt(t / f))`` with this mean, at most 10.
+
+    Example:
+        >>> image, instance = np.array([0.9, 0.03, 0.002]), np.array([50000, 900, 20]) / 50920
+        >>> class_factors(image, instance, 0.001, "irfs").round(4).tolist()
+        [1.0, 1.0, 1.0622]
+        >>> class_factors(image, instance, 0.0001, "e_irfs").round(4).tolist()
+        [1.0208, 1.1409, 1.9577]
+    """
+    frequency = image_frequency if method == "rfs" else np.sqrt(image_frequency * instance_frequency)
+    root = np.sqrt(threshold / frequency)
+    return np.exp(SLOPE * root).clip(max=LARGEST) if method == "e_irfs" else np.maximum(root, 1)
+
+
+def repeat_factors(presence: Bools, threshold: float, instances: Ints | None = None, method: Method = "rfs") -> Doubles:
     """Compute the repeat factor of each image: its mean number of draws per epoch, before rescaling.
 
     Args:
         presence: Mask of the classes in each image, bool [I, C].
         threshold: Images of classes that occur in a smaller fraction t of the images are repeated.
+        instances: Number of boxes of each class [C]; not used by ``rfs``.
+        method: See :func:`class_factors`.
 
     Returns:
-        The largest ``max(1, sqrt(t / f))`` of the classes of each image, where f is the fraction of images that contain
-        the class; 1 for an image without objects [I].
+        The largest factor of the classes of each image; 1 for an image without objects [I].
 
     Example:
         >>> presence = np.array([[True, False], [True, True], [True, False], [False, False]])
@@ -26,9 +60,13 @@ def repeat_factors(presence: Bools, threshold: float) -> npt.NDArray[np.float64]
         [1.0, 1.414, 1.0, 1.0]
     """
     images, classes = presence.nonzero()
-    share = presence.sum(0) / len(presence)
+    counts = presence.sum(0)
+    boxes = counts if instances is None else instances
+    shown = counts > 0
+    of_class = np.ones(len(counts))
+    of_class[shown] = class_factors(counts[shown] / len(presence), boxes[shown] / boxes.sum(), threshold, method)
     factors = np.ones(len(presence))
-    np.maximum.at(factors, images, np.sqrt(threshold / share[classes]))
+    np.maximum.at(factors, images, of_class[classes])
     return factors
 
 
@@ -44,20 +82,25 @@ class RepeatFactorSampler(ImageSampler):
 
     Args:
         threshold: Classes that occur in a smaller fraction of the images are repeated, in [0, 1]. The default is that
-            of LVIS.
+            of LVIS and of the paper of ``irfs``; the paper of ``e_irfs`` has 0.0001.
+        method: ``rfs`` uses the fraction of images with a class. ``irfs`` (https://arxiv.org/abs/2305.08069) uses the
+            geometric mean of this fraction and of the class's fraction of all boxes. ``e_irfs``
+            (https://arxiv.org/abs/2503.21893) uses this mean with an exponential formula.
 
     Raises:
-        UsageError: If the threshold is out of range.
+        UsageError: If the threshold is out of range, or the method is unknown.
     """
 
-    def __init__(self, threshold: float = 0.001) -> None:
+    def __init__(self, threshold: float = 0.001, method: Method = "rfs") -> None:
         super().__init__()
         self.threshold = check_range("repeat_factor", "threshold", threshold, 0, 1)
+        self.method: Method = check_choice("repeat_factor", "method", method, get_args(Method))
 
     def order(self, data: TrainingSet, category_ids: Ints, rng: np.random.Generator) -> Ints:
         """Draw each image as often as its scaled repeat factor, rounded up or down, in random order [D]."""
         presence = data.presence(category_ids)
-        factors = repeat_factors(presence, self.threshold)
+        instances = None if self.method == "rfs" else data.class_counts(category_ids).instances.numpy()
+        factors = repeat_factors(presence, self.threshold, instances, self.method)
         if factors.max() == 1:
             rank_zero_warn(
                 f"repeat_factor repeats no image: no class is in less than a fraction of {self.threshold:g} of the "

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..core.batch_format import Batch, image_name
 from ..core.errors import UsageError
 from ..data.checks.thin_images import check_sizes
+from ..detectors.ignore_regions import IGNORE_BOXES
 
 
 def checked_batch(
@@ -58,7 +59,7 @@ def float_images(images: Sequence[Tensor]) -> list[Tensor]:
 
 
 def without_crowd(targets: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Remove crowd boxes from targets, because no anchor is trained on them. Synchronises the device once.
+    """Turn the crowd boxes of targets into ignore regions, ``ignore_boxes``. Synchronises the device once.
 
     Args:
         targets: Targets; ``iscrowd`` [G], if present, marks the boxes of crowds.
@@ -71,10 +72,13 @@ def without_crowd(targets: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _without_crowd(target: dict[str, Any]) -> dict[str, Any]:
     keep = target["iscrowd"] == 0
-    return {
+    objects = {
         name: value[keep] if isinstance(value, Tensor) and value.dim() > 0 and len(value) == len(keep) else value
         for name, value in target.items()
+        if name != IGNORE_BOXES
     }
+    regions = [target["boxes"][~keep], *([target[IGNORE_BOXES]] if IGNORE_BOXES in target else [])]
+    return {**objects, IGNORE_BOXES: torch.cat(regions)}
 
 
 def metric_targets(targets: Sequence[dict[str, Any]]) -> list[dict[str, Tensor]]:

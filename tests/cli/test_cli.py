@@ -387,7 +387,7 @@ def test_cli__a_loss_inside_a_loss(config):
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda p: p.stem)
 def test_cli__every_recipe_trains(config, recipe):
     module = fit(run, config, f"--config={recipe}")
-    chosen = yaml.safe_load(recipe.read_text())["model"]["loss"]
+    chosen = yaml.safe_load(recipe.read_text()).get("model", {"loss": "focal"})["loss"]
     assert type(module.criterion.loss) is LOSSES.load(chosen if isinstance(chosen, str) else chosen["class_path"])
     assert module.criterion.step == 1
 

@@ -58,7 +58,7 @@ def ids(batches):
 )
 def test_sampler__is_given_in_several_ways(folder, given):
     data = make(folder, given)
-    assert data.sampler.spec["init_args"] == {"threshold": 1.0}
+    assert data.sampler.spec["init_args"] == {"threshold": 1.0, "method": "rfs"}
     assert type(data.sampler) is RepeatFactorSampler
     # f = 8/11 and 1/11: 8 sqrt(11/8) + sqrt(11) + 2 = 14.7, so 15 draws in 7 batches of 2
     loader = data.train_dataloader()
@@ -208,9 +208,12 @@ def command_line(folder, *words):
 @pytest.mark.parametrize(
     ("words", "spec"),
     [
-        (["--data.sampler=repeat_factor"], {"threshold": 0.001}),
-        (["--data.sampler=repeat_factor", "--data.sampler.threshold=0.5"], {"threshold": 0.5}),
-        (["--data.sampler={class_path: repeat_factor, init_args: {threshold: 0.5}}"], {"threshold": 0.5}),
+        (["--data.sampler=repeat_factor"], {"threshold": 0.001, "method": "rfs"}),
+        (["--data.sampler=repeat_factor", "--data.sampler.threshold=0.5"], {"threshold": 0.5, "method": "rfs"}),
+        (
+            ["--data.sampler={class_path: repeat_factor, init_args: {threshold: 0.5}}"],
+            {"threshold": 0.5, "method": "rfs"},
+        ),
         (["--data.sampler=class_aware"], {}),
     ],
 )

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from lit_dense.core.errors import UsageError
 from lit_dense.samplers import RepeatFactorSampler, repeat_factors
+from lit_dense.samplers.repeat_factor_sampler import class_factors
 from tests.builders.coco_data import CATEGORY_IDS, drawn, images_showing
 
 IMAGES = st.lists(st.lists(st.integers(0, 2), max_size=4), min_size=1, max_size=25)
@@ -106,3 +107,39 @@ def test_repeat_factor_sampler__warns_that_nothing_is_repeated():
 def test_repeat_factor_sampler__a_threshold_is_a_share(threshold):
     with pytest.raises(UsageError, match=rf"repeat_factor: threshold must be in \[0, 1\], not {threshold}"):
         RepeatFactorSampler(threshold)
+
+
+IMAGE_SHARES, INSTANCE_SHARES = np.array([0.9, 0.03, 0.002]), np.array([50000, 900, 20]) / 50920
+
+
+@pytest.mark.parametrize(
+    ("method", "threshold", "expected"),
+    [
+        ("rfs", 0.001, [1, 1, 1]),
+        ("irfs", 0.001, [1, 1, 1.062202]),
+        ("e_irfs", 0.0001, [1.020842, 1.140879, 1.957749]),
+    ],
+)
+def test_class_factors__worked_values(method, threshold, expected):
+    found = class_factors(IMAGE_SHARES, INSTANCE_SHARES, threshold, method)
+    assert found.tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_class_factors__equal_frequencies_give_those_of_rfs_and_the_exponential_has_a_limit():
+    share = np.array([0.5, 0.01, 1e-6])
+    np.testing.assert_allclose(class_factors(share, share, 0.01, "irfs"), class_factors(share, share, 0.01))
+    assert class_factors(share, share, 0.0001, "e_irfs")[2] == 10
+
+
+def test_repeat_factor_sampler__irfs_counts_boxes_without_crowds():
+    # class 1 is in 2 of 4 images with 6 of 8 boxes: f = sqrt(1/2 * 6/8); class 2 in one image with one box
+    data = images_showing([1] * 5, [1], [2], [0])
+    counts = drawn(RepeatFactorSampler(1.0, "irfs"), data)
+    factors = [(1 / (0.5 * 0.75) ** 0.5) ** 0.5] * 2 + [(1 / (0.25 * 0.125) ** 0.5) ** 0.5] * 2
+    assert counts.sum() == math.ceil(sum(factors))
+    assert counts.tolist()[2] in (2, 3)
+
+
+def test_repeat_factor_sampler__an_unknown_method():
+    with pytest.raises(UsageError, match=r"method must be one of rfs, irfs, e_irfs, not 'ifrs'\. Did you mean"):
+        RepeatFactorSampler(method="ifrs")

@@ -48,6 +48,10 @@ def test_without_crowd__crowd_boxes_are_left_out_with_all_their_fields():
     assert whole["boxes"].tolist() == BOXES.tolist()
     assert plain is TARGET
     assert len(first["boxes"]) == 2
+    assert kept["ignore_boxes"].tolist() == [[2, 2, 9, 9]]
+    assert whole["ignore_boxes"].shape == (0, 4)
+    given = {**first, "ignore_boxes": torch.tensor([[0.0, 0, 3, 3]])}
+    assert without_crowd([given])[0]["ignore_boxes"].tolist() == [[2, 2, 9, 9], [0, 0, 3, 3]]
 
 
 def test_without_crowd__targets_without_crowds_stay_as_they_are():

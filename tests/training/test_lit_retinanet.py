@@ -235,8 +235,9 @@ def test_lit_retinanet__crowd_boxes_are_not_trained_on_and_not_counted_as_misses
     (image,), (target,) = random_batch((2,), num_classes=2)
     crowd = {**target, "boxes": torch.cat([target["boxes"], torch.tensor([[0.0, 0, 60, 60]])])}
     crowd |= {"labels": torch.cat([target["labels"], torch.tensor([1])]), "iscrowd": torch.tensor([0, 0, 1])}
-    losses = [module.training_step(([image], [t]), 0) for t in (target, crowd)]
-    assert losses[0] == losses[1]
+    ignored = target | {"ignore_boxes": torch.tensor([[0.0, 0, 60, 60]])}
+    losses = [module.training_step(([image], [t]), 0) for t in (crowd, ignored, target)]
+    assert losses[0] == losses[1] < losses[2]  # its anchors are neither objects nor background
 
 
 class Labelled(LightningDataModule):

@@ -20,6 +20,7 @@ from lit_dense.weighters import (
     LossValues,
     OHEMWeighter,
     PISAWeighter,
+    SoftBackgroundWeighter,
     SWNWeighter,
     Weighter,
     Weights,
@@ -268,3 +269,23 @@ def test_harmonic__weights_are_those_of_the_other_loss():
     assert (weights.classification[samples.labels < 0] == 1).all()
     without = {"box_loss": None, "samples": samples}
     assert terms(weighter, **without) == terms(**without)
+
+
+def test_soft_background__weights_follow_the_overlap_with_boxes_of_the_image():
+    samples, weighter = samples_of((2, 0, 6)), SoftBackgroundWeighter()
+    seen = []
+    weighter.register_forward_hook(lambda module, args, answer: seen.append(answer.classification))
+    terms(weighter, samples=samples)
+    for image in range(3):
+        rows = samples.rows_of(image)
+        overlaps = samples.anchor_gt_iou(image)
+        best = overlaps.amax(0) if len(overlaps) else torch.zeros(len(rows))
+        expected = 0.25 + 0.75 * torch.exp(-50 * torch.exp(-20 * best))
+        expected[samples.matched_idxs[rows] >= 0] = 1
+        torch.testing.assert_close(seen[0][rows], expected)
+    assert (seen[0][samples.rows_of(1)] == 0.25).all()
+
+
+def test_soft_background__wrong_arguments():
+    with pytest.raises(UsageError, match=r"soft_background: floor must be in \[0, 1\], not 2"):
+        SoftBackgroundWeighter(floor=2)

@@ -22,6 +22,7 @@ class Request(NamedTuple):
         split: ``train``, ``val`` or ``test``, for files that hold several splits.
         weight_key: The key of a box's weight; None if no weights are needed.
         masks: Whether masks are needed.
+        ignore_key: The key that marks a box as a region to ignore; None if there is none.
     """
 
     path: Path
@@ -29,6 +30,7 @@ class Request(NamedTuple):
     split: str = "train"
     weight_key: str | None = None
     masks: bool = False
+    ignore_key: str | None = None
 
 
 class Format(Component, ABC):

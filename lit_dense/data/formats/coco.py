@@ -35,7 +35,7 @@ class COCOFormat(Format):
 
     def read(self, request: Request, problems: Problems) -> Annotations | None:
         """Read one file."""
-        return read_coco(request.path, problems, request.weight_key, request.masks)
+        return read_coco(request.path, problems, request.weight_key, request.masks, request.ignore_key)
 
     def write(self, splits: Mapping[str, Annotations], folder: Path) -> list[str]:
         """Write ``annotations/SPLIT.json`` for each split."""
@@ -44,7 +44,13 @@ class COCOFormat(Format):
         return write_coco(splits, folder)
 
 
-def read_coco(path: Path, problems: Problems, weight_key: str | None = None, masks: bool = False) -> Annotations | None:
+def read_coco(
+    path: Path,
+    problems: Problems,
+    weight_key: str | None = None,
+    masks: bool = False,
+    ignore_key: str | None = None,
+) -> Annotations | None:
     """Read a COCO file.
 
     A regular file is decoded by its schema. Any other file is parsed entry by entry, to report all irregular entries.
@@ -56,14 +62,15 @@ def read_coco(path: Path, problems: Problems, weight_key: str | None = None, mas
         problems: Problems of the file's form are added to it.
         weight_key: The key of annotations with a weight; 1 for those without it. Default: no weights are read.
         masks: Whether to keep the masks, which is slower.
+        ignore_key: The key of annotations that marks ignore regions, as ``iscrowd`` does. Default: none is read.
 
     Returns:
         The content; None if the file cannot be read.
     """
     dtype = TABLE if weight_key is None else WEIGHTED_TABLE
-    if not masks and (content := decode_coco(path, dtype, weight_key)) is not None:
+    if not masks and (content := decode_coco(path, dtype, weight_key, ignore_key)) is not None:
         return Annotations(path, *content, weight_key)
-    table = _Table(dtype)
+    table = _Table(dtype, ignore_key)
     table.segmentations = [] if masks else None
     keep = table.keep if weight_key is None else partial(table.keep_with_weight, weight_key)
     try:
@@ -109,13 +116,14 @@ class _Row(int):
 class _Table:
     """A table into which annotations are packed as rows of numbers while the JSON is parsed."""
 
-    def __init__(self, dtype: np.dtype[np.void]) -> None:
-        self.dtype = dtype
+    def __init__(self, dtype: np.dtype[np.void], ignore_key: str | None = None) -> None:
+        self.dtype, self.ignore_key = dtype, ignore_key
         self.row_size = dtype.itemsize
         self.buffer = bytearray()
         self.broken: dict[int, str] = {}
         self.odd_crowds: dict[int, Any] = {}
         self.segmentations: list[Any] | None = None
+        self.odd_ignores: dict[int, Any] = {}
 
     def keep(self, entry: dict[str, Any]) -> Any:
         """Replace a parsed JSON object by its needed parts; the parser calls this with every object."""
@@ -131,6 +139,11 @@ class _Table:
             if iscrowd is not None:
                 self.odd_crowds[row] = iscrowd
             iscrowd = crowd_of(iscrowd) or 0
+        if self.ignore_key is not None and self.ignore_key in entry:
+            ignore = crowd_of(entry[self.ignore_key])
+            if ignore is None:
+                self.odd_ignores[row] = entry[self.ignore_key]
+            iscrowd |= ignore or 0
         try:
             self.buffer += _ROW.pack(
                 entry["id"],
@@ -193,6 +206,14 @@ class _Table:
             path,
             problems,
         )
+        odd = [
+            f"annotation {table['id'][place]} of image {table['image_id'][place]}: {short(self.odd_ignores[row])}"
+            for place, row in enumerate(kept)
+            if row in self.odd_ignores
+        ]
+        if odd:
+            what = f"values of {self.ignore_key} (ignore_key) that are neither true nor false"
+            problems.add(path, what, odd, cure="write 1 or true for a region to ignore, and 0 or false for an object")
         return table
 
     def masks(self, rows: list[Any]) -> list[Any] | None:

@@ -42,7 +42,9 @@ Content = tuple[list[dict[str, Any]], npt.NDArray[np.void], list[Category]]
 """Images, a table of annotations, and categories by ascending id, as in ``Annotations``."""
 
 
-def decode_coco(path: Path, table: np.dtype[np.void], weight_key: str | None) -> Content | None:
+def decode_coco(
+    path: Path, table: np.dtype[np.void], weight_key: str | None, ignore_key: str | None = None
+) -> Content | None:
     """Decode a COCO file in which every entry has the expected keys and types.
 
     Masks and other contents are skipped without creating objects.
@@ -51,15 +53,20 @@ def decode_coco(path: Path, table: np.dtype[np.void], weight_key: str | None) ->
         path: The file.
         table: The dtype of the annotations' rows.
         weight_key: The key of annotations with a weight; 1 for those without it. Default: no weights are read.
+        ignore_key: The key of annotations that marks ignore regions, as ``iscrowd`` does. Default: none is read.
 
     Returns:
         The content; None if anything is irregular, from a missing file to a missing key. The caller then parses the
         file entry by entry to report the problems.
     """
     annotation: Any = _Annotation
+    fields: list[Any] = []
     if weight_key is not None:
-        fields = [("weight", float, msgspec.field(default=1.0, name=weight_key))]
-        annotation = msgspec.defstruct("_Weighted", fields, bases=(_Annotation,), gc=False)
+        fields.append(("weight", float, msgspec.field(default=1.0, name=weight_key)))
+    if ignore_key is not None:
+        fields.append(("ignore", bool | int, msgspec.field(default=0, name=ignore_key)))
+    if fields:
+        annotation = msgspec.defstruct("_Extended", fields, bases=(_Annotation,), gc=False)
     schema = msgspec.defstruct(
         "_Coco", [("images", list[_Image]), ("annotations", list[annotation]), ("categories", list[_Category])]
     )
@@ -70,6 +77,8 @@ def decode_coco(path: Path, table: np.dtype[np.void], weight_key: str | None) ->
         for name in table.names or ():
             values = np.array([getattr(row, name) for row in document.annotations])
             rows[name] = values.reshape(rows[name].shape)
+        if ignore_key is not None:
+            rows["iscrowd"] |= np.array([row.ignore for row in document.annotations], np.int64)
     except (OSError, msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
         return None
     images = [_as_dict(image) for image in document.images]
