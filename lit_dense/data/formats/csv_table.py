@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -192,29 +192,38 @@ class _Reader:
         """Read all rows."""
         columns = self.columns
         kept: list[tuple[int, str, float, float, float, float, float, int]] = []
-        reader = csv.reader(io.StringIO(text), delimiter=columns.separator)
-        next(reader, None)
-        for fields in reader:
+        for line, fields in self._fields(text):
             if not any(fields):
                 continue
             if len(fields) != columns.width:
-                detail = f"line {reader.line_num}: {len(fields)} columns, the header has {columns.width}"
+                detail = f"line {line}: {len(fields)} columns, the header has {columns.width}"
                 self.faults.add("rows with a wrong number of columns", "dropped", detail, self._cure(fields))
                 continue
             written = fields[columns.image].strip()
             index = self.image_names.setdefault(written, len(self.image_names))
             if columns.size and index not in self.sizes:
                 self.sizes[index] = _whole(fields[columns.size[0]]), _whole(fields[columns.size[1]])
-            box = self._numbers(fields, reader.line_num)
+            box = self._numbers(fields, line)
             if box is None:
                 continue
             label = fields[columns.label].strip() if columns.label >= 0 else (self.names or [""])[0]
             if not label:
-                self.faults.add("rows without a class", "dropped", f"line {reader.line_num}: {written}")
+                self.faults.add("rows without a class", "dropped", f"line {line}: {written}")
                 continue
             weight = _number(fields[columns.weight]) if columns.weight >= 0 else 1.0
-            kept.append((index, label, *box, weight, reader.line_num))
+            kept.append((index, label, *box, weight, line))
         return self._table(self._of_known_classes(kept))
+
+    def _fields(self, text: str) -> Iterator[tuple[int, list[str]]]:
+        """Yield line and fields of each row after the header."""
+        reader = csv.reader(io.StringIO(text), delimiter=self.columns.separator)
+        try:
+            next(reader, None)
+            for fields in reader:
+                yield reader.line_num, fields
+        except csv.Error as error:
+            cure = "close all quotation marks"
+            self.problems.add(self.request.path, f"line {reader.line_num} cannot be read: {error}", cure=cure)
 
     def _cure(self, fields: Sequence[str]) -> str:
         others = [mark for mark in SEPARATORS if mark != self.columns.separator and mark in "".join(fields)]

@@ -155,6 +155,13 @@ def test_check__content_is_checked_as_in_every_format(tmp_path):
     assert "train.csv, line 3 (a.png): box [5, 5, 10, 10] of category 2, as train.csv, line 2" in text
 
 
+def test_read__a_quotation_mark_that_is_not_closed_is_an_error(tmp_path):
+    header = "image_path,xmin,ymin,xmax,ymax,label\n"
+    write_csv(tmp_path, text=header + '"a.png,5,5,15,15,dog\n' + "b.png,5,5,15,15,dog\n" * 10_000)
+    with pytest.raises(DataError, match=r"cannot be read: field larger than(.*\n)*.*close all quotation marks"):
+        module(tmp_path).setup("fit")
+
+
 def test_read__a_file_that_is_no_text(tmp_path):
     write_images(tmp_path / "images")
     (tmp_path / "train.csv").write_bytes(b"a,\xff\n")
