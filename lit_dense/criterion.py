@@ -90,8 +90,9 @@ class Criterion(nn.Module):
         self.assigner = None if assigner is None else ASSIGNERS.build(assigner)
         chosen = None if normalizer is None else NORMALIZERS.build(normalizer)
         self._check_owners(chosen)
-        self.normalizer = chosen or NORMALIZERS.build("image")
-        self._normalizer_chosen = chosen is not None
+        own = None if self.matcher is None else self.matcher.default_normalizer
+        self.normalizer = chosen or NORMALIZERS.build(own or "image")
+        self._normalizer_chosen, self._normalizer_of_matcher = chosen is not None, own is not None
         self.loss_weight = check_range("criterion", "loss_weight", loss_weight, 0)
         self.box_loss_weight = check_range("criterion", "box_loss_weight", box_loss_weight, 0)
         self.class_counts = as_class_counts(class_counts)
@@ -106,12 +107,12 @@ class Criterion(nn.Module):
         return {**self.__dict__, "observers": []}
 
     def set_default_normalizer(self, normalizer: NormalizerLike) -> None:
-        """Use the default normalizer of a detector, unless a normalizer was given; losses keep their own.
+        """Use the default normalizer of a detector, unless one was given; losses and assigners keep their own.
 
         Args:
             normalizer: The default normalizer of the detector.
         """
-        if not self._normalizer_chosen:
+        if not self._normalizer_chosen and not self._normalizer_of_matcher:
             self.normalizer = NORMALIZERS.build(normalizer)
 
     @property
@@ -246,6 +247,8 @@ class Criterion(nn.Module):
             values = self._values(samples, divisor)
             weights = [weighter.scheduled(samples, values) for weighter in self._weighters]
             anchor_weights, box_weights = [w.classification for w in weights], [w.box for w in weights]
+            if samples.quality is not None and self.matcher is not None and self.matcher.weighs_boxes:
+                box_weights.append(samples.quality)
             terms = {
                 "classification": _total(values.classification, anchor_weights, values.image_scales, samples.image_idxs)
             }
@@ -283,6 +286,8 @@ class Criterion(nn.Module):
         return samples
 
     def _with_soft_targets(self, samples: DenseSamples) -> DenseSamples:
+        if samples.quality is not None:  # in evaluation too: like the matches, it is a part of the loss
+            return samples.with_soft_targets(samples.quality)
         for weighter in self._weighters:
             if (
                 "soft_targets" in weighter.exclusive
@@ -290,6 +295,23 @@ class Criterion(nn.Module):
             ):
                 return samples.with_soft_targets(targets)
         return samples
+
+    @_never_compiled
+    @torch.no_grad()
+    def losses_of_anchors(self, samples: DenseSamples) -> Tensor:
+        """Compute the sum of classification and box loss of each anchor, without weights, normalizer and gradients [A].
+
+        Nothing is summed over processes, and no state changes.
+
+        Args:
+            samples: Some anchors, with their matches.
+        """
+        samples = self.in_this_step(samples)
+        with torch.autocast(samples.device.type, enabled=False):
+            values = self._values(samples, torch.ones(samples.num_images, device=samples.device))
+        for part in self.parts:
+            part.discard()
+        return values.classification.index_add(0, samples.positives, values.box.to(values.classification.dtype))
 
     def _values(self, samples: DenseSamples, divisor: Tensor) -> LossValues:
         classification = self.loss(samples.logits, samples.labels, samples)
@@ -353,7 +375,8 @@ class Criterion(nn.Module):
                 f"{type(of_classes[0]).__name__} weights classes, which the loss {type(self.loss).__name__} does not "
                 "use."
             )
-        soft = [w for w in self._weighters if "soft_targets" in w.exclusive]
+        giving: list[Component | None] = [*self._weighters, self.assigner]
+        soft = [part for part in giving if part is not None and "soft_targets" in part.exclusive]
         if soft and not self.loss.accepts_soft_targets:
             raise UsageError(
                 f"{type(soft[0]).__name__} gives soft targets, which the loss {type(self.loss).__name__} does not use."
