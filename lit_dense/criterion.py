@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from .assigners import ASSIGNERS, Assigner, AssignerLike
 from .box_losses import BOX_LOSSES, BoxLossLike
+from .calibrators import CALIBRATORS, CalibratorLike
 from .core.class_counts import ClassCounts, as_class_counts
 from .core.component import Component
 from .core.distributed import Reduce
@@ -40,6 +41,7 @@ class CriterionArgs(TypedDict, total=False):
     assigner: AssignerLike | None
     loss_weight: float | None
     box_loss_weight: float | None
+    calibrator: CalibratorLike | None
 
 
 BRINGS_OWN_NORMALIZER = {"normalizer": "the classification loss", "box_normalizer": "the box loss"}
@@ -63,10 +65,13 @@ class Criterion(nn.Module):
         box_loss_weight: Factor of the box term; at least 0.
         class_counts: Class frequencies of the training set, or the number of boxes of each class. Needed only by some
             losses and weighters.
+        calibrator: Changes the scores in evaluation and prediction; by default none.
 
     Attributes:
         observers: Functions that are called in every training step, without gradients, with the batch, its unweighted
             losses and the weights of each weighter. They are not part of spec, state, copies or pickles.
+
+        calibrates: Whether the calibrator is used; False to see the scores without it.
 
     Raises:
         UsageError: If a name is unknown, or if two components conflict.
@@ -82,12 +87,14 @@ class Criterion(nn.Module):
         loss_weight: float = 1.0,
         box_loss_weight: float = 1.0,
         class_counts: ClassCounts | Sequence[float] | None = None,
+        calibrator: CalibratorLike | None = None,
     ) -> None:
         super().__init__()
         self.loss = LOSSES.build(loss)
         self.box_loss = None if box_loss is None else BOX_LOSSES.build(box_loss)
         self.weighters = nn.ModuleList(WEIGHTERS.build_list(weighters))
         self.assigner = None if assigner is None else ASSIGNERS.build(assigner)
+        self.calibrator = None if calibrator is None else CALIBRATORS.build(calibrator)
         chosen = None if normalizer is None else NORMALIZERS.build(normalizer)
         self._check_owners(chosen)
         own = None if self.matcher is None else self.matcher.default_normalizer
@@ -97,10 +104,11 @@ class Criterion(nn.Module):
         self.box_loss_weight = check_range("criterion", "box_loss_weight", box_loss_weight, 0)
         self.class_counts = as_class_counts(class_counts)
         self.num_classes: int | None = None
-        self._checked = False
+        self._checked = self._calibrator_checked = False
         self.step = 0
         self.epoch = 0
         self.observers: list[Observer] = []
+        self.calibrates = True
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for pickles and copies, without observers."""
@@ -131,6 +139,7 @@ class Criterion(nn.Module):
             "assigner": self.assigner and self.assigner.spec,
             "loss_weight": self.loss_weight,
             "box_loss_weight": self.box_loss_weight,
+            "calibrator": self.calibrator and self.calibrator.spec,
         }
 
     def follow_spec(self, saved: Mapping[str, Any] | None) -> None:
@@ -146,7 +155,7 @@ class Criterion(nn.Module):
             return
         saved, own = named_spec(saved), self.spec
         weighters = zip(self._weighters, saved.get("weighters") or [], own["weighters"], strict=False)
-        single = ("loss", "box_loss", "normalizer", "assigner")
+        single = ("loss", "box_loss", "normalizer", "assigner", "calibrator")
         parts = [(getattr(self, name), saved.get(name), own[name]) for name in single]
         for part, before, now in [*parts, *weighters]:
             if before and now and before["class_path"] == now["class_path"]:
@@ -215,6 +224,25 @@ class Criterion(nn.Module):
         """
         for part in self.parts:
             part.check_ready()
+
+    def score_logits(self, logits: Tensor) -> Tensor:
+        """Convert logits to those whose sigmoid is the score of a detection [..., C + extra_logits] -> [..., C].
+
+        Evaluation, prediction and exported models use it; training uses the loss's own ``score_logits``.
+
+        Raises:
+            UsageError: If the calibrator lacks class counts.
+        """
+        scores = self.loss.score_logits(logits)
+        if self.calibrator is None or not self.calibrates:
+            return scores
+        if not self._calibrator_checked:
+            for part in self.calibrator.modules():
+                if isinstance(part, Component):
+                    part.check_ready()
+            self._calibrator_checked = True
+        calibrated: Tensor = self.calibrator(scores)
+        return calibrated
 
     @property
     def _weighters(self) -> list[Weighter]:
@@ -389,6 +417,7 @@ REGISTRIES: dict[str, Registry[Any]] = {
     "weighters": WEIGHTERS,
     "normalizer": NORMALIZERS,
     "assigner": ASSIGNERS,
+    "calibrator": CALIBRATORS,
 }
 """The registry of each component, by argument of :class:`Criterion`."""
 

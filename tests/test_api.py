@@ -16,10 +16,10 @@ import lit_dense
 
 PAGE = Path(__file__).parent.parent / "docs" / "api.md"
 PACKAGES = [
-    "assigners", "box_losses", "callbacks", "data", "detectors", "functional", "losses", "metrics", "normalizers",
-    "samplers", "testing", "training", "weighters",
+    "assigners", "box_losses", "callbacks", "calibrators", "data", "detectors", "functional", "losses", "metrics",
+    "normalizers", "samplers", "testing", "training", "weighters",
 ]  # fmt: skip
-GROUPS = ["assigners", "box_losses", "detectors", "losses", "normalizers", "samplers", "weighters"]
+GROUPS = ["assigners", "box_losses", "calibrators", "detectors", "losses", "normalizers", "samplers", "weighters"]
 
 
 def statements_of(path):

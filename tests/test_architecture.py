@@ -16,10 +16,11 @@ ALLOWED = {
     "normalizers": {"core"},
     "samplers": {"core"},
     "assigners": {"core", "functional"},
+    "calibrators": {"core", "functional"},
     "losses": {"core", "functional"},
     "box_losses": {"core", "functional", "losses"},
     "weighters": {"core", "functional", "assigners"},
-    "criterion": {"core", "assigners", "box_losses", "losses", "normalizers", "weighters"},
+    "criterion": {"core", "assigners", "box_losses", "calibrators", "losses", "normalizers", "weighters"},
 }
 ALLOWED["data"] = {"core", "samplers"}
 ALLOWED["detectors"] = {*ALLOWED["criterion"], "criterion", "functional"}

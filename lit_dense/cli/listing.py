@@ -13,6 +13,7 @@ GROUPS = {
     "weighters": "model.weighters",
     "assigners": "model.assigner",
     "normalizers": "model.normalizer",
+    "calibrators": "model.calibrator",
     "samplers": "data.sampler",
 }
 """Entry-point groups, and the argument that accepts their names."""

@@ -24,6 +24,7 @@ class FCOSAdapter(OneStageAdapter):
 
     detectors = ("torchvision.models.detection.fcos.FCOS",)
 
+    other_score = "centre-ness"
     stock: ClassVar[Mapping[str, CriterionArgs]] = {"": {"loss": "focal", "box_loss": "giou", "normalizer": "batch"}}
 
     def defaults(self, stage: str) -> CriterionArgs:

@@ -26,6 +26,8 @@ class OneStageAdapter(DetectorAdapter):
 
     offers = frozenset({"boxes", "deltas", "anchors", "geometry", "assignment", "predictions", "box_loss"})
 
+    calibrated_stages = frozenset({""})
+
     def __init__(self, detector: nn.Module) -> None:
         super().__init__(detector)
         self._geometry: Geometry | None = None
@@ -81,7 +83,7 @@ class OneStageAdapter(DetectorAdapter):
         head_outputs: dict[str, Tensor],
         anchors: Sequence[Tensor],
         matched_idxs: Sequence[Tensor],
-    ) -> tuple[Sequence[Tensor], Sequence[Tensor] | None]:
+    ) -> tuple[Sequence[Tensor], list[Tensor] | None]:
         """Match anchors with the assigner or, without one, with the detector's matcher.
 
         Returns:
@@ -190,7 +192,7 @@ class OneStageAdapter(DetectorAdapter):
 
     def with_scores(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Convert the class logits to one logit per class; its sigmoid is the score."""
-        return {**outputs, "cls_logits": self.criteria[""].loss.score_logits(outputs["cls_logits"])}
+        return {**outputs, "cls_logits": self.criteria[""].score_logits(outputs["cls_logits"])}
 
     def losses_and_detections(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> tuple[Terms, Detections]:
         """Return loss terms and detections of one forward pass; torchvision's own forward gives only one of them.

@@ -59,6 +59,11 @@ class SSDAdapter(OneStageAdapter):
         super().check(stage, criterion)
         name = type(self.detector).__name__
         own = type(self.detector).postprocess_detections is not SSD.postprocess_detections
+        if own and criterion.calibrator is not None:
+            raise UsageError(
+                f"{name} has its own postprocess_detections, whose scores {type(criterion.calibrator).__name__} cannot "
+                "change: leave calibrator out."
+            )
         if own and not own_scores(self.columns(stage), criterion.loss):
             raise UsageError(
                 f"{name} has its own postprocess_detections, which computes softmax scores, but "
@@ -68,7 +73,7 @@ class SSDAdapter(OneStageAdapter):
     def install(self) -> None:
         """Replace the detector's loss, and its post-processing if the loss does not train softmax scores."""
         self.override(self.detector, "compute_loss", "compute_loss")
-        if not own_scores(self.columns(""), self.criteria[""].loss):
+        if self.criteria[""].calibrator or not own_scores(self.columns(""), self.criteria[""].loss):
             self.override(self.detector, "postprocess_detections", "postprocess_detections")
         self.hook(self.detector.anchor_generator, self._note_geometry, pre=True)
 
@@ -92,7 +97,7 @@ class SSDAdapter(OneStageAdapter):
             image_anchors: Default boxes of each image [K, 4].
             image_shapes: Height and width of each resized image in pixels.
         """
-        scores = self.criteria[""].loss.score_logits(self.loss_logits(head_outputs).float()).sigmoid()
+        scores = self.criteria[""].score_logits(self.loss_logits(head_outputs).float()).sigmoid()
         images = zip(head_outputs["bbox_regression"], scores, image_anchors, image_shapes, strict=True)
         return [self._detections_of_image(*image) for image in images]
 

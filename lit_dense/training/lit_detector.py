@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from .. import callbacks as callbacks  # so that --trainer.callbacks+= accepts their class names
 from ..assigners import AssignerLike
 from ..box_losses import BoxLossLike
+from ..calibrators import CalibratorLike
 from ..core.component import agrees
 from ..core.errors import check_choice
 from ..criterion import Criterion, CriterionArgs, named_spec
@@ -95,6 +96,10 @@ class LitDetector(DetectorSteps):
             faster; by default hotcoco, or pycocotools if hotcoco cannot be used.
         frequency_bounds: Largest number of training images of a rare and of a common class, for the mAP of rare, common
             and frequent classes.
+        calibrator: Changes the scores in evaluation and prediction: a name, an object, or a dict with class_path and
+            init_args; by default none. ``lit-dense calibrate`` finds its numbers.
+        eval_calibration_score: Smallest score of a detection in the calibration error ``ece``, such as 0.3; by default
+            it is not computed.
 
     Attributes:
         criterion: The criterion with loss and weighters; in Faster R-CNN that of the box head.
@@ -156,6 +161,8 @@ class LitDetector(DetectorSteps):
         eval_protocol: Protocol = "coco",
         eval_backend: BackendName | None = None,
         frequency_bounds: Sequence[int] = (10, 100),
+        calibrator: CalibratorLike | None = None,
+        eval_calibration_score: float | None = None,
     ) -> None:
         super().__init__()
         check_choice(type(self).__name__, "detector", detector, self.detectors)
@@ -170,6 +177,7 @@ class LitDetector(DetectorSteps):
             eval_protocol,
             eval_backend,
             frequency_bounds,
+            eval_calibration_score,
         )
         chosen: CriterionArgs = {
             "loss": loss,
@@ -179,6 +187,7 @@ class LitDetector(DetectorSteps):
             "assigner": assigner,
             "loss_weight": loss_weight,
             "box_loss_weight": box_loss_weight,
+            "calibrator": calibrator,
         }
         network = NETWORKS[detector]
         self.criterion, self.rpn_criterion = network.criteria(backbone, chosen, rpn)
@@ -226,13 +235,7 @@ class LitDetector(DetectorSteps):
         adapter = find_detector(self.model)
         criteria = zip(adapter.stages, (self.criterion, self.rpn_criterion), strict=False)
         adapter = attach(adapter, {stage: criterion for stage, criterion in criteria if criterion is not None})
-        # the union of the detections of evaluation and prediction; each of them filters it
-        adapter.limit_outputs(
-            min(self.score_thresh, self.evaluation.score_thresh),
-            self.nms_thresh,
-            self.topk_candidates,
-            max(self.detections_per_img, self.evaluation.detections_per_img),
-        )
+        self.limit_detections()
         stage = adapter.stages[0]
         columns, bias = adapter.columns(stage), adapter.class_bias(stage)
         self._first_label = columns.first_label
@@ -241,6 +244,15 @@ class LitDetector(DetectorSteps):
             if self.prior is not None or columns.background is None or not own_scores(columns, loss):
                 set_prior(adapter, stage, self.criterion, loss.prior if self.prior is None else self.prior)
             self._first_bias = adapter.class_bias(stage).clone()
+
+    def limit_detections(self) -> None:
+        """Set the limits of the network to the union of those of evaluation and prediction; each of them filters it."""
+        self._adapter.limit_outputs(
+            min(self.score_thresh, self.evaluation.score_thresh),
+            self.nms_thresh,
+            self.topk_candidates,
+            max(self.detections_per_img, self.evaluation.detections_per_img),
+        )
 
     @property
     def untrained(self) -> bool:
