@@ -272,7 +272,7 @@ class Criterion(nn.Module):
         with torch.autocast(samples.device.type, enabled=False):
             samples = self._with_class_weights(self._with_soft_targets(samples))
             divisor = self.normalizer(samples)
-            values = self._values(samples, divisor)
+            values = self._with_box_weights(self._values(samples, divisor), samples)
             weights = [weighter.scheduled(samples, values) for weighter in self._weighters]
             anchor_weights, box_weights = [w.classification for w in weights], [w.box for w in weights]
             if samples.quality is not None and self.matcher is not None and self.matcher.weighs_boxes:
@@ -351,15 +351,25 @@ class Criterion(nn.Module):
             box = self.box_loss(samples.pos_boxes, samples.pos_gt_boxes, samples)
         # A loss with its own normalizer divides by sums over all processes, and the terms of processes are averaged.
         unnormalized = torch.full_like(divisor, float(samples.reduce.world_size))
-        box_normalized = self.box_loss is not None and "box_normalizer" in self.box_loss.exclusive
+        deciding = self.loss.exclusive | (frozenset() if self.box_loss is None else self.box_loss.exclusive)
         return LossValues(
             classification=classification.masked_fill(~samples.valid, 0.0),
             box=box.sum(1) if box.dim() == 2 else box,
             box_coordinates=box,
             image_scales=self.loss_weight * (unnormalized if "normalizer" in self.loss.exclusive else 1 / divisor),
-            box_scales=self.box_loss_weight * (unnormalized if box_normalized else 1 / divisor),
+            box_scales=self.box_loss_weight * (unnormalized if "box_normalizer" in deciding else 1 / divisor),
             has_box=self.box_loss is not None,
         )
+
+    def _with_box_weights(self, values: LossValues, samples: DenseSamples) -> LossValues:
+        """Multiply the box losses by the weights of a classification loss that decides the balance of both."""
+        if not values.has_box:
+            return values
+        weights = self.loss.box_weights(values.classification.detach(), values.box.detach(), samples)
+        if weights is None:
+            return values
+        by_coordinate = weights.unsqueeze(1) if values.box_coordinates.dim() == 2 else weights
+        return values._replace(box=values.box * weights, box_coordinates=values.box_coordinates * by_coordinate)
 
     @torch.no_grad()
     def _call_observers(self, samples: DenseSamples, values: LossValues, weights: Sequence[Weights]) -> None:
@@ -391,6 +401,11 @@ class Criterion(nn.Module):
                     both = f"{owners[role]} and {type(part).__name__}"
                     raise UsageError(f"{both} both decide the {role.replace('_', ' ')}: use only one of them.")
                 owners[role] = type(part).__name__
+        if "weights" in self.loss.exclusive and self._weighters:
+            raise UsageError(
+                f"{type(self.loss).__name__} and {type(self._weighters[0]).__name__} both decide the weights: use only "
+                "one of them."
+            )
         if normalizer is not None:
             for role in sorted(BRINGS_OWN_NORMALIZER.keys() & owners.keys()):
                 raise UsageError(

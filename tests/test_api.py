@@ -16,7 +16,7 @@ import lit_dense
 
 PAGE = Path(__file__).parent.parent / "docs" / "api.md"
 PACKAGES = [
-    "assigners", "box_losses", "callbacks", "calibrators", "data", "detectors", "functional", "losses", "metrics",
+    "assigners", "box_losses", "calibrators", "callbacks", "data", "detectors", "functional", "losses", "metrics",
     "normalizers", "samplers", "testing", "training", "weighters",
 ]  # fmt: skip
 GROUPS = ["assigners", "box_losses", "calibrators", "detectors", "losses", "normalizers", "samplers", "weighters"]

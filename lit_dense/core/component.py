@@ -28,8 +28,8 @@ class Component(nn.Module):
     change the state.
 
     Attributes:
-        exclusive: Decisions that the component makes alone, from ``assignment``, ``soft_targets``, ``normalizer`` and
-            ``box_normalizer``. Two components that make the same decision are a configuration error.
+        exclusive: Decisions that the component makes alone, from ``assignment``, ``soft_targets``, ``normalizer``,
+            ``box_normalizer`` and ``weights``. Two components that make the same decision are a configuration error.
         added_args: Arguments that earlier versions of the component lacked, with the value that their absence means.
             A checkpoint of such a version keeps this value, even if the default has changed since.
     """

@@ -96,8 +96,8 @@ class LitDetector(DetectorSteps):
             faster; by default hotcoco, or pycocotools if hotcoco cannot be used.
         frequency_bounds: Largest number of training images of a rare and of a common class, for the mAP of rare, common
             and frequent classes.
-        calibrator: Changes the scores in evaluation and prediction: a name, an object, or a dict with class_path and
-            init_args; by default none. ``lit-dense calibrate`` finds its numbers.
+        calibrator: Changes the scores in evaluation and prediction; by default none. ``lit-dense calibrate`` finds its
+            numbers.
         eval_calibration_score: Smallest score of a detection in the calibration error ``ece``, such as 0.3; by default
             it is not computed.
 
