@@ -14,6 +14,7 @@ from .core.component import Component
 from .core.distributed import Reduce
 from .core.errors import UsageError, check_range
 from .core.registry import Registry
+from .core.roles import check_roles
 from .core.samples import DenseSamples
 from .core.step_context import StepContext
 from .losses import LOSSES, LossLike
@@ -42,10 +43,6 @@ class CriterionArgs(TypedDict, total=False):
     loss_weight: float | None
     box_loss_weight: float | None
     calibrator: CalibratorLike | None
-
-
-BRINGS_OWN_NORMALIZER = {"normalizer": "the classification loss", "box_normalizer": "the box loss"}
-"""Entries of ``exclusive`` of losses that normalise themselves, and the term they normalise."""
 
 
 class Criterion(nn.Module):
@@ -96,7 +93,7 @@ class Criterion(nn.Module):
         self.assigner = None if assigner is None else ASSIGNERS.build(assigner)
         self.calibrator = None if calibrator is None else CALIBRATORS.build(calibrator)
         chosen = None if normalizer is None else NORMALIZERS.build(normalizer)
-        self._check_owners(chosen)
+        check_roles(self.loss, self.box_loss, self._weighters, self.assigner, chosen)
         own = None if self.matcher is None else self.matcher.default_normalizer
         self.normalizer = chosen or NORMALIZERS.build(own or "image")
         self._normalizer_chosen, self._normalizer_of_matcher = chosen is not None, own is not None
@@ -390,40 +387,6 @@ class Criterion(nn.Module):
         for part in self.parts:
             part.commit() if training else part.discard()
         self.step += training
-
-    def _check_owners(self, normalizer: Component | None) -> None:
-        """Raise an error if two components decide the same thing, or if the loss does not use a weighter's output."""
-        owners: dict[str, str] = {}
-        parts: list[Component | None] = [self.loss, self.box_loss, *self._weighters, self.assigner]
-        for part in filter(None, parts):
-            for role in sorted(part.exclusive):
-                if role in owners:
-                    both = f"{owners[role]} and {type(part).__name__}"
-                    raise UsageError(f"{both} both decide the {role.replace('_', ' ')}: use only one of them.")
-                owners[role] = type(part).__name__
-        if "weights" in self.loss.exclusive and self._weighters:
-            raise UsageError(
-                f"{type(self.loss).__name__} and {type(self._weighters[0]).__name__} both decide the weights: use only "
-                "one of them."
-            )
-        if normalizer is not None:
-            for role in sorted(BRINGS_OWN_NORMALIZER.keys() & owners.keys()):
-                raise UsageError(
-                    f"{owners[role]} brings its own normalizer for {BRINGS_OWN_NORMALIZER[role]}, but "
-                    f"{type(normalizer).__name__} was given too: remove one of them."
-                )
-        of_classes = [w for w in self._weighters if w.weighs_classes]
-        if of_classes and not self.loss.accepts_class_weights:
-            raise UsageError(
-                f"{type(of_classes[0]).__name__} weights classes, which the loss {type(self.loss).__name__} does not "
-                "use."
-            )
-        giving: list[Component | None] = [*self._weighters, self.assigner]
-        soft = [part for part in giving if part is not None and "soft_targets" in part.exclusive]
-        if soft and not self.loss.accepts_soft_targets:
-            raise UsageError(
-                f"{type(soft[0]).__name__} gives soft targets, which the loss {type(self.loss).__name__} does not use."
-            )
 
 
 REGISTRIES: dict[str, Registry[Any]] = {

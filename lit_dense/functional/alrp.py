@@ -1,18 +1,19 @@
 """Average localisation-recall-precision loss, aLRP (https://arxiv.org/abs/2009.13592)."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .ap import positive_ranks
-from .ranking import Errors, OneProcess, Sums, ranking_errors, rows_of_pairs, step
+from .ranking import Errors, OneProcess, RankingMethod, Sums, ranking_errors, rows_of_pairs, step
 
 LEAST_ABOVE = 1e-5
 """Number of negatives above a positive up to which it has no error."""
 
 
-class ALRPErrors(NamedTuple):
+@dataclass(frozen=True)
+class ALRPErrors(RankingMethod):
     """aLRP as a ranking method (https://arxiv.org/abs/2009.13592); qualities are IoUs.
 
     Args:
@@ -34,9 +35,6 @@ class ALRPErrors(NamedTuple):
         pulls = torch.where(above > LEAST_ABOVE, (torch.cat(worse) - own + above) / total, 0.0)
         spreads = torch.where(above > LEAST_ABOVE, pulls / above.clamp(min=LEAST_ABOVE), 0.0)
         return Errors(above / total, pulls, spreads, total)
-
-    def pushes(self, logits: Tensor, qualities: Tensor, upstream: Tensor) -> None:
-        """Return None: positives do not push each other."""
 
 
 def localisation_weights(logits: Tensor, ranks: Tensor) -> Tensor:

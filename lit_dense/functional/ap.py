@@ -1,14 +1,15 @@
 """AP loss (https://arxiv.org/abs/1904.06373)."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .ranking import Errors, OneProcess, Sums, ranking_errors, rows_of_pairs, step
+from .ranking import Errors, OneProcess, RankingMethod, Sums, ranking_errors, rows_of_pairs, step
 
 
-class APErrors(NamedTuple):
+@dataclass(frozen=True)
+class APErrors(RankingMethod):
     """AP loss as a ranking method (https://arxiv.org/abs/1904.06373).
 
     Args:
@@ -27,9 +28,6 @@ class APErrors(NamedTuple):
         best[order] = precision[order].cummax(0).values
         scale = torch.where(best > precision, (1 - best) / (1 - precision), 1.0)
         return Errors(1 - best, 1 - best, scale / total, total)
-
-    def pushes(self, logits: Tensor, qualities: Tensor, upstream: Tensor) -> None:
-        """Return None: positives do not push each other."""
 
 
 def positive_ranks(logits: Tensor, delta: float) -> Tensor:

@@ -9,8 +9,10 @@ between corners: the count and the sum of the negatives inside. Memory grows wit
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +20,10 @@ from torch.autograd.function import once_differentiable
 
 from .fused.anchor_loss import IGNORED, readable
 
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+
+_never_compiled: Callable[[FunctionT], FunctionT] = torch.compiler.disable
+"""Excludes a function from ``torch.compile``, which cannot trace sums over processes in a backward pass."""
 ELEMENTS_AT_ONCE = 2**20
 """Logits in a chunk: 4 MiB in float32; about six such arrays exist at a time."""
 PAIRS_AT_ONCE = 2**20
@@ -50,11 +56,17 @@ class Errors(NamedTuple):
     ranks: Tensor
 
 
-class RankingMethod(Protocol):
-    """A ranking loss: errors of the positives, and what it pushes down among the positives."""
+@dataclass(frozen=True)
+class RankingMethod(ABC):
+    """A ranking loss: errors of the positives, and what it pushes down among the positives.
+
+    Args:
+        delta: Half the width of the step in logits.
+    """
 
     delta: float
 
+    @abstractmethod
     def errors(self, logits: Tensor, qualities: Tensor, above: Tensor) -> Errors:
         """Compute the errors.
 
@@ -65,13 +77,14 @@ class RankingMethod(Protocol):
         """
 
     def pushes(self, logits: Tensor, qualities: Tensor, upstream: Tensor) -> Tensor | None:
-        """Compute the gradient of the positives that rank above better ones; None if there is none [P].
+        """Compute the gradient of the positives that rank above better ones; by default there is none [P].
 
         Args:
             logits: Logits of the positives, float64 [P].
             qualities: Quality of the positives, float64 [P].
             upstream: Weight of each positive's error [P].
         """
+        return None
 
 
 def step(difference: Tensor, delta: float) -> Tensor:
@@ -137,7 +150,7 @@ def _count_above(logits: Tensor, labels: Tensor, positives: Tensor, delta: float
         interval = torch.where(negative, corners.intervals(x), 0).flatten()  # those in interval 0 are above none
         counts[0].scatter_add_(0, interval, torch.ones_like(interval, dtype=counts.dtype))
         counts[1].scatter_add_(0, interval, x.flatten().to(counts.dtype))
-    number, total = reduce.sum(counts.flip(1).cumsum(1).flip(1))  # of all higher intervals
+    number, total = reduce.sum(counts.flip(1).cumsum(1).flip(1)).unbind()  # of all higher intervals
     inside = number[corners.low] - number[corners.high]
     above = number[corners.high]
     if delta == 0:
@@ -220,7 +233,7 @@ class _Ranked(torch.autograd.Function):
         return slopes, None, None, None, None, None
 
 
-@torch.compiler.disable
+@_never_compiled
 def ranking_errors(
     logits: Tensor, labels: Tensor, qualities: Tensor, method: RankingMethod, reduce: Sums, rows: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:

@@ -1,16 +1,17 @@
 """Rank & sort loss, RS (https://arxiv.org/abs/2107.11669)."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .ranking import Errors, OneProcess, Sums, ranking_errors, rows_of_pairs, step
+from .ranking import Errors, OneProcess, RankingMethod, Sums, ranking_errors, rows_of_pairs, step
 
 LEAST = 1e-10
 
 
-class RSErrors(NamedTuple):
+@dataclass(frozen=True)
+class RSErrors(RankingMethod):
     """Rank & sort as a ranking method (https://arxiv.org/abs/2107.11669); qualities are IoUs.
 
     Args:

@@ -41,8 +41,9 @@ class RankSortLoss(RankingLoss):
         if not self.self_balance:
             return None
         logits = samples.logits[samples.positives].detach().float()
-        scores = samples.score_logits(logits).sigmoid().amax(1)
+        scores: Tensor = samples.score_logits(logits).sigmoid().amax(1)
         sums = torch.stack([classification.double().sum(), (scores * box).double().sum(), scores.double().sum()])
         value, weighted, total = samples.reduce.sum(sums)
         factor = balanced(value, weighted / total.clamp(min=1e-12)) / total.clamp(min=1e-12)
-        return scores * factor.to(scores.dtype)
+        weights: Tensor = scores * factor.to(scores.dtype)
+        return weights
