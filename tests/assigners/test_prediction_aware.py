@@ -5,14 +5,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lit_dense.assigners import ASSIGNERS, PAAAssigner, SimOTAAssigner, TaskAlignedAssigner
+from lit_dense.assigners import ASSIGNERS, AssignInput, PAAAssigner, SimOTAAssigner, TaskAlignedAssigner
 from lit_dense.core.errors import UsageError
 from lit_dense.core.geometry import Geometry
 from lit_dense.criterion import Criterion
 from lit_dense.detectors import attached, patch
 from lit_dense.detectors.fcos import FCOSAdapter
-from tests.builders.assignment_vectors import BOXES, image
+from lit_dense.detectors.one_stage import OneStageAdapter
+from lit_dense.testing import check_detector
+from tests.builders.assignment_vectors import BOXES, Direct, image
 from tests.builders.detectors import random_batch, small_faster_rcnn, small_fcos, small_retinanet, small_ssd
+from tests.builders.kit import CHECKS, failure_of
 from tests.builders.samples import seen_by
 
 MODELS = {"retinanet": small_retinanet, "fcos": small_fcos, "ssd": small_ssd}
@@ -180,3 +183,23 @@ def test_paa__sees_the_losses_of_the_criterion():
     values = values + criterion.box_loss(boxes, assign_input.gt_boxes[:1].expand(5, 4))
     torch.testing.assert_close(losses, values)
     assert not losses.requires_grad
+
+
+def test_check_detector__finds_predictions_that_are_not_given(monkeypatch):
+    monkeypatch.setattr(OneStageAdapter, "_assigned", without_losses)
+    failure = failure_of(check_detector, "fcos", small_fcos, skip=set(CHECKS) - {"offers"})
+    assert "other losses" in str(failure)
+
+
+def without_losses(self, assigner, index, target, outputs, anchors):
+    number = len(anchors)
+    return assigner(
+        AssignInput(
+            anchors,
+            target["boxes"],
+            logits=torch.zeros(number, 2),
+            deltas=torch.zeros(number, 4),
+            box_coder=Direct(),
+            score_logits=lambda x: x,
+        )
+    )
