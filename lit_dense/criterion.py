@@ -8,12 +8,14 @@ from torch import Tensor, nn
 
 from .assigners import ASSIGNERS, Assigner, AssignerLike
 from .box_losses import BOX_LOSSES, BoxLossLike
+from .calibrators import CALIBRATORS, CalibratorLike
 from .core.class_counts import ClassCounts, as_class_counts
 from .core.class_weights import ClassWeightOn, ClassWeights, ClassWeightsLike
 from .core.component import Component
 from .core.distributed import Reduce
 from .core.errors import UsageError, check_range
 from .core.registry import Registry
+from .core.roles import check_roles
 from .core.samples import DenseSamples
 from .core.step_context import StepContext
 from .losses import LOSSES, LossLike
@@ -44,10 +46,7 @@ class CriterionArgs(TypedDict, total=False):
     class_weights: ClassWeightsLike | None
     class_weight_power: float | None
     class_weight_on: ClassWeightOn | None
-
-
-BRINGS_OWN_NORMALIZER = {"normalizer": "the classification loss", "box_normalizer": "the box loss"}
-"""Entries of ``exclusive`` of losses that normalise themselves, and the term they normalise."""
+    calibrator: CalibratorLike | None
 
 
 class Criterion(nn.Module):
@@ -73,10 +72,13 @@ class Criterion(nn.Module):
             negatives.
         class_counts: Class frequencies of the training set, or the number of boxes of each class. Needed only by some
             losses and weighters.
+        calibrator: Changes the scores in evaluation and prediction; by default none.
 
     Attributes:
         observers: Functions that are called in every training step, without gradients, with the batch, its unweighted
             losses and the weights of each weighter. They are not part of spec, state, copies or pickles.
+
+        calibrates: Whether the calibrator is used; False to see the scores without it.
 
     Raises:
         UsageError: If a name is unknown, or if two components conflict.
@@ -95,39 +97,45 @@ class Criterion(nn.Module):
         class_weight_power: float = 0.5,
         class_weight_on: ClassWeightOn = "positives",
         class_counts: ClassCounts | Sequence[float] | None = None,
+        calibrator: CalibratorLike | None = None,
     ) -> None:
         super().__init__()
         self.loss = LOSSES.build(loss)
         self.box_loss = None if box_loss is None else BOX_LOSSES.build(box_loss)
         self.weighters = nn.ModuleList(WEIGHTERS.build_list(weighters))
         self.assigner = None if assigner is None else ASSIGNERS.build(assigner)
+        self.calibrator = None if calibrator is None else CALIBRATORS.build(calibrator)
         chosen = None if normalizer is None else NORMALIZERS.build(normalizer)
         weights = None if class_weights is None else ClassWeights(class_weights, class_weight_power, class_weight_on)
         self.class_weights = weights
         self.class_weight_power, self.class_weight_on = class_weight_power, class_weight_on
-        self._check_owners(chosen)
-        self.normalizer = chosen or NORMALIZERS.build("image")
-        self._normalizer_chosen = chosen is not None
+        on = None if weights is None else class_weight_on
+        check_roles(self.loss, self.box_loss, self._weighters, self.assigner, chosen, on)
+        own = None if self.matcher is None else self.matcher.default_normalizer
+        self.normalizer = chosen or NORMALIZERS.build(own or "image")
+        self._normalizer_chosen, self._normalizer_of_matcher = chosen is not None, own is not None
         self.loss_weight = check_range("criterion", "loss_weight", loss_weight, 0)
         self.box_loss_weight = check_range("criterion", "box_loss_weight", box_loss_weight, 0)
         self.class_counts = as_class_counts(class_counts)
         self.num_classes: int | None = None
         self._checked: set[bool] = set()
+        self._calibrator_checked = False
         self.step = 0
         self.epoch = 0
         self.observers: list[Observer] = []
+        self.calibrates = True
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for pickles and copies, without observers."""
         return {**self.__dict__, "observers": []}
 
     def set_default_normalizer(self, normalizer: NormalizerLike) -> None:
-        """Use the default normalizer of a detector, unless a normalizer was given; losses keep their own.
+        """Use the default normalizer of a detector, unless one was given; losses and assigners keep their own.
 
         Args:
             normalizer: The default normalizer of the detector.
         """
-        if not self._normalizer_chosen:
+        if not self._normalizer_chosen and not self._normalizer_of_matcher:
             self.normalizer = NORMALIZERS.build(normalizer)
 
     @property
@@ -149,6 +157,7 @@ class Criterion(nn.Module):
             "class_weights": self.class_weights and self.class_weights.given,
             "class_weight_power": self.class_weight_power,
             "class_weight_on": self.class_weight_on,
+            "calibrator": self.calibrator and self.calibrator.spec,
         }
 
     def follow_spec(self, saved: Mapping[str, Any] | None) -> None:
@@ -164,7 +173,7 @@ class Criterion(nn.Module):
             return
         saved, own = named_spec(saved), self.spec
         weighters = zip(self._weighters, saved.get("weighters") or [], own["weighters"], strict=False)
-        single = ("loss", "box_loss", "normalizer", "assigner")
+        single = ("loss", "box_loss", "normalizer", "assigner", "calibrator")
         parts = [(getattr(self, name), saved.get(name), own[name]) for name in single]
         for part, before, now in [*parts, *weighters]:
             if before and now and before["class_path"] == now["class_path"]:
@@ -246,6 +255,25 @@ class Criterion(nn.Module):
         for part in self.parts:
             part.check_ready()
 
+    def score_logits(self, logits: Tensor) -> Tensor:
+        """Convert logits to those whose sigmoid is the score of a detection [..., C + extra_logits] -> [..., C].
+
+        Evaluation, prediction and exported models use it; training uses the loss's own ``score_logits``.
+
+        Raises:
+            UsageError: If the calibrator lacks class counts.
+        """
+        scores = self.loss.score_logits(logits)
+        if self.calibrator is None or not self.calibrates:
+            return scores
+        if not self._calibrator_checked:
+            for part in self.calibrator.modules():
+                if isinstance(part, Component):
+                    part.check_ready()
+            self._calibrator_checked = True
+        calibrated: Tensor = self.calibrator(scores)
+        return calibrated
+
     @property
     def _weighters(self) -> list[Weighter]:
         return [w for w in self.weighters if isinstance(w, Weighter)]
@@ -274,9 +302,11 @@ class Criterion(nn.Module):
         with torch.autocast(samples.device.type, enabled=False):
             samples = self._with_class_weights(self._with_soft_targets(samples))
             divisor = self.normalizer(samples)
-            values = self._values(samples, divisor)
+            values = self._with_box_weights(self._values(samples, divisor), samples)
             weights = [weighter.scheduled(samples, values) for weighter in self._weighters]
             anchor_weights, box_weights = [w.classification for w in weights], [w.box for w in weights]
+            if samples.quality is not None and self.matcher is not None and self.matcher.weighs_boxes:
+                box_weights.append(samples.quality)
             terms = {
                 "classification": _total(values.classification, anchor_weights, values.image_scales, samples.image_idxs)
             }
@@ -315,6 +345,8 @@ class Criterion(nn.Module):
         return samples
 
     def _with_soft_targets(self, samples: DenseSamples) -> DenseSamples:
+        if samples.quality is not None:  # in evaluation too: like the matches, it is a part of the loss
+            return samples.with_soft_targets(samples.quality)
         for weighter in self._weighters:
             if (
                 "soft_targets" in weighter.exclusive
@@ -323,12 +355,27 @@ class Criterion(nn.Module):
                 return samples.with_soft_targets(targets)
         return samples
 
+    @_never_compiled
+    @torch.no_grad()
+    def losses_of_anchors(self, samples: DenseSamples) -> Tensor:
+        """Compute the sum of classification and box loss of each anchor, without weights, normalizer and gradients [A].
+
+        Nothing is summed over processes, and no state changes.
+
+        Args:
+            samples: Some anchors, with their matches.
+        """
+        samples = self.in_this_step(samples)
+        with torch.autocast(samples.device.type, enabled=False):
+            values = self._values(samples, torch.ones(samples.num_images, device=samples.device))
+        for part in self.parts:
+            part.discard()
+        return values.classification.index_add(0, samples.positives, values.box.to(values.classification.dtype))
+
     def _values(self, samples: DenseSamples, divisor: Tensor) -> LossValues:
         classification = self.loss(samples.logits, samples.labels, samples)
         if self.class_weights is not None and not self.loss.accepts_class_weights and torch.is_grad_enabled():
-            pos_weights = self.class_weights.values[samples.pos_labels].to(classification.dtype)
-            anchor_weights = torch.ones_like(classification).index_put((samples.positives,), pos_weights)
-            classification = classification * anchor_weights
+            classification = self.class_weights.of_anchors(classification, samples.positives, samples.pos_labels)
         if self.box_loss is None:
             box = classification.new_zeros(len(samples.positives))
         elif self.box_loss.space == "deltas":
@@ -337,15 +384,22 @@ class Criterion(nn.Module):
             box = self.box_loss(samples.pos_boxes, samples.pos_gt_boxes, samples)
         # A loss with its own normalizer divides by sums over all processes, and the terms of processes are averaged.
         unnormalized = torch.full_like(divisor, float(samples.reduce.world_size))
-        box_normalized = self.box_loss is not None and "box_normalizer" in self.box_loss.exclusive
+        deciding = self.loss.exclusive | (frozenset() if self.box_loss is None else self.box_loss.exclusive)
         return LossValues(
             classification=classification.masked_fill(~samples.valid, 0.0),
             box=box.sum(1) if box.dim() == 2 else box,
             box_coordinates=box,
             image_scales=self.loss_weight * (unnormalized if "normalizer" in self.loss.exclusive else 1 / divisor),
-            box_scales=self.box_loss_weight * (unnormalized if box_normalized else 1 / divisor),
+            box_scales=self.box_loss_weight * (unnormalized if "box_normalizer" in deciding else 1 / divisor),
             has_box=self.box_loss is not None,
         )
+
+    def _with_box_weights(self, values: LossValues, samples: DenseSamples) -> LossValues:
+        """Multiply the box losses by the weights of a classification loss that decides the balance of both."""
+        if not values.has_box:
+            return values
+        weights = self.loss.box_weights(values.classification.detach(), values.box.detach(), samples)
+        return values if weights is None else values.with_box_weights(weights)
 
     @torch.no_grad()
     def _call_observers(self, samples: DenseSamples, values: LossValues, weights: Sequence[Weights]) -> None:
@@ -367,43 +421,6 @@ class Criterion(nn.Module):
             part.commit() if training else part.discard()
         self.step += training
 
-    def _check_owners(self, normalizer: Component | None) -> None:
-        """Raise an error if two components decide the same thing, or if the loss does not use a weighter's output."""
-        owners: dict[str, str] = {}
-        parts: list[Component | None] = [self.loss, self.box_loss, *self._weighters, self.assigner]
-        for part in filter(None, parts):
-            for role in sorted(part.exclusive):
-                if role in owners:
-                    both = f"{owners[role]} and {type(part).__name__}"
-                    raise UsageError(f"{both} both decide the {role.replace('_', ' ')}: use only one of them.")
-                owners[role] = type(part).__name__
-        if normalizer is not None:
-            for role in sorted(BRINGS_OWN_NORMALIZER.keys() & owners.keys()):
-                raise UsageError(
-                    f"{owners[role]} brings its own normalizer for {BRINGS_OWN_NORMALIZER[role]}, but "
-                    f"{type(normalizer).__name__} was given too: remove one of them."
-                )
-        if (
-            self.class_weights is not None
-            and self.class_weights.on == "columns"
-            and not self.loss.accepts_class_weights
-        ):
-            raise UsageError(
-                f"class_weight_on='columns' needs a loss of single logits, and {type(self.loss).__name__} has none: "
-                "use class_weight_on='positives', which weights positives by their class."
-            )
-        of_classes = [w for w in self._weighters if w.weighs_classes]
-        if of_classes and not self.loss.accepts_class_weights:
-            raise UsageError(
-                f"{type(of_classes[0]).__name__} weights classes, which the loss {type(self.loss).__name__} does not "
-                "use."
-            )
-        soft = [w for w in self._weighters if "soft_targets" in w.exclusive]
-        if soft and not self.loss.accepts_soft_targets:
-            raise UsageError(
-                f"{type(soft[0]).__name__} gives soft targets, which the loss {type(self.loss).__name__} does not use."
-            )
-
 
 REGISTRIES: dict[str, Registry[Any]] = {
     "loss": LOSSES,
@@ -411,6 +428,7 @@ REGISTRIES: dict[str, Registry[Any]] = {
     "weighters": WEIGHTERS,
     "normalizer": NORMALIZERS,
     "assigner": ASSIGNERS,
+    "calibrator": CALIBRATORS,
 }
 """The registry of each component, by argument of :class:`Criterion`."""
 

@@ -16,12 +16,12 @@ import lit_dense
 
 PAGE = Path(__file__).parent.parent / "docs" / "api.md"
 PACKAGES = [
-    "assigners", "augmentations", "box_losses", "callbacks", "data", "detectors", "formats", "functional", "losses",
-    "metrics", "normalizers", "samplers", "testing", "training", "weighters",
+    "assigners", "augmentations", "box_losses", "calibrators", "callbacks", "data", "detectors", "formats",
+    "functional", "losses", "metrics", "normalizers", "samplers", "testing", "training", "weighters",
 ]  # fmt: skip
 GROUPS = [
-    "assigners", "augmentations", "box_losses", "detectors", "formats", "losses", "normalizers", "samplers",
-    "weighters",
+    "assigners", "augmentations", "box_losses", "calibrators", "detectors", "formats", "losses", "normalizers",
+    "samplers", "weighters",
 ]  # fmt: skip
 
 

@@ -17,10 +17,11 @@ ALLOWED = {
     "samplers": {"core"},
     "augmentations": {"core"},
     "assigners": {"core", "functional"},
+    "calibrators": {"core", "functional"},
     "losses": {"core", "functional"},
     "box_losses": {"core", "functional", "losses"},
     "weighters": {"core", "functional", "assigners"},
-    "criterion": {"core", "assigners", "box_losses", "losses", "normalizers", "weighters"},
+    "criterion": {"core", "assigners", "box_losses", "calibrators", "losses", "normalizers", "weighters"},
 }
 ALLOWED["data"] = {"core", "samplers", "augmentations"}
 ALLOWED["formats"] = {"core", "data"}

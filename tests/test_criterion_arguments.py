@@ -33,4 +33,6 @@ def test_arguments_of_a_criterion__have_one_type_and_one_text(taker):
 
 
 def test_criterion_args__are_the_arguments_of_a_criterion():
-    assert [*NAMES, "class_counts"] == list(inspect.signature(Criterion).parameters)
+    names = list(inspect.signature(Criterion).parameters)
+    names.remove("class_counts")
+    assert names == NAMES

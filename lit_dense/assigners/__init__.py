@@ -9,6 +9,7 @@ from ..core.cli_types import cli_type
 from ..core.registry import Registry
 from .base import Assigner as Assigner
 from .base import AssignInput as AssignInput
+from .base import Assignment as Assignment
 
 ASSIGNERS: Registry[Assigner] = Registry("lit_dense.assigners", "assigner", Assigner)
 

@@ -1,8 +1,9 @@
-"""Base class of assigners, ``Assigner``, and its input ``AssignInput``."""
+"""Base class of assigners, ``Assigner``, with its input ``AssignInput`` and its output ``Assignment``."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,6 +29,9 @@ class AssignInput:
         box_coder: Decoder of the deltas.
         score_logits: Converts logits to those whose sigmoid is the score [K, L] -> [K, C].
         geometry: Sizes of levels and images; None if the detector does not provide them.
+        losses: Computes the losses of some anchors if they are matched with some ground truths, classification plus
+            box, without gradients: takes anchors [N] and ground truths [N], returns losses [N].
+        step: Number of training steps so far.
     """
 
     anchors: Tensor
@@ -38,6 +42,14 @@ class AssignInput:
     box_coder: BoxCoder | None = None
     score_logits: Callable[[Tensor], Tensor] | None = None
     geometry: Geometry | None = None
+    losses: Callable[[Tensor, Tensor], Tensor] | None = None
+    step: int = 0
+
+    @property
+    def centres(self) -> Tensor:
+        """Centres of the anchors, x y, float32 [K, 2]."""
+        anchors = self.anchors.float()  # in half precision, neighbouring centres would coincide
+        return (anchors[:, :2] + anchors[:, 2:]) / 2
 
     @cached_property
     @torch.no_grad()
@@ -60,13 +72,37 @@ class AssignInput:
         return self.box_coder.decode_single(self.deltas.detach().float(), self.anchors)
 
 
+class Assignment(NamedTuple):
+    """Matches of the anchors of an image, with the quality of the positives.
+
+    Args:
+        matched_idxs: Index of each anchor's ground truth, -1 background, -2 ignored [K].
+        quality: Soft target of the ground-truth class of each positive, in [0, 1]; other entries are not read [K].
+    """
+
+    matched_idxs: Tensor
+    quality: Tensor
+
+
 class Assigner(Component):
-    """Base class of assigners: matches the anchors of an image with its ground-truth boxes."""
+    """Base class of assigners: matches the anchors of an image with its ground-truth boxes.
+
+    Attributes:
+        needs_predictions: Whether the assigner reads scores, boxes or losses of the anchors.
+        weighs_boxes: Whether the box loss of a positive is multiplied by its quality.
+        default_normalizer: Name of the normalizer that is used if none is given; None for the detector's own.
+    """
 
     exclusive = frozenset({"assignment"})
+    needs_predictions: ClassVar[bool] = False
+    weighs_boxes: ClassVar[bool] = False
+    default_normalizer: str | None = None
 
-    def forward(self, image: AssignInput) -> Tensor:
+    def forward(self, image: AssignInput) -> Tensor | Assignment:
         """Match anchors: the index of each anchor's ground truth, -1 background, -2 ignored [K].
+
+        An assigner that also rates the positives returns an :class:`Assignment` and has ``soft_targets`` in
+        ``exclusive``.
 
         Args:
             image: Anchors, ground truths and predictions of one image.

@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ..assigners import AssignerLike
 from ..box_losses import BoxLossLike
+from ..calibrators import CalibratorLike
 from ..core.class_counts import ClassCounts
 from ..core.class_weights import ClassWeightOn, ClassWeightsLike
 from ..core.distributed import Reduce
@@ -51,6 +52,7 @@ class SwapLoss(Callback):
         stage: Name of the loss to replace, if the detector has several; by default the first (``roi`` in Faster R-CNN).
             Use one callback for each stage.
         module: Path of the detector within the LightningModule, such as ``model.student``; needed if it has several.
+        calibrator: Changes the scores in evaluation and prediction; by default none.
 
     Raises:
         UsageError: At setup, if the module contains no detector, or several; if another callback replaces the same
@@ -77,6 +79,7 @@ class SwapLoss(Callback):
         prior: float | None = None,
         stage: str | None = None,
         module: str | None = None,
+        calibrator: CalibratorLike | None = None,
     ) -> None:
         self._given: CriterionArgs = {
             "loss": loss,
@@ -89,6 +92,7 @@ class SwapLoss(Callback):
             "class_weights": class_weights,
             "class_weight_power": class_weight_power,
             "class_weight_on": class_weight_on,
+            "calibrator": calibrator,
         }
         self._class_counts, self._prior = class_counts, prior
         self.stage, self.module = stage, module

@@ -1,4 +1,4 @@
-"""LightningCLI for LitDetector and CocoDataModule, with an additional subcommand ``check`` for data sets."""
+"""LightningCLI for LitDetector and CocoDataModule, with the additional subcommands ``check`` and ``calibrate``."""
 
 import sys
 import warnings
@@ -13,6 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from .._version import __version__
+from ..calibrators import CALIBRATORS, CalibratorLike
 from ..callbacks import PredictionWriter
 from ..core.errors import UsageError, check_range
 from ..core.registry import Registry
@@ -21,6 +22,7 @@ from ..data import CocoDataModule, check
 from ..detectors.from_arguments import NETWORKS
 from ..losses import LOSSES
 from ..training import LitDetector, LitRetinaNet
+from ..training.calibration import calibrate
 from ..weighters import WEIGHTERS
 from .checkpoint_file import check_checkpoint
 from .command_parser import CommandParser
@@ -49,6 +51,32 @@ class CheckingTrainer(Trainer):
         print(report.text)
         if not report.ok:
             sys.exit(1)
+
+    def calibrate(
+        self,
+        model: Any,
+        datamodule: CocoDataModule,
+        ckpt_path: str | None = None,
+        calibrator: CalibratorLike = "temperature",
+        output: str | None = None,
+        candidates: int = 1000,
+        weights_only: bool | None = None,
+    ) -> None:
+        """Fit a calibrator to the validation set of a checkpoint, print the results and write a checkpoint with it.
+
+        Args:
+            model: The detector.
+            datamodule: Data with training and validation set.
+            ckpt_path: Checkpoint to calibrate.
+            calibrator: temperature, logit_adjustment, fracal, or another calibrator.
+            output: Checkpoint to write; by default that of ckpt_path with -calibrated before the suffix.
+            candidates: Number of detections of an image to store.
+            weights_only: Not used, but part of configurations that fit saves: checkpoints are read as plain data.
+        """
+        if ckpt_path is None:
+            raise UsageError("calibrate needs a trained model: give --ckpt_path=PATH.")
+        check_range("calibrate", "candidates", candidates, 1)
+        print(calibrate(self, model, datamodule, ckpt_path, CALIBRATORS.build(calibrator), output, candidates).text)
 
     def export(
         self,
@@ -82,7 +110,7 @@ class CheckingTrainer(Trainer):
 
 
 class LitDenseCLI(LightningCLI):
-    """LightningCLI with ``check`` and a prediction writer; given options override those of a checkpoint."""
+    """LightningCLI with more subcommands and a prediction writer; given options override those of a checkpoint."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # otherwise --optimizer and --lr_scheduler silently replace --model.optimizer and --model.schedule
@@ -90,9 +118,9 @@ class LitDenseCLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Return Lightning's subcommands, ``check`` and ``export``."""
+        """Return Lightning's subcommands, ``check``, ``calibrate`` and ``export``."""
         own = {"model", "datamodule"}
-        return {**LightningCLI.subcommands(), "check": own, "export": own}
+        return {**LightningCLI.subcommands(), "check": own, "calibrate": own, "export": own}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add options of the prediction writer, and a default loss for options such as ``--model.loss.gamma``."""

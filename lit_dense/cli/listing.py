@@ -13,6 +13,7 @@ GROUPS = {
     "weighters": "model.weighters",
     "assigners": "model.assigner",
     "normalizers": "model.normalizer",
+    "calibrators": "model.calibrator",
     "samplers": "data.sampler",
     "augmentations": "data.augmentation",
     "formats": "data.format",

@@ -116,6 +116,17 @@ class ClassWeights(Component):
         """Return the factor of each class's logits [C], or of its negative and its positive logits [2, C]."""
         return self.values if self.on == "columns" else torch.stack([torch.ones_like(self.values), self.values])
 
+    def of_anchors(self, values: Tensor, positives: Tensor, labels: Tensor) -> Tensor:
+        """Multiply the losses of positives by the weights of their classes, for losses without class weights [A].
+
+        Args:
+            values: Loss of each anchor [A].
+            positives: Indices of the positives [P].
+            labels: Class of each positive [P].
+        """
+        weights = self.values[labels].to(values.dtype)
+        return values * torch.ones_like(values).index_put((positives,), weights)
+
     def _update(self) -> None:
         """Compute the weights, if everything that they depend on is known."""
         number = len(self.values)

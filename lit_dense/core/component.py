@@ -20,7 +20,7 @@ def name_or_path(cls: type) -> str:
 
 
 class Component(nn.Module):
-    """A loss, box loss, weighter, assigner, normalizer or sampler.
+    """A loss, box loss, weighter, assigner, normalizer, calibrator or sampler.
 
     A component records the arguments of its constructor, so that a checkpoint can describe it as plain data. State that
     changes during training is kept in buffers: ``forward`` reads the buffers and stages their next values, and the
@@ -28,8 +28,8 @@ class Component(nn.Module):
     change the state.
 
     Attributes:
-        exclusive: Decisions that the component makes alone, from ``assignment``, ``soft_targets``, ``normalizer`` and
-            ``box_normalizer``. Two components that make the same decision are a configuration error.
+        exclusive: Decisions that the component makes alone, from ``assignment``, ``soft_targets``, ``normalizer``,
+            ``box_normalizer`` and ``weights``. Two components that make the same decision are a configuration error.
         added_args: Arguments that earlier versions of the component lacked, with the value that their absence means.
             A checkpoint of such a version keeps this value, even if the default has changed since.
     """
@@ -99,6 +99,12 @@ class Component(nn.Module):
         Args:
             num_classes: C, the number of columns of the head without the extra columns of the loss.
         """
+
+    def prepare_all(self, num_classes: int) -> None:
+        """Call :meth:`prepare` of this component and of those inside it, for use without a criterion."""
+        for part in self.modules():
+            if isinstance(part, Component):
+                part.prepare(num_classes)
 
     def receive_class_counts(self, counts: ClassCounts) -> None:
         """Store the class counts of the training set; called after ``prepare`` and before training.

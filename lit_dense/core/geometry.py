@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -37,3 +40,22 @@ class Geometry:
         """
         per_cell = self.anchors_of_cells(number)
         return [h * w * n for (h, w), n in zip(self.level_sizes, per_cell, strict=True)]
+
+    def strides(self, anchors: Tensor) -> Tensor:
+        """Return the size of the cell of each anchor in pixels, x y: the distance of neighbouring centres [K, 2].
+
+        A level with one cell in a direction has twice the size of the level before it.
+
+        Args:
+            anchors: Anchors of an image, in the order of its levels [K, 4].
+        """
+        centres = (anchors[:, :2] + anchors[:, 2:]) / 2
+        strides, start = [], 0
+        previous = centres.new_ones(2)
+        for (height, width), per_cell in zip(self.level_sizes, self.anchors_of_cells(len(anchors)), strict=True):
+            x = centres[start + per_cell, 0] - centres[start, 0] if width > 1 else 2 * previous[0]
+            y = centres[start + per_cell * width, 1] - centres[start, 1] if height > 1 else 2 * previous[1]
+            previous = torch.stack([x, y])
+            strides.append(previous.expand(height * width * per_cell, 2))
+            start += height * width * per_cell
+        return torch.cat(strides)

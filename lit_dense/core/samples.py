@@ -76,6 +76,7 @@ class DenseSamples:
         known_image_sizes: Height and width of each resized image in pixels, if there is no geometry.
         context: Step, epoch, class counts and sums over processes; by default the criterion sets it.
         soft_targets: Target in [0, 1] of the ground-truth class of each positive; None for 1 [P].
+        quality: Soft target that the assigner gave each positive; None if it gave none [P].
         class_weights: Factor of the logits of each class, for losses of single logits; None for 1 [C]. With two rows,
             the first is for logits with target 0 and the second for logits with target 1 [2, C].
         extra_logits: Number of columns of the logits besides one per class.
@@ -101,6 +102,7 @@ class DenseSamples:
     known_image_sizes: Sequence[tuple[int, int]] | None = None
     context: StepContext | None = None
     soft_targets: Tensor | None = None
+    quality: Tensor | None = None
     class_weights: Tensor | None = None
     extra_logits: int = 0
     score_logits: Callable[[Tensor], Tensor] = _identity
@@ -277,6 +279,10 @@ class DenseSamples:
     def with_soft_targets(self, soft_targets: Tensor) -> "DenseSamples":
         """Return the same batch with soft targets of the positives [P]."""
         return self._replaced(soft_targets=soft_targets)
+
+    def with_quality(self, quality: Tensor) -> "DenseSamples":
+        """Return the same batch with the soft targets that the assigner gave the positives [P]."""
+        return self._replaced(quality=quality)
 
     def with_auxiliary(self, auxiliary: Mapping[str, Tensor]) -> "DenseSamples":
         """Return the same batch with other losses of the positives by name [P]."""

@@ -8,6 +8,7 @@ from torch import nn
 
 from ..assigners import AssignerLike
 from ..box_losses import BoxLossLike
+from ..calibrators import CalibratorLike
 from ..core.class_counts import ClassCounts
 from ..core.class_weights import ClassWeightOn, ClassWeightsLike
 from ..core.errors import UsageError, check_choice, check_range
@@ -39,6 +40,7 @@ def patch(
     prior: float | None = None,
     stage: str | None = None,
     module: str | None = None,
+    calibrator: CalibratorLike | None = None,
 ) -> Criterion:
     """Replace the loss of the detector inside a module; its forward and its state-dict keys do not change.
 
@@ -66,6 +68,7 @@ def patch(
         prior: Initial score of an object, to which the classifier's bias is set; by default the bias does not change.
         stage: Name of the loss to replace, if the detector has several; by default the first (``roi`` in Faster R-CNN).
         module: Path of the detector within the model, such as ``model.student``; needed if the model has several.
+        calibrator: Changes the scores in evaluation and prediction; by default none.
 
     Returns:
         The criterion that now computes the loss. It is not a submodule of the model: save its ``state_dict`` if its
@@ -94,6 +97,7 @@ def patch(
         "class_weights": class_weights,
         "class_weight_power": class_weight_power,
         "class_weight_on": class_weight_on,
+        "calibrator": calibrator,
     }
     criterion = build_criterion(adapter.defaults(stage), given, class_counts)
     adapter.check(stage, criterion)

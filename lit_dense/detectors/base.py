@@ -51,7 +51,10 @@ class DetectorAdapter(ABC):
         detectors: Supported classes as ``module.Class``. They are compared by name, so that nothing is imported.
         stages: Names of the detector's losses. The first one is the default.
         offers: What the adapter provides: ``boxes``, ``deltas``, ``anchors`` and ``geometry`` (fields of the samples),
-            ``assignment`` (matching can be replaced), ``box_loss`` (the box loss can be replaced).
+            ``assignment`` (matching can be replaced), ``predictions`` (assigners see scores, boxes and losses),
+            ``box_loss`` (the box loss can be replaced).
+        calibrated_stages: Stages whose scores a calibrator can change.
+        other_score: What the detector multiplies the class scores by, such as centre-ness; empty for nothing.
         stock: Criterion arguments of each stage for the detector as its authors build it. ``LitDetector`` reads them
             before the detector exists. ``defaults`` are the arguments for an existing detector.
         criteria: The criterion of each stage while the adapter is attached.
@@ -64,6 +67,8 @@ class DetectorAdapter(ABC):
     detectors: ClassVar[tuple[str, ...]]
     stages: ClassVar[tuple[str, ...]] = ("",)
     offers: ClassVar[frozenset[str]] = frozenset()
+    calibrated_stages: ClassVar[frozenset[str]] = frozenset()
+    other_score: ClassVar[str] = ""
     stock: ClassVar[Mapping[str, CriterionArgs]] = {}
 
     def __init__(self, detector: nn.Module) -> None:
@@ -306,6 +311,16 @@ class DetectorAdapter(ABC):
             raise UsageError(
                 f"{name} matches predictions and ground truths itself{f' (stage {stage!r})' if stage else ''}, and "
                 f"{type(criterion.matcher).__name__}{of_owner} cannot replace its matcher: leave it out."
+            )
+        if criterion.calibrator is not None and stage not in self.calibrated_stages:
+            raise UsageError(
+                f"{name} computes its scores itself{f' (stage {stage!r})' if stage else ''}, and "
+                f"{type(criterion.calibrator).__name__} cannot change them: leave calibrator out."
+            )
+        if criterion.matcher is not None and criterion.matcher.needs_predictions and "predictions" not in self.offers:
+            raise UsageError(
+                f"{name} matches before it predicts, and {type(criterion.matcher).__name__} reads predictions: take "
+                "another assigner, such as atss."
             )
         criterion.prepare(columns.classes - (0 if background else extra))
 

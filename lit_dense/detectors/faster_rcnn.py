@@ -41,6 +41,7 @@ class FasterRCNNAdapter(RoIStage, RPNStage):
     detectors = ("torchvision.models.detection.generalized_rcnn.GeneralizedRCNN",)
     stages = ("roi", "rpn")
     offers = frozenset({"boxes", "deltas", "anchors", "box_loss"})
+    calibrated_stages = frozenset({"roi"})
 
     stock: ClassVar[Mapping[str, CriterionArgs]] = {
         "roi": {"loss": "softmax", "box_loss": SMOOTH_L1, "normalizer": "sampled"},
@@ -78,6 +79,11 @@ class FasterRCNNAdapter(RoIStage, RPNStage):
             )
         super().check(stage, criterion)
         own = stage == "roi" and type(module).postprocess_detections is not RoIHeads.postprocess_detections
+        if own and criterion.calibrator is not None:
+            raise UsageError(
+                f"{type(module).__name__} has its own postprocess_detections, whose scores "
+                f"{type(criterion.calibrator).__name__} cannot change: leave calibrator out."
+            )
         if own and not own_scores(self.columns(stage), criterion.loss):
             raise UsageError(
                 f"{type(module).__name__} has its own postprocess_detections, which computes softmax scores, but "

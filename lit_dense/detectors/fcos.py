@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..core.component import Component
 from ..core.samples import BoxCoder, DenseSamples
 from ..criterion import Criterion, CriterionArgs
-from ..weighters import Weighter
 from .base import Terms
 from .one_stage import OneStageAdapter
 
@@ -24,6 +24,7 @@ class FCOSAdapter(OneStageAdapter):
 
     detectors = ("torchvision.models.detection.fcos.FCOS",)
 
+    other_score = "centre-ness"
     stock: ClassVar[Mapping[str, CriterionArgs]] = {"": {"loss": "focal", "box_loss": "giou", "normalizer": "batch"}}
 
     def defaults(self, stage: str) -> CriterionArgs:
@@ -34,7 +35,8 @@ class FCOSAdapter(OneStageAdapter):
         """Replace the detector's loss; warns if the class scores already contain the quality of the boxes."""
         super().attach(criteria)
         for criterion in criteria.values():
-            soft = [w for w in criterion.weighters if isinstance(w, Weighter) and "soft_targets" in w.exclusive]
+            giving = [*criterion.weighters, criterion.assigner]
+            soft = [part for part in giving if isinstance(part, Component) and "soft_targets" in part.exclusive]
             if soft or criterion.loss.quality_scores:
                 name = type(soft[0] if soft else criterion.loss).__name__
                 warnings.warn(

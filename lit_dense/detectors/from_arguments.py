@@ -27,8 +27,8 @@ from .retinanet.network import build_retinanet, check_levels
 from .ssd import SSDAdapter
 from .torchvision_models import NEUTRAL, build_whole
 
-STAGE_ARGUMENTS = tuple(name for name in CriterionArgs.__annotations__ if name != "assigner")
-"""Criterion arguments of a stage that does its own matching."""
+STAGE_ARGUMENTS = tuple(name for name in CriterionArgs.__annotations__ if name not in ("assigner", "calibrator"))
+"""Criterion arguments of a stage that does its own matching and computes its own scores."""
 
 
 class Network(NamedTuple):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
-from ..assigners import Assigner, AssignInput
+from ..assigners import Assigner, AssignInput, Assignment
 from ..core.batch_format import check_format
 from ..core.geometry import Geometry
 from ..core.samples import NEGATIVE, BoxCoder, DenseSamples
@@ -26,7 +26,9 @@ class OneStageAdapter(ScaledIgnoreRegions):
     reads, for B images with K anchors each and L columns.
     """
 
-    offers = frozenset({"boxes", "deltas", "anchors", "geometry", "assignment", "box_loss"})
+    offers = frozenset({"boxes", "deltas", "anchors", "geometry", "assignment", "predictions", "box_loss"})
+
+    calibrated_stages = frozenset({""})
 
     def __init__(self, detector: nn.Module) -> None:
         super().__init__(detector)
@@ -63,10 +65,13 @@ class OneStageAdapter(ScaledIgnoreRegions):
             UsageError: If a label has no column.
             NonFiniteLossError: If a term is NaN or infinite.
         """
-        own = self.matched(targets, head_outputs, anchors, matched_idxs)
+        own, quality = self.matched(targets, head_outputs, anchors, matched_idxs)
         images = zip(own, anchors, targets, strict=True)
         matched = [without_ignored(idxs, of_image, regions_of(target)) for idxs, of_image, target in images]
-        return self.terms("", self.samples(targets, head_outputs, anchors, matched), targets)
+        samples = self.samples(targets, head_outputs, anchors, matched)
+        if quality is not None:
+            samples = samples.with_quality(torch.cat(quality)[samples.positives])
+        return self.terms("", samples, targets)
 
     def loss_logits(self, head_outputs: dict[str, Tensor]) -> Tensor:
         """Return the class logits in the order of the loss's columns [B, K, L]."""
@@ -83,19 +88,65 @@ class OneStageAdapter(ScaledIgnoreRegions):
         head_outputs: dict[str, Tensor],
         anchors: Sequence[Tensor],
         matched_idxs: Sequence[Tensor],
-    ) -> Sequence[Tensor]:
-        """Return the matched ground truth of each anchor [K] per image, from the assigner or the detector's matcher."""
-        assigner, score_logits = self.assigner, self.criteria[""].loss.score_logits
-        if assigner is None:
-            return matched_idxs
-        first, coder = self.columns("").first_label, self.box_coder
-        outputs = zip(self.loss_logits(head_outputs), head_outputs["bbox_regression"], strict=True)
-        return [
-            assigner(AssignInput(a, t["boxes"], t["labels"] - first, x, d, coder, score_logits, self._geometry))
-            if len(t["boxes"])
-            else torch.full((len(a),), NEGATIVE, device=a.device)
-            for a, t, (x, d) in zip(anchors, targets, outputs, strict=True)
+    ) -> tuple[Sequence[Tensor], list[Tensor] | None]:
+        """Match anchors with the assigner or, without one, with the detector's matcher.
+
+        Returns:
+            For each image the matched ground truth of each anchor [K]; and the quality of each anchor [K] if the
+            assigner rates positives, otherwise None.
+        """
+        if self.assigner is None:
+            return matched_idxs, None
+        assigned = [
+            self._assigned(self.assigner, index, target, head_outputs, anchors[index])
+            for index, target in enumerate(targets)
         ]
+        matched = [a.matched_idxs if isinstance(a, Assignment) else a for a in assigned]
+        if "soft_targets" not in self.assigner.exclusive:
+            return matched, None
+        zeros = head_outputs["cls_logits"].new_zeros
+        return matched, [a.quality if isinstance(a, Assignment) else zeros(len(a)).float() for a in assigned]
+
+    def _assigned(
+        self, assigner: Assigner, index: int, target: dict[str, Tensor], outputs: dict[str, Tensor], anchors: Tensor
+    ) -> Tensor | Assignment:
+        """Match the anchors of an image [K, 4]; without ground truths all are background."""
+        if not len(target["boxes"]):
+            return torch.full((len(anchors),), NEGATIVE, device=anchors.device)
+        criterion, labels = self.criteria[""], target["labels"] - self.columns("").first_label
+        logits, deltas = self.loss_logits(outputs)[index], outputs["bbox_regression"][index]
+
+        def losses(rows: Tensor, matched: Tensor) -> Tensor:
+            images = torch.zeros_like(labels), torch.zeros_like(rows)
+            samples = DenseSamples(
+                logits[rows].detach(),
+                deltas[rows].detach(),
+                anchors[rows],
+                matched,
+                target["boxes"].float(),
+                labels,
+                images[0],
+                1,
+                images[1],
+                self.box_coder,
+            )
+            return criterion.losses_of_anchors(samples)
+
+        image = AssignInput(
+            anchors,
+            target["boxes"],
+            labels,
+            logits,
+            deltas,
+            self.box_coder,
+            criterion.loss.score_logits,
+            self._geometry,
+            losses,
+            criterion.step,
+        )
+        with torch.no_grad():
+            matched: Tensor | Assignment = assigner(image)
+        return matched
 
     def samples(
         self,
@@ -146,7 +197,7 @@ class OneStageAdapter(ScaledIgnoreRegions):
 
     def with_scores(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Convert the class logits to one logit per class; its sigmoid is the score."""
-        return {**outputs, "cls_logits": self.criteria[""].loss.score_logits(outputs["cls_logits"])}
+        return {**outputs, "cls_logits": self.criteria[""].score_logits(outputs["cls_logits"])}
 
     candidates_per_class = False
     """Whether post-processing keeps the best candidates of each class, or of each pyramid level."""

@@ -63,7 +63,7 @@ class RoIStage(DetectorAdapter):
             self.override(heads, "assign_targets_to_proposals", "assign_targets_to_proposals")
         self.hook(heads.box_predictor, self._note_outputs)
         self.hook(heads, self._replace_terms)
-        if not own_scores(self.columns("roi"), self.criteria["roi"].loss):
+        if self.criteria["roi"].calibrator or not own_scores(self.columns("roi"), self.criteria["roi"].loss):
             self.override(heads, "postprocess_detections", "postprocess_detections")
 
     @property
@@ -113,9 +113,9 @@ class RoIStage(DetectorAdapter):
             proposals: Proposals of each image [N_b, 4].
             image_shapes: Height and width of each image in pixels.
         """
-        heads, loss = self.detector.roi_heads, self.criteria["roi"].loss
+        heads, criterion = self.detector.roi_heads, self.criteria["roi"]
         counts = [len(p) for p in proposals]
-        scores = loss.score_logits(loss_columns(class_logits.float(), loss.extra_logits)).sigmoid()
+        scores = criterion.score_logits(loss_columns(class_logits.float(), criterion.loss.extra_logits)).sigmoid()
         decoded = heads.box_coder.decode_single(box_regression, torch.cat(proposals)).unflatten(1, (-1, 4))
         boxes = (decoded[:, 1:] if decoded.shape[1] > 1 else decoded).expand(-1, scores.shape[1], -1)
         labels = torch.arange(1, scores.shape[1] + 1, device=scores.device).expand_as(scores)

@@ -59,6 +59,11 @@ class SSDAdapter(OneStageAdapter):
         super().check(stage, criterion)
         name = type(self.detector).__name__
         own = type(self.detector).postprocess_detections is not SSD.postprocess_detections
+        if own and criterion.calibrator is not None:
+            raise UsageError(
+                f"{name} has its own postprocess_detections, whose scores {type(criterion.calibrator).__name__} cannot "
+                "change: leave calibrator out."
+            )
         if own and not own_scores(self.columns(stage), criterion.loss):
             raise UsageError(
                 f"{name} has its own postprocess_detections, which computes softmax scores, but "
@@ -69,7 +74,7 @@ class SSDAdapter(OneStageAdapter):
         """Replace the detector's loss, and its post-processing if the loss does not train softmax scores."""
         self.install_ignore_regions()
         self.override(self.detector, "compute_loss", "compute_loss")
-        if not own_scores(self.columns(""), self.criteria[""].loss):
+        if self.criteria[""].calibrator or not own_scores(self.columns(""), self.criteria[""].loss):
             self.override(self.detector, "postprocess_detections", "postprocess_detections")
         self.hook(self.detector.anchor_generator, self._note_geometry, pre=True)
 
@@ -89,7 +94,7 @@ class SSDAdapter(OneStageAdapter):
         """Return the scores of all default boxes: softmax without background, or the scores that the loss trains."""
         if "postprocess_detections" not in vars(self.detector):  # not overridden: softmax scores
             return outputs["cls_logits"].float().softmax(-1)[..., 1:]
-        return self.criteria[""].loss.score_logits(self.loss_logits(outputs).float()).sigmoid()
+        return self.criteria[""].score_logits(self.loss_logits(outputs).float()).sigmoid()
 
     def postprocess_detections(
         self, head_outputs: dict[str, Tensor], image_anchors: list[Tensor], image_shapes: list[tuple[int, int]]

@@ -54,7 +54,7 @@ class IoUVariant(NamedTuple):
         if self.alpha > 1:
             return penalty.clamp(min=0).pow(self.alpha)
         powers: Tensor = penalty.clamp(min=LEAST_BASE).pow(self.alpha)
-        return powers - LEAST_BASE**self.alpha
+        return powers - float(LEAST_BASE**self.alpha)
 
     def axis_weights(self, pairs: BoxPairs) -> Tensor:
         """Return the weights of horizontal and vertical differences: ones, or those of the target's shape [P, 2]."""

@@ -90,6 +90,19 @@ class DenseLoss(Component):
         """
         raise NotImplementedError
 
+    def box_weights(self, classification: Tensor, box: Tensor, samples: DenseSamples) -> Tensor | None:
+        """Return the weight of each positive's box loss, if the loss also decides the balance of class and box [P].
+
+        The criterion calls it after both losses. A loss that returns weights has ``box_normalizer`` in ``exclusive``,
+        because the weights include the divisor.
+
+        Args:
+            classification: Classification loss of each anchor, detached [A].
+            box: Box loss of each positive, summed over coordinates, detached [P].
+            samples: The batch.
+        """
+        return None
+
     def score_logits(self, logits: Tensor) -> Tensor:
         """Convert logits to those whose sigmoid is the score of each class [..., C + extra_logits] -> [..., C].
 

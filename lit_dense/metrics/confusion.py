@@ -26,11 +26,11 @@ def confusion_matrix(rows: DetectionTable, labels: Sequence[int], score: float) 
         Counts, int64 [K + 1, K + 1].
     """
     detections = np.flatnonzero((rows.kinds == DETECTION) & (rows.scores >= np.float32(score)))
-    detections = detections[_order(rows.images[detections], rows.scores[detections])]
+    detections = detections[best_first(rows.images[detections], rows.scores[detections])]
     objects, crowds = np.flatnonzero(rows.kinds == OBJECT), np.flatnonzero(rows.kinds == CROWD)
-    matched, taken = _match(rows, detections, objects)
+    matched, taken = match_boxes(rows, detections, objects)
     is_missed, is_false = np.ones(len(objects), bool), np.ones(len(detections), bool)
-    is_missed[taken] = is_false[matched] = is_false[_inside(rows, detections, crowds)] = False
+    is_missed[taken] = is_false[matched] = is_false[inside_crowds(rows, detections, crowds)] = False
     background = len(labels)
     size = background + 1
     true, predicted = (np.searchsorted(labels, rows.labels[part]) for part in (objects, detections))
@@ -44,7 +44,7 @@ def confusion_matrix(rows: DetectionTable, labels: Sequence[int], score: float) 
     return np.bincount(pairs, minlength=size * size).reshape(size, size).astype(np.int64)
 
 
-def _order(images: Array, scores: Array) -> Array:
+def best_first(images: Array, scores: Array) -> Array:
     """Return the order by image, and by descending score within each image.
 
     Args:
@@ -55,7 +55,7 @@ def _order(images: Array, scores: Array) -> Array:
     return np.argsort((images.astype(np.int64) << 31) - bits, kind="stable")  # one key is sorted much faster than two
 
 
-def _match(rows: DetectionTable, detections: Array, objects: Array) -> tuple[Array, Array]:
+def match_boxes(rows: DetectionTable, detections: Array, objects: Array) -> tuple[Array, Array]:
     """Match detections and objects; return the positions of matched detections, and those of their objects.
 
     Args:
@@ -79,7 +79,7 @@ def _match(rows: DetectionTable, detections: Array, objects: Array) -> tuple[Arr
     return np.array([*taken.values()], np.int64), np.array([*taken], np.int64)
 
 
-def _inside(rows: DetectionTable, detections: Array, crowds: Array) -> Array:
+def inside_crowds(rows: DetectionTable, detections: Array, crowds: Array) -> Array:
     """Return the positions of detections that lie at least half inside a crowd of their class."""
     inner, crowd, _ = _overlaps(rows, detections, crowds, of_union=False)
     positions: Array = inner[rows.labels[detections[inner]] == rows.labels[crowds[crowd]]]

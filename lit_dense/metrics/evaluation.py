@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .backends import BackendName, Protocol, with_backend
+from .calibration import reliability, true_positives
 from .confusion import confusion_matrix
 from .detection_table import Array, DetectionTable
 
@@ -47,13 +48,16 @@ class Evaluation:
     rows: DetectionTable | None = None
 
 
-def number_names(class_names: Iterable[str], limits: Sequence[int], groups: Iterable[str]) -> list[str]:
+def number_names(
+    class_names: Iterable[str], limits: Sequence[int], groups: Iterable[str], calibration: bool = False
+) -> list[str]:
     """List the names of the numbers of an evaluation, in their order.
 
     Args:
         class_names: The class names.
         limits: Limits of detections; there is a recall for each.
         groups: Names of the groups of classes; there is an AP for each.
+        calibration: Whether there is a calibration error.
     """
     return [
         *("map", "map_50", "map_75"),
@@ -61,6 +65,7 @@ def number_names(class_names: Iterable[str], limits: Sequence[int], groups: Iter
         *(f"mar_{limit}" for limit in limits),
         *(f"mar_{area}" for area in AREAS),
         *(f"map_{group}" for group in groups),
+        *(["ece"] if calibration else []),
         *(f"{key}/{name}" for key in ("map", "map_50") for name in class_names),
     ]
 
@@ -73,6 +78,7 @@ def evaluate(
     groups: Mapping[str, Sequence[int]] | None = None,
     confusion_score: float = 0.3,
     backend: BackendName | None = None,
+    calibration_score: float | None = None,
 ) -> Evaluation:
     """Evaluate detections by the rules of COCO or LVIS.
 
@@ -86,6 +92,7 @@ def evaluate(
         groups: Labels of each group of classes, whose AP is averaged.
         confusion_score: Smallest score of a detection in the confusion matrix.
         backend: The evaluator; by default hotcoco, or pycocotools if hotcoco cannot be used.
+        calibration_score: Smallest score of a detection in the calibration error; None for no calibration error.
     """
     groups = groups or {}
     counted = rows.best_of_images(limits[-1]) if protocol == "lvis" else rows
@@ -95,6 +102,10 @@ def evaluate(
     ap = precision.mean(1)  # [T, K, A]
     means = ap.mean(0)
     recall = tables.recall.mean(0)  # [K, A, L]
+    error = []
+    if calibration_score is not None:
+        detections, is_true = true_positives(counted, protocol == "lvis")
+        error = [reliability(counted.scores[detections], is_true, calibration_score).error]
     index = {label: k for k, label in enumerate(classes)}
     values = [
         *(_mean(means[:, 0]), _mean(ap[IOU_50, :, 0]), _mean(ap[IOU_75, :, 0])),
@@ -102,9 +113,10 @@ def evaluate(
         *(_mean(recall[:, 0, limit]) for limit in range(len(limits))),
         *(_mean(recall[:, area, -1]) for area in (1, 2, 3)),
         *(_mean(means[[index[label] for label in labels], 0]) for labels in groups.values()),
+        *error,
         *(*means[:, 0], *ap[IOU_50, :, 0]),
     ]
-    names = number_names(classes.values(), limits, groups)
+    names = number_names(classes.values(), limits, groups, bool(error))
     return Evaluation(
         class_names=tuple(classes.values()),
         numbers=dict(zip(names, map(float, values), strict=True)),

@@ -36,6 +36,7 @@ class DetectionMAP(Metric):
     * ``map``, ``map_50``, ``map_75``, ``map_small``, ``map_medium``, ``map_large``,
     * ``mar_1``, ``mar_10``, ``mar_100`` (named after ``max_detections``), ``mar_small``, ``mar_medium``, ``mar_large``,
     * with ``class_images``: ``map_rare``, ``map_common`` and ``map_frequent``,
+    * with ``calibration_score``: ``ece``, the expected calibration error,
     * ``map/<class>`` and ``map_50/<class>`` for every class.
 
     As in COCO, a number is -1 if there is no ground truth for it, and a class without ground truth is excluded from the
@@ -64,6 +65,9 @@ class DetectionMAP(Metric):
         confusion_score: Smallest score of a detection in the confusion matrix, in [0, 1].
         backend: The evaluator: ``hotcoco``, or ``pycocotools``, which gives the same results and is much slower. None
             uses hotcoco, or pycocotools if hotcoco is missing or computes wrong results.
+        calibration_score: Smallest score of a detection in the calibration error ``ece``, in [0, 1]: the mean
+            difference of score and share of true positives at IoU 0.5, over ten bins of the score, weighted by their
+            detections. With a low score, the many detections near 0 dominate it. None leaves it out.
         kwargs: Arguments of every torchmetrics metric, such as ``process_group``. Arguments of torchmetrics'
             ``MeanAveragePrecision`` are accepted with the values that this class supports, such as
             ``box_format="xyxy"``.
@@ -101,6 +105,7 @@ class DetectionMAP(Metric):
         frequency_bounds: Sequence[int] = (10, 100),
         confusion_score: float = 0.3,
         backend: BackendName | None = None,
+        calibration_score: float | None = None,
         **kwargs: Any,
     ) -> None:
         thresholds = take_torchmetrics_arguments(kwargs)
@@ -118,6 +123,9 @@ class DetectionMAP(Metric):
         self.protocol: Protocol = protocol
         self.groups = {} if class_images is None else frequency_groups(class_images, frequency_bounds)
         self.confusion_score = check_range("DetectionMAP", "confusion_score", confusion_score, 0, 1)
+        self.calibration_score = calibration_score
+        if calibration_score is not None:
+            check_range("DetectionMAP", "calibration_score", calibration_score, 0, 1)
         self.backend = backend
         if backend is not None:
             load_backend(backend)  # raises an error now, and on every process
@@ -174,7 +182,7 @@ class DetectionMAP(Metric):
         reduce = self._reduce if is_gathered else Reduce(enabled=False)
         tables = {name: self._rows(name) for name in STATES}
         names = self._names(tables["labels"])
-        keys = number_names(names.values(), self.limits, self.groups)
+        keys = number_names(names.values(), self.limits, self.groups, self.calibration_score is not None)
         curves = (len(names), len(RECALLS))
         matrix = (len(names) + 1, len(names) + 1)
         lengths = [len(keys), *(rows * columns for rows, columns in (curves, curves, matrix))]
@@ -230,7 +238,25 @@ class DetectionMAP(Metric):
         if not self._warned_of_cut and (warning := cut_detections(rows, self.protocol, self.max_detections)):
             self._warned_of_cut = True
             warnings.warn(warning, stacklevel=2)
-        return evaluate(rows, names, self.protocol, self.limits, self.groups, self.confusion_score, self.backend)
+        return self.evaluate_rows(rows, names)
+
+    def evaluate_rows(self, rows: DetectionTable, names: Mapping[int, str]) -> Evaluation:
+        """Evaluate other detections and ground truth with the settings of this metric.
+
+        Args:
+            rows: Detections and ground truth.
+            names: The name of each label, in ascending order of labels.
+        """
+        return evaluate(
+            rows,
+            names,
+            self.protocol,
+            self.limits,
+            self.groups,
+            self.confusion_score,
+            self.backend,
+            self.calibration_score,
+        )
 
     def _rows(self, name: str) -> Tensor:
         """Return a state as one tensor on the metric's device, with the right width and type even if it is empty."""

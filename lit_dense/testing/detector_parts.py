@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..assigners import Assigner, AssignInput
 from ..box_losses import BOX_LOSSES
 from ..core.errors import UsageError
 from ..core.registry import Registry
-from ..core.samples import DenseSamples
+from ..core.samples import NEGATIVE, DenseSamples
 from ..criterion import REGISTRIES
 from ..detectors.attach import attach, find_detector
 from ..detectors.base import DetectorAdapter
@@ -226,7 +227,7 @@ def forget_features(model: nn.Module, adapter: DetectorAdapter, bias: Tensor, st
 
 def offers(subject: DetectorSubject) -> Iterator[Finding]:
     """Fields of samples that ``offers`` names have their shapes; reading any other raises a UsageError."""
-    known = {*FIELDS, "assignment", "box_loss"} - {""}
+    known = {*FIELDS, "assignment", "box_loss", "predictions"} - {""}
     if unknown := sorted(subject.adapter.offers - known):
         yield Fault(f"offers of {', '.join(sorted(known))}", ", ".join(unknown), "use only these values")
     batches = []
@@ -236,6 +237,7 @@ def offers(subject: DetectorSubject) -> Iterator[Finding]:
             subject.step(model, *copy.deepcopy(subject.batch()))
         batches.append(find_detector(model).criteria[stage].in_this_step(samples[0]))
         yield from _assignment(subject, model, stage)
+        yield from _predictions(subject, stage)
     for offer, fields in FIELDS.items():
         for name, shape in fields.items():
             yield from _offered(batches, name, shape, not offer or offer in subject.adapter.offers)
@@ -281,3 +283,46 @@ def _assignment(subject: DetectorSubject, model: nn.Module, stage: str) -> Itera
     else:
         if not offered:
             yield Fault("a UsageError for another assigner", "no error", "call super().check in check")
+
+
+class _Reader(Assigner):
+    """Reads the predictions of an image and matches nothing."""
+
+    needs_predictions = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wrong: list[str] = []
+
+    def forward(self, image: AssignInput) -> Tensor:
+        number = len(image.anchors)
+        rows = torch.arange(min(number, 2), device=image.anchors.device)
+        losses = None if image.losses is None else image.losses(rows, torch.zeros_like(rows))
+        for name, value, shape in (
+            ("scores", image.scores, (number, image.scores.shape[1])),
+            ("boxes", image.boxes, (number, 4)),
+            ("losses", losses, (len(rows),)),
+        ):
+            if value is None or value.shape != shape or value.requires_grad or not bool(value.isfinite().all()):
+                self.wrong.append(name)
+        return torch.full((number,), NEGATIVE, device=image.anchors.device)
+
+
+def _predictions(subject: DetectorSubject, stage: str) -> Iterator[Finding]:
+    """An assigner sees scores, boxes and losses if offers announces them."""
+    if "predictions" not in subject.adapter.offers:
+        return
+    model, reader = subject.model(), _Reader()
+    adapter = find_detector(model)
+    try:
+        adapter = attach(adapter, {stage: subject.criterion(adapter, stage, assigner=reader)})
+        subject.step(model, *copy.deepcopy(subject.batch()))
+    except UsageError as error:
+        yield Fault("predictions for assigners, which offers announces", str(error), "give them to AssignInput")
+        return
+    if reader.wrong:
+        yield Fault(
+            "finite scores [K, C], boxes [K, 4] and losses [N] without gradients for assigners",
+            f"other {', '.join(dict.fromkeys(reader.wrong))}",
+            "give logits, deltas, box_coder, score_logits and losses to AssignInput, or do not offer predictions",
+        )

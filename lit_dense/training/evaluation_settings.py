@@ -24,12 +24,15 @@ class EvaluationSettings:
     protocol: Protocol = "coco"
     backend: BackendName | None = None
     frequency_bounds: Sequence[int] = (10, 100)
+    calibration_score: float | None = None
 
     def __post_init__(self) -> None:
         check_range(OWNER, "eval_score_thresh", self.score_thresh, 0, 1)
         check_range(OWNER, "eval_detections_per_img", self.detections_per_img, 1)
         if self.max_detections is not None:  # more than 10, which is COCO's second limit
             check_range(OWNER, "eval_max_detections", self.max_detections, 11)
+        if self.calibration_score is not None:
+            check_range(OWNER, "eval_calibration_score", self.calibration_score, 0, 1)
         frequency_groups((), self.frequency_bounds)  # raises an error if they are not in order
 
     def metric(self, class_names: Sequence[str] | None, class_images: Sequence[int] | None) -> DetectionMAP:
@@ -46,6 +49,7 @@ class EvaluationSettings:
             class_images,
             self.frequency_bounds,
             backend=self.backend,
+            calibration_score=self.calibration_score,
         )
 
 

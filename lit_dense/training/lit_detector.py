@@ -1,7 +1,6 @@
 """torchvision's detectors as a LightningModule, with optimiser, steps and metrics for any loss."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
@@ -12,6 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from .. import callbacks as callbacks  # so that --trainer.callbacks+= accepts their class names
 from ..assigners import AssignerLike
 from ..box_losses import BoxLossLike
+from ..calibrators import CalibratorLike
 from ..core.class_weights import ClassWeightOn, ClassWeightsLike
 from ..core.component import agrees
 from ..core.errors import check_choice
@@ -20,20 +20,18 @@ from ..data.checks.thin_images import check_all_sizes
 from ..detectors.attach import attach, find_detector, set_prior
 from ..detectors.base import own_scores
 from ..detectors.from_arguments import NETWORKS, build_detector, known_categories
-from ..export.graph import DetectionGraph
-from ..export.writers import export as write_export
 from ..losses import LossLike
 from ..metrics.backends import BackendName, Protocol
 from ..normalizers import NormalizerLike
 from ..weighters import WeightersLike
-from .detector_steps import DetectorSteps
 from .evaluation_settings import EvaluationSettings, check_outputs, check_precision
+from .exportable import Exportable
 from .known_classes import check_same_number
 from .learning_rates import LearningRates, refuse_finders, warn_of_ended_schedule
 from .optimization import Optimization, OptimizerName, ScheduleName, build_optimizer
 
 
-class LitDetector(DetectorSteps):
+class LitDetector(Exportable):
     """A torchvision detector, trained with any loss and any weighting.
 
     Subclass it to change the network (``build_model``), the format of batches (``unpack_batch``), the optimiser
@@ -105,6 +103,10 @@ class LitDetector(DetectorSteps):
             faster; by default hotcoco, or pycocotools if hotcoco cannot be used.
         frequency_bounds: Largest number of training images of a rare and of a common class, for the mAP of rare, common
             and frequent classes.
+        calibrator: Changes the scores in evaluation and prediction; by default none. ``lit-dense calibrate`` finds its
+            numbers.
+        eval_calibration_score: Smallest score of a detection in the calibration error ``ece``, such as 0.3; by default
+            it is not computed.
 
     Attributes:
         criterion: The criterion with loss and weighters; in Faster R-CNN that of the box head.
@@ -169,6 +171,8 @@ class LitDetector(DetectorSteps):
         eval_protocol: Protocol = "coco",
         eval_backend: BackendName | None = None,
         frequency_bounds: Sequence[int] = (10, 100),
+        calibrator: CalibratorLike | None = None,
+        eval_calibration_score: float | None = None,
     ) -> None:
         super().__init__()
         check_choice(type(self).__name__, "detector", detector, self.detectors)
@@ -183,6 +187,7 @@ class LitDetector(DetectorSteps):
             eval_protocol,
             eval_backend,
             frequency_bounds,
+            eval_calibration_score,
         )
         chosen: CriterionArgs = {
             "loss": loss,
@@ -195,6 +200,7 @@ class LitDetector(DetectorSteps):
             "class_weights": class_weights,
             "class_weight_power": class_weight_power,
             "class_weight_on": class_weight_on,
+            "calibrator": calibrator,
         }
         network = NETWORKS[detector]
         self.criterion, self.rpn_criterion = network.criteria(backbone, chosen, rpn)
@@ -242,13 +248,7 @@ class LitDetector(DetectorSteps):
         adapter = find_detector(self.model)
         criteria = zip(adapter.stages, (self.criterion, self.rpn_criterion), strict=False)
         adapter = attach(adapter, {stage: criterion for stage, criterion in criteria if criterion is not None})
-        # the union of the detections of evaluation and prediction; each of them filters it
-        adapter.limit_outputs(
-            min(self.score_thresh, self.evaluation.score_thresh),
-            self.nms_thresh,
-            self.topk_candidates,
-            max(self.detections_per_img, self.evaluation.detections_per_img),
-        )
+        self.limit_detections()
         stage = adapter.stages[0]
         columns, bias = adapter.columns(stage), adapter.class_bias(stage)
         self._first_label = columns.first_label
@@ -257,6 +257,15 @@ class LitDetector(DetectorSteps):
             if self.prior is not None or columns.background is None or not own_scores(columns, loss):
                 set_prior(adapter, stage, self.criterion, loss.prior if self.prior is None else self.prior)
             self._first_bias = adapter.class_bias(stage).clone()
+
+    def limit_detections(self) -> None:
+        """Set the limits of the network to the union of those of evaluation and prediction; each of them filters it."""
+        self._adapter.limit_outputs(
+            min(self.score_thresh, self.evaluation.score_thresh),
+            self.nms_thresh,
+            self.topk_candidates,
+            max(self.detections_per_img, self.evaluation.detections_per_img),
+        )
 
     @property
     def untrained(self) -> bool:
@@ -293,37 +302,6 @@ class LitDetector(DetectorSteps):
         own = type(self).build_model is LitDetector.build_model  # an override may have loaded weights
         self._from_scratch = own and not (kept and options["keep_classifier"])
         return build_detector(self.detector_name, num_classes, **options)
-
-    def export_graph(self, size: tuple[int, int], nms: bool = True) -> DetectionGraph:
-        """Return the detector as one traceable function, from a uint8 image of fixed size to its detections.
-
-        Args:
-            size: Height and width of the images in pixels.
-            nms: Whether to apply non-maximum suppression; the input is then one image instead of a batch.
-
-        Raises:
-            UsageError: If the detector cannot be exported.
-        """
-        return DetectionGraph(self._adapter, size, self.score_thresh, self.detections_per_img, nms)
-
-    def to_onnx(self, file_path: str | Path, input_sample: Any = None, **kwargs: Any) -> None:  # type: ignore[override]
-        """Write the detector to an ONNX file, from image to boxes; replaces Lightning's method, which fails on it.
-
-        Args:
-            file_path: The file.
-            input_sample: An image [3, H, W] of the size that the file takes; by default a square of ``min_size``.
-            kwargs: ``nms=False`` for a file that takes batches and returns candidates.
-
-        Raises:
-            UsageError: If the detector cannot be exported.
-        """
-        transform: Any = self.model.transform
-        fixed = getattr(transform, "fixed_size", None) or [transform.min_size[-1]] * 2
-        size = (int(fixed[1]), int(fixed[0])) if input_sample is None else tuple(input_sample.shape[-2:])
-        training = self.training
-        names = [str(category["name"]) for category in self.categories or []]
-        write_export(self.export_graph(size, **kwargs), Path(file_path), "onnx", names)
-        self.train(training)
 
     def setup(self, stage: str) -> None:
         """Take class names and counts from the data module.

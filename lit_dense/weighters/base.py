@@ -31,6 +31,11 @@ class LossValues(NamedTuple):
     box_scales: Tensor
     has_box: bool = True
 
+    def with_box_weights(self, weights: Tensor) -> "LossValues":
+        """Multiply the box losses by weights [P]."""
+        by_coordinate = weights.unsqueeze(1) if self.box_coordinates.dim() == 2 else weights
+        return self._replace(box=self.box * weights, box_coordinates=self.box_coordinates * by_coordinate)
+
 
 class Weights(NamedTuple):
     """Weights computed by a weighter; None leaves a loss unweighted.

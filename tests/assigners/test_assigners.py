@@ -3,7 +3,7 @@ import torch
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import box_iou
 
-from lit_dense.assigners import ASSIGNERS, AssignInput, ATSSAssigner, TopNAssigner
+from lit_dense.assigners import ASSIGNERS, AssignInput, Assignment, ATSSAssigner, TopNAssigner
 from lit_dense.core.errors import UsageError
 from lit_dense.core.geometry import Geometry
 from tests.builders.assignment import atss_with_loops
@@ -28,10 +28,27 @@ def objects(number, seed=0):
     return torch.cat([low, low + 8 + torch.rand(number, 2, generator=generator) * 16], 1)
 
 
+def seen(anchors, boxes, **fields):
+    """An image with predictions near the anchors."""
+    generator = torch.Generator().manual_seed(3)
+    given = {
+        "gt_labels": torch.zeros(len(boxes), dtype=torch.int64),
+        "logits": torch.randn(len(anchors), 4, generator=generator),
+        "deltas": 0.1 * torch.randn(len(anchors), 4, generator=generator),
+        "box_coder": BoxCoder((1.0, 1.0, 1.0, 1.0)),
+        "score_logits": lambda x: x,
+        "geometry": GEOMETRY,
+        "losses": lambda rows, matched: rows.float() % 7,
+        **fields,
+    }
+    return AssignInput(anchors, boxes, **given)
+
+
 @pytest.mark.parametrize("name", sorted(ASSIGNERS.points))
 def test_assigners__answer_for_each_anchor(name):
     anchors, boxes = grid_anchors(), objects(5)
-    matched = ASSIGNERS.build(name)(AssignInput(anchors, boxes, geometry=GEOMETRY))
+    answer = ASSIGNERS.build(name)(seen(anchors, boxes))
+    matched = answer.matched_idxs if isinstance(answer, Assignment) else answer
     assert matched.shape == anchors.shape[:1]
     assert matched.min() >= -2
     assert 0 <= matched.max() < len(boxes)

@@ -27,4 +27,4 @@ def test_cli_help__of_a_loss(door, capsys):
     assert "Focusing exponent, at least 0" in said
     with pytest.raises(SystemExit):
         door(["fit", "--model.loss.help"])
-    assert "A name (asl, bce" in " ".join(capsys.readouterr().out.split())
+    assert "A name (alrp, ap, asl, bce" in " ".join(capsys.readouterr().out.split())

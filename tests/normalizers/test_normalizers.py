@@ -71,6 +71,26 @@ def test_native_normalizer__sums_one_number_over_processes(two_processes):
     assert two_processes(_native_on_rank) == [[1.5] * 4, [1.5] * 2]
 
 
+def _soft_share(rank):
+    quality = torch.tensor([[0.9, 0.5, 0.25], [0.75]][rank])
+    samples = images_with([[6.0], [4.0]][rank], [[3], [1]][rank]).with_quality(quality)
+    return Criterion(Soft(), normalizer="soft_targets")(samples)["classification"].detach()
+
+
+class Soft(Given):
+    accepts_soft_targets = True
+
+
+@pytest.mark.ddp
+def test_soft_targets_normalizer__sums_targets_over_processes(two_processes):
+    whole = images_with([6.0, 4.0], [3, 1]).with_quality(torch.tensor([0.9, 0.5, 0.25, 0.75]))
+    value = Criterion(Soft(), normalizer="soft_targets")(whole)["classification"]
+    torch.testing.assert_close(value, torch.tensor(10 / 2.4))
+    torch.testing.assert_close(torch.stack(two_processes(_soft_share)).mean(), value)
+    least = images_with([6.0], [1]).with_quality(torch.tensor([0.2]))
+    torch.testing.assert_close(Criterion(Soft(), normalizer="soft_targets")(least)["classification"], torch.tensor(6.0))
+
+
 def test_ema_normalizer__moves_only_in_training():
     samples, criterion = images_with([1.0], [4]), Criterion(Given(), normalizer=EMANormalizer(0.5, 8.0))
     with torch.no_grad():
@@ -86,7 +106,7 @@ def _share(rank, normalizer):
 
 
 @pytest.mark.ddp
-@pytest.mark.parametrize("normalizer", ["image", "batch", "ema", "none"])
+@pytest.mark.parametrize("normalizer", ["image", "batch", "ema", "none", "soft_targets"])
 def test_normalizers__mean_over_processes_is_the_value_of_one_process(two_processes, normalizer):
     whole = Criterion(Given(), normalizer=normalizer)(images_with([6.0, 4.0, 0.9], [3, 1, 0]))["classification"]
     torch.testing.assert_close(torch.stack(two_processes(_share, normalizer)).mean(), whole)

@@ -1,0 +1,43 @@
+"""Methods of a LightningModule that export its detector."""
+
+from pathlib import Path
+from typing import Any
+
+from ..export.graph import DetectionGraph
+from ..export.writers import export
+from .detector_steps import DetectorSteps
+
+
+class Exportable(DetectorSteps):
+    """A module whose detector can be exported."""
+
+    def export_graph(self, size: tuple[int, int], nms: bool = True) -> DetectionGraph:
+        """Return the detector as one traceable function, from a uint8 image of fixed size to its detections.
+
+        Args:
+            size: Height and width of the images in pixels.
+            nms: Whether to apply non-maximum suppression; the input is then one image instead of a batch.
+
+        Raises:
+            UsageError: If the detector cannot be exported.
+        """
+        return DetectionGraph(self._adapter, size, self.score_thresh, self.detections_per_img, nms)
+
+    def to_onnx(self, file_path: str | Path, input_sample: Any = None, **kwargs: Any) -> None:  # type: ignore[override]
+        """Write the detector to an ONNX file, from image to boxes; replaces Lightning's method, which fails on it.
+
+        Args:
+            file_path: The file.
+            input_sample: An image [3, H, W] of the size that the file takes; by default a square of ``min_size``.
+            kwargs: ``nms=False`` for a file that takes batches and returns candidates.
+
+        Raises:
+            UsageError: If the detector cannot be exported.
+        """
+        transform: Any = self.model.transform
+        fixed = getattr(transform, "fixed_size", None) or [transform.min_size[-1]] * 2
+        size = (int(fixed[1]), int(fixed[0])) if input_sample is None else tuple(input_sample.shape[-2:])
+        training = self.training
+        names = [str(category["name"]) for category in self.categories or []]
+        export(self.export_graph(size, **kwargs), Path(file_path), "onnx", names)
+        self.train(training)

@@ -1,0 +1,62 @@
+"""``lit-dense calibrate``: a checkpoint with a calibrator, which validation uses."""
+
+import pytest
+import torch
+import yaml
+
+from lit_dense import LitRetinaNet
+from lit_dense.__main__ import main
+from lit_dense.cli.lightning_cli import run
+from tests.builders.coco_files import data_arguments, write_shape_splits
+
+NETWORK = {"backbone": "tiny", "fpn_channels": 16, "min_size": 64, "max_size": 64}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A configuration, and a checkpoint of one step."""
+    folder = tmp_path_factory.mktemp("calibrate")
+    write_shape_splits(folder)
+    trainer = {
+        "accelerator": "cpu",
+        "max_steps": 1,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "limit_val_batches": 2,
+        "logger": False,
+        "default_root_dir": str(folder / "runs"),
+    }
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump({"trainer": trainer, "model": NETWORK, "data": data_arguments(folder)}))
+    run(["fit", f"--config={path}"]).trainer.save_checkpoint(folder / "plain.ckpt")
+    return path, folder / "plain.ckpt"
+
+
+@pytest.mark.parametrize("name", ["temperature", "logit_adjustment", "fracal"])
+def test_calibrate__writes_a_checkpoint_that_validation_uses(trained, tmp_path, capsys, name):
+    config, checkpoint = trained
+    output = tmp_path / "out" / "calibrated.ckpt"
+    run(["calibrate", f"--config={config}", f"--ckpt_path={checkpoint}", f"--calibrator={name}", f"--output={output}"])
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"{name}: ")
+    for text in ("before", "map_rare", "map_frequent", "ece", "reliability", f"Written to {output}"):
+        assert text in shown
+    after = float(next(line for line in shown.splitlines() if line.startswith("map ")).split()[2])
+    module = LitRetinaNet.load_from_checkpoint(output, map_location="cpu")
+    assert module.criterion.spec["calibrator"]["class_path"] == name
+    cli = run(["validate", f"--config={config}", f"--ckpt_path={output}"])
+    assert float(cli.trainer.callback_metrics["val_map"]) == pytest.approx(after, abs=1e-4)
+    saved = torch.load(output, weights_only=True)
+    assert "optimizer_states" in saved  # training can go on from it
+    run(["calibrate", f"--config={config}", f"--ckpt_path={output}", f"--output={tmp_path / 'again.ckpt'}"])
+    again = capsys.readouterr().out
+    before = [line.split()[1] for line in (shown, again) for line in line.splitlines() if line.startswith("map ")]
+    assert before[0] == before[1]  # the detections without calibration
+
+
+def test_calibrate__mistakes_are_one_line(trained, capsys):
+    config, _ = trained
+    with pytest.raises(SystemExit):
+        main(["calibrate", f"--config={config}"])
+    assert "calibrate needs a trained model: give --ckpt_path=PATH." in capsys.readouterr().err
