@@ -43,9 +43,9 @@ class IoUVariant(NamedTuple):
     def overlap_cost(self, pairs: BoxPairs) -> Tensor:
         """Compute ``1 - f(IoU) ** alpha`` [P]."""
         overlap = self.overlap(pairs)
-        if self.alpha == 1:
-            return 1 - overlap
-        return 1 - (overlap if self.alpha > 1 else overlap.clamp(min=LEAST_BASE)).pow(self.alpha)
+        if self.alpha < 1:
+            overlap = overlap.clamp(min=LEAST_BASE)
+        return 1 - (overlap if self.alpha == 1 else overlap.pow(self.alpha))
 
     def powered(self, penalty: Tensor) -> Tensor:
         """Compute ``penalty ** alpha``; it is 0 where the penalty is 0, or below 0 by rounding."""

@@ -77,8 +77,8 @@ class LitDetector(Exportable):
         class_weight_on: What class weights multiply; ``positives``, or whole ``columns`` of the logits with their
             negatives.
         prior: Initial score of an object, to which the classifier's bias is set unless the classifier is pretrained; by
-            default the value that the loss recommends: 0.01, and 0.001 for ``eql``, ``eql_v2`` and ``efl``. By default
-            a softmax of SSD or Faster R-CNN is initialised as in torchvision.
+            default the value that the loss recommends: 0.01, 0.001 for ``eql``, ``eql_v2`` and ``efl``, and 0.1 for
+            ``ecm``. By default a softmax of SSD or Faster R-CNN is initialised as in torchvision.
         rpn: Arguments for the loss of Faster R-CNN's region proposal network: ``loss``, ``box_loss``, ``weighters``,
             ``normalizer``, ``loss_weight`` and ``box_loss_weight``; by default torchvision's.
         optimizer: ``adamw``, or ``sgd`` with momentum 0.9. Norms and biases have no weight decay.

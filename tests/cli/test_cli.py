@@ -22,6 +22,8 @@ from tests.builders.command_lines import DOORS
 from tests.builders.project_files import CONFIGS, RECIPES
 
 NETWORK = {"backbone": "tiny", "fpn_channels": 16, "min_size": 64, "max_size": 64}
+OTHER_OF_FOCAL = {"pos_weight": 1.0}
+OTHERS_OF_BCE = {"pos_weight": 1.0, "label_smoothing": 0.0, "bootstrap": None, "bootstrap_beta": None}
 
 
 @pytest.fixture(scope="module")
@@ -80,17 +82,25 @@ def error_line(capsys, *words):
 @pytest.mark.parametrize(
     ("words", "loss", "arguments"),
     [
-        ([], "FocalLoss", {"alpha": 0.25, "gamma": 2.0}),
-        (["--model.loss=bce"], "BCELoss", {"alpha": 0.5, "pos_weight": 1.0}),
-        (["--model.loss=focal", "--model.loss.gamma=1.5"], "FocalLoss", {"alpha": 0.25, "gamma": 1.5}),
-        (["--model.loss.gamma=1.5"], "FocalLoss", {"alpha": 0.25, "gamma": 1.5}),
-        (["--model.loss={class_path: bce, init_args: {alpha: 0.7}}"], "BCELoss", {"alpha": 0.7, "pos_weight": 1.0}),
+        ([], "FocalLoss", {"alpha": 0.25, "gamma": 2.0, **OTHER_OF_FOCAL}),
+        (["--model.loss=bce"], "BCELoss", {"alpha": 0.5, **OTHERS_OF_BCE}),
+        (
+            ["--model.loss=focal", "--model.loss.gamma=1.5"],
+            "FocalLoss",
+            {"alpha": 0.25, "gamma": 1.5, **OTHER_OF_FOCAL},
+        ),
+        (["--model.loss.gamma=1.5"], "FocalLoss", {"alpha": 0.25, "gamma": 1.5, **OTHER_OF_FOCAL}),
+        (
+            ["--model.loss={class_path: bce, init_args: {alpha: 0.7}}"],
+            "BCELoss",
+            {"alpha": 0.7, **OTHERS_OF_BCE},
+        ),
         (
             ["--model.loss.class_path=bce", "--model.loss.init_args.alpha=0.7"],
             "BCELoss",
-            {"alpha": 0.7, "pos_weight": 1.0},
+            {"alpha": 0.7, **OTHERS_OF_BCE},
         ),
-        (["--model.loss=lit_dense.losses.bce"], "BCELoss", {"alpha": 0.5, "pos_weight": 1.0}),
+        (["--model.loss=lit_dense.losses.bce"], "BCELoss", {"alpha": 0.5, **OTHERS_OF_BCE}),
     ],
 )
 def test_cli__a_loss_is_one_word(door, config, words, loss, arguments):
@@ -102,8 +112,12 @@ def test_cli__a_loss_is_one_word(door, config, words, loss, arguments):
 @pytest.mark.parametrize(
     ("model", "loss", "arguments"),
     [
-        ({"loss": "bce"}, "BCELoss", {"alpha": 0.5, "pos_weight": 1.0}),
-        ({"loss": {"class_path": "focal", "init_args": {"gamma": 1.0}}}, "FocalLoss", {"alpha": 0.25, "gamma": 1.0}),
+        ({"loss": "bce"}, "BCELoss", {"alpha": 0.5, **OTHERS_OF_BCE}),
+        (
+            {"loss": {"class_path": "focal", "init_args": {"gamma": 1.0}}},
+            "FocalLoss",
+            {"alpha": 0.25, "gamma": 1.0, **OTHER_OF_FOCAL},
+        ),
     ],
 )
 def test_cli__a_loss_in_a_file(door, config, tmp_path, model, loss, arguments):
@@ -168,7 +182,7 @@ def test_cli__an_unknown_name(door, config, capsys, plugins):
 def test_cli__arguments_that_are_not_accepted(door, config, capsys):
     said = message(door, config, capsys, "--model.loss=focal", "--model.loss.gama=1")
     assert "Loss 'focal' has no argument 'gama'. Did you mean 'gamma'?" in said
-    assert "Accepted: alpha: float = 0.25, gamma: float = 2.0." in said
+    assert "Accepted: alpha: float = 0.25, gamma: float = 2.0, pos_weight: float | " in said
     said = message(door, config, capsys, "--model.loss=focal", "--model.loss.gamma=abc")
     assert "gamma" in said
     assert re.search(r"Expected a (<class 'float'>|float). Got value: abc", said)
@@ -381,7 +395,11 @@ def test_cli__every_box_loss_trains_by_its_name(config, box_loss):
 def test_cli__a_loss_inside_a_loss(config):
     module = fit(run, config, "--model.loss=federated", "--model.loss.loss=focal", "--model.loss.num_classes=1")
     assert type(module.criterion.loss.loss).__name__ == "FocalLoss"
-    assert module.criterion.spec["loss"]["init_args"]["loss"]["init_args"] == {"alpha": 0.25, "gamma": 2.0}
+    assert module.criterion.spec["loss"]["init_args"]["loss"]["init_args"] == {
+        "alpha": 0.25,
+        "gamma": 2.0,
+        "pos_weight": 1.0,
+    }
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda p: p.stem)

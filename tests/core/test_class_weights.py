@@ -12,7 +12,15 @@ from lit_dense.criterion import Criterion
 from lit_dense.detectors import patch
 from lit_dense.functional.balanced_classes import inverse_count_weights
 from lit_dense.losses import LOSSES
-from tests.builders.detectors import COUNTS, NUM_CLASSES, small_faster_rcnn, small_retinanet
+from tests.builders.detectors import (
+    COUNTS,
+    NUM_CLASSES,
+    random_batch,
+    small_faster_rcnn,
+    small_fcos,
+    small_retinanet,
+    small_ssd,
+)
 from tests.builders.lit_modules import Foreign
 from tests.builders.samples import samples_of
 
@@ -158,6 +166,22 @@ def test_class_weights__patch_and_stages():
         patch(small_retinanet(), class_weights="balanced")
     with pytest.raises(UsageError, match="names classes"):
         patch(small_retinanet(), class_weights={"dent": 2})
+
+
+@pytest.mark.parametrize("make", [small_retinanet, small_fcos, small_ssd, small_faster_rcnn])
+def test_class_weights__of_every_detector(make):
+    images, targets = random_batch((3, 2))
+    first = 0 if make in (small_retinanet, small_fcos) else 1
+    targets = [{**target, "labels": target["labels"] * 0 + 2 + first} for target in targets]
+
+    def total(**arguments):
+        model = make()
+        patch(model, **arguments)
+        torch.manual_seed(0)
+        terms = model(images, targets)
+        return sum(terms[name] for name in terms if name.startswith("loss_classif") or name == "classification")
+
+    assert total(class_weights=[1, 1, 5, 1]) > total() > total(class_weights=[1, 1, 0.1, 1])
 
 
 def data(categories=None, counts=COUNTS):

@@ -301,3 +301,12 @@ def test_swap_loss__reaches_a_model_inside_a_module():
 
 def test_patch__of_other_detectors_does_not_import_the_libraries():
     subprocess.run([sys.executable, "-c", UNTOUCHED], check=True)
+
+
+def test_class_weights__of_a_set_predictor_weight_the_positives_of_the_class():
+    weights = [1.0] * (CLASSES - 1) + [9.0]
+    plain, weighted = models.deformable_detr(), models.deformable_detr()
+    weighted.load_state_dict(plain.state_dict())
+    patch(plain)
+    patch(weighted, class_weights=weights)
+    assert step(weighted)[1]["loss_ce"] != step(plain)[1]["loss_ce"]
