@@ -18,7 +18,7 @@ LEFT = {
     "own_data": [
         "runs/mine/best.ckpt",
         "runs/mine/lightning_logs/version_0/precision_recall.png",
-        "runs/predictions/predictions.json",
+        "runs/predict/lightning_logs/version_0/predictions.json",
     ],
     "existing_project": ["runs/existing/loss/step_000001.png"],
 }
