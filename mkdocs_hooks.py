@@ -8,10 +8,8 @@
 So the pages of docs stay readable in the repository, and the site needs no address of the repository.
 """
 
-import ast
-import os
+import posixpath
 import re
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +27,7 @@ PAGES = {
 }
 """Files of the repository that are pages of the site."""
 GENERATED = {"__pycache__", "build", "dist"}
-LANGUAGES = {".cfg": "ini", ".json": "json", ".md": "md", ".py": "python", ".sh": "bash", ".toml": "toml", ".yaml": "yaml"}
+LANGUAGES = {".json": "json", ".md": "md", ".py": "python", ".sh": "bash", ".toml": "toml", ".yaml": "yaml"}
 LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
 ROLE = re.compile(r":(?:func|class|meth|attr|mod|data):`~?([^`]+)`")
 
@@ -68,7 +66,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 def targets(text: str, source: str) -> Iterator[tuple[re.Match[str], str]]:
     """Yield the links to existing files or folders, each with the path from the root of the repository."""
     for match in LINK.finditer(text):
-        path = os.path.normpath(os.path.join(os.path.dirname(source), match[2])).replace(os.sep, "/")  # noqa: PTH118, PTH120 (may not exist)
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(source), match[2]))
         if "://" not in match[2] and not path.startswith("..") and (ROOT / path).exists():
             yield match, path
 
@@ -87,11 +85,9 @@ def rewritten(text: str, source: str, page: str) -> str:
     """Return a text of the repository with its links made relative to a page of the site."""
     parts, end = [], 0
     for match, path in targets(text, source):
-        if path.startswith("docs/"):
-            there = path.removeprefix("docs/")
-        else:
-            there = PAGES.get(path) or source_page(path)
-        parts += [text[end : match.start()], match[1], os.path.relpath(there, os.path.dirname(page) or "."), match[3]]  # noqa: PTH120 (not files)
+        there = path.removeprefix("docs/") if path.startswith("docs/") else PAGES.get(path) or source_page(path)
+        link = posixpath.relpath(there, posixpath.dirname(page) or ".")
+        parts += [text[end : match.start()], match[1], link, match[3]]
         end = match.end()
     return "".join([*parts, text[end:]])
 
@@ -103,7 +99,9 @@ def page_of(target: str) -> str:
         return f"# {target}\n\n{fenced(path)}"
     inner = [p for p in sorted(path.rglob("*")) if p.is_file() and not generated(p.relative_to(path).parts)]
     readme = path / "README.md"
-    parts = [rewritten(readme.read_text("utf-8"), f"{target}/README.md", source_page(target)) if readme in inner else f"# {target}"]
+    parts = [f"# {target}"]
+    if readme in inner:
+        parts = [rewritten(readme.read_text("utf-8"), f"{target}/README.md", source_page(target))]
     parts += [f"## {p.relative_to(path).as_posix()}\n\n{fenced(p)}" for p in inner if p != readme]
     return "\n\n".join(parts)
 
@@ -134,15 +132,16 @@ def public_names() -> dict[str, dict[str, str]]:
             names[package][point.partition(":")[2]] = point.replace(":", ".")
     for file in sorted((ROOT / "lit_dense" / "functional").glob("*.py")):
         function = f"{file.stem}_loss"
-        if any(isinstance(node, ast.FunctionDef) and node.name == function for node in ast.parse(file.read_text("utf-8")).body):
+        if f"\ndef {function}(" in file.read_text("utf-8"):
             names["lit_dense.functional"][function] = f"lit_dense.functional.{file.stem}.{function}"
     return names
 
 
 def registered() -> dict[str, dict[str, str]]:
     """Return the entry points by package."""
-    project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    return dict(project["entry-points"])
+    text = (ROOT / "pyproject.toml").read_text("utf-8")  # tomllib is not in Python 3.10
+    groups = re.findall(r'^\[project\.entry-points\."([\w.]+)"\]\n((?:\w+ = ".+"\n)+)', text, re.M)
+    return {group: dict(re.findall(r'(\w+) = "(.+)"', lines)) for group, lines in groups}
 
 
 def registered_rows(package: str) -> Iterator[str]:
@@ -161,7 +160,7 @@ def reference() -> dict[str, str]:
         package: [f"# {package}\n\n::: {package}\n    options: {{members: false, show_root_heading: false}}"]
         for package in sorted(names)
     }
-    homes = {name: package for package in sorted(names, reverse=True) for name in names[package] if package != "lit_dense"}
+    homes = {name: package for package in sorted(names) for name in names[package] if package != "lit_dense"}
     for package, parts in packages.items():
         if package in registered():
             parts.append("| registered name | class |\n|---|---|\n" + "\n".join(registered_rows(package)))
@@ -188,6 +187,6 @@ class Docstrings(Extension):
         if obj.docstring is not None:
             text = ROLE.sub(lambda match: f"`{match[1].rpartition('.')[2]}`", obj.docstring.value)
             text = re.sub(r"\](\s+)\[", r"]\1\\[", text)
-            if obj.is_class and any(str(base).endswith(("NamedTuple", "TypedDict")) for base in getattr(obj, "bases", [])):
+            if any(str(base).endswith(("NamedTuple", "TypedDict")) for base in getattr(obj, "bases", [])):
                 text = re.sub(r"^Args:$", "Attributes:", text, flags=re.M)
             obj.docstring.value = text

@@ -2,9 +2,9 @@
 
     python -m tests.builders.tutorials    # writes the notebook beside each tutorial
 
-A tutorial is a page of docs/tutorials. Its fenced blocks are cells, by language: ``python`` is run, ``bash`` is commands
-of a terminal, and a block with ``title="NAME"`` is a file. Blocks of other languages are text. A block after the line
-``<!-- slow -->`` is run with ``--slow`` only.
+A tutorial is a page of docs/tutorials. Its fenced blocks are cells, by language: ``python`` is run, ``bash`` holds
+commands of a terminal, and a block with ``title="NAME"`` is a file. Blocks of other languages are text. A block after
+the line ``<!-- slow -->`` is run with ``--slow`` only.
 """
 
 import json

@@ -13,7 +13,6 @@ from lit_dense.__main__ import main
 from lit_dense.losses import LOSSES
 from tests.builders.tutorials import PAGES, cells, notebook
 
-
 LEFT = {
     "own_data": [
         "runs/mine/best.ckpt",
@@ -53,10 +52,12 @@ class Session:
             )
             assert done.returncode == 0, done.stdout + done.stderr
         elif words[0] == "lit-dense":
+            status = 0
             try:
                 main(words[1:])
             except SystemExit as stop:
-                assert not stop.code, words
+                status = stop.code
+            assert not status, words
         else:
             pytest.fail(f"no way to run {words}")
 
@@ -94,4 +95,3 @@ def test_notebook__holds_the_cells_of_the_page(page):
 
 def test_notebooks__each_has_a_page():
     assert {path.stem for path in PAGES[0].parent.glob("*.ipynb")} == {page.stem for page in PAGES}
-
