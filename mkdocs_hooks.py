@@ -28,6 +28,8 @@ PAGES = {
 """Files of the repository that are pages of the site."""
 GENERATED = {"__pycache__", "build", "dist"}
 LANGUAGES = {".json": "json", ".md": "md", ".py": "python", ".sh": "bash", ".toml": "toml", ".yaml": "yaml"}
+MODULE = "members: false, show_root_heading: false, show_root_toc_entry: false"
+"""Options of mkdocstrings for the docstring of a package."""
 LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
 ROLE = re.compile(r":(?:func|class|meth|attr|mod|data):`~?([^`]+)`")
 
@@ -113,7 +115,7 @@ def generated(parts: tuple[str, ...]) -> bool:
 
 def fenced(path: Path) -> str:
     """Return a file as a block of code."""
-    return f"````{LANGUAGES.get(path.suffix, 'text')}\n{path.read_text('utf-8').rstrip()}\n````"
+    return f"````{LANGUAGES.get(path.suffix, 'text')}\n{path.read_text('utf-8', 'replace').rstrip()}\n````"
 
 
 def version() -> str:
@@ -140,8 +142,8 @@ def public_names() -> dict[str, dict[str, str]]:
 def registered() -> dict[str, dict[str, str]]:
     """Return the entry points by package."""
     text = (ROOT / "pyproject.toml").read_text("utf-8")  # tomllib is not in Python 3.10
-    groups = re.findall(r'^\[project\.entry-points\."([\w.]+)"\]\n((?:\w+ = ".+"\n)+)', text, re.M)
-    return {group: dict(re.findall(r'(\w+) = "(.+)"', lines)) for group, lines in groups}
+    groups = re.findall(r'^\[project\.entry-points\."([\w.]+)"\]\n((?:[^\[\n].*\n)+)', text, re.M)
+    return {group: dict(re.findall(r'^(\w+) = "(.+?)"', lines, re.M)) for group, lines in groups}
 
 
 def registered_rows(package: str) -> Iterator[str]:
@@ -156,10 +158,7 @@ def registered_rows(package: str) -> Iterator[str]:
 def reference() -> dict[str, str]:
     """Return the pages of the API reference by package."""
     names = public_names()
-    packages = {
-        package: [f"# {package}\n\n::: {package}\n    options: {{members: false, show_root_heading: false}}"]
-        for package in sorted(names)
-    }
+    packages = {name: [f"# {name}\n\n::: {name}\n    options: {{{MODULE}}}"] for name in sorted(names)}
     homes = {name: package for package in sorted(names) for name in names[package] if package != "lit_dense"}
     for package, parts in packages.items():
         if package in registered():
