@@ -231,7 +231,11 @@ class Registry(Generic[ComponentT]):
 
     def unknown(self, name: str) -> str:
         """Return the error message for an unknown name."""
-        owned = [f"{n} ({_owner(points[0])})" for n, points in self.points.items()]
+        here = f"{__name__.split('.')[0]}."
+        owned = [
+            n if points[0].module.startswith(here) else f"{n} ({_owner(points[0])})"
+            for n, points in self.points.items()
+        ]
         by_class = {points[0].attr.lower(): n for n, points in self.points.items()}
         hint = nearest(by_class.get(name.lower(), name), [*self.points, *self.unnamed()])
         if "," in name:

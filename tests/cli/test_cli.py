@@ -171,7 +171,7 @@ def test_cli__an_unknown_name(door, config, capsys, plugins):
     plugins("good")
     said = message(door, config, capsys, "--model.loss=focall")
     assert "Unknown loss 'focall'. Did you mean 'focal'?" in said
-    assert "Available: alrp (lit-dense" in said
+    assert "Available: alrp, ap, asl, " in said
     assert "my_loss (good-plugin 1.2)" in said
     assert "Unknown weighter 'my_weightr'. Did you mean 'my_weighter'" in message(
         door, config, capsys, "--model.weighters+=my_weightr"

@@ -62,7 +62,7 @@ def line_of(capsys, *words):
         ("--model.milestones=0.7", "--model.milestones: Expected a list, [a, b]. Got value: 0.7."),
         (
             "--model.loss=focall",
-            "lit-dense: --model.loss: Unknown loss 'focall'. Did you mean 'focal'? Available: asl (lit-",
+            "lit-dense: --model.loss: Unknown loss 'focall'. Did you mean 'focal'? Available: alrp, ap, asl, bce",
         ),
         ("--model.loss={class_path: focall}", "lit-dense: --model.loss: Unknown loss 'focall'. Did you mean 'focal'?"),
         ("--model.loss.gama=1", "lit-dense: --model.loss: Loss 'focal' has no argument 'gama'. Did you mean 'gamma'?"),
@@ -108,7 +108,7 @@ def test_command_parser__a_list_is_named_if_nothing_else_is_expected():
 
 def test_command_parser__subcommands_have_nearest_matches(capsys):
     assert "Did you mean 'fit'?" in line_of(capsys, "fitt")
-    assert VERBS == ("fit", "validate", "test", "predict", "check", "convert", "compare", "list")
+    assert VERBS == ("fit", "validate", "test", "predict", "check", "calibrate", "export", "convert", "compare", "list")
 
 
 def test_command_parser__keys_of_a_file_have_nearest_matches(capsys, tmp_path):

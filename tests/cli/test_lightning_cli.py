@@ -297,8 +297,12 @@ def test_checking_trainer__prints_the_report_and_exits_with_1_where_the_data_can
 
 
 def test_lit_dense_cli__subcommands_are_lightnings_and_check():
-    assert set(LitDenseCLI.subcommands()) == {"fit", "validate", "test", "predict", "check"}
-    assert LitDenseCLI.subcommands()["check"] == {"model", "datamodule"}
+    assert set(LitDenseCLI.subcommands()) == {
+        *("fit", "validate", "test", "predict"),
+        *("check", "calibrate", "export"),
+    }
+    for verb in ("check", "calibrate", "export"):
+        assert LitDenseCLI.subcommands()[verb] == {"model", "datamodule"}
 
 
 def test_main__a_damaged_checkpoint_is_one_line_in_every_subcommand(capsys, tmp_path):

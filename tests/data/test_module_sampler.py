@@ -76,7 +76,7 @@ def test_sampler__mistakes_are_explained(folder):
         UsageError, match=r"Unknown sampler 'repeat_factr'\. Did you mean 'repeat_factor'\? Available: "
     ):
         make(folder, "repeat_factr")
-    with pytest.raises(UsageError, match=r"class_aware \(lit-dense .*\), repeat_factor \(lit-dense"):
+    with pytest.raises(UsageError, match=r"class_aware, repeat_factor"):
         make(folder, "uniform")
     with pytest.raises(UsageError, match=r"threshold must be in \[0, 1\], not 2"):
         make(folder, {"class_path": "repeat_factor", "init_args": {"threshold": 2}})
@@ -236,7 +236,7 @@ def test_sampler__names_in_a_file(folder, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--data.sampler=repeat"], "Unknown sampler 'repeat'. Did you mean 'repeat_factor'? Available: class_aware ("),
+        (["--data.sampler=repeat"], "Unknown sampler 'repeat'. Did you mean 'repeat_factor'? Available: class_aware, repeat_factor"),
         (["--data.sampler=repeat_factor", "--data.sampler.treshold=1"], "has no argument 'treshold'. Did you mean"),
         (["--data.sampler=repeat_factor", "--data.sampler.threshold=many"], "threshold"),
     ],
