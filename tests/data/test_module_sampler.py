@@ -236,7 +236,7 @@ def test_sampler__names_in_a_file(folder, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--data.sampler=repeat"], "Unknown sampler 'repeat'. Did you mean 'repeat_factor'? Available: class_aware, repeat_factor"),
+        (["--data.sampler=repeat"], "Unknown sampler 'repeat'. Did you mean 'repeat_factor'? Available: class_aware"),
         (["--data.sampler=repeat_factor", "--data.sampler.treshold=1"], "has no argument 'treshold'. Did you mean"),
         (["--data.sampler=repeat_factor", "--data.sampler.threshold=many"], "threshold"),
     ],
