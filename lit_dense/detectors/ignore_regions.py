@@ -1,10 +1,12 @@
 """Ignore regions in the targets of torchvision's detectors."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 from torchvision.models.detection.transform import resize_boxes
 
+from ..functional.ignore_regions import without_ignored
 from .base import DetectorAdapter
 
 IGNORE_BOXES = "ignore_boxes"
@@ -32,3 +34,19 @@ class ScaledIgnoreRegions(DetectorAdapter):
 def regions_of(target: dict[str, Tensor]) -> Tensor | None:
     """Return the ignore regions of a target [M, 4]; None if it has none."""
     return target.get(IGNORE_BOXES)
+
+
+def without_ignored_anchors(
+    matched_idxs: Sequence[Tensor], anchors: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]]
+) -> Sequence[Tensor]:
+    """Replace background by ignored for the anchors of all images that lie in ignore regions.
+
+    Args:
+        matched_idxs: For each image, the matched ground truth of each anchor; -1 background, -2 ignored [K].
+        anchors: Anchors of each image [K, 4].
+        targets: Target of each image.
+    """
+    if not any(IGNORE_BOXES in target for target in targets):
+        return matched_idxs
+    images = zip(matched_idxs, anchors, targets, strict=True)
+    return [without_ignored(own, boxes, target.get(IGNORE_BOXES)) for own, boxes, target in images]

@@ -12,9 +12,8 @@ from ..assigners import Assigner, AssignInput, Assignment
 from ..core.batch_format import check_format
 from ..core.geometry import Geometry
 from ..core.samples import NEGATIVE, BoxCoder, DenseSamples
-from ..functional.ignore_regions import without_ignored
 from .base import Columns, Detections, Terms
-from .ignore_regions import ScaledIgnoreRegions, regions_of
+from .ignore_regions import ScaledIgnoreRegions, without_ignored_anchors
 from .torchvision_batch import check_labels, collect_samples
 from .tracing import records_graph
 
@@ -66,8 +65,7 @@ class OneStageAdapter(ScaledIgnoreRegions):
             NonFiniteLossError: If a term is NaN or infinite.
         """
         own, quality = self.matched(targets, head_outputs, anchors, matched_idxs)
-        images = zip(own, anchors, targets, strict=True)
-        matched = [without_ignored(idxs, of_image, regions_of(target)) for idxs, of_image, target in images]
+        matched = without_ignored_anchors(own, anchors, targets)
         samples = self.samples(targets, head_outputs, anchors, matched)
         if quality is not None:
             samples = samples.with_quality(torch.cat(quality)[samples.positives])
