@@ -19,6 +19,9 @@ from tests.builders.data_parallel import (
 )
 from tests.builders.detectors import COUNTS, NUM_CLASSES, random_batch, small_retinanet
 
+OWN_NORMALIZER = ("ghm", "ap", "alrp", "rs")
+"""Losses that divide by a number of their own."""
+
 
 def _diagonal():
     """Every loss, box loss, normalizer and weighter in every split, several in one case, as few as that takes."""
@@ -29,7 +32,10 @@ def _diagonal():
                 group[(number + turn * (group is not losses)) % len(group)]
                 for group in (losses, box_losses, normalizers)
             )
-            bring_their_own = loss == "ghm" or box_loss == "ghm_r"
+            bring_their_own = loss in OWN_NORMALIZER or box_loss == "ghm_r"
+            if loss in OWN_NORMALIZER and box_loss == "ghm_r" and loss != "ghm":  # both decide the balance of boxes
+                yield ("focal", box_loss, None, ()), split
+                box_loss = "l1"
             yield (loss, box_loss, None if bring_their_own else normalizer, ()), split
             if bring_their_own:
                 yield ("focal", "l1", normalizer, ()), split

@@ -23,11 +23,12 @@ from tests.builders.detectors import COUNTS, small_retinanet
 from tests.builders.samples import samples_of
 
 DEVICE = torch.device("lazy", 0)  # the one besides the processor whose backward passes need no hardware
+# soft_background counts the boxes of each image: tensors without numbers cannot do that
 PARTS = [
     *({"loss": name} for name in sorted(LOSSES.points)),
     *({"box_loss": name} for name in sorted(BOX_LOSSES.points)),
     *({"normalizer": name} for name in sorted(NORMALIZERS.points)),
-    *({"weighters": [name]} for name in sorted(WEIGHTERS.points)),
+    *({"weighters": [name]} for name in sorted({*WEIGHTERS.points} - {"soft_background"})),
 ]
 
 
@@ -68,7 +69,7 @@ def test_criterion__a_step_of_every_part_stays_on_its_device(parts, mode):
         tensors["logits"] = moved(torch.zeros(len(real.logits), real.num_classes + extra), mode)
     criterion.prepare(real.num_classes)
     criterion.check_ready()
-    criterion._checked = True  # it has just been, and looks at numbers
+    criterion._checked = {False, True}  # it has just been, and looks at numbers
     moved_module(criterion, mode)
     samples = dataclasses.replace(real, **tensors, extra_logits=extra, score_logits=criterion.loss.score_logits)
     samples.__dict__["positives"] = moved(real.positives, mode)  # how many there are depends on numbers

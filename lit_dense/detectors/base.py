@@ -305,6 +305,11 @@ class DetectorAdapter(ABC):
             raise UsageError(
                 f"{type(criterion.box_loss).__name__} compares deltas of anchors, but {name} predicts boxes."
             )
+        of_anchors = [w for w in criterion.weighters if w.reads_anchors]
+        if of_anchors and "anchors" not in self.offers:
+            raise UsageError(
+                f"{name} has no anchors, and {type(of_anchors[0]).__name__} weights them by their boxes: leave it out."
+            )
         if criterion.matcher is not None and "assignment" not in self.offers:
             owners = [w for w in criterion.weighters if w.assigner is not None]
             of_owner = f" of {type(owners[0]).__name__}" if owners else ""

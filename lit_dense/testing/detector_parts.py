@@ -60,13 +60,13 @@ def _registries_with(name: str) -> list[Registry[Any]]:
 
 def parts(subject: DetectorSubject) -> Iterator[Finding]:
     """Each registered loss, box loss, weighter, normalizer and assigner trains, or is refused by name when attached."""
-    results = {}
+    results: dict[tuple[str, str], Fault | None] = {}
     for stage in subject.stages:
         for kind, registry in REGISTRIES.items():
             for name in registry.points:
                 given = {kind: [name] if kind == "weighters" else name}
                 what = f"{name}{f' in stage {stage}' if stage else ''}"
-                results[what] = _problem(subject, subject.model(), stage, given, [name], steps=2)
+                results[kind, what] = _problem(subject, subject.model(), stage, given, [name], steps=2)
     yield from _grouped(results)
 
 
@@ -75,7 +75,7 @@ def combinations(subject: DetectorSubject) -> Iterator[Finding]:
 
     A detector that keeps its own box loss is checked without one, because it refuses all of them.
     """
-    results = {}
+    results: dict[tuple[str, str], Fault | None] = {}
     box_losses = list(BOX_LOSSES.points) if "box_loss" in subject.adapter.offers else [None]
     for stage in subject.stages:
         model = subject.model()
@@ -84,14 +84,14 @@ def combinations(subject: DetectorSubject) -> Iterator[Finding]:
             given = {"loss": loss, "box_loss": box_loss, "weighters": weighters}
             names = [loss, *([] if box_loss is None else [box_loss]), *weighters]
             what = f"{' + '.join(names)}{f' in stage {stage}' if stage else ''}"
-            results[what] = _problem(subject, model, stage, given, names)
+            results["", what] = _problem(subject, model, stage, given, names)
     yield from _grouped(results)
 
 
-def _grouped(results: Mapping[str, Fault | None]) -> Iterator[Finding]:
-    """Merge equal faults into one."""
+def _grouped(results: Mapping[tuple[str, str], Fault | None]) -> Iterator[Finding]:
+    """Merge equal faults into one; two kinds of parts can have the same name."""
     alike: dict[Fault, list[str]] = {}
-    for what, fault in results.items():
+    for (_, what), fault in results.items():
         if fault is not None:
             alike.setdefault(fault, []).append(what)
     for fault, which in alike.items():

@@ -64,6 +64,7 @@ class Weighter(Component):
 
     Attributes:
         weighs_classes: Whether the weighter implements :meth:`class_weights`.
+        reads_anchors: Whether the weighter reads the boxes of anchors, which some detectors do not have.
         assigner: Assigner that replaces the matcher of the detector, from the first step on; None for most weighters. A
             weighter with an assigner has ``assignment`` in ``exclusive``.
 
@@ -72,6 +73,7 @@ class Weighter(Component):
     """
 
     weighs_classes: ClassVar[bool] = False
+    reads_anchors: ClassVar[bool] = False
 
     def __init__(self, warmup_steps: int = 0, fade_steps: int = 0) -> None:
         super().__init__()

@@ -28,6 +28,8 @@ class SoftBackgroundWeighter(Weighter):
         UsageError: If an argument is out of range.
     """
 
+    reads_anchors = True
+
     def __init__(self, floor: float = 0.25, b: float = 50.0, c: float = 20.0, **schedule: Any) -> None:
         super().__init__(**schedule)
         self.floor = check_range("soft_background", "floor", floor, 0, 1)

@@ -33,7 +33,7 @@ def test_dense_samples_of__loss_of_logits_and_labels_alone_is_that_of_a_criterio
 def test_losses__take_logits_and_labels_or_name_what_is_missing(name):
     loss = LOSSES.build(name)
     logits = torch.cat([LOGITS, LOGITS[..., : loss.extra_logits]], -1).requires_grad_()
-    if name in ("ia_bce", "mal", "qfl", "vfl"):
+    if name in ("alrp", "ia_bce", "mal", "qfl", "rs", "vfl"):
         with pytest.raises(UsageError, match=r"no predicted boxes or deltas: give boxes=\[A, 4\]"):
             loss(logits, LABELS)
     elif name in ("ecm", "eql", "federated"):

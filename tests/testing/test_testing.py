@@ -13,8 +13,8 @@ from lit_dense.losses import LOSSES, DenseLoss, SigmoidLoss
 from lit_dense.testing import check_box_loss, check_classification_loss
 from tests.builders.kit import failure_of
 
-DETACHED = {"seesaw": ["gradient"], "mal": ["gradient"]}
-"""Losses with a factor that is no function to be trained, and the check that they fail for it."""
+DETACHED = {name: ["gradient"] for name in ("seesaw", "mal", "ap", "alrp", "rs")}
+"""Losses with a detached factor, or with a gradient that is defined by ranks, and the check that they fail for it."""
 SKIPPED = {"ciou": ["gradient"], "wiou": ["gradient"]}
 """Box losses with a detached factor."""
 BOX_VARIANTS = [

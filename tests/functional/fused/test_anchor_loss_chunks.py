@@ -48,8 +48,9 @@ def graphs():
     return torch._dynamo.utils.counters["stats"]["unique_graphs"]
 
 
+# without the ranking losses, which compare anchors with each other and so have no formula of single anchors
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", sorted(LOSSES.points))
+@pytest.mark.parametrize("name", sorted({*LOSSES.points} - {"ap", "alrp", "rs"}))
 def test_anchor_loss__every_loss_has_the_same_numbers_and_is_compiled_once(name, dtype, traced):
     loss, compiled, seen = ready(name), ready(name), []
     for counts in ((3, 1), (3, 0, 4)):  # another number of anchors and of objects
@@ -193,7 +194,7 @@ def test_chunks__cover_all_anchors_once(shape, compiled):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("name", sorted(LOSSES.points))
+@pytest.mark.parametrize("name", sorted({*LOSSES.points} - {"ap", "alrp", "rs"}))
 def test_anchor_loss__a_gpu_compiles_by_itself_and_has_the_numbers_of_the_cpu(name, dtype, monkeypatch):
     monkeypatch.setattr(anchor_loss, "WORTH_COMPILING", 1)
     forget_functions(monkeypatch)
