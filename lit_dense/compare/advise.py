@@ -5,13 +5,15 @@ import json
 import shlex
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..core.errors import UsageError
 from ..data.advice import MOST, Advice, InputSize, Trial, advise, findings, measure
 from ..data.coco_data import CocoData
 from ..detectors.from_arguments import NETWORKS
+from ..losses import LOSSES
 from .command import passed_on
 from .configuration import build_data, differences, read_configuration
 
@@ -114,7 +116,13 @@ class Filter:
             except UsageError:
                 return False
         ignored = any("is ignored" in str(warning.message) for warning in caught)
-        return not ignored and bool(differences(self._base, config))
+        return not ignored and _has_columns(config["model"]) and bool(differences(self._base, config))
+
+
+def _has_columns(model: Mapping[str, Any]) -> bool:
+    """Return whether the detector's head has the columns that the loss needs; otherwise the network refuses it."""
+    background = NETWORKS[model["detector"]].background
+    return not background or model["loss"] is None or LOSSES.build(model["loss"]).extra_logits <= background
 
 
 def command(advice: Advice, trials: Sequence[Trial], configs: Sequence[str], extra: Sequence[str]) -> str:
