@@ -18,7 +18,7 @@ SMALL_SIDE, SMALL_SHARE = 32.0, 0.3
 OVERLAP, CROWDED_SHARE = 0.3, 0.1
 EMPTY_SHARE = 0.5
 FEW_IMAGES = 500
-PAIRS = 1_000_000  # most pairs of boxes whose IoU is computed at once
+CHUNK_PAIRS, MAX_PAIRS = 1_000_000, 100_000_000  # most pairs of boxes whose IoU is computed at once, and in all
 
 
 class InputSize(NamedTuple):
@@ -135,29 +135,37 @@ def measure(data: CocoData, input_size: InputSize) -> Figures:
         relative_side=float(np.median(relative)) if len(boxes) else 0.0,
         input_side=float(np.median(scaled)) if len(boxes) else 0.0,
         small_share=float((scaled < SMALL_SIDE).mean()) if len(boxes) else 0.0,
-        crowded_share=float(_crowded(boxes, image_index).mean()) if len(boxes) else 0.0,
+        crowded_share=_crowded_share(boxes, image_index),
         federated=data.federated is not None,
         input_size=input_size,
     )
 
 
-def _crowded(boxes: Doubles, image_index: Ints) -> Bools:
-    """Return whether a box overlaps another one of its image by an IoU of at least 0.3, bool [N]."""
-    crowded = np.zeros(len(boxes), bool)
+def _crowded_share(boxes: Doubles, image_index: Ints) -> float:
+    """Return the share of boxes that overlap another one of their image by an IoU of at least 0.3.
+
+    If all images have more pairs than ``MAX_PAIRS``, images in regular intervals are used.
+    """
     starts = np.flatnonzero(np.diff(image_index, prepend=-1))
-    for start, end in zip(starts, [*starts[1:], len(boxes)], strict=True):
-        own = boxes[start:end]
-        area = (own[:, 2] - own[:, 0]) * (own[:, 3] - own[:, 1])
-        step = max(1, PAIRS // len(own))
-        for first in range(0, len(own) if len(own) > 1 else 0, step):
-            rows = own[first : first + step]
-            inner = np.minimum(rows[:, None, 2:], own[None, :, 2:]) - np.maximum(rows[:, None, :2], own[None, :, :2])
-            common = inner.clip(min=0).prod(2)
-            union = area[first : first + step, None] + area - common
-            hits = common >= OVERLAP * union
-            hits[np.arange(len(rows)), np.arange(first, first + len(rows))] = False
-            crowded[start + first : start + first + len(rows)] = hits.any(1)
-    return crowded
+    counts = np.diff(starts, append=len(boxes))
+    interval = max(1, -(-int((counts**2).sum()) // MAX_PAIRS))
+    crowded = [_overlapping(boxes[s : s + n]) for s, n in zip(starts[::interval], counts[::interval], strict=True)]
+    return float(np.concatenate(crowded).mean()) if crowded else 0.0
+
+
+def _overlapping(boxes: Doubles) -> Bools:
+    """Return whether a box overlaps another one by an IoU of at least 0.3, bool [N]; in chunks of rows."""
+    overlapping = np.zeros(len(boxes), bool)
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    step = max(1, CHUNK_PAIRS // len(boxes))
+    for first in range(0, len(boxes) if len(boxes) > 1 else 0, step):
+        rows = boxes[first : first + step]
+        inner = np.minimum(rows[:, None, 2:], boxes[None, :, 2:]) - np.maximum(rows[:, None, :2], boxes[None, :, :2])
+        common = inner.clip(min=0).prod(2)
+        hits = common >= OVERLAP * (area[first : first + step, None] + area - common)
+        hits[np.arange(len(rows)), np.arange(first, first + len(rows))] = False
+        overlapping[first : first + step] = hits.any(1)
+    return overlapping
 
 
 def advise_federated(figures: Figures) -> Advice | None:
@@ -177,8 +185,10 @@ def advise_imbalance(figures: Figures) -> Advice | None:
     tail = figures.classes >= TAIL_CLASSES and figures.imbalance >= TAIL_IMBALANCE
     if not tail and (figures.imbalance < IMBALANCED or figures.classes < 2):
         return None
-    threshold = float(f"{min(1.0, 4 * figures.rare_images):.2g}")  # the rarest class is repeated twice
-    repeated = Trial("repeat_factor", {"data": {"sampler": _part("repeat_factor", threshold=threshold)}})
+    threshold = float(f"{4 * figures.rare_images:.2g}")  # the rarest class is repeated twice
+    sampler = {"class_path": "repeat_factor", "init_args": {"threshold": threshold}}
+    # a class in more than a quarter of the images cannot be repeated twice
+    repeated = [Trial("repeat_factor", {"data": {"sampler": sampler}})] if threshold <= 1 else []
     losses = [Trial(name, {"model": {"loss": name}}) for name in (("eql_v2", "seesaw") if tail else ("ghm",))]
     weights = Trial("class_weights", {"model": {"class_weights": "balanced"}})
     return Advice(
@@ -186,7 +196,7 @@ def advise_imbalance(figures: Figures) -> Advice | None:
         f"{figures.frequent} has {figures.imbalance:,.0f} times the boxes of {figures.rare}, which is in "
         f"{figures.rare_images:.1%} of the images with objects.",
         "a-long-tail-of-hundreds-of-classes" if tail else "a-rare-class-is-not-found",
-        (repeated, *losses) if tail else (weights, *losses, repeated),
+        (*repeated, *losses) if tail else (weights, *losses, *repeated),
     )
 
 
@@ -285,7 +295,3 @@ def _pointer(rules: Sequence[Callable[[Figures], Advice | None]], figures: Figur
     if topics:
         return f"  -> {', '.join(topics)}"
     return ": nothing points at imbalance" if advise_imbalance in rules else ""
-
-
-def _part(name: str, **arguments: Any) -> dict[str, Any]:
-    return {"class_path": name, "init_args": arguments}

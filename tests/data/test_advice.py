@@ -75,9 +75,16 @@ def test_measure__squares():
 
 @pytest.mark.parametrize("pairs", [1, 3, 1_000_000])
 def test_measure__overlaps_do_not_depend_on_chunks(monkeypatch, pairs):
-    monkeypatch.setattr(rules, "PAIRS", pairs)
+    monkeypatch.setattr(rules, "CHUNK_PAIRS", pairs)
     boxes = [(0, 0, 10, 10), (0, 0, 10, 8), (30, 30, 40, 40), (0, 0, 10, 10)]
     assert measure(made(boxes, [0, 0, 0, 1], [3] * 4), InputSize(100, 100)).crowded_share == 0.5
+
+
+def test_measure__overlaps_of_images_in_regular_intervals_if_there_are_too_many_pairs(monkeypatch):
+    data = made([(0, 0, 9, 9), (0, 0, 9, 9), (0, 0, 9, 9), (0, 0, 9, 9)], [0, 0, 1, 2], [3] * 4)
+    assert measure(data, InputSize(100, 100)).crowded_share == 0.5
+    monkeypatch.setattr(rules, "MAX_PAIRS", 3)  # of 4 + 1 + 1: every second image
+    assert measure(data, InputSize(100, 100)).crowded_share == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize("crowd", [True, None])
@@ -104,10 +111,11 @@ def test_advise_imbalance__limit():
     assert "10.0 (cat : dog)  -> imbalance" in findings(figures)
     sampler = advise(figures)[0].trials[2].settings["data"]["sampler"]
     assert sampler["init_args"]["threshold"] == 0.04  # sqrt(0.04 / 0.01) = 2
+    assert runs(figures._replace(rare_images=0.26)) == ["class_weights", "ghm"]
 
 
 def test_advise_imbalance__a_long_tail_has_other_runs():
-    figures = BALANCED._replace(imbalance=100.0, classes=50)
+    figures = BALANCED._replace(imbalance=100.0, classes=50, rare_images=0.01)
     assert topics(figures) == ["long_tail"]
     assert runs(figures) == ["repeat_factor", "eql_v2", "seesaw"]
     assert topics(figures._replace(classes=49)) == ["imbalance"]
