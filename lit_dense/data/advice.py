@@ -188,7 +188,7 @@ def advise_imbalance(figures: Figures) -> Advice | None:
     threshold = float(f"{4 * figures.rare_images:.2g}")  # the rarest class is repeated twice
     sampler = {"class_path": "repeat_factor", "init_args": {"threshold": threshold}}
     # a class in more than a quarter of the images cannot be repeated twice
-    repeated = [Trial("repeat_factor", {"data": {"sampler": sampler}})] if threshold <= 1 else []
+    repeated = [Trial("repeat_factor", {"data": {"sampler": sampler}})] if figures.rare_images <= 0.25 else []
     losses = [Trial(name, {"model": {"loss": name}}) for name in (("eql_v2", "seesaw") if tail else ("ghm",))]
     weights = Trial("class_weights", {"model": {"class_weights": "balanced"}})
     return Advice(
