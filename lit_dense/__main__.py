@@ -1,8 +1,8 @@
 """Entry point of the command ``lit-dense`` and of ``python -m lit_dense``: dispatches the subcommand.
 
 ``lit-dense list`` runs without importing torch (:mod:`lit_dense.cli.listing`). ``lit-dense compare`` runs
-:mod:`lit_dense.compare`, ``lit-dense convert`` runs :mod:`lit_dense.cli.convert`, and the other subcommands run
-:mod:`lit_dense.cli.lightning_cli`.
+:mod:`lit_dense.compare`, ``lit-dense advise`` runs :mod:`lit_dense.compare.advise`, ``lit-dense convert`` runs
+:mod:`lit_dense.cli.convert`, and the other subcommands run :mod:`lit_dense.cli.lightning_cli`.
 """
 
 import os
@@ -35,6 +35,11 @@ def main(args: Sequence[str] | None = None) -> None:
             from .compare.command import main as compare
 
             sys.exit(compare(arguments[1:]))
+        if arguments[:1] == ["advise"]:
+            from .compare.advise import report
+
+            print(report(arguments[1:]))
+            return
         if arguments[:1] == ["convert"]:
             from .cli.convert import main as convert
 

@@ -12,7 +12,7 @@ from ..core.cli_types import refused
 from ..core.errors import nearest
 from .user_errors import tracebacks_wanted
 
-VERBS = ("fit", "validate", "test", "predict", "check", "calibrate", "export", "convert", "compare", "list")
+VERBS = ("fit", "validate", "test", "predict", "check", "calibrate", "export", "convert", "compare", "advise", "list")
 KEY = re.compile(r'^Parser key "([^"]+)":\s*')
 # lines of jsonargparse that describe the accepted types instead of the error
 NOISE = re.compile(

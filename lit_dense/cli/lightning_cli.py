@@ -36,7 +36,7 @@ LEAST = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "gradient_c
 ALSO = (
     "Further commands: lit-dense list shows every loss, weighter and other part; lit-dense convert writes a data set "
     "in another format (lit-dense convert -h); lit-dense compare trains several configurations at equal budget and "
-    "writes one report (lit-dense compare -h)."
+    "writes one report (lit-dense compare -h); lit-dense advise suggests what to compare (lit-dense advise -h)."
 )
 
 

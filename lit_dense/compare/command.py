@@ -90,6 +90,20 @@ def read_words(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
     """
     parser = build_parser()
     options, unknown = parser.parse_known_args(arguments)
+    return options, passed_on("compare", parser, unknown)
+
+
+def passed_on(verb: str, parser: argparse.ArgumentParser, unknown: Sequence[str]) -> list[str]:
+    """Return the arguments that the command's parser does not know and that are options of ``lit-dense fit``.
+
+    Args:
+        verb: The command, for messages.
+        parser: Its parser.
+        unknown: The arguments that the parser does not know.
+
+    Raises:
+        UsageError: If an argument is neither.
+    """
     known = [name for action in parser._actions for name in action.option_strings]
     extra: list[str] = []
     for argument in unknown:
@@ -98,9 +112,9 @@ def read_words(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
         else:
             hint = nearest(argument.split("=")[0], known)
             raise UsageError(
-                f"compare: unknown argument {argument!r}.{hint} Options for every run begin with {_listed()}."
+                f"{verb}: unknown argument {argument!r}.{hint} Options for every run begin with {_listed()}."
             )
-    return options, extra
+    return extra
 
 
 def _listed() -> str:

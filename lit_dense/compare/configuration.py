@@ -73,6 +73,37 @@ def read_configuration(arguments: Sequence[str], owner: str) -> dict[str, Any]:
     return configuration
 
 
+class _DataCLI(LitDenseCLI):
+    """The command line of ``check`` without running it: the data module, and a model without network."""
+
+    def _set_seed(self) -> None:
+        """Keep the random state of this process."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Do nothing."""
+
+
+def build_data(arguments: Sequence[str]) -> tuple[CocoDataModule, LitDetector]:
+    """Build the data module of a configuration, and the model without its network.
+
+    Args:
+        arguments: The arguments after ``check``.
+
+    Raises:
+        UsageError: If a name or a value is not accepted.
+    """
+    with without_args_warning():
+        cli = _DataCLI(
+            LitDetector,
+            CocoDataModule,
+            trainer_class=CheckingTrainer,
+            parser_class=CommandParser,
+            parser_kwargs={"prog": "lit-dense", "version": __version__},
+            args=["check", *arguments],
+        )
+    return cast(CocoDataModule, cli.datamodule), cast(LitDetector, cli.model)
+
+
 @contextmanager
 def without_args_warning() -> Iterator[None]:
     """Silence Lightning's warning about arguments that are not those of the process, which is intended here."""
