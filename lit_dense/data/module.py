@@ -38,6 +38,7 @@ from .sources import (
     read_images,
 )
 from .split import stratified_split
+from .tiling import collate_tiled
 from .transforms import compose, default_train_transforms
 
 Labels = Literal["contiguous", "category_id"]
@@ -73,6 +74,8 @@ class CocoDataModule(DataModule):
             their proportions, and copies of one image stay in one split. 0: train without validation.
         predict: Images to predict on: an image file, a folder (searched recursively), a glob or a list of them; paths
             are relative to the current folder. Default: the test images, or else the validation images.
+        tile: Side in pixels of the overlapping tiles in which images are predicted. Default: whole images.
+        tile_overlap: Smallest share of a tile's side that its neighbour also covers, in [0, 0.9].
         demo: Create a small data set of handwritten digits in ``root/digits`` and use it.
         batch_size: Images per process and training step.
         eval_batch_size: Images per process and step of validation, test and prediction. Default: ``batch_size``.
@@ -136,6 +139,8 @@ class CocoDataModule(DataModule):
         strict: bool = False,
         seed: int = 0,
         format: FormatLike | None = None,
+        tile: int | None = None,
+        tile_overlap: float = 0.2,
     ) -> None:
         super().__init__()
         name = type(self).__name__
@@ -158,6 +163,8 @@ class CocoDataModule(DataModule):
         background = [background_images] if isinstance(background_images, str | Path) else background_images or []
         self.background_images = located(self.root, background)
         self.predict = [predict] if isinstance(predict, str | Path) else predict
+        self.tile = None if tile is None else int(check_range(name, "tile", tile, 32))
+        self.tile_overlap = check_range(name, "tile_overlap", tile_overlap, 0, 0.9)
         self.format = None if format is None else FORMATS.build(format)
         self._given: Given = {
             "train": (train_annotations, train_images),
@@ -394,7 +401,9 @@ class CocoDataModule(DataModule):
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Return a loader of the images to predict on, in order; targets have only id, file name and original size."""
-        return self._eval_loader(self._predict_split, collate_images)
+        tile, overlap = self.tile, self.tile_overlap
+        collate_fn = collate_images if tile is None else partial(collate_tiled, tile=tile, overlap=overlap)
+        return self._eval_loader(self._predict_split, collate_fn)
 
     def _eval_loader(self, split: str, collate_fn: Callable[..., Any]) -> DataLoader[Any]:
         # by keyword: for prediction Lightning rebuilds the loader from its arguments and its own batch size
