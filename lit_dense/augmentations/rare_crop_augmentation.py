@@ -94,4 +94,5 @@ def _absent(picture: Picture, shown: Tensor) -> Tensor | None:
         return None
     labels = picture.fields["labels"].unique()
     outside = labels[~torch.isin(labels, torch.cat([shown, picture.partial]))]
-    return torch.cat([picture.absent, outside]).unique()
+    absent: Tensor = torch.cat([picture.absent, outside]).unique()
+    return absent
