@@ -5,10 +5,10 @@
     python benchmarks/data.py --open instances_train2017.json
 
 Images are read one after another in this process, in turns, through the same transforms; several workers multiply both
-alike. "with mosaic" and so on apply the augmentation to every image. "cache=ram" and "cache=disk" read images that
-are in the cache already; "untransformed" is without transforms. --height makes larger photographs. "float32" is what a loader hands over that scales
-on the CPU; uint8 travels at a quarter of the size. Opening is measured in a process of its own for each, with its peak
-memory.
+alike. "with mosaic" and so on apply the augmentation to every image. "cache=ram" and "cache=disk" read images that are
+in the cache already; "untransformed" is without transforms. --height makes larger photographs. "float32" is what a
+loader hands over that scales on the CPU; uint8 travels at a quarter of the size. Opening is measured in a process of
+its own for each, with its peak memory.
 """
 
 import argparse
@@ -89,9 +89,9 @@ def opening(case: str, path: Path) -> None:
     print(json.dumps([time.process_time() - started, peak]))
 
 
-def made_up(folder: Path, images: int, boxes: int, polygon: int, height: int = 0) -> Path:
-    """Write annotations with so many boxes an image and corners a polygon, and photographs of a height if asked."""
-    width = height * 4 // 3
+def made_up(folder: Path, images: int, boxes: int, polygon: int, photographs: int = 0) -> Path:
+    """Write annotations with so many boxes an image and corners a polygon, and photographs of that height if asked."""
+    size = (photographs, photographs * 4 // 3) if photographs else (480, 640)
     rng = np.random.default_rng(0)
     annotations = []
     for image in range(1, images + 1):
@@ -108,14 +108,13 @@ def made_up(folder: Path, images: int, boxes: int, polygon: int, height: int = 0
                     "segmentation": [rng.uniform(0, 400, 2 * polygon).round(2).tolist()],
                 }
             )
-        if height:
+        if photographs:
             coarse = torch.rand(1, 3, 15, 20, generator=torch.Generator().manual_seed(image))
-            smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)[0]
+            smooth = torch.nn.functional.interpolate(coarse, size, mode="bicubic").clamp(0, 1)[0]
             write_jpeg((smooth * 255).to(torch.uint8), str(folder / f"{image}.jpg"))
     data = {
         "images": [
-            {"id": i, "file_name": f"{i}.jpg", "width": width or 640, "height": height or 480}
-            for i in range(1, images + 1)
+            {"id": i, "file_name": f"{i}.jpg", "width": size[1], "height": size[0]} for i in range(1, images + 1)
         ],
         "annotations": annotations,
         "categories": [{"id": k, "name": f"class {k}"} for k in range(1, 81)],
