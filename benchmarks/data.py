@@ -5,13 +5,15 @@
     python benchmarks/data.py --open instances_train2017.json
 
 Images are read one after another in this process, in turns, through the same transforms; several workers multiply both
-alike. "with mosaic" and so on apply the augmentation to every image. "float32" is what a loader hands over that scales
-on the CPU; uint8 travels at a quarter of the size. Opening is measured in a process of its own for each, with its peak
-memory.
+alike. "with mosaic" and so on apply the augmentation to every image. "cache=ram" and "cache=disk" read images that are
+in the cache already; "untransformed" is without transforms. --height makes larger photographs. "float32" is what a
+loader hands over that scales on the CPU; uint8 travels at a quarter of the size. Opening is measured in a process of
+its own for each, with its peak memory.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -36,15 +38,19 @@ def data_sets(options: argparse.Namespace) -> dict[str, object]:
     """The same images, from here, with each augmentation of several images, and from torchvision."""
     transforms = default_train_transforms()
 
-    def own(*names: str) -> object:
+    def own(*names: str, cache: str | None = None, transforms: list[v2.Transform] = transforms) -> object:
         data = CocoDataModule(
             train_images=options.images.resolve(),
             train_annotations=options.annotations.resolve(),
             transforms=transforms,
             augmentation=[{"class_path": name, "init_args": {"p": 1.0}} for name in names],
+            cache=cache,
         )
         data.setup("fit")
-        return data.train_dataloader().dataset
+        dataset = data.train_dataloader().dataset
+        if cache is not None:
+            measure(dataset, min(options.number, len(dataset)))  # fills it
+        return dataset
 
     theirs = v2.Compose([v2.ToImage(), *transforms, v2.ClampBoundingBoxes(), v2.SanitizeBoundingBoxes()])
     scaled = v2.Compose([theirs, v2.ToDtype(torch.float32, scale=True)])
@@ -53,8 +59,13 @@ def data_sets(options: argparse.Namespace) -> dict[str, object]:
         coco = CocoDetection(str(options.images), str(options.annotations), transforms=transform)
         return wrap_dataset_for_transforms_v2(coco, target_keys=("image_id", "boxes", "labels"))
 
-    augmented = {f"with {name}": own(name) for name in ("mosaic", "mixup", "copy_paste")}
-    return {"lit_dense": own(), "torchvision": peer(theirs), "float32": peer(scaled), **augmented}
+    augmented = {f"with {name}": own(name) for name in ("mosaic", "mixup", "copy_paste", "rare_crop")}
+    cached = {f"cache={mode}": own(cache=mode) for mode in ("ram", "disk")}
+    cached |= {f"with rare_crop, cache={mode}": own("rare_crop", cache=mode) for mode in ("ram", "disk")}
+    decoded = {"untransformed": own(transforms=[])}
+    decoded |= {f"untransformed, cache={mode}": own(cache=mode, transforms=[]) for mode in ("ram", "disk")}
+    ours = {"lit_dense": own(), "torchvision": peer(theirs), "float32": peer(scaled)}
+    return {**ours, **augmented, **cached, **decoded}
 
 
 def measure(dataset: object, number: int) -> float:
@@ -78,8 +89,9 @@ def opening(case: str, path: Path) -> None:
     print(json.dumps([time.process_time() - started, peak]))
 
 
-def made_up(folder: Path, images: int, boxes: int, polygon: int, pictures: bool) -> Path:
-    """Write annotations with so many boxes an image and corners a polygon, and photographs of 640 x 480 if asked."""
+def made_up(folder: Path, images: int, boxes: int, polygon: int, photographs: int = 0) -> Path:
+    """Write annotations with so many boxes an image and corners a polygon, and photographs of that height if asked."""
+    size = (photographs, photographs * 4 // 3) if photographs else (480, 640)
     rng = np.random.default_rng(0)
     annotations = []
     for image in range(1, images + 1):
@@ -96,12 +108,14 @@ def made_up(folder: Path, images: int, boxes: int, polygon: int, pictures: bool)
                     "segmentation": [rng.uniform(0, 400, 2 * polygon).round(2).tolist()],
                 }
             )
-        if pictures:
+        if photographs:
             coarse = torch.rand(1, 3, 15, 20, generator=torch.Generator().manual_seed(image))
-            smooth = torch.nn.functional.interpolate(coarse, (480, 640), mode="bicubic").clamp(0, 1)[0]
+            smooth = torch.nn.functional.interpolate(coarse, size, mode="bicubic").clamp(0, 1)[0]
             write_jpeg((smooth * 255).to(torch.uint8), str(folder / f"{image}.jpg"))
     data = {
-        "images": [{"id": i, "file_name": f"{i}.jpg", "width": 640, "height": 480} for i in range(1, images + 1)],
+        "images": [
+            {"id": i, "file_name": f"{i}.jpg", "width": size[1], "height": size[0]} for i in range(1, images + 1)
+        ],
         "annotations": annotations,
         "categories": [{"id": k, "name": f"class {k}"} for k in range(1, 81)],
     }
@@ -149,6 +163,7 @@ def main() -> None:
     parser.add_argument("--annotations", type=Path)
     parser.add_argument("--open", type=Path, help="a COCO file to open")
     parser.add_argument("--number", type=int, default=100, help="images of a turn")
+    parser.add_argument("--height", type=int, default=480, help="of the made-up photographs; the width is 4/3 of it")
     parser.add_argument("--annotated", type=int, default=20000, help="images of the file that is made up to be opened")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--case", help=argparse.SUPPRESS)
@@ -159,10 +174,11 @@ def main() -> None:
         return
     print(machine() + "\n")
     with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = folder
         if not options.images and not options.open:
-            options.annotations = made_up(Path(folder), 50, 7, 4, pictures=True)
+            options.annotations = made_up(Path(folder), 50, 7, 4, options.height)
             options.images = Path(folder)
-            options.open = made_up(Path(folder), options.annotated, 7, 20, pictures=False)
+            options.open = made_up(Path(folder), options.annotated, 7, 20)
         if options.images:
             compare_images(options)
         if options.open:

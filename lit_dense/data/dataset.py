@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torchvision.transforms import v2
 from ..augmentations import Augmentation, Picture
 from ..core.array_types import Ints
 from .coco_data import CocoData
+from .image_cache import ImageCache
 from .image_files import read_image
 from .ordering import Draw
 from .problems import DataError
@@ -45,6 +47,7 @@ class CocoDataset(Dataset[Sample]):
         transforms: Called with (image, dict with ``boxes`` and ``labels``), as torchvision.transforms.v2.
         augmentation: Augmentations that combine images; they are applied before the transforms.
         mirrored: Label that each label becomes in a mirrored image [C]. Default: labels do not change.
+        cache: Keeps decoded images. Default: each image is decoded whenever it is read.
     """
 
     def __init__(
@@ -54,8 +57,9 @@ class CocoDataset(Dataset[Sample]):
         transforms: Callable[..., Any] | None = None,
         augmentation: Sequence[Augmentation] = (),
         mirrored: Tensor | None = None,
+        cache: ImageCache | None = None,
     ) -> None:
-        self.data = data
+        self.data, self.cache = data, cache
         self.labels = data.labels(category_ids)
         self.category_ids = category_ids
         self.mirrored = torch.arange(len(category_ids)) if mirrored is None else mirrored
@@ -141,7 +145,8 @@ class CocoDataset(Dataset[Sample]):
 
     def _read(self, index: int) -> Tensor:
         path = self.data.folder / self.data.file_names[index]
-        image = read_image(path, upright=bool(self.data.upright[index]))
+        decode = partial(read_image, path, upright=bool(self.data.upright[index]))
+        image = decode() if self.cache is None else self.cache.read(index, decode)
         expected = self.data.sizes[index].tolist()
         if list(image.shape[-2:]) != expected:
             sizes = f"{image.shape[-1]} x {image.shape[-2]}, but was {expected[1]} x {expected[0]} at setup"

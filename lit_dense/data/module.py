@@ -22,6 +22,7 @@ from .coco_data import Category, CocoData
 from .dataset import CocoDataset, collate, collate_images
 from .flip_pairs import FlipPairs, check_flip_pairs, mirrored_labels
 from .formats import FORMATS, FormatLike
+from .image_cache import CacheMode, ImageCache, open_caches
 from .lightning_base import DataModule
 from .ordering import EpochSampler
 from .problems import Problems
@@ -37,7 +38,8 @@ from .sources import (
     label_categories,
     read_images,
 )
-from .split import stratified_split
+from .split import check_val_split, stratified_split
+from .tiling import collate_tiled
 from .transforms import compose, default_train_transforms
 
 Labels = Literal["contiguous", "category_id"]
@@ -73,6 +75,11 @@ class CocoDataModule(DataModule):
             their proportions, and copies of one image stay in one split. 0: train without validation.
         predict: Images to predict on: an image file, a folder (searched recursively), a glob or a list of them; paths
             are relative to the current folder. Default: the test images, or else the validation images.
+        tile: Side in pixels of the overlapping tiles in which images are predicted. Default: whole images.
+        tile_overlap: Smallest share of a tile's side that its neighbour also covers, in [0, 0.9].
+        cache: Where decoded training and validation images are kept: ``ram`` or ``disk``. Default: nowhere.
+        cache_gib: Largest size of the cache on this machine in GiB; images that do not fit are decoded each time.
+            Default: half of the available memory or disk space.
         demo: Create a small data set of handwritten digits in ``root/digits`` and use it.
         batch_size: Images per process and training step.
         eval_batch_size: Images per process and step of validation, test and prediction. Default: ``batch_size``.
@@ -136,6 +143,10 @@ class CocoDataModule(DataModule):
         strict: bool = False,
         seed: int = 0,
         format: FormatLike | None = None,
+        tile: int | None = None,
+        tile_overlap: float = 0.2,
+        cache: CacheMode | None = None,
+        cache_gib: float | None = None,
     ) -> None:
         super().__init__()
         name = type(self).__name__
@@ -158,6 +169,11 @@ class CocoDataModule(DataModule):
         background = [background_images] if isinstance(background_images, str | Path) else background_images or []
         self.background_images = located(self.root, background)
         self.predict = [predict] if isinstance(predict, str | Path) else predict
+        self.tile = None if tile is None else int(check_range(name, "tile", tile, 32))
+        self.tile_overlap = check_range(name, "tile_overlap", tile_overlap, 0, 0.9)
+        self.cache = None if cache is None else check_choice(name, "cache", cache, get_args(CacheMode))
+        self.cache_gib = None if cache_gib is None else check_range(name, "cache_gib", cache_gib, 0)
+        self._caches: dict[str, ImageCache] | None = None
         self.format = None if format is None else FORMATS.build(format)
         self._given: Given = {
             "train": (train_annotations, train_images),
@@ -168,7 +184,7 @@ class CocoDataModule(DataModule):
             self._stated = demo_sources(self.root, self._given)
         else:
             self._stated = find_sources(self.root, self._given, self.format)
-        _check_split(self._stated, self.val_split)
+        check_val_split(self._stated, self.val_split)
         self._sources: dict[str, Source] | None = None
         self.data: dict[str, CocoData] = {}
         self.class_counts: ClassCounts | None = None
@@ -187,7 +203,7 @@ class CocoDataModule(DataModule):
         if self._sources is not None:
             return self._sources
         sources = complete_sources(self._stated, self.root, self._given)
-        _check_split(sources, self.val_split)
+        check_val_split(sources, self.val_split)
         if all(source.annotations.exists() for source in sources.values()):
             self._sources = sources
         return sources
@@ -336,6 +352,7 @@ class CocoDataModule(DataModule):
             self.transforms,
             self.augmentation,
             mirrored_labels(self.flip_pairs, self.categories),
+            self._cache("train"),
         )
         world_size, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         order = self._order(dataset.data)
@@ -394,12 +411,14 @@ class CocoDataModule(DataModule):
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Return a loader of the images to predict on, in order; targets have only id, file name and original size."""
-        return self._eval_loader(self._predict_split, collate_images)
+        tile, overlap = self.tile, self.tile_overlap
+        collate_fn = collate_images if tile is None else partial(collate_tiled, tile=tile, overlap=overlap)
+        return self._eval_loader(self._predict_split, collate_fn)
 
     def _eval_loader(self, split: str, collate_fn: Callable[..., Any]) -> DataLoader[Any]:
         # by keyword: for prediction Lightning rebuilds the loader from its arguments and its own batch size
         return DataLoader(
-            CocoDataset(self._of_split(split), self._category_ids()),
+            CocoDataset(self._of_split(split), self._category_ids(), cache=self._cache(split)),
             batch_size=self.eval_batch_size,
             collate_fn=collate_fn,
             **self._workers(),
@@ -410,6 +429,16 @@ class CocoDataModule(DataModule):
             raise UsageError(f"The {split} images are not set up: call setup first.")
         return self.data[split]
 
+    def _cache(self, split: str) -> ImageCache | None:
+        """Return the cache of a split; None if there is none, as for a split that is read once."""
+        if self.cache is None or "train" not in self.data:
+            return None
+        if self._caches is None:
+            splits = {name: self.data[name] for name in sorted(self.data) if name in ("train", "val")}
+            processes = getattr(self.trainer, "num_devices", 1)
+            self._caches = open_caches(self.cache, splits, self.cache_gib, processes)
+        return self._caches.get(split)
+
     def _workers(self) -> dict[str, Any]:
         return {
             "num_workers": self.num_workers,
@@ -418,10 +447,3 @@ class CocoDataModule(DataModule):
             # Seeds the workers independently of the global generator, which a model also uses.
             "generator": torch.Generator().manual_seed(self.seed),
         }
-
-
-def _check_split(sources: dict[str, Source], val_split: float) -> None:
-    if val_split and "val" in sources:
-        raise UsageError("There are validation images already: leave out val_split.")
-    if val_split and "train" not in sources:
-        raise UsageError("val_split takes images from train_annotations, which is not given.")

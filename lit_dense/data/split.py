@@ -1,8 +1,11 @@
-"""Stratified splits into training and validation images."""
+"""Splits into training and validation images."""
+
+from collections.abc import Collection
 
 import numpy as np
 
 from ..core.array_types import Bools, Ints
+from ..core.errors import UsageError
 
 
 def stratified_split(presence: Bools, val_share: float, seed: int, groups: Ints | None = None) -> tuple[Ints, Ints]:
@@ -52,3 +55,19 @@ def stratified_split(presence: Bools, val_share: float, seed: int, groups: Ints 
     if len(val) > 1 and val.all() == val.any():
         val[rng.integers(len(val))] ^= True
     return np.flatnonzero(~val), np.flatnonzero(val)
+
+
+def check_val_split(splits: Collection[str], val_split: float) -> None:
+    """Raise an error if ``val_split`` does not fit the files.
+
+    Args:
+        splits: The splits that have files of their own.
+        val_split: Share of the training images to validate on; 0 for none.
+
+    Raises:
+        UsageError: If there is a validation file already, or no training file.
+    """
+    if val_split and "val" in splits:
+        raise UsageError("There are validation images already: leave out val_split.")
+    if val_split and "train" not in splits:
+        raise UsageError("val_split takes images from train_annotations, which is not given.")

@@ -10,6 +10,7 @@ from torch.nn import ModuleList
 from ..core.batch_format import Batch, check_format, unpack
 from ..core.errors import UsageError
 from ..core.score_threshold import keep_scores
+from ..data.tiling import TILING
 from ..detectors.attach import attached
 from ..detectors.base import ATTRIBUTE, DetectorAdapter
 from ..metrics import DetectionMAP
@@ -18,6 +19,7 @@ from ..metrics.map_logging import log_maps
 from .batch import checked_batch, float_images, metric_targets, warn_of_range, without_crowd
 from .evaluation_settings import EvaluationSettings
 from .known_classes import KnownClasses
+from .tiled_prediction import predict_in_tiles
 
 
 class DetectorSteps(KnownClasses):
@@ -70,7 +72,9 @@ class DetectorSteps(KnownClasses):
 
     def _checked(self, batch: Any, objects: bool = True) -> Batch:
         """Unpack and check a batch, and convert its images to floats; without ``objects``, targets need no boxes."""
-        images, targets = self.unpack_batch(batch)
+        return self._check(*self.unpack_batch(batch), objects)
+
+    def _check(self, images: Any, targets: Any, objects: bool) -> Batch:
         check_format(self.model, images, targets, objects)
         num_labels = (self.label_map.num_labels or self.num_classes or 0) if objects else None
         floats, targets = checked_batch(images, targets, num_labels, self.longest_side)
@@ -113,11 +117,18 @@ class DetectorSteps(KnownClasses):
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Any]]:
         """Return the detections of each image with the fields of its target, such as ``image_id`` and ``file_name``.
 
-        Labels are those of the data; ``data_categories`` has their names.
+        Labels are those of the data; ``data_categories`` has their names. Images whose targets have ``tiling`` (the
+        side of a tile in pixels and the overlap) are predicted in tiles. ``detections_per_img`` then limits each tile.
         """
-        images, targets = self._checked(batch, objects=False)
-        detections = [self.label_map.in_labels(detection) for detection in self(images)]
-        return [{**target, **detection} for target, detection in zip(targets, detections, strict=True)]
+        images, targets = self.unpack_batch(batch)
+        check_format(self.model, images, targets, objects=False)
+        detections = predict_in_tiles(self._predict, images, targets)
+        fields = [{name: value for name, value in target.items() if name != TILING} for target in targets]
+        return [{**own, **detection} for own, detection in zip(fields, detections, strict=True)]
+
+    def _predict(self, images: Any, targets: Any) -> list[dict[str, Tensor]]:
+        floats, _ = self._check(images, targets, objects=False)
+        return [self.label_map.in_labels(detection) for detection in self(floats)]
 
     def on_validation_start(self) -> None:
         """Create a metric for each additional validation loader."""

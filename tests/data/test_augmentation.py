@@ -22,6 +22,7 @@ ALL = [
     {"class_path": "mosaic", "init_args": {"p": 0.6, "close_after": 0.5}},
     {"class_path": "mixup", "init_args": {"p": 0.6}},
     {"class_path": "copy_paste", "init_args": {"p": 0.6}},
+    {"class_path": "rare_crop", "init_args": {"p": 0.6, "size": 32}},
 ]
 
 
@@ -61,7 +62,7 @@ def test_augmentation__changes_images_and_not_which_come(folder):
 
 
 def test_augmentation__without_one_samples_are_what_they_were(folder):
-    never = [{"class_path": name, "init_args": {"p": 0.0}} for name in ("mosaic", "mixup", "copy_paste")]
+    never = [{"class_path": name, "init_args": {"p": 0.0}} for name in ("mosaic", "mixup", "copy_paste", "rare_crop")]
     assert seen(loader(folder, augmentation=never)) == seen(loader(folder, augmentation=None))
 
 
