@@ -3,6 +3,7 @@
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ..core.errors import UsageError, check_range
 from ..core.registry import Registry
 from ..criterion import REGISTRIES
 from ..data import CocoDataModule, check
+from ..detectors.backbones import loads_checkpoint
 from ..detectors.from_arguments import NETWORKS
 from ..losses import LOSSES
 from ..training import LitDetector, LitRetinaNet
@@ -186,8 +188,10 @@ class LitDenseCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Build trainer, model and data; errors of constructors are raised unchanged."""
         self.parser.add_instantiator(_construct, object)  # after those of Lightning
+        path = self.config[self.subcommand].get("ckpt_path")
         try:
-            super().instantiate_classes()
+            with loads_checkpoint() if path and Path(path).is_file() else nullcontext():
+                super().instantiate_classes()
             return
         except _ConstructorError as caught:
             error = caught.error

@@ -12,6 +12,7 @@ from torch import Tensor
 from .._version import __version__
 from ..core.errors import UsageError
 from ..core.optional_package import optional_package
+from ..detectors.backbones import loads_checkpoint
 from ..training import LitDetector
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -91,7 +92,8 @@ def pull(source: str | Path, options: dict[str, Any]) -> LitDetector:
     buffer = io.BytesIO()  # load_from_checkpoint rebuilds the module; it takes a file
     torch.save(config, buffer)
     buffer.seek(0)
-    return LitDetector.load_from_checkpoint(buffer, map_location="cpu")
+    with loads_checkpoint():
+        return LitDetector.load_from_checkpoint(buffer, map_location="cpu")
 
 
 def push(module: LitDetector, repo_id: str, private: bool | None, token: str | None) -> str:

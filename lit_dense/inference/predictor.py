@@ -15,6 +15,7 @@ from ..cli.checkpoint_file import check_checkpoint
 from ..core.errors import UsageError, check_range, nearest
 from ..data.image_files import find_images, image_to_tensor, read_image
 from ..data.label_map import unique_names
+from ..detectors.backbones import loads_checkpoint
 from ..training import LitDetector
 from ..training.batch import checked_batch, warn_of_range
 from .hub import pull, push, write_pretrained
@@ -47,7 +48,8 @@ def load(path: str | Path, device: str | torch.device | None = None) -> "Predict
         names = [p.name for p in file.parent.glob("*.ckpt")] if file.parent.is_dir() else []
         raise UsageError(f"load: there is no checkpoint {path}.{nearest(file.name, names)}")
     check_checkpoint(file)
-    return Predictor(LitDetector.load_from_checkpoint(file, map_location="cpu"), device)
+    with loads_checkpoint():
+        return Predictor(LitDetector.load_from_checkpoint(file, map_location="cpu"), device)
 
 
 class Predictor:

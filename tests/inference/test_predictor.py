@@ -8,10 +8,12 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from PIL import Image
+from torchvision.ops import FrozenBatchNorm2d
 
 import lit_dense
 from lit_dense.core.errors import UsageError
 from lit_dense.data import DataError
+from lit_dense.detectors.backbones import loads_checkpoint
 from lit_dense.inference import Prediction, Predictor, hub
 
 CATEGORIES = [{"id": 3, "name": "a"}, {"id": 7, "name": "b"}]
@@ -158,6 +160,26 @@ def test_load__a_missing_file_is_named_with_the_nearest(checkpoint, tmp_path):
     (tmp_path / "x.ckpt").write_text("{}")
     with pytest.raises(UsageError, match="cannot be read as a checkpoint"):
         lit_dense.load(tmp_path / "x.ckpt")
+
+
+def test_load__needs_no_pretrained_weights(pixels, tmp_path, monkeypatch):
+    """A checkpoint of a pretrained backbone is loaded without the file of its first weights."""
+
+    def download(*args, **kwargs):
+        raise OSError("no network")
+
+    torch.manual_seed(0)
+    with loads_checkpoint():
+        module = lit_dense.LitRetinaNet(2, "mobilenet_v2", weights_backbone="DEFAULT", fpn_channels=16, min_size=64)
+    assert isinstance(module.model.backbone.body["0"][1], FrozenBatchNorm2d)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    trainer.strategy.connect(module)
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", download)
+    with pytest.raises(UsageError, match="cannot be downloaded"):
+        lit_dense.LitRetinaNet(2, "mobilenet_v2", weights_backbone="DEFAULT")
+    loaded = lit_dense.load(tmp_path / "x.ckpt", "cpu")
+    assert same(loaded.predict(pixels), Predictor(module, "cpu").predict(pixels))
 
 
 def test_predictor__without_class_names_has_numbers(pixels):
