@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ from torch import Tensor
 
 from ..callbacks.prediction_formats import COLUMNS
 from ..core.optional_package import optional_package
+from ..core.score_threshold import hidden_note, keep_scores
 from ..data.image_files import read_image
 from ..visualization.draw import draw_boxes
 
+SHOWN_SCORE = 0.3  # as of PredictionWriter
 FEW = 5  # detections that repr shows
 
 
@@ -29,6 +31,7 @@ class Prediction:
         class_names: Name of each class.
         path: The image file; None if the image was not read from a file.
         source: The image, uint8 or float in [0, 1] [3, H, W]; None if it is read from ``path`` again.
+        shown_score: Smallest score that is drawn by default.
     """
 
     boxes: Tensor
@@ -36,7 +39,8 @@ class Prediction:
     labels: Tensor
     class_names: Sequence[str]
     path: Path | None = None
-    source: Tensor | None = field(default=None)
+    source: Tensor | None = None
+    shown_score: float = SHOWN_SCORE
 
     @property
     def names(self) -> list[str]:
@@ -52,20 +56,33 @@ class Prediction:
             raise ValueError("The prediction has neither an image nor the path of one.")
         return read_image(self.path)
 
-    def plot(self) -> Image.Image:
-        """Draw the detections on the image, with class names and scores; small images are enlarged."""
-        return draw_boxes(self.image, self.boxes, self.labels, self.class_names, self.scores)
+    def plot(self, score_thresh: float | None = None) -> Image.Image:
+        """Draw the detections on the image, with class names and scores; small images are enlarged.
 
-    def show(self) -> None:
-        """Open the drawn image in the system's image viewer."""
-        self.plot().show(title=self.path.name if self.path else None)
+        Args:
+            score_thresh: Smallest score that is drawn; by default that given to ``predict``, or else 0.3. If no
+                detection has it, a note in the image says so.
+        """
+        threshold = self.shown_score if score_thresh is None else score_thresh
+        kept = keep_scores({"boxes": self.boxes, "labels": self.labels, "scores": self.scores}, threshold)
+        note = hidden_note(self.scores.tolist(), threshold)
+        return draw_boxes(self.image, kept["boxes"], kept["labels"], self.class_names, kept["scores"], note=note)
 
-    def save(self, path: str | Path) -> Path:
+    def show(self, score_thresh: float | None = None) -> None:
+        """Open the drawn image in the system's image viewer.
+
+        Args:
+            score_thresh: Smallest score that is drawn, as in :meth:`plot`.
+        """
+        self.plot(score_thresh).show(title=self.path.name if self.path else None)
+
+    def save(self, path: str | Path, score_thresh: float | None = None) -> Path:
         """Save the drawn image; missing folders are created.
 
         Args:
             path: An image file, such as ``out/photo.jpg``. For an existing folder, the file in it is named as the image
                 with the suffix ``.png``.
+            score_thresh: Smallest score that is drawn, as in :meth:`plot`.
 
         Returns:
             The file that was written.
@@ -74,7 +91,7 @@ class Prediction:
         if file.is_dir():
             file = file / f"{self.path.stem if self.path else 'prediction'}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
-        self.plot().save(file)
+        self.plot(score_thresh).save(file)
         return file
 
     def to_dataframe(self) -> Any:

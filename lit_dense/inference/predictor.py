@@ -19,7 +19,7 @@ from ..detectors.backbones import loads_checkpoint
 from ..training import LitDetector
 from ..training.batch import checked_batch, warn_of_range
 from .hub import pull, push, write_pretrained
-from .prediction import Prediction
+from .prediction import SHOWN_SCORE, Prediction
 
 Source = str | Path | Image.Image | npt.NDArray[np.uint8] | Tensor
 """An image: a file, a PIL image, an array [H, W, 3], or a tensor [3, H, W]."""
@@ -94,8 +94,8 @@ class Predictor:
             check_range("predict", "score_thresh", score_thresh, 0, 1)
         with self._threshold(score_thresh), torch.inference_mode():
             if _is_one(source):
-                return self._predict(source)
-            return [self._predict(one) for one in _images(source)]
+                return self._predict(source, score_thresh)
+            return [self._predict(one, score_thresh) for one in _images(source)]
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write the model as ``config.json`` and ``model.safetensors``, which :meth:`from_pretrained` reads.
@@ -140,7 +140,7 @@ class Predictor:
         """
         return push(self.module, repo_id, private, token)
 
-    def _predict(self, source: Any) -> Prediction:
+    def _predict(self, source: Any, score_thresh: float | None) -> Prediction:
         path = Path(source).expanduser() if isinstance(source, str | Path) else None
         image = _to_tensor(source if path is None else path)
         if image.is_floating_point():
@@ -149,7 +149,9 @@ class Predictor:
         floats, _ = checked_batch([image.to(self.device)], [target], None, self.module.longest_side)
         (found,) = self.module(floats)
         found = {name: found[name].cpu() for name in ("boxes", "scores", "labels")}
-        return Prediction(**found, class_names=self.class_names, path=path, source=None if path else image.cpu())
+        kept = None if path else image.cpu()
+        shown = SHOWN_SCORE if score_thresh is None else score_thresh
+        return Prediction(**found, class_names=self.class_names, path=path, source=kept, shown_score=shown)
 
     @contextmanager
     def _threshold(self, score_thresh: float | None) -> Iterator[None]:

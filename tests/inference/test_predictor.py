@@ -199,6 +199,17 @@ def test_prediction__draws_and_saves(predictor, photos, tmp_path):
     assert result._repr_png_().startswith(b"\x89PNG")
 
 
+def test_prediction__draws_detections_of_enough_score(predictor, pixels):
+    usual = predictor.predict(pixels)
+    assert usual.scores.max() < 0.3
+    middle = float(usual.scores.median())
+    every = usual.plot(0)
+    assert every != usual.plot(middle)
+    assert (np.asarray(usual.plot()) == np.asarray(usual.plot(0.3))).all()
+    chosen = predictor.predict(pixels, middle)
+    assert (np.asarray(chosen.plot()) == np.asarray(usual.plot(middle))).all()
+
+
 def test_prediction__show_opens_the_drawn_image(predictor, photos, monkeypatch):
     shown = []
     monkeypatch.setattr(Image.Image, "show", lambda self, title: shown.append((self.size, title)))
