@@ -28,6 +28,7 @@ from ..training.calibration import calibrate
 from ..weighters import WEIGHTERS
 from .checkpoint_file import check_checkpoint
 from .command_parser import CommandParser
+from .first_screen import FirstScreen, quiet
 
 DEFAULT_DETECTOR, DEFAULT_LOSS = "retinanet", "focal"
 DEFAULT_SPEC = LOSSES.build(DEFAULT_LOSS).spec
@@ -272,13 +273,14 @@ def run(arguments: Sequence[str]) -> LitDenseCLI:
     Returns:
         The command line with the built ``model``, ``datamodule`` and ``trainer``.
     """
-    with warnings.catch_warnings():
+    with quiet(), warnings.catch_warnings():
         # the metric is already gathered from all processes: Lightning's advice would reduce it a second time
         warnings.filterwarnings("ignore", r"It is recommended to use `self.log\('(val|test)_map")
         return LitDenseCLI(
             LitDetector,
             CocoDataModule,
             trainer_class=CheckingTrainer,
+            trainer_defaults={"callbacks": [FirstScreen()]},
             parser_class=CommandParser,
             save_config_kwargs={"overwrite": True},
             parser_kwargs={"prog": "lit-dense", "version": __version__, "epilog": ALSO},
