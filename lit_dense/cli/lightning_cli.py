@@ -115,6 +115,8 @@ class CheckingTrainer(Trainer):
 class LitDenseCLI(LightningCLI):
     """LightningCLI with more subcommands and a prediction writer; given options override those of a checkpoint."""
 
+    _has_checkpoint = False  # whether the weights of a file replace those that the model is built with
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # otherwise --optimizer and --lr_scheduler silently replace --model.optimizer and --model.schedule
         super().__init__(*args, **{"auto_configure_optimizers": False, **kwargs})
@@ -177,6 +179,7 @@ class LitDenseCLI(LightningCLI):
                 "not 0. To train without validation: trainer.limit_val_batches=0."
             )
         if config.get("ckpt_path"):
+            self._has_checkpoint = Path(config["ckpt_path"]).is_file()
             given = _in_files(self.config, str(self.subcommand))
             for name in self._asked.as_dict():
                 if _is_option(self._arguments, name) or name in given:
@@ -189,9 +192,8 @@ class LitDenseCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Build trainer, model and data; errors of constructors are raised unchanged."""
         self.parser.add_instantiator(_construct, object)  # after those of Lightning
-        path = self.config[self.subcommand].get("ckpt_path")
         try:
-            with loads_checkpoint() if path and Path(path).is_file() else nullcontext():
+            with loads_checkpoint() if self._has_checkpoint else nullcontext():
                 super().instantiate_classes()
             return
         except _ConstructorError as caught:
