@@ -12,6 +12,7 @@ from .detectors import patch as patch
 from .detectors import unpatch as unpatch
 from .formats import Format as Format
 from .functional import SigmoidTerms as SigmoidTerms
+from .inference import load as load
 from .losses import DenseLoss as DenseLoss
 from .losses import SigmoidLoss as SigmoidLoss
 from .metrics import DetectionMAP as DetectionMAP

@@ -17,7 +17,7 @@ import lit_dense
 PAGE = Path(__file__).parent.parent / "docs" / "api.md"
 PACKAGES = [
     "assigners", "augmentations", "box_losses", "calibrators", "callbacks", "data", "detectors", "formats",
-    "functional", "losses", "metrics", "normalizers", "samplers", "testing", "training", "weighters",
+    "functional", "inference", "losses", "metrics", "normalizers", "samplers", "testing", "training", "weighters",
 ]  # fmt: skip
 GROUPS = [
     "assigners", "augmentations", "box_losses", "calibrators", "detectors", "formats", "losses", "normalizers",

@@ -31,6 +31,7 @@ ALLOWED["export"] = {*ALLOWED["detectors"], "detectors"}
 ALLOWED["callbacks"] = {*ALLOWED["detectors"], "detectors", "data", "metrics", "visualization"}
 ALLOWED["training"] = {*ALLOWED["callbacks"], "callbacks", "export", "samplers", "augmentations"}
 ALLOWED["cli"] = {*ALLOWED["training"], "training"}
+ALLOWED["inference"] = {*ALLOWED["cli"], "cli"}
 ALLOWED["compare"] = {*ALLOWED["cli"], "cli"}
 """What each package may import, from the lowest to the highest."""
 

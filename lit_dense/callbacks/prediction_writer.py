@@ -1,11 +1,10 @@
-"""A callback that writes predictions as COCO results and, optionally, as images with boxes."""
+"""A callback that writes predictions in one of several formats and, optionally, as images with boxes and crops."""
 
-import json
 import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
@@ -13,42 +12,70 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from ..core.distributed import Reduce
-from ..core.errors import UsageError, check_range
+from ..core.errors import UsageError, check_choice, check_range
 from ..core.score_threshold import hidden_note, keep_scores, lower_threshold
 from ..data.label_map import label_categories
-from ..visualization.draw import draw_boxes
+from ..visualization.draw import crop, draw_boxes
+from .prediction_formats import (
+    SUFFIXES,
+    Classes,
+    FormatName,
+    ImagePredictions,
+    check_format,
+    folder_names,
+    write_predictions,
+)
 
-Results = dict[tuple[int, int], list[dict[str, Any]]]
+Results = dict[tuple[int, int], ImagePredictions]
 """The detections of each image, by the index of its loader and its id."""
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Writes the predictions of all processes into one file of COCO results, without repeated images.
+    """Writes the predictions of all processes into one file or folder, without repeated images.
 
-    A result has ``image_id``, ``file_name``, ``category_id``, ``bbox`` (x, y, width, height in pixels of the original
-    image) and ``score``. Category ids are those of the annotation file of the predicted images; detections of classes
-    that are not in the file are dropped. If only images are given, category ids are those of the training data. With
-    several loaders, the second has its own file and folder, with names that end in ``_dataloader_idx_1``.
+    ``coco`` is one JSON file of results. A result has ``image_id``, ``file_name``, ``category_id``, ``bbox`` (x, y,
+    width, height in pixels of the original image) and ``score``. Category ids are those of the annotation file of the
+    predicted images; detections of classes that are not in the file are dropped. If only images are given, category ids
+    are those of the training data. With several loaders, the second has its own file and folder, with names that end in
+    ``_dataloader_idx_1``.
+
+    ``csv`` and ``parquet`` are tables with a row for each detection: ``image_path``, ``xmin``, ``ymin``, ``xmax``,
+    ``ymax``, ``label`` (the class name), ``score`` and ``image_id``. ``yolo`` is a folder with ``labels/NAME.txt`` for
+    each image, whose lines are class index, centre, width and height as shares of the image, and score. ``voc`` is a
+    folder with ``annotations/NAME.xml`` for each image. Both list the class names in ``classes.txt``.
 
     If an image cannot be drawn or saved, a warning is shown after the predictions are written.
 
     Args:
-        path: The file; relative paths are inside the folder of the run, and folders are created. A name without a
-            suffix gets ``.json``. For an existing folder, or a path that ends in a slash, the file is
-            ``predictions.json`` in it.
+        path: The file, by default ``predictions`` with the suffix of the format; relative paths are inside the folder
+            of the run, and folders are created. A name without a suffix gets that of the format. For an existing
+            folder, or a path that ends in a slash, the file is ``predictions`` with the suffix in it. For ``yolo`` and
+            ``voc``, it is the folder to write to.
         pictures: Whether to draw each image's detections, into a folder named like the file without its suffix.
-        score_thresh: Smallest score drawn; the file contains all predictions of the model.
+        score_thresh: Smallest score drawn or cropped; the file contains all predictions of the model.
+        format: ``coco``, ``yolo``, ``voc``, ``csv``, or ``parquet`` (needs pyarrow).
+        crops: Whether to cut out each detection, into ``crops/CLASS`` in the folder of the images.
 
     Raises:
-        UsageError: If ``score_thresh`` is not between 0 and 1; before prediction starts, if the file or the folder of
-            images cannot be written; for predictions without an ``image_id``.
+        UsageError: If ``score_thresh`` is not between 0 and 1, the format is unknown or needs a package that is not
+            installed, or the path has the suffix of another format; before prediction starts, if the file or the folder
+            of images cannot be written; for predictions without an ``image_id``.
     """
 
-    def __init__(self, path: str = "predictions.json", pictures: bool = False, score_thresh: float = 0.3) -> None:
+    def __init__(
+        self,
+        path: str | None = None,
+        pictures: bool = False,
+        score_thresh: float = 0.3,
+        format: FormatName = "coco",
+        crops: bool = False,
+    ) -> None:
         super().__init__(write_interval="batch")
-        self.path, self.pictures = path, pictures
+        self.path, self.pictures, self.crops = path, pictures, crops
         self.score_thresh = check_range("PredictionWriter", "score_thresh", score_thresh, 0, 1)
-        self._start(Path(path))
+        self.format = check_choice("PredictionWriter", "format", format, get_args(FormatName))
+        check_format(format, path)
+        self._start(self._place(Path()))
 
     def _start(self, file: Path) -> None:
         self._file = file
@@ -60,10 +87,11 @@ class PredictionWriter(BasePredictionWriter):
         """Reset the results and set the output path; log_dir is a collective, so all processes call it, once."""
         folder = Path(trainer.log_dir or trainer.default_root_dir)
         reduce = Reduce()
-        self._start(reduce.gather_objects(_file_in(folder, self.path))[0])
+        self._start(reduce.gather_objects(self._place(folder))[0])
         faults = reduce.gather_objects(self._find_fault(trainer.is_global_zero))
         if fault := next(filter(None, faults), ""):
-            raise UsageError(f"Predictions cannot be written to --predictions.path={self.path}: {fault}.")
+            path = self._file if self.path is None else self.path
+            raise UsageError(f"Predictions cannot be written to --predictions.path={path}: {fault}.")
 
     def write_on_batch_end(
         self,
@@ -87,8 +115,13 @@ class PredictionWriter(BasePredictionWriter):
                 )
             place = dataloader_idx, int(detections["image_id"])
             self._repeated += place in self._results
-            self._results[place] = _coco_results(detections, categories)
-            if self.pictures:
+            self._results[place] = ImagePredictions(
+                place[1],
+                detections.get("file_name"),
+                tuple(detections.get("orig_size", image.shape[-2:])),
+                _coco_results(detections, categories),
+            )
+            if self.pictures or self.crops:
                 self._draw(image, detections, [c["name"] for c in categories or []], dataloader_idx)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -102,16 +135,17 @@ class PredictionWriter(BasePredictionWriter):
             repeated += again
         if not trainer.is_global_zero:
             return
+        classes = Classes(label_categories(pl_module))
         for loader in sorted({loader for loader, _ in gathered}) or [0]:
-            images = {image_id: rows for (index, image_id), rows in gathered.items() if index == loader}
-            rows = [row for image_id in sorted(images) for row in images[image_id]]
-            written = _write(_of_loader(self._file, loader), json.dumps(rows))
-            rank_zero_info(f"{len(rows)} detections of {len(images)} images: {written.resolve()}")
+            images = [gathered[place] for place in sorted(gathered) if place[0] == loader]
+            written = _write(self.format, _of_loader(self._file, loader, self.format in SUFFIXES), images, classes)
+            number = sum(len(image.results) for image in images)
+            rank_zero_info(f"{number} detections of {len(images)} images: {written.resolve()}")
         if repeated:
             rank_zero_warn(
                 f"{repeated} images had a repeated image_id: the file contains only the last image of each id."
             )
-        self._log_summary([row["score"] for rows in gathered.values() for row in rows], failures, pl_module)
+        self._log_summary([row["score"] for image in gathered.values() for row in image.results], failures, pl_module)
 
     def _log_summary(self, scores: list[float], failures: list[str], pl_module: LightningModule) -> None:
         """Log the folder of the images, and the reason if there are none or no boxes are drawn."""
@@ -121,9 +155,12 @@ class PredictionWriter(BasePredictionWriter):
                 f"No detection reaches the model's score_thresh={threshold:g}: --model.score_thresh={threshold / 10:g} "
                 "keeps detections with lower scores."
             )
-        if not self.pictures:
+        if not self.pictures and not self.crops:
             return
-        rank_zero_info(f"Images with detections: {self._file.with_suffix('').resolve()}")
+        if self.pictures:
+            rank_zero_info(f"Images with detections: {self._folder().resolve()}")
+        if self.crops:
+            rank_zero_info(f"Crops of detections: {(self._folder() / 'crops').resolve()}")
         if failures:
             rank_zero_warn(f"{len(failures)} images could not be drawn, the first of them {failures[0]}.")
         if hidden := hidden_note(scores, self.score_thresh):
@@ -134,27 +171,54 @@ class PredictionWriter(BasePredictionWriter):
     def _draw(self, image: Tensor, detections: dict[str, Any], names: Sequence[str], loader: int) -> None:
         kept = keep_scores({name: detections[name] for name in ("boxes", "labels", "scores")}, self.score_thresh)
         note = hidden_note(detections["scores"].tolist(), self.score_thresh)
-        folder = _of_loader(self._file, loader).with_suffix("")
+        folder = self._folder(loader)
         try:
-            drawn = draw_boxes(image, kept["boxes"], kept["labels"], names, kept["scores"], note=note)
-            folder.mkdir(parents=True, exist_ok=True)
-            drawn.save(folder / _image_name(detections))
+            if self.pictures:
+                drawn = draw_boxes(image, kept["boxes"], kept["labels"], names, kept["scores"], note=note)
+                folder.mkdir(parents=True, exist_ok=True)
+                drawn.save(folder / _image_name(detections))
+            if self.crops:
+                self._crop(image, kept, folder / "crops", names, _image_name(detections))
         except Exception as error:  # no error of drawing may lose the predictions
             self._failures.append(f"image {int(detections['image_id'])}: {type(error).__name__}: {error}")
+
+    def _crop(self, image: Tensor, kept: dict[str, Tensor], folder: Path, names: Sequence[str], file_name: str) -> None:
+        """Save each detection as an image in the folder of its class."""
+        classes, name = folder_names(names), Path(file_name)
+        for number, (box, label) in enumerate(zip(kept["boxes"], kept["labels"].tolist(), strict=True), start=1):
+            own = folder / (classes[label] if classes else str(label))
+            own.mkdir(parents=True, exist_ok=True)
+            crop(image, box).save(own / f"{name.stem}_{number}{name.suffix}")
+
+    def _place(self, folder: Path) -> Path:
+        """Return the file to write, or the folder of ``yolo`` and ``voc``."""
+        suffix = SUFFIXES.get(self.format)
+        if self.path is None:
+            return folder / f"predictions{suffix or ''}"
+        return _file_in(folder, self.path, suffix) if suffix else folder / _expanded(self.path)
+
+    def _folder(self, loader: int = 0) -> Path:
+        """Return the folder of a loader's images."""
+        place = _of_loader(self._file, loader, self.format in SUFFIXES)
+        return place.with_suffix("") if self.format in SUFFIXES else place
 
     def _find_fault(self, writes_file: bool) -> str:
         """Return the reason why this process cannot write its files; empty if it can."""
         place = self._file.parent
         try:
             place.mkdir(parents=True, exist_ok=True)
-            if writes_file:
+            if writes_file and self.format not in SUFFIXES:
+                place = self._file
+                place.mkdir(exist_ok=True)
+                tempfile.TemporaryFile(dir=place).close()
+            elif writes_file:
                 place, is_new = self._file, not self._file.exists()
                 with place.open("a"):
                     pass
                 if is_new:
                     place.unlink(missing_ok=True)
-            if self.pictures:
-                place = self._file.with_suffix("")
+            if self.pictures or self.crops:
+                place = self._folder()
                 if place.exists() and not place.is_dir():
                     return f"the images' folder {place} is a file"
                 place.mkdir(parents=True, exist_ok=True)
@@ -164,17 +228,22 @@ class PredictionWriter(BasePredictionWriter):
         return ""
 
 
-def _file_in(folder: Path, path: str) -> Path:
+def _expanded(path: str) -> str:
+    return os.path.expanduser(path)  # noqa: PTH111 (pathlib's raises for users that do not exist)
+
+
+def _file_in(folder: Path, path: str, suffix: str) -> Path:
     """Resolve the argument ``path`` to a file."""
-    whole = folder / os.path.expanduser(path)  # noqa: PTH111 (pathlib's raises for users that do not exist)
+    whole = folder / _expanded(path)
     if os.path.isdir(whole) or path.endswith(("/", os.sep)):  # noqa: PTH112 (pathlib's raises for names too long)
-        return whole / "predictions.json"
-    return whole if whole.suffix else whole.with_name(f"{whole.name}.json")
+        return whole / f"predictions{suffix}"
+    return whole if whole.suffix else whole.with_name(f"{whole.name}{suffix}")
 
 
-def _of_loader(file: Path, loader: int) -> Path:
-    """Return the file of a loader."""
-    return file.with_name(f"{file.stem}_dataloader_idx_{loader}{file.suffix}") if loader else file
+def _of_loader(place: Path, loader: int, is_file: bool) -> Path:
+    """Return the file or folder of a loader."""
+    stem, suffix = (place.stem, place.suffix) if is_file else (place.name, "")
+    return place.with_name(f"{stem}_dataloader_idx_{loader}{suffix}") if loader else place
 
 
 def _image_name(detections: dict[str, Any]) -> str:
@@ -184,17 +253,16 @@ def _image_name(detections: dict[str, Any]) -> str:
     return start + stem.encode()[: 250 - len(start)].decode(errors="ignore") + ".png"
 
 
-def _write(file: Path, text: str) -> Path:
-    """Write a file; if that fails, write it to a temporary folder and warn with the path."""
+def _write(format: FormatName, path: Path, images: Sequence[ImagePredictions], classes: Classes) -> Path:
+    """Write predictions; if that fails, write them to a temporary folder and warn with the path."""
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
+        write_predictions(format, path, images, classes)
     except OSError as error:
-        rescued = Path(tempfile.mkdtemp(prefix="predictions_")) / file.name
-        rescued.write_text(text)
-        rank_zero_warn(f"{file} could not be written ({error.strerror or error}); the predictions are in {rescued}.")
+        rescued = Path(tempfile.mkdtemp(prefix="predictions_")) / path.name
+        write_predictions(format, rescued, images, classes)
+        rank_zero_warn(f"{path} could not be written ({error.strerror or error}); the predictions are in {rescued}.")
         return rescued
-    return file
+    return path
 
 
 def _coco_results(detections: dict[str, Any], categories: Sequence[dict[str, Any]] | None) -> list[dict[str, Any]]:

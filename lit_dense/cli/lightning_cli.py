@@ -3,6 +3,7 @@
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ..core.errors import UsageError, check_range
 from ..core.registry import Registry
 from ..criterion import REGISTRIES
 from ..data import CocoDataModule, check
+from ..detectors.backbones import loads_checkpoint
 from ..detectors.from_arguments import NETWORKS
 from ..losses import LOSSES
 from ..training import LitDetector, LitRetinaNet
@@ -26,6 +28,7 @@ from ..training.calibration import calibrate
 from ..weighters import WEIGHTERS
 from .checkpoint_file import check_checkpoint
 from .command_parser import CommandParser
+from .first_screen import FirstScreen, quiet
 
 DEFAULT_DETECTOR, DEFAULT_LOSS = "retinanet", "focal"
 DEFAULT_SPEC = LOSSES.build(DEFAULT_LOSS).spec
@@ -112,6 +115,8 @@ class CheckingTrainer(Trainer):
 class LitDenseCLI(LightningCLI):
     """LightningCLI with more subcommands and a prediction writer; given options override those of a checkpoint."""
 
+    _has_checkpoint = False  # whether the weights of a file replace those that the model is built with
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # otherwise --optimizer and --lr_scheduler silently replace --model.optimizer and --model.schedule
         super().__init__(*args, **{"auto_configure_optimizers": False, **kwargs})
@@ -174,6 +179,7 @@ class LitDenseCLI(LightningCLI):
                 "not 0. To train without validation: trainer.limit_val_batches=0."
             )
         if config.get("ckpt_path"):
+            self._has_checkpoint = Path(config["ckpt_path"]).is_file()
             given = _in_files(self.config, str(self.subcommand))
             for name in self._asked.as_dict():
                 if _is_option(self._arguments, name) or name in given:
@@ -187,7 +193,8 @@ class LitDenseCLI(LightningCLI):
         """Build trainer, model and data; errors of constructors are raised unchanged."""
         self.parser.add_instantiator(_construct, object)  # after those of Lightning
         try:
-            super().instantiate_classes()
+            with loads_checkpoint() if self._has_checkpoint else nullcontext():
+                super().instantiate_classes()
             return
         except _ConstructorError as caught:
             error = caught.error
@@ -268,13 +275,14 @@ def run(arguments: Sequence[str]) -> LitDenseCLI:
     Returns:
         The command line with the built ``model``, ``datamodule`` and ``trainer``.
     """
-    with warnings.catch_warnings():
+    with quiet(), warnings.catch_warnings():
         # the metric is already gathered from all processes: Lightning's advice would reduce it a second time
         warnings.filterwarnings("ignore", r"It is recommended to use `self.log\('(val|test)_map")
         return LitDenseCLI(
             LitDetector,
             CocoDataModule,
             trainer_class=CheckingTrainer,
+            trainer_defaults={"callbacks": [FirstScreen()]},
             parser_class=CommandParser,
             save_config_kwargs={"overwrite": True},
             parser_kwargs={"prog": "lit-dense", "version": __version__, "epilog": ALSO},

@@ -85,11 +85,24 @@ def read_image(path: str | Path, upright: bool = True) -> Tensor:
     try:
         with Image.open(path) as image:
             _check_planes(image)
-            orientation = _orientation(image)
-            rgb = _to_rgb(image)
+            return image_to_tensor(image, upright)
     except _UNREADABLE as error:
         cure = "" if isinstance(error, FileNotFoundError) else ". Replace the file, or remove the image from the data."
         raise DataError(f"{path}: {_reason(error, path)}{cure}") from error
+
+
+def image_to_tensor(image: Image.Image, upright: bool = True) -> Tensor:
+    """Convert a PIL image to 8-bit RGB, in the same way as :func:`read_image`.
+
+    Args:
+        image: The image, of any mode.
+        upright: Apply the EXIF orientation.
+
+    Returns:
+        uint8 [3, height, width]; the channel dimension is innermost in memory.
+    """
+    orientation = _orientation(image)
+    rgb = _to_rgb(image)
     if upright and orientation in _TURNS:
         rgb = rgb.transpose(_TURNS[orientation])
     return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)

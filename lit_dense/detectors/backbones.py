@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ from .tiny_backbone import tiny_backbone
 
 STRIDES = (2, 4, 8, 16, 32)
 """Strides at the ends of the stages of a backbone."""
+_LOADS_CHECKPOINT = ContextVar("loads_checkpoint", default=False)
 
 
 class Whole(NamedTuple):
@@ -101,7 +103,8 @@ def _torchvision_body(name: str, weights: str | None) -> nn.Module:
         weights_of(name, weights)  # raises an error for an unknown name
     norm: Any = FrozenBatchNorm2d if weights else nn.BatchNorm2d
     with downloads(f"{name}'s weights {weights}"):
-        model: nn.Module = models.get_model(name, weights=weights, norm_layer=norm)
+        chosen = None if _LOADS_CHECKPOINT.get() else weights
+        model: nn.Module = models.get_model(name, weights=chosen, norm_layer=norm)
     if isinstance(features := getattr(model, "features", None), nn.Module):
         return features
     return nn.Sequential(OrderedDict((n, m) for n, m in model.named_children() if n not in ("avgpool", "fc")))
@@ -193,7 +196,8 @@ def _timm_backbone(name: str, weights: str | None, fpn_channels: int) -> nn.Modu
         raise UsageError(f"{name} has features of strides {strides}; strides 8, 16 and 32 are needed.")
     _check_features(untrained, name, wanted, [channels[i] for i in wanted])
     with downloads(f"{name}'s weights {weights}"):
-        body: nn.Module = timm.create_model(model, pretrained=bool(weights), features_only=True, out_indices=wanted)
+        pretrained = bool(weights) and not _LOADS_CHECKPOINT.get()
+        body: nn.Module = timm.create_model(model, pretrained=pretrained, features_only=True, out_indices=wanted)
     layers: Any = timm.layers
     body = layers.freeze_batch_norm_2d(body) if weights else body
     return _TimmPyramid(body, [channels[i] for i in wanted], fpn_channels)
@@ -233,6 +237,20 @@ def _check_features(body: nn.Module, name: str, wanted: list[int], channels: lis
             f"The backbone {name} cannot be used, {problem.rstrip('.')}. A detector gets images of all sizes: "
             "take a convolutional model, such as timm/resnet50, timm/convnext_tiny or timm/mobilenetv3_large_100."
         )
+
+
+@contextmanager
+def loads_checkpoint() -> Iterator[None]:
+    """Build backbones in this context with random weights, because a checkpoint replaces all of them afterwards.
+
+    The layers are those of a pretrained backbone. torchvision's whole models still load their weights, because their
+    layers depend on it.
+    """
+    token = _LOADS_CHECKPOINT.set(True)
+    try:
+        yield
+    finally:
+        _LOADS_CHECKPOINT.reset(token)
 
 
 @contextmanager

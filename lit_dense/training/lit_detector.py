@@ -1,5 +1,6 @@
 """torchvision's detectors as a LightningModule, with optimiser, steps and metrics for any loss."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -218,7 +219,9 @@ class LitDetector(Exportable):
             "max_size": network.sizes[1] if max_size is None else max_size,
             "keep_classifier": network.keeps_classifier(self.criterion.loss),
         }
-        self.save_hyperparameters()
+        with warnings.catch_warnings():  # Lightning's advice against modules as arguments: the next call replaces them
+            warnings.filterwarnings("ignore", "Attribute '.*' is an instance of `nn.Module`")
+            self.save_hyperparameters()
         # replaces objects among the arguments: a checkpoint contains plain data that rebuilds the same components
         self.save_hyperparameters(self._specs())
         # not read from self.hparams: under LightningCLI these contain the arguments of a subclass

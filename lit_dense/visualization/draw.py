@@ -1,5 +1,6 @@
 """Drawing of boxes, class names, scores and weights on images."""
 
+import math
 from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
@@ -53,6 +54,20 @@ def draw_boxes(
         captions.append((caption, tuple(box), COLOURS[label % len(COLOURS)]))
     _write_captions(draw, font, captions, canvas.size)
     return canvas
+
+
+def crop(image: Tensor, box: Tensor) -> Image.Image:
+    """Cut a box out of an image, at least one pixel of it.
+
+    Args:
+        image: The image, uint8 or float in [0, 1] [3, H, W].
+        box: The box in pixels of the image, x1 y1 x2 y2 [4].
+    """
+    canvas, _ = _enlarged(image, 1)
+    x1, y1, x2, y2 = box.tolist()
+    left, top = min(max(0, math.floor(x1)), canvas.width - 1), min(max(0, math.floor(y1)), canvas.height - 1)
+    right, bottom = min(math.ceil(x2), canvas.width), min(math.ceil(y2), canvas.height)
+    return canvas.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
 
 
 def draw_weights(
