@@ -61,14 +61,14 @@ class Part(NamedTuple):
 
 
 PARTS = {
-    "tests": Part("GPU tests", 60, 35),
-    "agreement": Part("Compiled beside plain numbers", 115, 50),
-    "losses": Part("Losses, forward and backward to the logits", 85, 15),
-    "steps": Part("Whole training step, R50 FPN", 90, 30),
-    "largest": Part("Largest batch", 50, 15),
-    "matching": Part("Matching, one image", 15, 5),
-    "postprocess": Part("Post-processing of a batch", 25, 5),
-    "evaluation": Part("Evaluation", 30, 10),
+    "tests": Part("GPU tests", 60, 40),
+    "agreement": Part("Compiled beside plain numbers", 115, 75),
+    "losses": Part("Losses, forward and backward to the logits", 85, 20),
+    "steps": Part("Whole training step, R50 FPN", 90, 15),
+    "largest": Part("Largest batch", 50, 10),
+    "matching": Part("Matching, one image", 15, 4),
+    "postprocess": Part("Post-processing of a batch", 25, 4),
+    "evaluation": Part("Evaluation", 30, 6),
 }
 
 
@@ -284,7 +284,7 @@ def main() -> None:
     """Run the parts and print their tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for all results")
-    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--quick", action="store_true", help="small sizes, for a dry run")
     parser.add_argument("--minutes", type=float, help="of the whole run; 8 by default, 3 with --quick")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="all by default")
