@@ -79,8 +79,8 @@ def batch(size: Size, extra: int = 0) -> DenseSamples:
     )
 
 
-def own(name: str, size: Size) -> Step:
-    """One of ours, with its weights of each image as torchvision has them."""
+def prepared(name: str, size: Size) -> tuple[DenseLoss, DenseSamples]:
+    """A loss of this package with made-up class counts, and a batch with all columns that it needs."""
     classes = size.classes
     loss = LOSSES.build({"class_path": "federated", "init_args": {"loss": "focal"}} if name == "federated" else name)
     counts = ClassCounts(torch.arange(classes) + 1, torch.arange(classes) + 1, classes * 100)
@@ -88,7 +88,12 @@ def own(name: str, size: Size) -> Step:
         part.prepare(classes)
         part.receive_class_counts(counts)
     loss.to(size.device)
-    samples = batch(size, loss.extra_logits)
+    return loss, batch(size, loss.extra_logits)
+
+
+def own(name: str, size: Size) -> Step:
+    """One of ours, with its weights of each image as torchvision has them."""
+    loss, samples = prepared(name, size)
     scales = (1 / (samples.pos_per_image.clamp(min=1) * size.images))[samples.image_idxs]
 
     def step() -> Tensor:

@@ -14,6 +14,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from multiprocessing import get_context
 from typing import Any, NamedTuple, TypeVar
 
@@ -99,9 +100,9 @@ def batch(images: int, size: int, classes: int, device: str) -> tuple[list[Tenso
     return pictures, targets
 
 
-def measure(name: str, size: Size) -> Measured:
-    """Time of the last step; memory of the first, on a device of the last, when all is compiled."""
-    images, pixels, classes, steps, device, dtype = size
+def training_step(name: str, size: Size) -> tuple[Callable[[], None], Marks]:
+    """One step of training on a fixed batch, and the times of its parts."""
+    images, pixels, classes, _, device, dtype = size
     torch.set_num_threads(1)
     torch.manual_seed(0)
     backbone = resnet_fpn_backbone(
@@ -133,11 +134,21 @@ def measure(name: str, size: Size) -> Measured:
     step(*batch(1, 64, classes, device))  # what a first step loads, and the momentum, are not counted
     optimizer.zero_grad()
     model.transform.min_size = (pixels,)
-    inputs = batch(images, pixels, classes, device)
+    return partial(step, *batch(images, pixels, classes, device)), marks
+
+
+def measure(name: str, size: Size) -> Measured:
+    """Time of the last step; memory of the first, on a device of the last, when all is compiled."""
+    return measured(*training_step(name, size), size)
+
+
+def measured(step: Callable[[], None], marks: Marks, size: Size) -> Measured:
+    """The same of a step that was made before."""
+    device = size.device
     before, peaks = _memory(device, "VmRSS"), []
-    for _ in range(steps):
+    for _ in range(size.steps):
         _reset_peak(device)
-        step(*inputs)
+        step()
         peaks.append(_memory(device, "VmHWM") - before)
     peak = peaks[0 if device == "cpu" else -1]
     start, entered, _, left_backward, end = marks.times
@@ -184,7 +195,7 @@ def main() -> None:
             found[name].append(_apart(measure, name, size))
     show(found, size)
     if options.largest:
-        batches = {name: largest_batch(name, size) for name in NAMES}
+        batches = {name: largest_batch(partial(_fits_apart, name, size)) for name in NAMES}
         print("\nLargest batch: " + ", ".join(f"{name} {images}" for name, images in batches.items()))
 
 
@@ -217,16 +228,23 @@ def show(found: dict[str, list[Measured]], size: Size) -> None:
         )
 
 
-def largest_batch(name: str, size: Size) -> int:
-    """Images of the largest batch that fits the device's memory; twice as many until it is full, then halving steps."""
-    fits, full = 0, None
-    while full is None or full - fits > 1:
-        images = max(1, 2 * fits) if full is None else (fits + full) // 2
-        if _apart(_fits, name, size._replace(images=images, steps=2)):
-            fits = images
+def largest_batch(fits: Callable[[int], bool], first: int = 1, within: int = 1, most: int = 2**14) -> int:
+    """Find the largest batch that fits: twice as many images until the memory is full, then halving steps.
+
+    Args:
+        fits: Whether a step with a number of images fits the memory.
+        first: Images that are tried first.
+        within: Difference between the result and the smallest number found too large, at most.
+        most: Images that are never exceeded.
+    """
+    good, bad = 0, most + 1
+    while bad - good > within and good < most:
+        images = min(most, max(first, 2 * good)) if bad > most else (good + bad) // 2
+        if fits(images):
+            good = images
         else:
-            full = images
-    return fits
+            bad = images
+    return good
 
 
 def _fits(name: str, size: Size) -> bool:
@@ -235,6 +253,10 @@ def _fits(name: str, size: Size) -> bool:
     except torch.cuda.OutOfMemoryError:
         return False
     return True
+
+
+def _fits_apart(name: str, size: Size, images: int) -> bool:
+    return _apart(_fits, name, size._replace(images=images, steps=2))
 
 
 def _apart(function: Callable[..., T], *args: Any) -> T:

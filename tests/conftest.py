@@ -50,13 +50,13 @@ def pytest_addoption(parser):
 
 def pytest_collection_modifyitems(config, items):
     for item in items:
-        if "slow" in item.keywords and not config.getoption("--slow"):
+        if item.get_closest_marker("slow") and not config.getoption("--slow"):
             item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
-        if "fast_paths" in item.keywords and config.getoption("--no-fast-paths"):
+        if item.get_closest_marker("fast_paths") and config.getoption("--no-fast-paths"):
             item.add_marker(pytest.mark.skip(reason="of the fast paths themselves"))
-        if "gpu" in item.keywords and not torch.cuda.is_available():
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
-        if "shared_data" in item.keywords and not SHARED.is_dir():
+        if item.get_closest_marker("shared_data") and not SHARED.is_dir():
             item.add_marker(pytest.mark.skip(reason=f"needs {SHARED}"))
 
 
