@@ -16,9 +16,11 @@ class BoxLoss(Component):
 
     Attributes:
         space: Quantity that the loss compares: ``deltas`` of the anchors, or decoded ``boxes`` in pixels, x1 y1 x2 y2.
+        reads_image_sizes: Whether the loss reads the sizes of the images.
     """
 
     space: ClassVar[Literal["deltas", "boxes"]] = "deltas"
+    reads_image_sizes: ClassVar[bool] = False
 
     def __call__(self, predicted: Tensor, target: Tensor, samples: DenseSamples | None = None) -> Tensor:
         """Compute the loss of each positive.

@@ -18,6 +18,8 @@ class MPDIoULoss(IoUFamilyLoss):
             images.
     """
 
+    reads_image_sizes = True
+
     def forward(self, predicted: Tensor, target: Tensor, samples: DenseSamples) -> Tensor:
         """Compute the MPDIoU loss of each positive [P]."""
         return mpdiou_loss(predicted, target, samples.image_sizes[samples.pos_image_idxs], self.variant)

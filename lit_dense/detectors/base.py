@@ -53,6 +53,7 @@ class DetectorAdapter(ABC):
         offers: What the adapter provides: ``boxes``, ``deltas``, ``anchors`` and ``geometry`` (fields of the samples),
             ``assignment`` (matching can be replaced), ``predictions`` (assigners see scores, boxes and losses),
             ``box_loss`` (the box loss can be replaced).
+        knows_image_sizes: Whether the samples tell the sizes of the images; always with ``geometry``.
         calibrated_stages: Stages whose scores a calibrator can change.
         other_score: What the detector multiplies the class scores by, such as centre-ness; empty for nothing.
         stock: Criterion arguments of each stage for the detector as its authors build it. ``LitDetector`` reads them
@@ -67,6 +68,7 @@ class DetectorAdapter(ABC):
     detectors: ClassVar[tuple[str, ...]]
     stages: ClassVar[tuple[str, ...]] = ("",)
     offers: ClassVar[frozenset[str]] = frozenset()
+    knows_image_sizes: ClassVar[bool] = False
     calibrated_stages: ClassVar[frozenset[str]] = frozenset()
     other_score: ClassVar[str] = ""
     stock: ClassVar[Mapping[str, CriterionArgs]] = {}
@@ -304,6 +306,12 @@ class DetectorAdapter(ABC):
         if criterion.box_loss is not None and criterion.box_loss.space == "deltas" and "deltas" not in self.offers:
             raise UsageError(
                 f"{type(criterion.box_loss).__name__} compares deltas of anchors, but {name} predicts boxes."
+            )
+        knows_sizes = self.knows_image_sizes or "geometry" in self.offers
+        if criterion.box_loss is not None and criterion.box_loss.reads_image_sizes and not knows_sizes:
+            raise UsageError(
+                f"{name} does not tell the sizes of images, which {type(criterion.box_loss).__name__} reads: take "
+                "another box loss."
             )
         of_anchors = [w for w in criterion.weighters if w.reads_anchors]
         if of_anchors and "anchors" not in self.offers:

@@ -41,6 +41,7 @@ class FasterRCNNAdapter(RoIStage, RPNStage):
     detectors = ("torchvision.models.detection.generalized_rcnn.GeneralizedRCNN",)
     stages = ("roi", "rpn")
     offers = frozenset({"boxes", "deltas", "anchors", "box_loss"})
+    knows_image_sizes = True
     calibrated_stages = frozenset({"roi"})
 
     stock: ClassVar[Mapping[str, CriterionArgs]] = {
