@@ -307,17 +307,7 @@ class DetectorAdapter(ABC):
             raise UsageError(
                 f"{type(criterion.box_loss).__name__} compares deltas of anchors, but {name} predicts boxes."
             )
-        knows_sizes = self.knows_image_sizes or "geometry" in self.offers
-        if criterion.box_loss is not None and criterion.box_loss.reads_image_sizes and not knows_sizes:
-            raise UsageError(
-                f"{name} does not tell the sizes of images, which {type(criterion.box_loss).__name__} reads: take "
-                "another box loss."
-            )
-        of_anchors = [w for w in criterion.weighters if w.reads_anchors]
-        if of_anchors and "anchors" not in self.offers:
-            raise UsageError(
-                f"{name} has no anchors, and {type(of_anchors[0]).__name__} weights them by their boxes: leave it out."
-            )
+        self._check_fields(criterion)
         if criterion.matcher is not None and "assignment" not in self.offers:
             owners = [w for w in criterion.weighters if w.assigner is not None]
             of_owner = f" of {type(owners[0]).__name__}" if owners else ""
@@ -336,6 +326,21 @@ class DetectorAdapter(ABC):
                 "another assigner, such as atss."
             )
         criterion.prepare(columns.classes - (0 if background else extra))
+
+    def _check_fields(self, criterion: Criterion) -> None:
+        """Reject components that read fields which the samples of this detector do not have."""
+        name = type(self.detector).__name__
+        knows_sizes = self.knows_image_sizes or "geometry" in self.offers
+        if criterion.box_loss is not None and criterion.box_loss.reads_image_sizes and not knows_sizes:
+            raise UsageError(
+                f"{name} does not tell the sizes of images, which {type(criterion.box_loss).__name__} reads: take "
+                "another box loss."
+            )
+        of_anchors = [w for w in criterion.weighters if w.reads_anchors]
+        if of_anchors and "anchors" not in self.offers:
+            raise UsageError(
+                f"{name} has no anchors, and {type(of_anchors[0]).__name__} weights them by their boxes: leave it out."
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         overrides = [(owner, name) for reference, name in self._overrides if (owner := reference()) is not None]
