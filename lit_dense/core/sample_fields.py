@@ -1,5 +1,6 @@
 """Conversion of the tensors of a custom head into the fields of ``DenseSamples``."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +9,9 @@ from torch import Tensor
 
 from .errors import UsageError
 from .missing_field import MissingField
+
+NARROW = 0.5
+"""Largest range of all logits of a batch that an untrained head can have by chance between 0 and 1."""
 
 
 def fields_of_rows(
@@ -139,11 +143,15 @@ def _check_logits(logits: Tensor) -> None:
         return
     # as a list, because torch 2.4 cannot compile torch.stack of a tuple
     low, high = torch.stack(list(logits.detach().aminmax())).tolist()
-    if low >= 0 and high <= 1 and high > 0:
-        raise UsageError(
-            f"All logits lie in [{low:.3g}, {high:.3g}]: they seem to be probabilities. Give the scores before the "
-            "sigmoid or softmax, or torch.logit(probabilities)."
-        )
+    if low < 0 or high > 1 or high <= 0:
+        return
+    cure = "Give the scores before the sigmoid or softmax, or torch.logit(probabilities)."
+    if high - low >= NARROW:
+        raise UsageError(f"All logits lie in [{low:.3g}, {high:.3g}]: they seem to be probabilities. {cure}")
+    warnings.warn(
+        f"All logits lie between 0 and 1. If they are probabilities: {cure} An untrained head can have such logits.",
+        stacklevel=2,
+    )
 
 
 def _images(logits: Tensor, images: Tensor | int | None, number: int) -> tuple[Tensor, int]:

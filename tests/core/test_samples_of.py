@@ -139,6 +139,13 @@ def test_dense_samples_of__probabilities_are_not_taken_for_logits():
         DenseSamples.of(LOGITS.sigmoid(), LABELS)
 
 
+def test_dense_samples_of__logits_of_an_untrained_head_are_only_warned_of():
+    logits = torch.linspace(0.05, 0.2, LOGITS.numel()).view_as(LOGITS)
+    with pytest.warns(UserWarning, match=r"All logits lie between 0 and 1.*An untrained head can have such logits"):
+        samples = DenseSamples.of(logits, LABELS)
+    assert torch.equal(samples.logits, logits.flatten(0, 1))
+
+
 @pytest.mark.parametrize("name", ["ohem", "pisa", "cleanliness", "swn", "class_balanced"])
 def test_dense_samples_of__weighters_of_images_with_different_numbers_of_rows(name):
     """Each image alone gives what it gives in the batch, where nothing is compared across images."""
