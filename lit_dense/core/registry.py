@@ -97,7 +97,8 @@ class Registry(Generic[ComponentT]):
         names: dict[type, str] = {}
         for name, points in self.points.items():
             for point in points:
-                if cls := getattr(sys.modules.get(point.module), point.attr, None):
+                # not getattr: a package of parts looks up unknown names, and its error message calls this method
+                if cls := vars(sys.modules.get(point.module, object)).get(point.attr):
                     names[cls] = name
         return names
 

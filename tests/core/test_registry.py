@@ -162,3 +162,12 @@ def test_registry__names_are_known():
     assert LOSSES.has("focal")
     assert LOSSES.has("Plain")
     assert not LOSSES.has("focall")
+
+
+def test_registry__entry_points_of_an_installation_that_is_out_of_date_are_an_error_and_no_recursion(monkeypatch):
+    old = EntryPoint("old", "lit_dense.losses:Gone", LOSSES.group)
+    monkeypatch.setitem(vars(LOSSES), "points", {**LOSSES.points, "old": [old]})
+    with pytest.raises(UsageError, match="Unknown loss 'nothing'"):
+        LOSSES.build("nothing")
+    with pytest.raises(AttributeError, match="Gone"):
+        LOSSES.attribute("Gone")
