@@ -75,6 +75,7 @@ def batch(size: Size, extra: int = 0) -> DenseSamples:
         num_images=images,
         image_idxs=torch.arange(images, device=device).repeat_interleave(anchors),
         box_coder=BoxCoder((1.0, 1.0, 1.0, 1.0)),
+        known_image_sizes=[(800, 800)] * images,
         extra_logits=extra,
     )
 

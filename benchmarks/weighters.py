@@ -66,6 +66,7 @@ class Batch:
             num_images=self.images,
             image_idxs=torch.arange(self.images).repeat_interleave(len(self.logits) // self.images),
             box_coder=BoxCoder((1.0, 1.0, 1.0, 1.0)),
+            known_image_sizes=[(800, 800)] * self.images,
             context=StepContext(reduce or Reduce(enabled=False)),
             extra_logits=extra_logits,
             target_fields={"weight": torch.ones(len(self.gt_labels))},
