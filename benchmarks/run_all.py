@@ -40,7 +40,7 @@ FULL = [
 ]
 QUICK = [
     ["losses.py", "--anchors", "19206", "--classes", "5", "--rounds", "9"],
-    ["losses.py", "--anchors", "20000", "--classes", "80", "--rounds", "3", "--peers", "torchvision focal"],
+    ["losses.py", "--anchors", "20000", "--classes", "80", "--rounds", "7", "--peers", "torchvision focal"],
     ["adapters.py"],
     ["weighters.py", "--anchors", "20000", "--objects", "20", "--rounds", "2"],
     ["step.py", "--classes", "5", "--size", "160", "--steps", "1", "--turns", "1"],
