@@ -51,8 +51,7 @@ def run_export(
     load_weights(model, ckpt_path)
     graph = model.export_graph(image_size(model, size), nms)
     file = output or ckpt_path.with_suffix(SUFFIXES.get(format, ""))
-    names = [str(category["name"]) for category in model.categories or []]
-    run = export(graph, file, format, names)
+    run = export(graph, file, format, model.column_names)
     lines = [
         f"{file}: {file.stat().st_size / 2**20:.1f} MiB, {format}, {type(model.model).__name__}, "
         f"input uint8 [{'1' if nms else 'N'}, 3, {graph.size[0]}, {graph.size[1]}]"
@@ -103,9 +102,7 @@ def image_size(model: LitDetector, size: list[int] | None) -> tuple[int, int]:
         UsageError: If there are more than two numbers, or one is not positive.
     """
     if size is None:
-        transform: Any = model.model.transform
-        fixed = getattr(transform, "fixed_size", None)
-        return (int(fixed[1]), int(fixed[0])) if fixed else (int(transform.min_size[-1]),) * 2
+        return model.export_size
     if not 1 <= len(size) <= 2 or min(size) < 1:
         raise UsageError(f"--size takes height and width in pixels, as --size='[480, 640]', or one number, not {size}.")
     return size[0], size[-1]

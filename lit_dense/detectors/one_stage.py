@@ -197,6 +197,15 @@ class OneStageAdapter(ScaledIgnoreRegions):
         """Convert the class logits to one logit per class; its sigmoid is the score."""
         return {**outputs, "cls_logits": self.criteria[""].score_logits(outputs["cls_logits"])}
 
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Return the backbone's features of each level [B, channels, H, W].
+
+        Args:
+            images: Normalised, padded images [B, 3, H, W].
+        """
+        outputs = self.detector.backbone(images)
+        return [outputs] if isinstance(outputs, Tensor) else list(outputs.values())
+
     candidates_per_class = False
     """Whether post-processing keeps the best candidates of each class, or of each pyramid level."""
 
@@ -218,8 +227,7 @@ class OneStageAdapter(ScaledIgnoreRegions):
         model = self.detector
         original_sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         batch, resized = model.transform(images, targets)
-        backbone_outputs = model.backbone(batch.tensors)
-        features = [backbone_outputs] if isinstance(backbone_outputs, Tensor) else list(backbone_outputs.values())
+        features = self.features(batch.tensors)
         # without the hook, because the loss needs all columns
         outputs: dict[str, Tensor] = type(model.head).forward(model.head, features)
         anchors: list[Tensor] = model.anchor_generator(batch, features)

@@ -70,7 +70,7 @@ class DetectionGraph(nn.Module):
         device = next(self.detector.parameters()).device
         with torch.no_grad():
             images, _ = transform([torch.zeros(3, *size, device=device)])
-            features = self._features(images.tensors)
+            features = adapter.features(images.tensors)
             generator = self.detector.anchor_generator
             anchors = type(generator).forward(generator, images, features)[0]
             self.per_level = adapter._geometry_of(features, images).anchors_of_levels(len(anchors))
@@ -91,17 +91,13 @@ class DetectionGraph(nn.Module):
         if self.resized != self.size:
             x = F.interpolate(x, size=self.resized, mode="bilinear", align_corners=False)
         right, below = self.padded[1] - self.resized[1], self.padded[0] - self.resized[0]
-        features = self._features(F.pad(x, (0, right, 0, below)))
+        features = self._adapter[0].features(F.pad(x, (0, right, 0, below)))
         outputs: dict[str, Tensor] = type(self.detector.head).forward(self.detector.head, features)
         boxes, scores, labels = self._candidates(outputs)
         if not self.suppress:
             return boxes, scores, labels
         boxes, scores, labels = self._suppressed(boxes[0], scores[0], labels[0])
         return boxes.unsqueeze(0), scores.unsqueeze(0), labels.unsqueeze(0)
-
-    def _features(self, x: Tensor) -> list[Tensor]:
-        outputs = self.detector.backbone(x)
-        return [outputs] if isinstance(outputs, Tensor) else list(outputs.values())
 
     def _candidates(self, outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Select the candidates of all images, and decode their boxes [N, M, 4], [N, M], [N, M]; best first."""

@@ -23,6 +23,18 @@ class Exportable(DetectorSteps):
         """
         return DetectionGraph(self._adapter, size, self.score_thresh, self.detections_per_img, nms)
 
+    @property
+    def export_size(self) -> tuple[int, int]:
+        """Height and width of exported input by default: the detector's fixed size, or a square of ``min_size``."""
+        transform: Any = self.model.transform
+        width, height = getattr(transform, "fixed_size", None) or [transform.min_size[-1]] * 2
+        return int(height), int(width)
+
+    @property
+    def column_names(self) -> list[str]:
+        """Name of each column of the head; empty if they are unknown."""
+        return [str(category["name"]) for category in self.categories or []]
+
     def to_onnx(self, file_path: str | Path, input_sample: Any = None, **kwargs: Any) -> None:  # type: ignore[override]
         """Write the detector to an ONNX file, from image to boxes; replaces Lightning's method, which fails on it.
 
@@ -34,10 +46,7 @@ class Exportable(DetectorSteps):
         Raises:
             UsageError: If the detector cannot be exported.
         """
-        transform: Any = self.model.transform
-        fixed = getattr(transform, "fixed_size", None) or [transform.min_size[-1]] * 2
-        size = (int(fixed[1]), int(fixed[0])) if input_sample is None else tuple(input_sample.shape[-2:])
+        size = self.export_size if input_sample is None else tuple(input_sample.shape[-2:])
         training = self.training
-        names = [str(category["name"]) for category in self.categories or []]
-        export(self.export_graph(size, **kwargs), Path(file_path), "onnx", names)
+        export(self.export_graph(size, **kwargs), Path(file_path), "onnx", self.column_names)
         self.train(training)
