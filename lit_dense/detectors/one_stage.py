@@ -12,10 +12,10 @@ from ..assigners import Assigner, AssignInput, Assignment
 from ..core.batch_format import check_format
 from ..core.geometry import Geometry
 from ..core.samples import NEGATIVE, BoxCoder, DenseSamples
+from ..functional.tracing import records_graph
 from .base import Columns, Detections, Terms
 from .ignore_regions import ScaledIgnoreRegions, without_ignored_anchors
 from .torchvision_batch import check_labels, collect_samples
-from .tracing import records_graph
 
 
 class OneStageAdapter(ScaledIgnoreRegions):

@@ -15,9 +15,9 @@ from torchvision.ops import box_iou, clip_boxes_to_image
 
 from ...functional.matching import match_by_iou
 from ...functional.top_detections import suppress, top_scores
+from ...functional.tracing import records_graph
 from ..base import Detections, Terms
 from ..one_stage import OneStageAdapter
-from ..tracing import records_graph
 from .fused_towers import tower_outputs
 
 SHAPES_KEPT = 8

@@ -5,4 +5,4 @@ import torch
 
 def records_graph() -> bool:
     """Whether PyTorch traces or compiles a graph, which would keep the result of every decision that reads values."""
-    return bool(torch.jit.is_tracing()) or torch.compiler.is_compiling()  # type: ignore[attr-defined, no-untyped-call]
+    return torch.compiler.is_compiling() or bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
