@@ -396,7 +396,7 @@ class Criterion(nn.Module):
 
     def _with_box_weights(self, values: LossValues, samples: DenseSamples) -> LossValues:
         """Multiply the box losses by the weights of a classification loss that decides the balance of both."""
-        if not values.has_box:
+        if not values.has_box or "box_normalizer" not in self.loss.exclusive:
             return values
         weights = self.loss.box_weights(values.classification.detach(), values.box.detach(), samples)
         return values if weights is None else values.with_box_weights(weights)

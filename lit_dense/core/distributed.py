@@ -5,6 +5,7 @@ Each method makes a fixed number of collectives, even for an empty tensor, so th
 With one process each method is the identity.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ class _SumWithGrad(torch.autograd.Function):
         return ctx.reduce.sum(grad), None  # type: ignore[attr-defined]
 
 
+@dataclass(frozen=True)
 class Reduce:
     """Sums and gathers over the processes of a group.
 
@@ -39,9 +41,8 @@ class Reduce:
         tensor([1., 2.])
     """
 
-    def __init__(self, group: Any = None, enabled: bool = True) -> None:
-        self.group = group
-        self.enabled = enabled
+    group: Any = None
+    enabled: bool = True
 
     @property
     def world_size(self) -> int:

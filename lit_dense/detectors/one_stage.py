@@ -64,8 +64,7 @@ class OneStageAdapter(ScaledIgnoreRegions):
             UsageError: If a label has no column.
             NonFiniteLossError: If a term is NaN or infinite.
         """
-        own, quality = self.matched(targets, head_outputs, anchors, matched_idxs)
-        matched = without_ignored_anchors(own, anchors, targets)
+        matched, quality = self.matched(targets, head_outputs, anchors, matched_idxs)
         samples = self.samples(targets, head_outputs, anchors, matched)
         if quality is not None:
             samples = samples.with_quality(torch.cat(quality)[samples.positives])
@@ -161,7 +160,7 @@ class OneStageAdapter(ScaledIgnoreRegions):
             logits.flatten(0, 1),
             deltas.flatten(0, 1),
             anchors,
-            matched_idxs,
+            without_ignored_anchors(matched_idxs, anchors, targets),
             first_label=columns.first_label,
             box_coder=self.box_coder,
             geometry=self._geometry,

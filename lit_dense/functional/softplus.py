@@ -6,8 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .tracing import records_graph
-
 LINEAR_FROM = 40.0
 """Logit from which softplus(x) is x: exp(-40) is below the rounding of float64. PyTorch's default 20 is not."""
 WORTH_MAPPING = 4096
@@ -54,7 +52,7 @@ def map_constants(x: Tensor) -> None:
     Args:
         x: Tensor that will be computed. Nothing is done for small tensors, other types, on a GPU, and in compiled code.
     """
-    if records_graph():
+    if torch.compiler.is_compiling():
         return
     if x.dtype == torch.float32 and x.device.type == "cpu" and x.numel() >= WORTH_MAPPING:
         torch.full((64,), -0.0, device=x.device).log1p_()

@@ -35,6 +35,23 @@ def checked_batch(
     return floats, targets
 
 
+class BatchChecks:
+    """Checks of the values of each batch; the range of float images only in the first, because it synchronises."""
+
+    def __init__(self) -> None:
+        self._range_is_checked = False
+
+    def __call__(
+        self, images: Sequence[Tensor], targets: list[dict[str, Any]], num_labels: int | None, max_size: int | None
+    ) -> Batch:
+        """Return :func:`checked_batch`, after a warning if the first batch has floats in another range."""
+        batch = checked_batch(images, targets, num_labels, max_size)
+        if not self._range_is_checked:
+            self._range_is_checked = True
+            warn_of_range(images)
+        return batch
+
+
 def warn_of_range(images: Sequence[Tensor]) -> None:
     """Warn about float images with values outside [0, 1], which is the range that the detector expects.
 

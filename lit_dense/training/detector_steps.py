@@ -16,7 +16,7 @@ from ..detectors.base import ATTRIBUTE, DetectorAdapter
 from ..metrics import DetectionMAP
 from ..metrics.limits import too_many_objects
 from ..metrics.map_logging import log_maps
-from .batch import checked_batch, float_images, metric_targets, warn_of_range, without_crowd
+from .batch import BatchChecks, float_images, metric_targets, without_crowd
 from .evaluation_settings import EvaluationSettings
 from .known_classes import KnownClasses
 from .tiled_prediction import predict_in_tiles
@@ -36,7 +36,8 @@ class DetectorSteps(KnownClasses):
 
     def __init__(self) -> None:
         super().__init__()
-        self._warned_of_limits = self._range_checked = False
+        self._warned_of_limits = False
+        self._batch_checks = BatchChecks()
         self._first_label = 0  # label of the first column in the detector
         self.more_val_maps, self.more_test_maps = ModuleList(), ModuleList()
 
@@ -72,16 +73,10 @@ class DetectorSteps(KnownClasses):
 
     def _checked(self, batch: Any, objects: bool = True) -> Batch:
         """Unpack and check a batch, and convert its images to floats; without ``objects``, targets need no boxes."""
-        return self._check(*self.unpack_batch(batch), objects)
-
-    def _check(self, images: Any, targets: Any, objects: bool) -> Batch:
+        images, targets = self.unpack_batch(batch)
         check_format(self.model, images, targets, objects)
         num_labels = (self.label_map.num_labels or self.num_classes or 0) if objects else None
-        floats, targets = checked_batch(images, targets, num_labels, self.longest_side)
-        if not self._range_checked:  # only for the first batch, because it synchronises the device
-            self._range_checked = True
-            warn_of_range(images)
-        return floats, targets
+        return self._batch_checks(images, targets, num_labels, self.longest_side)
 
     def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
         """Detect objects: returns ``boxes`` [N, 4], ``labels`` [N] and ``scores`` [N] for each image, best first.
@@ -127,7 +122,7 @@ class DetectorSteps(KnownClasses):
         return [{**own, **detection} for own, detection in zip(fields, detections, strict=True)]
 
     def _predict(self, images: Any, targets: Any) -> list[dict[str, Tensor]]:
-        floats, _ = self._check(images, targets, objects=False)
+        floats, _ = self._batch_checks(images, targets, None, self.longest_side)
         return [self.label_map.in_labels(detection) for detection in self(floats)]
 
     def on_validation_start(self) -> None:

@@ -59,8 +59,7 @@ class FastMethods(OneStageAdapter):
         """
         detector, matched = self.detector, []
         if self.assigner is None:
-            images = zip(anchors, targets, strict=True)
-            matched = [match_anchors(detector.proposal_matcher, own, target["boxes"]) for own, target in images]
+            matched = match_images(detector.proposal_matcher, anchors, [target["boxes"] for target in targets])
         terms: Terms = detector.head.compute_loss(targets, head_outputs, anchors, matched)
         return terms
 
@@ -139,21 +138,23 @@ class FastMethods(OneStageAdapter):
         return [anchors] * len(image_list.image_sizes)
 
 
-def match_anchors(matcher: Any, anchors: Tensor, gt_boxes: Tensor) -> Tensor:
-    """Return the index of the matched ground truth of each anchor; -1 background, -2 ignored [K].
+def match_images(matcher: Any, anchors: Sequence[Tensor], gt_boxes: Sequence[Tensor]) -> list[Tensor]:
+    """Return the index of the matched ground truth of each anchor, for each image; -1 background, -2 ignored [K].
 
     Args:
         matcher: torchvision's ``Matcher``; any other matcher is called with the matrix of all IoUs.
-        anchors: Anchors of an image [K, 4].
-        gt_boxes: Ground-truth boxes of the image [G, 4].
+        anchors: Anchors of each image [K, 4].
+        gt_boxes: Ground-truth boxes of each image [G, 4].
     """
-    if gt_boxes.numel() == 0:
-        return torch.full((len(anchors),), Matcher.BELOW_LOW_THRESHOLD, device=anchors.device)
-    if type(matcher) is not Matcher:
-        return torch.as_tensor(matcher(box_iou(gt_boxes, anchors)))
-    return match_by_iou(
-        anchors, gt_boxes, matcher.high_threshold, matcher.low_threshold, matcher.allow_low_quality_matches
-    )
+    images = zip(anchors, gt_boxes, strict=True)
+    if type(matcher) is Matcher:
+        rules = matcher.high_threshold, matcher.low_threshold, matcher.allow_low_quality_matches
+        return [match_by_iou(own, gt, *rules) for own, gt in images]
+    background = Matcher.BELOW_LOW_THRESHOLD
+    return [
+        torch.as_tensor(matcher(box_iou(gt, own))) if len(gt) else own.new_full((len(own),), background).long()
+        for own, gt in images
+    ]
 
 
 def _are_same(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:

@@ -80,7 +80,7 @@ def test_matcher__does_not_run_where_an_assigner_matches(monkeypatch):
     stock, adopted = both()
     stock.proposal_matcher = Matcher(0.3, 0.3, True)
     patch(adopted, "focal", assigner={"class_path": "max_iou", "init_args": {"positive": 0.3, "negative": 0.3}})
-    monkeypatch.setattr(fast_methods, "match_anchors", None)
+    monkeypatch.setattr(fast_methods, "match_images", None)
     batch = random_batch()
     torch.testing.assert_close(adopted(*batch), stock(*batch), rtol=1e-5, atol=1e-7)
 
