@@ -365,7 +365,9 @@ def loss_columns(logits: Tensor, extra_logits: int) -> Tensor:
     """
     if extra_logits == 0:
         return logits[..., 1:]
-    return torch.cat([logits[..., 1:], logits[..., :1]], -1)
+    # not two slices: their gradients would be two tensors of zeros as large as the logits, and their sum
+    background, classes = logits.split([1, logits.shape[-1] - 1], -1)
+    return torch.cat([classes, background], -1)
 
 
 def _without_background(columns: Columns, values: Tensor) -> Tensor:

@@ -120,9 +120,14 @@ def rows_formula(
     return rows
 
 
+def sums_by_column(values: Tensor) -> bool:
+    """Whether rows [n, C] are so short that adding one column after the other is faster."""
+    return values.shape[1] <= FEW_CLASSES and not torch.compiler.is_compiling() and values.device.type == "cpu"
+
+
 def sum_columns(values: Tensor) -> Tensor:
     """Sum the columns of each row [n, C] -> [n]."""
-    if values.shape[1] > FEW_CLASSES or torch.compiler.is_compiling() or values.device.type != "cpu":
+    if not sums_by_column(values):
         return values.sum(1)
     # ``Tensor.sum`` reduces one row after the other, which takes twice the time for short rows.
     total, *others = values.unbind(1)
