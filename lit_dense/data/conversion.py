@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..core.errors import UsageError
 from .checks.annotation_file import check_content
+from .file_names import ignores_case
 from .formats import FORMATS, FormatLike
 from .formats.annotations import Annotations
 from .problems import Problems
@@ -75,6 +76,7 @@ def convert(datamodule: "CocoDataModule", to: FormatLike, folder: Path | str) ->
         problems.settle(datamodule.strict)
     folder.mkdir(parents=True, exist_ok=True)
     try:
+        _check_names(splits, folder)
         losses = target.write(splits, folder)
     except UsageError:
         if not any(folder.iterdir()):
@@ -103,6 +105,21 @@ def _read(datamodule: "CocoDataModule", problems: Problems) -> tuple[dict[str, A
     for split, content in splits.items():
         splits[split] = content.with_categories(categories)
     return splits, places
+
+
+def _check_names(splits: Mapping[str, Annotations], folder: Path) -> None:
+    """Reject images that would be one file, on a file system that does not distinguish upper and lower case."""
+    if not ignores_case(folder):
+        return
+    for split, content in splits.items():
+        names: dict[str, str] = {}
+        for entry in content.images:
+            name = entry["file_name"]
+            if (other := names.setdefault(name.casefold(), name)) != name:
+                raise UsageError(
+                    f"{split}: {other} and {name} would be one file in {folder}, whose file system does not "
+                    "distinguish upper and lower case: rename one of them."
+                )
 
 
 def _place(source: Path, target: Path) -> None:

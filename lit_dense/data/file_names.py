@@ -2,6 +2,7 @@
 
 import os
 import re
+import tempfile
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path, PurePath
@@ -81,6 +82,17 @@ def similar(file_name: str, folder: Path) -> str:
 
 def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", unquote(name)).casefold()
+
+
+def ignores_case(folder: Path) -> bool:
+    """Whether the file system of an existing folder treats names that differ only in case as one, as on Windows.
+
+    Args:
+        folder: A folder in which files can be written.
+    """
+    with tempfile.NamedTemporaryFile(prefix="case_", dir=folder) as file:
+        path = Path(file.name)
+        return path.with_name(path.name.swapcase()).exists()
 
 
 def cure_of_missing(names: Sequence[str], folder: Path, key: str = "file_name") -> str:

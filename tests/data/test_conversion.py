@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from lit_dense import CocoDataModule
 from lit_dense.__main__ import main
 from lit_dense.core.errors import UsageError
-from lit_dense.data import DataError, check
+from lit_dense.data import DataError, check, conversion
 from lit_dense.data.conversion import convert
+from lit_dense.data.file_names import ignores_case
+from lit_dense.data.formats import losses
 from tests.builders.coco_files import box_entry, image_entry, write_image, write_json, write_noise
 from tests.builders.format_files import NAMES, line_of, write_coco, write_images, write_label, write_voc, write_yolo
 
@@ -211,6 +213,23 @@ def test_convert__two_images_of_one_stem_are_refused_where_they_would_share_a_fi
         with pytest.raises(UsageError, match=r"train: a\.png and a.jpg would have one file of boxes"):
             convert(source(tmp_path), kind, tmp_path / "out")
     convert(source(tmp_path), "csv", tmp_path / "out")
+
+
+@pytest.mark.parametrize(("names", "said"), [(("a.jpg", "A.JPG"), "one file in"), (("a.jpg", "A.png"), "one file of boxes")])
+def test_convert__names_that_differ_in_case_are_refused_where_the_file_system_ignores_it(
+    tmp_path, monkeypatch, names, said
+):
+    if ignores_case(tmp_path):
+        pytest.skip("this file system cannot hold the images")
+    write_coco(tmp_path, dict.fromkeys(names, []))
+    for kind in ("coco", "yolo", "voc", "csv"):
+        convert(source(tmp_path), kind, tmp_path / kind)  # this file system distinguishes them
+    for module in (conversion, losses):
+        monkeypatch.setattr(module, "ignores_case", lambda folder: True)
+    for kind in ("yolo", "voc"):
+        with pytest.raises(UsageError, match=rf"train: {names[0]} and {names[1]} would (be|have) {said}"):
+            convert(source(tmp_path), kind, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
 
 
 def test_convert__subfolders_and_classes_without_boxes_are_kept(tmp_path):

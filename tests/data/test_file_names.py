@@ -2,7 +2,7 @@ import unicodedata
 
 import pytest
 
-from lit_dense.data.file_names import cure_of_leaving, cure_of_missing, inside, relocated, similar
+from lit_dense.data.file_names import cure_of_leaving, cure_of_missing, ignores_case, inside, relocated, similar
 from tests.builders.coco_files import write_image
 
 
@@ -82,3 +82,12 @@ def test_cures__of_missing_and_leaving_names(folder):
         ["../a.png", "/data/x/1/a.png", "/data/x/b.png"], folder
     )
     assert "give" not in cure_of_leaving(["../a.png"], folder)
+
+
+def test_ignores_case__asks_the_file_system(tmp_path, monkeypatch):
+    (tmp_path / "name").touch()
+    assert ignores_case(tmp_path) == (tmp_path / "NAME").exists()
+    assert len(list(tmp_path.iterdir())) == 1
+    for answer in (True, False):
+        monkeypatch.setattr(type(tmp_path), "exists", lambda path, answer=answer: answer)
+        assert ignores_case(tmp_path) == answer

@@ -23,7 +23,7 @@ def write_csv(splits: Mapping[str, Annotations], folder: Path) -> list[str]:
     Returns:
         A line about each kind of content that the format cannot hold.
     """
-    check_writable(splits, stems=False, sizes=False)
+    check_writable(splits, folder, stems=False, sizes=False)
     losses = Losses(splits)
     losses.crowds()
     losses.masks(polygons=False)

@@ -1,12 +1,14 @@
 """Contents that a format cannot hold, found and described before annotations are written."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...core.array_types import Bools
 from ...core.errors import UsageError
+from ..file_names import ignores_case
 from .annotations import Annotations
 from .folders import stem_of
 
@@ -98,22 +100,25 @@ def single_polygon(mask: Any) -> list[float] | None:
     return None
 
 
-def check_writable(splits: Mapping[str, Annotations], stems: bool, sizes: bool) -> None:
+def check_writable(splits: Mapping[str, Annotations], folder: Path, stems: bool, sizes: bool) -> None:
     """Check that a format can name the files of all images.
 
     Args:
         splits: Checked annotations of each split.
+        folder: An existing folder, on whose file system they will be written.
         stems: Whether the format has a file for each image, with the name of the image and another suffix.
         sizes: Whether the format holds the size of an image, and so tells whether boxes refer to the rotated image.
 
     Raises:
         UsageError: Two images would have one file, or boxes refer to images before their EXIF rotation.
     """
+    folds = ignores_case(folder)
     for split, content in splits.items():
         names: dict[str, str] = {}
         for entry in content.images:
             name = entry["file_name"]
-            if stems and (other := names.setdefault(stem_of(name), name)) != name:
+            stem = stem_of(name).casefold() if folds else stem_of(name)
+            if stems and (other := names.setdefault(stem, name)) != name:
                 raise UsageError(
                     f"{split}: {other} and {name} would have one file of boxes, because it has the name of the image "
                     "with another suffix: rename one of them."

@@ -23,7 +23,7 @@ def write_voc(splits: Mapping[str, Annotations], folder: Path, first_pixel: int)
     Returns:
         A line about each kind of content that the format cannot hold.
     """
-    check_writable(splits, stems=True, sizes=True)
+    check_writable(splits, folder, stems=True, sizes=True)
     losses = Losses(splits)
     losses.masks(polygons=False)
     losses.areas()

@@ -25,7 +25,7 @@ def write_yolo(splits: Mapping[str, Annotations], folder: Path) -> list[str]:
     Returns:
         A line about each kind of content that the format cannot hold.
     """
-    check_writable(splits, stems=True, sizes=False)
+    check_writable(splits, folder, stems=True, sizes=False)
     losses = Losses(splits)
     losses.crowds()
     losses.masks(polygons=True)
