@@ -215,13 +215,15 @@ def test_convert__two_images_of_one_stem_are_refused_where_they_would_share_a_fi
     convert(source(tmp_path), "csv", tmp_path / "out")
 
 
-@pytest.mark.parametrize(("names", "said"), [(("a.jpg", "A.JPG"), "one file in"), (("a.jpg", "A.png"), "one file of boxes")])
+@pytest.mark.parametrize(
+    ("names", "said"), [(("a.jpg", "A.JPG"), "one file in"), (("a.jpg", "A.png"), "one file of boxes")]
+)
 def test_convert__names_that_differ_in_case_are_refused_where_the_file_system_ignores_it(
     tmp_path, monkeypatch, names, said
 ):
     if ignores_case(tmp_path):
         pytest.skip("this file system cannot hold the images")
-    write_coco(tmp_path, dict.fromkeys(names, []))
+    write_coco(tmp_path, {name: [] for name in names})
     for kind in ("coco", "yolo", "voc", "csv"):
         convert(source(tmp_path), kind, tmp_path / kind)  # this file system distinguishes them
     for module in (conversion, losses):
