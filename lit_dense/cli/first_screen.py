@@ -36,6 +36,8 @@ def quiet() -> Iterator[None]:
             for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
                 warnings.filterwarnings("ignore", category=category, module=OF_OTHERS)
             warnings.filterwarnings("ignore", "No seed found, seed set to")  # the next line tells the seed
+            # evaluation and prediction need no callbacks of training
+            warnings.filterwarnings("ignore", "Be aware that when using `ckpt_path`, callbacks used to create")
             yield
     finally:
         logger.removeFilter(hide)

@@ -86,8 +86,10 @@ def test_quiet__hides_what_does_not_concern_the_user(caplog):
         ):
             warnings.warn_explicit("is deprecated", DeprecationWarning, "file.py", 1, module)
             warnings.warn_explicit("mind this", UserWarning, "file.py", 1, module)
+        warnings.warn("Be aware that when using `ckpt_path`, callbacks used to create the checkpoint", stacklevel=1)
     assert [record.getMessage() for record in caplog.records] == ["`Trainer.fit` stopped"]
     messages = [str(w.message) for w in seen]
+    assert len(messages) == 8
     assert messages.count("mind this") == 5
     assert messages.count("is deprecated") == 3
     with caplog.at_level(logging.INFO):
