@@ -1,7 +1,8 @@
 """The command ``lit-dense export``: load a checkpoint, write a file, and compare the file with the model."""
 
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,11 @@ from ..training import LitDetector
 
 NOISE_IMAGES = 4
 """Number of random images for the comparison if there is no validation set."""
+LARGEST_AP_LOSS = 0.01
+"""A larger loss of AP by the input size is told."""
 Detections = dict[str, Tensor]
+Sample = tuple[Tensor, dict[str, Any]]
+"""An image [3, H, W], uint8, and its target."""
 
 
 def run_export(
@@ -41,7 +46,8 @@ def run_export(
         ckpt_path: The checkpoint.
         format: Name of the format.
         output: The file; by default beside the checkpoint.
-        size: Height and width of the input images; one number for squares; by default squares of the model's size.
+        size: Height and width of the input images; one number for squares; by default the size to which the model
+            scales most validation images or, without validation images, its ``export_size``.
         nms: Whether the file applies non-maximum suppression.
         images: Largest number of validation images.
 
@@ -49,7 +55,8 @@ def run_export(
         UsageError: If the detector or the format is not supported, or the file does not compute the same detections.
     """
     load_weights(model, ckpt_path)
-    graph = model.export_graph(image_size(model, size), nms)
+    originals = list(validation_images(datamodule, images))
+    graph = model.export_graph(image_size(model, size, [image.shape for image, _ in originals]), nms)
     file = output or ckpt_path.with_suffix(SUFFIXES.get(format, ""))
     run = export(graph, file, format, model.column_names)
     lines = [
@@ -60,7 +67,7 @@ def run_export(
         largest = compare_candidates(graph, run)
         lines.append(f"Largest difference of the candidates' scores to the model, on random images: {largest:.1e}")
         return "\n".join(lines)
-    samples = list(validation_images(datamodule, images, graph.size))
+    samples = [on_canvas(image, target, graph.size) for image, target in originals]
     noise = not samples
     if noise:
         generator = torch.Generator().manual_seed(0)
@@ -72,8 +79,7 @@ def run_export(
     difference = compare(expected, found, graph.size)
     lines += report(difference, noise)
     if not noise:
-        ours, theirs = (mean_ap(model, datamodule, d, [t for _, t in samples]) for d in (expected, found))
-        lines.append(f"AP on these images: model {ours:.4f}, file {theirs:.4f}")
+        lines += report_ap(model, datamodule, originals, samples, expected, found)
     check(difference, str(file))
     return "\n".join(lines)
 
@@ -91,32 +97,31 @@ def load_weights(model: LitDetector, path: Path) -> None:
     model.eval()
 
 
-def image_size(model: LitDetector, size: list[int] | None) -> tuple[int, int]:
+def image_size(model: LitDetector, size: list[int] | None, shapes: Sequence[Sequence[int]] = ()) -> tuple[int, int]:
     """Return height and width of the exported input.
 
     Args:
         model: The module.
-        size: One or two numbers; None for squares of the model's own size.
+        size: One or two numbers; None for the size to which the model scales most of the images.
+        shapes: Shapes of images, [3, H, W]. Without any, the default is the module's ``export_size``.
 
     Raises:
         UsageError: If there are more than two numbers, or one is not positive.
     """
     if size is None:
-        return model.export_size
+        resized = Counter(model.resized(shape[-2], shape[-1]) for shape in shapes)
+        return resized.most_common(1)[0][0] if resized else model.export_size
     if not 1 <= len(size) <= 2 or min(size) < 1:
         raise UsageError(f"--size takes height and width in pixels, as --size='[480, 640]', or one number, not {size}.")
     return size[0], size[-1]
 
 
-def validation_images(
-    datamodule: CocoDataModule | None, number: int, size: tuple[int, int]
-) -> Iterator[tuple[Tensor, dict[str, Any]]]:
-    """Yield evenly spaced validation images, scaled into a canvas, and their targets.
+def validation_images(datamodule: CocoDataModule | None, number: int) -> Iterator[Sample]:
+    """Yield evenly spaced validation images and their targets.
 
     Args:
         datamodule: The data.
         number: Largest number of images.
-        size: Height and width of the canvas.
     """
     if datamodule is None or "val" not in datamodule.available:
         return
@@ -126,11 +131,19 @@ def validation_images(
     dataset = loader.dataset
     for index in np.linspace(0, len(dataset) - 1, min(number, len(dataset))).round().astype(int).tolist():
         image, target = dataset[index]
-        canvas, factor = letterbox(image.as_subclass(Tensor), size)
-        yield (
-            canvas,
-            {**target, "boxes": target["boxes"].as_subclass(Tensor) * factor, "area": target["area"] * factor**2},
-        )
+        yield image.as_subclass(Tensor), {**target, "boxes": target["boxes"].as_subclass(Tensor)}
+
+
+def on_canvas(image: Tensor, target: dict[str, Any], size: tuple[int, int]) -> Sample:
+    """Scale an image into a canvas, and its target with it.
+
+    Args:
+        image: uint8 image [3, h, w].
+        target: Its target.
+        size: Height and width of the canvas.
+    """
+    canvas, factor = letterbox(image, size)
+    return canvas, {**target, "boxes": target["boxes"] * factor, "area": target["area"] * factor**2}
 
 
 @torch.no_grad()
@@ -150,6 +163,41 @@ def detections_of(
         expected += model([image])
         found += as_detections(run(image.unsqueeze(0)), graph.score_thresh)
     return expected, found
+
+
+@torch.no_grad()
+def report_ap(
+    model: LitDetector,
+    datamodule: Any,
+    originals: Sequence[Sample],
+    canvases: Sequence[Sample],
+    expected: list[Detections],
+    found: list[Detections],
+) -> list[str]:
+    """Return the lines about the AP of model and file, and about the size of the input if it costs AP.
+
+    Args:
+        model: The module.
+        datamodule: The data of the images.
+        originals: The images as they are; the model scales them itself.
+        canvases: The images as the file takes them.
+        expected: Detections of the model in the canvases.
+        found: Detections of the file in the canvases.
+    """
+    own = [detections for image, _ in originals for detections in model([image])]
+    targets = [target for _, target in canvases]
+    ap = mean_ap(model, datamodule, own, [target for _, target in originals])
+    ours, theirs = (mean_ap(model, datamodule, detections, targets) for detections in (expected, found))
+    lines = [f"AP on these images: model {ap:.4f}; on images of the file's size: model {ours:.4f}, file {theirs:.4f}"]
+    if ap - theirs > LARGEST_AP_LOSS:
+        height, width = canvases[0][0].shape[-2:]
+        sizes = Counter(model.resized(*image.shape[-2:]) for image, _ in originals).most_common(3)
+        listed = ", ".join(f"{h} x {w} ({count} images)" for (h, w), count in sizes)
+        lines.append(
+            f"The input size {height} x {width} costs {ap - theirs:.3f} AP: the model itself scales these images to "
+            f"{listed} (height x width). Give --size; for images of several shapes, export a file for each."
+        )
+    return lines
 
 
 @torch.no_grad()

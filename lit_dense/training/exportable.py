@@ -1,5 +1,6 @@
 """Methods of a LightningModule that export its detector."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,23 @@ class Exportable(DetectorSteps):
 
     @property
     def export_size(self) -> tuple[int, int]:
-        """Height and width of exported input by default: the detector's fixed size, or a square of ``min_size``."""
+        """Height and width of exported input by default: the detector's fixed size, or ``min_size`` by ``max_size``."""
         transform: Any = self.model.transform
-        width, height = getattr(transform, "fixed_size", None) or [transform.min_size[-1]] * 2
+        width, height = getattr(transform, "fixed_size", None) or (transform.max_size, transform.min_size[-1])
         return int(height), int(width)
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """Return height and width to which the detector scales an image in evaluation.
+
+        Args:
+            height: Height of the image in pixels.
+            width: Width of the image in pixels.
+        """
+        transform: Any = self.model.transform
+        if getattr(transform, "fixed_size", None) is not None:
+            return self.export_size
+        factor = min(transform.min_size[-1] / min(height, width), transform.max_size / max(height, width))
+        return max(1, math.floor(height * factor)), max(1, math.floor(width * factor))
 
     @property
     def column_names(self) -> list[str]:
@@ -40,7 +54,7 @@ class Exportable(DetectorSteps):
 
         Args:
             file_path: The file.
-            input_sample: An image [3, H, W] of the size that the file takes; by default a square of ``min_size``.
+            input_sample: An image [3, H, W] of the size that the file takes; by default :attr:`export_size`.
             kwargs: ``nms=False`` for a file that takes batches and returns candidates.
 
         Raises:

@@ -1,12 +1,11 @@
 """Tests of the command ``lit-dense export``, as functions."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from lit_dense.cli.export_command import image_size, run_export
+from lit_dense.cli import export_command
+from lit_dense.cli.export_command import image_size, report_ap, run_export
 from lit_dense.core.errors import UsageError
 from lit_dense.data import CocoDataModule
 from tests.builders.coco_files import data_arguments, write_shape_splits
@@ -51,6 +50,30 @@ def test_run_export__compares_validation_images_and_their_ap(tmp_path):
     )
     assert "validation images" in report
     assert "AP on these images: model" in report
+    assert "on images of the file's size: model" in report
+
+
+@pytest.mark.parametrize("detector", ["retinanet", "ssd"])
+@pytest.mark.parametrize("shape", [(48, 64), (64, 48), (90, 90), (31, 200), (17, 5)])
+def test_image_size__is_that_of_most_images_in_the_model(detector, shape):
+    module = small_module(detector)
+    images, _ = module.model.transform.eval()([torch.rand(3, *shape)])
+    assert image_size(module, None, [(3, 300, 300), (3, *shape), (3, *shape)]) == images.image_sizes[0]
+
+
+@pytest.mark.parametrize(("own", "said"), [(0.5, True), (0.31, False), (0.2, False)])
+def test_report_ap__tells_what_the_input_size_costs(monkeypatch, own, said):
+    numbers = iter([own, 0.305, 0.305])
+    monkeypatch.setattr(export_command, "mean_ap", lambda *_: next(numbers))
+    originals = [(torch.zeros(3, 48, 64, dtype=torch.uint8), {})] * 2
+    canvases = [(torch.zeros(3, 96, 96, dtype=torch.uint8), {})] * 2
+    lines = report_ap(small_module(), None, originals, canvases, [], [])
+    assert lines[0].endswith(f"model {own:.4f}; on images of the file's size: model 0.3050, file 0.3050")
+    assert len(lines) == 1 + said
+    if said:
+        assert lines[1].startswith(
+            "The input size 96 x 96 costs 0.195 AP: the model itself scales these images to 72 x 96"
+        )
 
 
 def test_run_export__of_candidates(checkpoint, tmp_path):
@@ -64,6 +87,9 @@ def test_image_size__rejects_other_than_one_or_two_numbers(size):
         image_size(small_module(), size)
 
 
-def test_image_size__default_is_the_model_s(tmp_path: Path):
+def test_image_size__default_is_the_model_s():
     assert image_size(small_module("ssd", size=80), None) == (80, 80)
+    module = small_module()
+    module.model.transform.min_size, module.model.transform.max_size = (64,), 128
+    assert image_size(module, None) == (64, 128)
     assert image_size(small_module(), [32, 64]) == (32, 64)
