@@ -67,8 +67,8 @@ def summary(comparison: Comparison) -> str:
     if not rising:
         return sentence
     return (
-        f"{sentence} AP still rises at the end of {_listed(rising)}, by more than {_percent(LARGEST_GAIN)} over the last "
-        "third of the steps: these numbers order the speed of learning, not the final quality."
+        f"{sentence} AP still rises at the end of {_listed(rising)}, by more than {_percent(LARGEST_GAIN)} over the "
+        "last third of the steps: these numbers order the speed of learning, not the final quality."
     )
 
 
@@ -136,8 +136,8 @@ def main_table(comparison: Comparison) -> Table:
         "Within the noise: the interval contains 0, or the spread over seeds explains the difference (Student's t, "
         "95 %).",
         "One seed: the difference is more than the images explain, but the spread over seeds is unknown.",
-        f"Curve: still rising if AP gained more than {_percent(LARGEST_GAIN)} of its final value over the last third of the "
-        f"steps; {DASH} with fewer than three validations.",
+        f"Curve: still rising if AP gained more than {_percent(LARGEST_GAIN)} of its final value over the last third "
+        f"of the steps; {DASH} with fewer than three validations.",
     ]
     if len({r.found["steps"] for n in comparison.shown for r in comparison.finished(n).values()}) > 1:
         notes.append("The runs differ in their number of steps, see Time and memory: --steps gives all the same.")
