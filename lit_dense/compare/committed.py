@@ -31,7 +31,7 @@ KEPT = (50, 75, 100, 150, 200, 300)
 SHORTENED = "..."
 """Stands for a folder of the machine."""
 
-_EMBEDDED = re.compile(r"""(?<![^\s=\[,"'])(?:[A-Za-z]:[\\/]|/)[^\s=,"'\]]+""")
+_EMBEDDED = re.compile(r"""(?<![^\s=:\[{,"'])(?:[A-Za-z]:[\\/]|/(?!/))[^\s=,"'\]}]+""")  # not in https://...
 
 
 @dataclass(frozen=True)

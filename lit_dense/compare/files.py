@@ -49,7 +49,7 @@ def last_lines(path: Path, number: int = 15) -> str:
 
 def write_arrays(path: Path, arrays: dict[str, Array]) -> None:
     """Write an ``npz`` file atomically."""
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{os.getpid()}.{path.name}")
     np.savez_compressed(partial, allow_pickle=False, **arrays)
     partial.replace(path)

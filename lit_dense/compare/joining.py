@@ -116,9 +116,14 @@ def comparable(config: Mapping[str, Any], ignored: Sequence[str] = ()) -> dict[s
 def _influential(callbacks: Any) -> Any:
     """Return the callbacks that may change numbers; None without any."""
     listed = callbacks if isinstance(callbacks, list) else [callbacks]
-    names = {str(one["class_path"]).rpartition(".")[2]: one for one in listed if isinstance(one, Mapping)}
-    without = [one for name, one in names.items() if NAMES.get(name, name) in WITHOUT_INFLUENCE]
-    return [one for one in listed if one not in without] or None
+    return [one for one in listed if _name(one) not in WITHOUT_INFLUENCE] or None
+
+
+def _name(callback: Any) -> str:
+    """Return the name of a callback's class, the present one if it was renamed."""
+    path = callback["class_path"] if isinstance(callback, Mapping) else callback
+    name = str(path).rpartition(".")[2]
+    return NAMES.get(name, name)
 
 
 def _common(config: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
