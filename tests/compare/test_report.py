@@ -204,8 +204,8 @@ def test_summary__says_when_the_curves_have_not_become_flat(tmp_path):
     found = read(out)
     assert [row[-1] for row in main_table(found).rows] == ["still rising (+33 %)", "flat", "\N{EN DASH}"]
     assert summary(found).endswith(
-        " AP still rises at the end of focal, by more than 5 % over the last third of the steps: these numbers order the "
-        "speed of learning, not the final quality."
+        " AP still rises at the end of focal, by more than 5 % over the last third of the steps: these numbers order "
+        "the speed of learning, not the final quality."
     )
     with_curve(out, "bce", 0.1, 0.2, 0.3)
     assert "still rises at the end of focal and bce, by" in summary(read(out))
