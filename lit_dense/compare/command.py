@@ -161,6 +161,8 @@ def main(arguments: Sequence[str]) -> int:
     from .plan import check_baseline, choose, plan, record
 
     failed = []
+    if options.mix_versions and not options.results:
+        raise UsageError("compare: --mix-versions needs --results, the folders whose results it joins.")
     given = load_folders(options.results or [])
     if options.runs:
         if not options.config:

@@ -119,7 +119,7 @@ class CommittedResult(Result):
         return self.folder / f"{self.run.name}-seed-{self.run.seed}.npz"
 
     def _evaluated(self) -> int:
-        return int.from_bytes(hashlib.sha256(self.arrays.read_bytes()).digest()[:7])
+        return int.from_bytes(hashlib.sha256(self.arrays.read_bytes()).digest()[:7], "big")
 
     def rows(self) -> DetectionTable:
         """Return the kept detections and all objects of the validation images."""

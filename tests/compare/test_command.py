@@ -111,6 +111,8 @@ def test_compare__nothing_to_read_and_nothing_to_start_from_is_an_error():
         main(["--runs", "focal"])
     with pytest.raises(UsageError, match="give --runs"):
         main(["--config", CONFIG])
+    with pytest.raises(UsageError, match="--mix-versions needs --results"):
+        main(["--out", "empty", "--mix-versions"])
 
 
 def test_compare__reading_trains_nothing_and_takes_another_baseline(capsys):

@@ -190,7 +190,6 @@ def test_groups_table__groups_are_thirds_of_the_classes_by_training_boxes(tmp_pa
     assert table.rows[0][1].startswith(f"{np.mean(of_b):.3f}")
 
 
-@pytest.mark.parametrize(("model", "limit"), [({}, 100), ({"eval_max_detections": 11}, 11)])
 def with_curve(out, name, *values):
     for path in (out / name).rglob("result.json"):
         curve = [{"step": 10 * step, "map": value, "map_50": value} for step, value in enumerate(values, 1)]
@@ -226,6 +225,7 @@ def test_main_table__other_numbers_of_steps_and_other_machines_are_said(tmp_path
     assert costs_table(found).notes[-1] == "The runs are of several machines: do not compare their times."
 
 
+@pytest.mark.parametrize(("model", "limit"), [({}, 100), ({"eval_max_detections": 11}, 11)])
 def test_results__resamples_count_as_many_detections_as_the_evaluation(tmp_path, monkeypatch, model, limit):
     write_folder(tmp_path, {"focal": 0.5}, seeds=(0,))
     run = tmp_path / "focal" / "seed-0" / "run.json"
