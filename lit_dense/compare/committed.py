@@ -182,7 +182,9 @@ def export_all(out: Path) -> list[str]:
         if "data" not in json.loads(result.read_text()) and not _has_data(folder):
             run = Run.load(folder)
             key = json.dumps([run.config.get("data"), run.working_folder], sort_keys=True)
-            known = read.setdefault(key, _read(run)) if key not in read else read[key]
+            if key not in read:
+                read[key] = _read(run)
+            known = read[key]
             if isinstance(known, str):
                 unknown.setdefault(known, []).append(f"{run.name}, seed {run.seed}")
             else:
