@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..core.errors import UsageError, nearest
 
 if TYPE_CHECKING:
+    from .committed import Committed
     from .plan import Run
 
 PASSED_ON = ("--model.", "--data.", "--trainer.")
@@ -20,6 +21,7 @@ Train several configurations at equal budget and write one report of the differe
   lit-dense compare --config configs/demo.yaml --runs focal bce --seeds 0 1 2 --out runs/compare
   lit-dense compare --config base.yaml --runs focal focal+pisa configs/recipes/qfl.yaml mine=my.yaml --steps 400
   lit-dense compare --out runs/compare      # write the report of existing runs again
+  lit-dense compare --results results/machine_a results/machine_b --baseline focal      # join results
 
 Each run is a separate process. Repeat the command to resume: finished runs are skipped, and interrupted runs continue
 from their last checkpoint. The weights at the end of training are evaluated.
@@ -55,9 +57,28 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="SEED",
         help="each run is trained with each seed; default: 0, but one seed cannot separate a difference from noise",
     )
-    add("--steps", type=_positive, metavar="N", help="optimiser steps of each run; default: those of the configuration")
+    add(
+        *("--steps", "--budget"),
+        type=_positive,
+        metavar="N",
+        help="optimiser steps of each run; default: those of the configuration",
+    )
     add("--validations", type=_positive, default=4, metavar="N", help="validations during training; default: 4")
     add("--baseline", metavar="RUN", help="the run that the others are compared with; default: the first")
+    add(
+        "--results",
+        nargs="+",
+        action="extend",
+        type=Path,
+        metavar="FOLDER",
+        help="add the results of other machines and days, each a copy of the folder OUT/results; runs that have a "
+        "result are not trained again",
+    )
+    add(
+        "--mix-versions",
+        action="store_true",
+        help="join results of different versions of lit-dense, its code or torch; the report then says so",
+    )
     add(
         "--jobs",
         type=_positive,
@@ -134,38 +155,62 @@ def main(arguments: Sequence[str]) -> int:
         UsageError: If an argument, a configuration or the content of the folder is not accepted.
     """
     options, extra = read_words(arguments)
+    from .committed import load_folders
     from .files import RECORD
     from .local_processes import alone
-    from .plan import choose, plan, record
+    from .plan import check_baseline, choose, plan, record
 
     failed = []
+    if options.mix_versions and not options.results:
+        raise UsageError("compare: --mix-versions needs --results, the folders whose results it joins.")
+    given = load_folders(options.results or [])
     if options.runs:
         if not options.config:
             raise UsageError("compare: --runs needs --config, the common configuration of all runs.")
         runs, shared = plan(
             options.config, choose(options.runs), options.seeds or [0], options.steps, options.validations, extra
         )
+        names = [run.name for run in runs]
+        if given:
+            from .joining import missing
+
+            runs = missing(runs, shared, given, options.mix_versions)
+            baseline = check_baseline(options.baseline, [*names, *(result.name for result in given)])
+            names += [baseline] if baseline else []
         options.out.mkdir(parents=True, exist_ok=True)
         with alone(options.out):
-            record(options.out, runs, shared, options.baseline)
+            record(options.out, runs, shared, options.baseline, names)
             failed = _train(runs, options)
     elif options.config or extra:
         raise UsageError("compare: give --runs to train, or only --out to report existing runs.")
-    elif not (options.out / RECORD).is_file():
+    elif not given and not (options.out / RECORD).is_file():
         raise UsageError(f"compare: there is no comparison in {options.out}; give --config and --runs to make one.")
-    _write_report(options)
+    _write_report(options, given)
     return 1 if failed else 0
 
 
-def _write_report(options: argparse.Namespace) -> None:
+def _write_report(options: argparse.Namespace, given: "Sequence[Committed]") -> None:
+    from .committed import export_all, load_folders
+    from .files import RESULT, RESULTS
+    from .joining import join, version_notes
     from .report import write
     from .results import read
     from .sections import summary
 
-    comparison = read(options.out, options.baseline)
+    options.out.mkdir(parents=True, exist_ok=True)
+    for warning in export_all(options.out):
+        print(warning, file=sys.stderr)
+    own = load_folders([options.out / RESULTS]) if (options.out / RESULTS).is_dir() else []
+    own = [result for result in own if (result.run.folder(options.out) / RESULT).is_file()]
+    joined: list[Committed] = []
+    if given:
+        joined, notes = join([*given, *own], options.mix_versions)
+    else:
+        notes = version_notes(own, mix_versions=True)
+    comparison = read(options.out, options.baseline, joined, notes)
     paths = write(comparison)
     print(summary(comparison))
-    print("\n".join(f"Report: {path.resolve()}" for path in paths))
+    print("\n".join([*notes, *(f"Report: {path.resolve()}" for path in paths)]))
 
 
 def _train(runs: "Sequence[Run]", options: argparse.Namespace) -> "list[Run]":

@@ -14,6 +14,12 @@ from ..metrics.evaluation import Evaluation
 RECORD = "compare.json"
 """A file in the folder of the comparison: the names of the runs, the baseline and the common configuration."""
 
+RESULTS = "results"
+"""A folder in it: the results in files that are small enough for a repository."""
+
+JOINED = ".joined"
+"""A folder in it: resamples of joined results."""
+
 RUN, CONFIG, CHECKPOINT, RESULT = "run.json", "config.json", "last.ckpt", "result.json"
 ROWS, TABLES, RESAMPLED = "evaluation.npz", "tables.npz", "resampled.npz"
 STDOUT, STDERR = "stdout.txt", "stderr.txt"
@@ -43,6 +49,7 @@ def last_lines(path: Path, number: int = 15) -> str:
 
 def write_arrays(path: Path, arrays: dict[str, Array]) -> None:
     """Write an ``npz`` file atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{os.getpid()}.{path.name}")
     np.savez_compressed(partial, allow_pickle=False, **arrays)
     partial.replace(path)

@@ -182,8 +182,17 @@ def _cadence(trainer: Mapping[str, Any], validations: int) -> list[str]:
     return [f"--trainer.val_check_interval={share:.6g}", "--trainer.check_val_every_n_epoch=1"]
 
 
-def record(out: Path, runs: Sequence[Run], shared: dict[str, Any], baseline: str | None) -> None:
+def record(
+    out: Path, runs: Sequence[Run], shared: dict[str, Any], baseline: str | None, names: Sequence[str] = ()
+) -> None:
     """Write the plan into the folder of the comparison, in addition to the existing runs.
+
+    Args:
+        out: The folder.
+        runs: The runs to train in it.
+        shared: Their common configuration.
+        baseline: Name of the baseline; by default the one that is recorded, or else the first run.
+        names: Names of all configurations, also of those whose results are in other folders, in their order.
 
     Raises:
         UsageError: If the folder has another common configuration or a run of the same name with another configuration,
@@ -197,7 +206,7 @@ def record(out: Path, runs: Sequence[Run], shared: dict[str, Any], baseline: str
             before = Run.load(run.folder(out))
             changes = differences(before.config, run.config)
             _refuse(changes, f"{run.folder(out)} has a run of that name with another configuration")
-    names = list(dict.fromkeys([*old["names"], *(run.name for run in runs)]))
+    names = list(dict.fromkeys([*old["names"], *names, *(run.name for run in runs)]))
     baseline = check_baseline(baseline, names) or old["baseline"] or names[0]
     out.mkdir(parents=True, exist_ok=True)
     write_json(path, {"names": names, "baseline": baseline, "shared": shared})

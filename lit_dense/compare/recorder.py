@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from ..metrics import DetectionMAP
+from .provenance import NOT_RECORDED, code_digest
 
 KEPT_TIMES = 2000
 """Number of last steps with recorded times: enough for a median, and small in a checkpoint."""
@@ -24,6 +25,7 @@ class Recorder(Callback):
         curve: ``step``, ``map`` and ``map_50`` of each validation.
         evaluation: The metric's evaluation of the last validation; None before the first validation of this process.
         evaluated_step: The step of that validation.
+        codes: Digests of the code that trained the run, in order; one unless the code changed after an interruption.
     """
 
     def __init__(self) -> None:
@@ -31,14 +33,16 @@ class Recorder(Callback):
         self.evaluation: Any = None
         self.evaluated_step = -1
         self.numbers: dict[str, float] = {}
+        self.codes: list[str] = []
         self._times: deque[float] = deque(maxlen=KEPT_TIMES)
         self._seconds, self._memory = 0.0, 0.0
         self._cuda: float | None = None
         self._batch_began = self._part_began = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock of this part of the run."""
+        """Start the clock of this part of the run, and note its code."""
         self._part_began = time.perf_counter()
+        self.codes = list(dict.fromkeys([*self.codes, code_digest()]))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Start the clock of a step."""
@@ -71,6 +75,7 @@ class Recorder(Callback):
         """Return the recorded data for the checkpoint."""
         return {
             "curve": self.curve,
+            "codes": self.codes,
             "times": list(self._times),
             "seconds": self._seconds_so_far(),
             "memory": self._peak_memory(),
@@ -80,6 +85,7 @@ class Recorder(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the recorded data."""
         self.curve = state_dict["curve"]
+        self.codes = state_dict.get("codes", [NOT_RECORDED])
         self._times.extend(state_dict["times"])
         self._seconds, self._memory = state_dict["seconds"], state_dict["memory"]
         self._cuda = state_dict["cuda"]

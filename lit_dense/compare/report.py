@@ -81,7 +81,9 @@ def _context(comparison: Comparison) -> dict[str, Any]:
         "unfinished": sections.unfinished_table(comparison),
         "failed": [r for r in runs if r.state == "failed"],
         "runs": runs,
-        "working_folder": ", ".join(dict.fromkeys(r.run.working_folder for r in runs)),
+        "notes": comparison.notes,
+        "working_folder": ", ".join(dict.fromkeys(r.run.working_folder for r in runs if r.run.working_folder)),
+        "has_joined": not all(r.run.working_folder for r in runs),
         "baseline": comparison.baseline,
         "has_results": bool(comparison.shown),
     }

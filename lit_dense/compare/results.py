@@ -1,7 +1,8 @@
-"""The results of a comparison, read from its folder; they are the only input of the report."""
+"""The results of a comparison, read from its folder and from committed files; the only input of the report."""
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -9,11 +10,14 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..core.errors import UsageError
 from ..metrics.arguments import MAX_DETECTIONS
 from ..metrics.bootstrap import resampled_ap
+from ..metrics.compact_table import load_compact, load_image_ids
 from ..metrics.detection_table import DetectionTable
 from ..metrics.evaluation import Evaluation
-from .files import CHECKPOINT, FAILURE, RECORD, RESAMPLED, RESULT, ROWS, RUN, TABLES, load_tables, write_arrays
+from .committed import Committed
+from .files import CHECKPOINT, FAILURE, JOINED, RECORD, RESAMPLED, RESULT, ROWS, RUN, TABLES, load_tables, write_arrays
 from .plan import Run, check_baseline
 from .statistics import RESAMPLES, Array, Difference, Spread, align_counts, compare, draw_counts
 
@@ -60,23 +64,70 @@ class Result:
 
     def resampled(self) -> dict[Number, Array]:
         """Return AP of resamples of the validation images, equal for every run; cached in the run's folder."""
-        path = self.folder / RESAMPLED
-        evaluated = (self.folder / ROWS).stat().st_mtime_ns
+        path, evaluated = self._resampled, self._evaluated()
         if path.exists():
             with np.load(path) as kept:
                 if kept["evaluated"] == evaluated and len(kept["map"]) == RESAMPLES:
                     return {"map": kept["map"], "map_50": kept["map_50"]}
-        rows = DetectionTable.load(self.folder / ROWS)
+        rows = self.rows()
         counts = align_counts(draw_counts(len(rows.image_ids)), rows.image_ids, np.sort(rows.image_ids))
         limit = self.run.config["model"].get("eval_max_detections") or MAX_DETECTIONS["coco"]
         ap, ap_50 = resampled_ap(rows, counts, len(self.tables.class_names), limit)
         write_arrays(path, {"evaluated": np.array(evaluated), "map": ap, "map_50": ap_50})
         return {"map": ap, "map_50": ap_50}
 
+    @property
+    def _resampled(self) -> Path:
+        return self.folder / RESAMPLED
+
+    def _evaluated(self) -> int:
+        """Return a number that changes with the detections."""
+        return (self.folder / ROWS).stat().st_mtime_ns
+
+    def rows(self) -> DetectionTable:
+        """Return the detections and objects of the validation images."""
+        return DetectionTable.load(self.folder / ROWS)
+
     def image_ids(self) -> Array:
         """Return the ids of the evaluated images, ascending."""
         with np.load(self.folder / ROWS) as rows:
             return np.sort(rows["image_ids"])
+
+
+@dataclass(frozen=True)
+class CommittedResult(Result):
+    """A result from a committed file; ``folder`` keeps its resamples.
+
+    Args:
+        arrays: The file of its detections and tables.
+    """
+
+    arrays: Path = Path()
+
+    @classmethod
+    def of(cls, committed: Committed, out: Path) -> "CommittedResult":
+        """Return the result of a file, whose resamples are kept in the folder of the report."""
+        return cls(committed.run, out / JOINED, "finished", committed.found, arrays=committed.arrays)
+
+    @cached_property
+    def tables(self) -> Evaluation:
+        """The evaluation's arrays."""
+        return load_tables(self.arrays, self.numbers)
+
+    @property
+    def _resampled(self) -> Path:
+        return self.folder / f"{self.run.name}-seed-{self.run.seed}.npz"
+
+    def _evaluated(self) -> int:
+        return int.from_bytes(hashlib.sha256(self.arrays.read_bytes()).digest()[:7], "big")
+
+    def rows(self) -> DetectionTable:
+        """Return the kept detections and all objects of the validation images."""
+        return load_compact(self.arrays)
+
+    def image_ids(self) -> Array:
+        """Return the ids of the evaluated images, ascending."""
+        return np.sort(load_image_ids(self.arrays))
 
 
 @dataclass(frozen=True)
@@ -89,6 +140,7 @@ class Comparison:
         baseline: Name of the configuration that the others are compared with.
         shared: The common configuration.
         results: The runs by name and seed.
+        notes: Sentences about the origin of the results.
     """
 
     folder: Path
@@ -96,6 +148,7 @@ class Comparison:
     baseline: str
     shared: dict[str, Any]
     results: dict[str, dict[int, Result]]
+    notes: Sequence[str] = ()
 
     def finished(self, name: str) -> dict[int, Result]:
         """Return the finished runs of a configuration, by seed."""
@@ -145,20 +198,36 @@ class Comparison:
         return compare(run, base, samples, base_samples)
 
 
-def read(out: Path, baseline: str | None = None) -> Comparison:
+def read(
+    out: Path, baseline: str | None = None, joined: Sequence[Committed] = (), notes: Sequence[str] = ()
+) -> Comparison:
     """Read a comparison's folder without training.
 
     Args:
         out: The folder.
         baseline: Replaces the recorded baseline.
+        joined: Results of other folders to add; the folder may then have no runs of its own.
+        notes: Sentences about the origin of the results.
 
     Raises:
-        UsageError: If there is no run with the name of the baseline.
+        UsageError: If there is no run with the name of the baseline, or no baseline.
     """
-    record = json.loads((out / RECORD).read_text())
-    names = list(record["names"])
-    results = {name: {r.run.seed: r for r in _read_seeds(out / name)} for name in names}
-    return Comparison(out, names, check_baseline(baseline, names) or record["baseline"], record["shared"], results)
+    path = out / RECORD
+    record = json.loads(path.read_text()) if path.exists() else {"names": [], "baseline": None}
+    others = sorted({result.name for result in joined} - set(record["names"]))
+    names = [*record["names"], *others]
+    baseline = check_baseline(baseline, names) or record["baseline"]
+    if baseline is None:
+        raise UsageError(f"--results: give --baseline, one of {', '.join(names)}.")
+    if not record["names"]:
+        names = [baseline, *(name for name in names if name != baseline)]
+    results: dict[str, dict[int, Result]] = {name: {r.run.seed: r for r in _read_seeds(out / name)} for name in names}
+    for result in joined:
+        seeds = results[result.name]
+        if result.seed not in seeds or seeds[result.seed].state != "finished":
+            results[result.name] = dict(sorted({**seeds, result.seed: CommittedResult.of(result, out)}.items()))
+    shared = record["shared"] if "shared" in record else joined[0].shared
+    return Comparison(out, names, baseline, shared, results, tuple(notes))
 
 
 def _read_seeds(folder: Path) -> list[Result]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .curves import LARGEST_GAIN, Flattening, flattening, mean_curve
 from .results import Comparison, Result
 from .statistics import RESAMPLES, Difference, Spread, Verdict, mean_of, thirds
 
@@ -58,10 +59,22 @@ def summary(comparison: Comparison) -> str:
     ]
     sentence = f"Compared with {comparison.baseline} (AP {base.mean:.3f}): {'; '.join(clauses)}."
     single = [name for name, difference in compared.items() if difference and len(difference.per_seed) == 1]
-    if not single:
+    if single:
+        of = "" if len(single) == len(compared) else f" (of {_listed(single)})"
+        sentence += f" One seed{of} is not enough: the spread over seeds is unknown. Use at least three."
+    names = [name for name in comparison.shown if name == comparison.baseline or name in compared]
+    rising = [name for name in names if curve_of(comparison, name).shape == "still rising"]
+    if not rising:
         return sentence
-    of = "" if len(single) == len(compared) else f" (of {_listed(single)})"
-    return f"{sentence} One seed{of} is not enough: the spread over seeds is unknown. Use at least three."
+    return (
+        f"{sentence} AP still rises at the end of {_listed(rising)}, by more than {_percent(LARGEST_GAIN)} over the "
+        "last third of the steps: these numbers order the speed of learning, not the final quality."
+    )
+
+
+def curve_of(comparison: Comparison, name: str) -> Flattening:
+    """Judge whether the learning curve of a configuration has become flat; its seeds are averaged."""
+    return flattening(mean_curve([result.found["curve"] for result in comparison.finished(name).values()]))
 
 
 _CLAUSES: tuple[tuple[Verdict, tuple[str, str]], ...] = (
@@ -112,7 +125,8 @@ def main_table(comparison: Comparison) -> Table:
     for name in comparison.shown:
         seeds = comparison.finished(name)
         ap, ap_50, ap_75 = (with_range(comparison.spread(name, number)) for number in ("map", "map_50", "map_75"))
-        rows.append([name, ap, *_difference_cells(comparison, name), ap_50, ap_75, _seeds(seeds)])
+        cells = [*_difference_cells(comparison, name), ap_50, ap_75, _seeds(seeds), _curve_cell(comparison, name)]
+        rows.append([name, ap, *cells])
     images = len(next(iter(comparison.finished(comparison.shown[0]).values())).image_ids())
     notes = [
         "AP: COCO's AP on the validation set, with the weights at the end of training; no best checkpoint is chosen.",
@@ -122,8 +136,12 @@ def main_table(comparison: Comparison) -> Table:
         "Within the noise: the interval contains 0, or the spread over seeds explains the difference (Student's t, "
         "95 %).",
         "One seed: the difference is more than the images explain, but the spread over seeds is unknown.",
+        f"Curve: still rising if AP gained more than {_percent(LARGEST_GAIN)} of its final value over the last third "
+        f"of the steps; {DASH} with fewer than three validations.",
     ]
-    headers = ["run", "AP", "difference", "95 % interval", "verdict", "AP50", "AP75", "seeds"]
+    if len({r.found["steps"] for n in comparison.shown for r in comparison.finished(n).values()}) > 1:
+        notes.append("The runs differ in their number of steps, see Time and memory: --steps gives all the same.")
+    headers = ["run", "AP", "difference", "95 % interval", "verdict", "AP50", "AP75", "seeds", "curve"]
     return Table(headers, rows, notes, [comparison.shown.index(name) for name in _real(comparison)])
 
 
@@ -142,6 +160,15 @@ def _difference_cells(comparison: Comparison, name: str) -> list[str]:
     if np.isnan(difference.low):
         return [signed(difference.mean), DASH, verdict]
     return [signed(difference.mean), f"{signed(difference.low)} to {signed(difference.high)}", verdict]
+
+
+def _curve_cell(comparison: Comparison, name: str) -> str:
+    shape, gain = curve_of(comparison, name)
+    return {"flat": "flat", "still rising": f"still rising (+{_percent(gain)})"}.get(shape, DASH)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _seeds(results: dict[int, Result]) -> str:
@@ -223,6 +250,13 @@ def costs_table(comparison: Comparison) -> Table:
         "Time per step: the median, without data loading and validation. Training: the total time, including both.",
         "Memory: the peak of the process, including its libraries. Other processes on the machine affect the times.",
     ]
+    machines = {
+        tuple(r.found["machine"].get(fact) for fact in ("processor", "threads", "device"))
+        for name in comparison.shown
+        for r in comparison.finished(name).values()
+    }
+    if len(machines) > 1:
+        notes.append("The runs are of several machines: do not compare their times.")
     return Table(["run", "steps", "time per step", "training", "main memory", "GPU memory"], rows, notes)
 
 

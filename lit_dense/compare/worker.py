@@ -5,7 +5,6 @@ import platform
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,11 @@ from ..cli.user_errors import message_of
 from ..core.errors import UsageError
 from ..data import CocoDataModule
 from ..training import LitDetector
+from .committed import export
 from .configuration import without_args_warning
 from .files import CHECKPOINT, CONFIG, RESULT, ROWS, TABLES, save_tables, write_json
 from .plan import Run
+from .provenance import fingerprints, versions
 from .recorder import Recorder
 
 WATCH = "--until-stdin-closes"
@@ -93,7 +94,7 @@ class RunCLI(LitDenseCLI):
             self.write_result()
 
     def write_result(self) -> None:
-        """Write the results; the result file is written last, because it marks the run as finished."""
+        """Write the results; the result file marks the run as finished, and the committed files are made from it."""
         evaluation = self.recorder.evaluation
         evaluation.rows.save(self.folder / ROWS)
         save_tables(self.folder / TABLES, evaluation)
@@ -103,9 +104,11 @@ class RunCLI(LitDenseCLI):
             "steps": self.trainer.global_step,
             "training_boxes": None if counts is None else counts.instances.tolist(),
             "machine": _machine(self.trainer.strategy.root_device),
-            "versions": _versions(),
+            "versions": versions(self.recorder.codes),
+            "data": fingerprints(self.datamodule.data),
         }
         write_json(self.folder / RESULT, result)
+        export(self.folder)
 
 
 def _check_own(path: Path) -> None:
@@ -140,11 +143,6 @@ def _cpu_name() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def _versions() -> dict[str, str]:
-    named = {name: version(name) for name in ("torch", "torchvision", "lightning", "numpy")}
-    return {"python": platform.python_version(), "lit-dense": __version__, **named}
 
 
 def train(folder: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from .._moved import former
 from .bootstrap import Resampled as Resampled
 from .bootstrap import resampled_ap as resampled_ap
+from .compact_table import load_compact as load_compact
 from .detection_table import DetectionTable as DetectionTable
 from .evaluation import Evaluation as Evaluation
 from .frequency import frequency_groups as frequency_groups

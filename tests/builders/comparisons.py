@@ -12,20 +12,30 @@ from lit_dense.metrics.evaluation import evaluate
 NUM_IMAGES, OBJECTS_PER_IMAGE = 60, 3
 
 
-def write_folder(out: Path, finders: dict, seeds=(0, 1, 2), classes=("cat", "dog"), training_boxes=(50, 5)) -> Path:
-    """A comparison whose runs find this share of the objects."""
+DATA = {
+    "train": {"images": 200, "boxes": 55, "digest": "0123456789abcdef", "image_bytes": 4000},
+    "val": {"images": NUM_IMAGES, "boxes": 180, "digest": "fedcba9876543210", "image_bytes": 1000},
+}
+VERSIONS = {"python": "3.11", "lit-dense": "0.1.0", "code": "c0de", "torch": "2.9.0", "torchvision": "0.24.0"}
+
+
+def write_folder(
+    out: Path, finders: dict, seeds=(0, 1, 2), classes=("cat", "dog"), training_boxes=(50, 5), shared=None, **found
+) -> Path:
+    """A comparison whose runs find this share of the objects; ``found`` is put into their results."""
     out.mkdir(parents=True, exist_ok=True)
-    shared = {"model": {"frequency_bounds": [10, 100]}}
+    shared = shared or {"model": {"frequency_bounds": [10, 100]}}
     write_json(out / RECORD, {"names": list(finders), "baseline": next(iter(finders)), "shared": shared})
     for number, (name, share) in enumerate(finders.items()):
         for seed in seeds:
             generator = np.random.default_rng([number, seed])
-            write_run(out, name, seed, detections(generator, share, len(classes)), classes, training_boxes)
+            rows = detections(generator, share, len(classes))
+            write_run(out, name, seed, rows, classes, training_boxes, **found)
     return out
 
 
-def write_run(out, name, seed, rows, classes, training_boxes):
-    run = Run(name, seed, ["--config=base.yaml", f"--model.loss={name}"], {"model": {}}, "/data")
+def write_run(out, name, seed, rows, classes, training_boxes, config=None, **found):
+    run = Run(name, seed, ["--config=base.yaml", f"--model.loss={name}"], config or {"model": {}}, "/data")
     run.save(out)
     folder = run.folder(out)
     evaluation = evaluate(rows, dict(enumerate(classes)))
@@ -44,6 +54,7 @@ def write_run(out, name, seed, rows, classes, training_boxes):
         "training_boxes": list(training_boxes),
         "machine": {"system": "Linux", "cores": 2},
         "versions": {"python": "3.11"},
+        **found,
     }
     write_json(folder / RESULT, result)
 

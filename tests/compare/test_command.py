@@ -1,15 +1,21 @@
 """Words of ``lit-dense compare``: what is refused before anything is trained, and what goes to every run."""
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lit_dense.__main__ import main as lit_dense
 from lit_dense.compare.command import main, read_words
+from lit_dense.compare.committed import export_all
+from lit_dense.compare.provenance import read_fingerprints, versions
 from lit_dense.core.errors import UsageError
-from tests.builders.comparisons import write_folder
+from tests.builders.coco_files import write_noise
+from tests.builders.comparisons import DATA, VERSIONS, detections, write_folder, write_run
 from tests.builders.project_files import CONFIGS
 
 CONFIG = str(CONFIGS / "demo.yaml")
@@ -105,6 +111,8 @@ def test_compare__nothing_to_read_and_nothing_to_start_from_is_an_error():
         main(["--runs", "focal"])
     with pytest.raises(UsageError, match="give --runs"):
         main(["--config", CONFIG])
+    with pytest.raises(UsageError, match="--mix-versions needs --results"):
+        main(["--out", "empty", "--mix-versions"])
 
 
 def test_compare__reading_trains_nothing_and_takes_another_baseline(capsys):
@@ -125,3 +133,142 @@ def test_compare__help_comes_without_torch():
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_read_words__a_budget_is_a_number_of_steps():
+    assert read_words(["--budget", "400"])[0].steps == read_words(["--steps", "400"])[0].steps == 400
+
+
+def two_machines(**differing):
+    """Results of two machines, each with two seeds of two runs; returns their folders."""
+    folders = []
+    for machine, finders, found in (("a", {"focal": 0.8, "bce": 0.3}, {}), ("b", {"ghm": 0.8, "qfl": 0.6}, differing)):
+        out = write_folder(Path(machine), finders, seeds=(0, 1), **{"data": DATA, "versions": VERSIONS, **found})
+        assert export_all(out) == []
+        folders.append(str((out / "results").rename(f"results_{machine}")))
+    return folders
+
+
+def test_compare__results_of_two_machines_give_one_report_without_their_folders(capsys):
+    assert main(["--results", *two_machines(), "--baseline", "focal", "--out", "new"]) == 0
+    text = Path("new/report.md").read_text()
+    assert "bce (\N{MINUS SIGN}0." in capsys.readouterr().out
+    for name in ("focal", "bce", "ghm", "qfl"):
+        assert f"| {name} | 0." in text
+    rows = [line.split(" |")[0] for line in text.splitlines() if line.endswith("| 0, 1 | \N{EN DASH} |")]
+    assert rows == ["| focal", "| bce", "| ghm", "| qfl"]
+    assert "lit-dense fit --config=base.yaml --model.loss=qfl" in text
+    assert "in the folder of their configuration files" in text
+    assert "interval" in Path("new/report.html").read_text()
+    with pytest.raises(UsageError, match="--results: give --baseline, one of bce, focal, ghm, qfl"):
+        main(["--results", "results_a", "results_b", "--out", "new"])
+    with pytest.raises(UsageError, match="there is no run 'eql'; there are bce, focal, ghm, qfl"):
+        main(["--results", "results_a", "results_b", "--out", "new", "--baseline", "eql"])
+
+
+def test_compare__results_join_the_runs_of_the_folder():
+    two_machines()
+    assert main(["--out", "a", "--results", "results_b"]) == 0
+    text = Path("a/report.md").read_text()
+    assert "Comparison of focal, bce, ghm and qfl" in text
+    assert "to be run in /data." in text
+    assert "Compared with focal" in text
+
+
+def test_compare__different_versions_are_joined_only_if_told_to(capsys):
+    folders = two_machines(versions={**VERSIONS, "code": "0ther"})
+    words = ["--results", *folders, "--baseline", "focal", "--out", "new"]
+    with pytest.raises(UsageError, match="results of different versions are not joined: code c0de"):
+        main(words)
+    assert not Path("new/report.md").exists()
+    assert main([*words, "--mix-versions"]) == 0
+    said = "Results of different versions are joined, so a difference can come from the version: code c0de (bce seed 0,"
+    for text in (capsys.readouterr().out, Path("new/report.md").read_text(), Path("new/report.html").read_text()):
+        assert said in text
+
+
+def test_compare__different_data_is_never_joined():
+    folders = two_machines(data={**DATA, "train": {**DATA["train"], "digest": "x"}})
+    with pytest.raises(UsageError, match="results of different data are not joined: the training set of results_a"):
+        main(["--results", *folders, "--baseline", "focal", "--out", "new", "--mix-versions"])
+
+
+def test_compare__a_folder_that_holds_several_versions_says_so(capsys):
+    write_folder(Path("a"), {"focal": 0.8, "bce": 0.3}, seeds=(0,), data=DATA, versions=VERSIONS)
+    write_folder(Path("a"), {"focal": 0.8}, seeds=(1,), data=DATA, versions={**VERSIONS, "code": "0ther"})
+    assert main(["--out", "a"]) == 0
+    assert "Results of different versions are joined" in capsys.readouterr().out
+
+
+@pytest.fixture
+def compare(monkeypatch):
+    """Runs the command with simulated training; returns a function, which returns the runs that were trained."""
+    trained = []
+
+    def train(runs, out, jobs):
+        for run in runs:
+            if (run.folder(out) / "result.json").exists():
+                continue
+            trained.append((run.name, run.seed))
+            found = {"data": read_fingerprints(run.config["data"], run.working_folder), "versions": versions()}
+            rows = detections(np.random.default_rng([len(run.name), run.seed]), 0.5, 2)
+            write_run(out, run.name, run.seed, rows, ("cat", "dog"), (50, 5), **found)
+            run.save(out)
+        return []
+
+    def compare(*words):
+        trained.clear()
+        assert main(["--config", "base.yaml", "--budget", "4", *words]) == 0
+        return list(trained)
+
+    monkeypatch.setattr("lit_dense.compare.local_processes.train_here", train)
+    base = {"train_images": "train", "train_annotations": "train.json", "val_images": "val"}
+    base = {"data": {**base, "val_annotations": "val.json"}, "model": {"backbone": "tiny"}}
+    Path("base.yaml").write_text(json.dumps(base))
+    write_noise(Path(), 6, "train")
+    write_noise(Path(), 3, "val", first_id=20)
+    return compare
+
+
+def test_compare__only_runs_without_a_result_are_trained(compare):
+    assert compare("--runs", "focal", "bce", "--out", "a") == [("focal", 0), ("bce", 0)]
+    shutil.copytree("a/results", "kept")
+    shutil.copytree("train", "elsewhere/train")
+    shutil.copytree("val", "elsewhere/val")
+    for name in ("train.json", "val.json"):
+        shutil.move(name, f"elsewhere/{name}")
+    there = ("--data.root=elsewhere", "--results", "kept", "--out", "b")
+    new = [("ghm", 0), ("ghm", 1), ("focal", 1), ("bce", 1)]
+    assert compare("--runs", "ghm", "focal", "bce", "--baseline", "focal", "--seeds", "0", "1", *there) == new
+    assert sorted(path.stem for path in Path("b/results").glob("*.json")) == sorted(f"{n}-seed-{s}" for n, s in new)
+    text = Path("b/report.md").read_text()
+    assert "Compared with focal" in text
+    results = text.split("## ")[1]
+    assert [line.split(" | ")[0] for line in results.splitlines() if "| 0, 1 |" in line] == [
+        "| ghm",
+        "| focal",
+        "| bce",
+    ]
+    assert compare("--runs", "ghm", "focal", "bce", "--seeds", "0", "1", *there) == []
+
+
+def test_compare__a_baseline_may_be_among_the_results_alone(compare):
+    compare("--runs", "focal", "--out", "a")
+    words = ("--runs", "bce", "--out", "b", "--results", "a/results")
+    assert compare(*words, "--baseline", "focal") == [("bce", 0)]
+    assert "Compared with focal" in Path("b/report.md").read_text()
+    assert main(["--out", "b"]) == 0
+    assert "the baseline is not finished" in Path("b/report.md").read_text()
+    with pytest.raises(UsageError, match="there is no run 'qfl'; there are bce, focal"):
+        compare(*words, "--baseline", "qfl")
+
+
+def test_compare__what_cannot_be_joined_is_refused_before_training(compare):
+    compare("--runs", "focal", "--out", "a")
+    more = ("--runs", "bce", "--out", "b", "--results", "a/results")
+    with pytest.raises(UsageError, match=r"(?s)the common configuration differs.*model.lr: .* before, 0.5 now"):
+        compare(*more, "--model.lr=0.5")
+    write_noise(Path(), 7, "train")
+    with pytest.raises(UsageError, match=r"set of a/results/focal-seed-0.json has 6 images .* this command 7 images"):
+        compare(*more)
+    assert not Path("b").exists()

@@ -13,7 +13,7 @@ from lit_dense.compare.files import FAILURE
 from lit_dense.compare.plan import Run
 from lit_dense.compare.report import write
 from lit_dense.compare.results import read
-from lit_dense.compare.sections import groups_table, main_table, summary
+from lit_dense.compare.sections import costs_table, groups_table, main_table, summary
 from tests.builders.comparisons import NUM_IMAGES, detections, write_folder, write_run
 
 
@@ -188,6 +188,41 @@ def test_groups_table__groups_are_thirds_of_the_classes_by_training_boxes(tmp_pa
     assert "frequent: b; common: c; rare: a." in table.notes[0]
     of_b = [found.results["focal"][seed].tables.ap[1] for seed in (0, 1)]
     assert table.rows[0][1].startswith(f"{np.mean(of_b):.3f}")
+
+
+def with_curve(out, name, *values):
+    for path in (out / name).rglob("result.json"):
+        curve = [{"step": 10 * step, "map": value, "map_50": value} for step, value in enumerate(values, 1)]
+        path.write_text(json.dumps({**json.loads(path.read_text()), "curve": curve}))
+
+
+def test_summary__says_when_the_curves_have_not_become_flat(tmp_path):
+    out = write_folder(tmp_path, {"focal": 0.8, "bce": 0.6, "ghm": 0.5}, seeds=(0, 1))
+    with_curve(out, "focal", 0.1, 0.2, 0.3)
+    with_curve(out, "bce", 0.3, 0.39, 0.395)
+    found = read(out)
+    assert [row[-1] for row in main_table(found).rows] == ["still rising (+33 %)", "flat", "\N{EN DASH}"]
+    assert summary(found).endswith(
+        " AP still rises at the end of focal, by more than 5 % over the last third of the steps: these numbers order "
+        "the speed of learning, not the final quality."
+    )
+    with_curve(out, "bce", 0.1, 0.2, 0.3)
+    assert "still rises at the end of focal and bce, by" in summary(read(out))
+    for path in write(read(out)):
+        assert "still rising (+33 %)" in path.read_text()
+    with_curve(out, "focal", 0.3, 0.3, 0.3)
+    with_curve(out, "bce", 0.3, 0.3, 0.3)
+    assert "still rises" not in summary(read(out))
+
+
+def test_main_table__other_numbers_of_steps_and_other_machines_are_said(tmp_path):
+    out = write_folder(tmp_path, {"focal": 0.8, "bce": 0.6}, seeds=(0,))
+    assert not any("--steps" in note for note in main_table(read(out)).notes)
+    path = out / "bce" / "seed-0" / "result.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "steps": 20, "machine": {"device": "H100"}}))
+    found = read(out)
+    assert "The runs differ in their number of steps" in main_table(found).notes[-1]
+    assert costs_table(found).notes[-1] == "The runs are of several machines: do not compare their times."
 
 
 @pytest.mark.parametrize(("model", "limit"), [({}, 100), ({"eval_max_detections": 11}, 11)])

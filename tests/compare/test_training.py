@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from lit_dense.compare.command import main
+from lit_dense.compare.committed import load_folders
+from lit_dense.compare.provenance import code_digest, read_fingerprints
 from lit_dense.core.errors import UsageError
 from lit_dense.data.digits import write_digits
 
@@ -90,6 +92,13 @@ def test_compare__two_runs_give_a_report(two, place):
     assert found["memory_bytes"] > 2**26
     assert found["numbers"] != result(two / "bce" / "seed-0")["numbers"]
     assert not (place / "elsewhere").exists()
+    assert found["versions"]["code"] == code_digest()
+    assert [found["data"][split]["images"] for split in ("train", "val")] == [40, 8]
+    kept = load_folders([two / "results"])
+    assert [(one.name, one.seed) for one in kept] == [("bce", 0), ("focal", 0)]
+    assert kept[1].found["numbers"] == found["numbers"]
+    assert kept[1].data == found["data"] == read_fingerprints(kept[1].config["data"], str(place))
+    assert str(place) not in kept[1].path.read_text()
 
 
 def test_compare__plots_of_detections_and_of_the_loss_are_in_the_page(two):

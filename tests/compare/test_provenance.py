@@ -1,0 +1,110 @@
+"""Digests of code and data: equal for equal content, on every machine."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lit_dense.compare import provenance
+from lit_dense.compare.provenance import code_digest, fingerprint, read_fingerprints, versions
+from lit_dense.compare.recorder import Recorder
+from lit_dense.core.errors import UsageError
+from tests.builders.coco_data import images_showing
+from tests.builders.coco_files import write_noise
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package of two files, whose digest is computed again for each change."""
+    for name in ("losses/a.py", "compare/provenance.py", "visualization/b.py"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("x = 1\n")
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "compare" / "provenance.py"))
+    return tmp_path
+
+
+def test_code_digest__is_that_of_the_files_that_decide_numbers(package):
+    digest = code_digest.__wrapped__
+    first = digest()
+    assert len(first) == 16
+    (package / "losses" / "a.py").write_bytes(b"x = 1\r\n")
+    (package / "visualization" / "b.py").write_text("x = 2\n")
+    (package / "losses" / "notes.txt").write_text("x")
+    assert digest() == first
+    (package / "losses" / "a.py").write_text("x = 2\n")
+    changed = digest()
+    (package / "losses" / "a.py").write_text("x = 1\n")
+    (package / "losses" / "a.py").rename(package / "losses" / "c.py")
+    assert len({first, changed, digest()}) == 3
+
+
+def test_versions__of_an_interrupted_run_name_every_code():
+    assert versions()["code"] == code_digest()
+    assert versions(["a", "b"])["code"] == "a+b"
+    assert {"python", "lit-dense", "torch", "torchvision", "lightning", "numpy"} < versions().keys()
+
+
+def test_recorder__notes_the_code_of_each_part_of_a_run(monkeypatch):
+    first = Recorder()
+    first.on_train_start(None, None)
+    state = first.state_dict()
+    again = Recorder()
+    again.load_state_dict(state)
+    again.on_train_start(None, None)
+    assert again.codes == [code_digest()]
+    monkeypatch.setattr("lit_dense.compare.recorder.code_digest", lambda: "other")
+    again.on_train_start(None, None)
+    assert again.codes == [code_digest(), "other"]
+    old = Recorder()
+    old.load_state_dict({name: value for name, value in state.items() if name != "codes"})
+    assert old.codes == ["not recorded"]
+
+
+def test_fingerprint__changes_with_whatever_training_sees():
+    data = images_showing([0, 1], [2], crowds=[])
+    first = fingerprint(data)
+    assert (first["images"], first["boxes"]) == (2, 3)
+    others = [
+        replace(data, categories=[*data.categories, {"id": 99, "name": "x"}]),
+        replace(data, file_names=["other.png", *data.file_names[1:]]),
+        replace(data, boxes=data.boxes + np.float32(1)),
+        replace(data, area=data.area + np.float32(1)),
+        replace(data, iscrowd=~data.iscrowd),
+        replace(data, category_ids=data.category_ids[::-1].copy()),
+        replace(data, weight=np.ones(3, np.float32)),
+        data.select(np.array([1, 0])),
+    ]
+    assert len({one["digest"] for one in [first, *map(fingerprint, others)]}) == len(others) + 1
+
+
+def test_fingerprint__does_not_depend_on_folders_or_annotation_ids(tmp_path):
+    data = images_showing([0, 1], [2], crowds=[])
+    moved = replace(data, path=tmp_path / "x.json", folder=tmp_path, annotation_ids=data.annotation_ids + 5)
+    assert fingerprint(moved) == fingerprint(data)
+    names = ["C:\\sets\\empty\\1.png", "a\\2.png"], ["/home/me/1.png", "a/2.png"]
+    one, other = (fingerprint(replace(data, file_names=list(some))) for some in names)
+    assert one == other
+
+
+def test_read_fingerprints__a_copy_elsewhere_is_the_same_data_and_other_image_files_are_seen(tmp_path):
+    write_noise(tmp_path / "one", 5)
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    options = {"train_images": "train", "train_annotations": "train.json", "val_split": 0.4, "seed": 1, "batch_size": 9}
+    first = read_fingerprints({**options, "root": "one"}, str(tmp_path))
+    assert first == read_fingerprints({**options, "root": str(tmp_path / "two")}, "/")
+    assert first["train"]["images"] + first["val"]["images"] == 5
+    assert first["train"]["image_bytes"] > 1000
+    for path in (tmp_path / "two" / "train").iterdir():
+        path.write_bytes(path.read_bytes() + b"more")
+    second = read_fingerprints({**options, "root": "two"}, str(tmp_path))
+    assert second["train"]["image_bytes"] == first["train"]["image_bytes"] + 4 * first["train"]["images"]
+    assert second["train"]["digest"] == first["train"]["digest"]
+    assert read_fingerprints({**options, "seed": 2, "root": "two"}, str(tmp_path)) != second
+
+
+def test_read_fingerprints__missing_files_are_an_error_and_no_data_is_none(tmp_path):
+    options = {"train_images": "train", "train_annotations": "train.json", "root": "nowhere"}
+    with pytest.raises(UsageError, match=r"train\.json"):
+        read_fingerprints(options, str(tmp_path))
+    assert read_fingerprints({}, str(tmp_path)) == {}
