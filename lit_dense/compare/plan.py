@@ -77,7 +77,8 @@ def choose(values: Sequence[str]) -> list[Choice]:
     """
     choices = [_choose(value) for value in values]
     names = [choice.name for choice in choices]
-    if repeated := _repeated(names):
+    folded = [name.casefold() for name in names]  # each run has a folder, and some file systems ignore case
+    if repeated := [name for name in dict.fromkeys(names) if folded.count(name.casefold()) > 1]:
         raise UsageError(f"--runs has {', '.join(map(repr, repeated))} more than once; name files: name=file.yaml.")
     return choices
 

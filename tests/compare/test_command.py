@@ -85,6 +85,7 @@ def test_read_words__an_unknown_word_is_refused():
         (f"{QFL}+", "Unknown weighter ''"),
         (f"a/b={QFL}", "not a valid name of a run"),
         ("focal", "'focal' more than once"),
+        (f"Focal={QFL}", "'focal', 'Focal' more than once"),  # one folder where the file system ignores case
         ("bce+cleanliness+cleanliness", "both decide the assignment"),  # parts that do not fit together
     ],
 )
