@@ -58,6 +58,12 @@ class Batch:
         self.anchors[:, 2:] += 50
         near = self.gt_boxes[self.matched[self.matched >= 0]]
         self.anchors[self.matched >= 0] = near + torch.randn(near.shape, generator=generator) * 4
+        for rows in torch.arange(images * anchors).view(
+            images, anchors
+        ):  # in strips, so that neighbours are neighbours
+            x, y = self.anchors[rows, :2].unbind(1)
+            order = rows[(y.div(25).floor() * 10_000 + x).argsort()]
+            self.anchors[rows], self.matched[rows] = self.anchors[order], self.matched[order]
         rows = max(rows for rows in range(1, math.isqrt(anchors) + 1) if anchors % rows == 0)
         self.geometry = Geometry([(rows, anchors // rows)], [(800, 800)] * images)
         self.images, self.objects = images, objects
