@@ -9,6 +9,7 @@ from lit_dense.criterion import Criterion
 from lit_dense.detectors import patch
 from lit_dense.functional.giou import giou_loss
 from lit_dense.functional.iou import paired_iou
+from lit_dense.functional.loss_distribution import logit_gradients
 from lit_dense.weighters import DWWeighter
 from tests.builders.detectors import (
     COUNTS,
@@ -106,6 +107,22 @@ def test_dw__auxiliary_losses_have_the_weights_of_the_matched_objects():
     assert len(values) < len(dual.box) == len(seen[0].positives)
     expected = (values * dual.box[: len(values)]).sum() / dual.divisor[0]
     torch.testing.assert_close(terms["bbox_ctrness"], expected)
+
+
+def test_dw__plots_find_the_gradients_of_logits():
+    model = small_retinanet()
+    criterion = patch(model, weighters="dw")
+    found = []
+
+    def observe(samples, values, weights):
+        costs = values.classification
+        found.append((samples, costs, logit_gradients(samples.logits, costs, torch.ones_like(costs))[0]))
+
+    criterion.observers.append(observe)
+    model(*crowded([1, 2, 3, 1]))
+    samples, costs, gradients = found[0]
+    (expected,) = torch.autograd.grad(costs.sum(), samples.logits)
+    torch.testing.assert_close(gradients, expected)
 
 
 def test_dw__an_ignored_anchor_is_no_candidate():
