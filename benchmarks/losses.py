@@ -30,6 +30,11 @@ from lit_dense.losses import LOSSES, DenseLoss
 
 Step = Callable[[], Tensor]
 OBJECTS, POSITIVES_OF_EACH, IGNORED = 10, 30, 200
+OTHER_ARGUMENTS = {
+    "federated": {"class_path": "federated", "init_args": {"loss": "focal"}},
+    "bce, bootstrap": {"class_path": "bce", "init_args": {"bootstrap": "soft"}},
+}
+"""Losses with other arguments than the default, by the name that the table has."""
 
 
 class Size(NamedTuple):
@@ -83,7 +88,7 @@ def batch(size: Size, extra: int = 0) -> DenseSamples:
 def prepared(name: str, size: Size) -> tuple[DenseLoss, DenseSamples]:
     """A loss of this package with made-up class counts, and a batch with all columns that it needs."""
     classes = size.classes
-    loss = LOSSES.build({"class_path": "federated", "init_args": {"loss": "focal"}} if name == "federated" else name)
+    loss = LOSSES.build(OTHER_ARGUMENTS.get(name, name))
     counts = ClassCounts(torch.arange(classes) + 1, torch.arange(classes) + 1, classes * 100)
     for part in (m for m in loss.modules() if isinstance(m, DenseLoss) or hasattr(m, "receive_class_counts")):
         part.prepare(classes)
@@ -219,7 +224,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2)
     parser.add_argument("--anchors", type=int, default=163206, help="of each image")
     parser.add_argument("--classes", type=int, default=80)
-    parser.add_argument("--losses", nargs="+", default=["focal", *sorted(set(LOSSES.points) - {"focal"})])
+    others = sorted({*LOSSES.points, *OTHER_ARGUMENTS} - {"focal"})
+    parser.add_argument("--losses", nargs="+", default=["focal", *others])
     parser.add_argument("--peers", nargs="*", choices=PEERS, help="on a processor torchvision's and mmdetection's")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu")

@@ -4,9 +4,11 @@
 
 Forward and backward to logits and deltas, criterion with focal loss and L1, with and without each weighter, in turns
 in one process and one thread. What a weighter adds is the difference of paired times, over what focal loss takes.
+Positives are ten of each object; for dw they are all anchors inside an object, as it matches them.
 """
 
 import argparse
+import math
 import statistics
 import time
 
@@ -14,8 +16,11 @@ import torch
 from measuring import as_in_training, machine, report, spread
 from torchvision.models.detection._utils import BoxCoder
 
+from lit_dense.assigners import AssignInput
+from lit_dense.assigners.inside_assigner import InsideAssigner
 from lit_dense.core.class_counts import ClassCounts
 from lit_dense.core.distributed import Reduce
+from lit_dense.core.geometry import Geometry
 from lit_dense.core.samples import DenseSamples, StepContext
 from lit_dense.criterion import Criterion
 
@@ -27,6 +32,10 @@ WEIGHTERS = {
     "cleanliness": [{"class_path": "cleanliness", "init_args": {"candidates": 0}}],  # assignment is the matcher's cost
     "swn": ["swn"],
     "swn, anchor": [{"class_path": "swn", "init_args": {"classification": "anchor"}}],
+    "iou_balanced": ["iou_balanced"],
+    "harmonic": ["harmonic"],
+    "soft_background": ["soft_background"],
+    "dw": ["dw"],
     "class_balanced": ["class_balanced"],
     "target_weights": ["target_weights"],
 }
@@ -49,24 +58,40 @@ class Batch:
         self.anchors[:, 2:] += 50
         near = self.gt_boxes[self.matched[self.matched >= 0]]
         self.anchors[self.matched >= 0] = near + torch.randn(near.shape, generator=generator) * 4
+        for rows in torch.arange(images * anchors).view(
+            images, anchors
+        ):  # in strips, so that neighbours are neighbours
+            x, y = self.anchors[rows, :2].unbind(1)
+            order = rows[(y.div(25).floor() * 10_000 + x).argsort()]
+            self.anchors[rows], self.matched[rows] = self.anchors[order], self.matched[order]
+        rows = max(rows for rows in range(1, math.isqrt(anchors) + 1) if anchors % rows == 0)
+        self.geometry = Geometry([(rows, anchors // rows)], [(800, 800)] * images)
         self.images, self.objects = images, objects
         self.gt_labels = torch.randint(classes, (images * objects,), generator=generator)
 
-    def samples(self, reduce: Reduce | None = None, extra_logits: int = 0) -> DenseSamples:
-        """Samples with nothing derived yet, of one process by default."""
+    def match_inside(self) -> torch.Tensor:
+        """Match all anchors inside objects."""
+        each = zip(self.anchors.chunk(self.images), self.gt_boxes.chunk(self.images), strict=True)
+        matched = [InsideAssigner()(AssignInput(anchors, gt_boxes)) for anchors, gt_boxes in each]
+        return torch.cat([m.where(m < 0, m + image * self.objects) for image, m in enumerate(matched)])
+
+    def samples(
+        self, reduce: Reduce | None = None, extra_logits: int = 0, matched: torch.Tensor | None = None
+    ) -> DenseSamples:
+        """Samples with nothing derived yet, of one process by default, and with other matches if given."""
         logits = torch.nn.functional.pad(self.logits, (0, extra_logits))
         return DenseSamples(
             logits=logits.detach().requires_grad_(),
             deltas=torch.zeros(len(self.logits), 4, requires_grad=True),
             anchors=self.anchors,
-            matched_idxs=self.matched,
+            matched_idxs=self.matched if matched is None else matched,
             gt_boxes=self.gt_boxes,
             gt_labels=self.gt_labels,
             gt_image_idxs=torch.arange(self.images).repeat_interleave(self.objects),
             num_images=self.images,
             image_idxs=torch.arange(self.images).repeat_interleave(len(self.logits) // self.images),
             box_coder=BoxCoder((1.0, 1.0, 1.0, 1.0)),
-            known_image_sizes=[(800, 800)] * self.images,
+            geometry=self.geometry,
             context=StepContext(reduce or Reduce(enabled=False)),
             extra_logits=extra_logits,
             target_fields={"weight": torch.ones(len(self.gt_labels))},
@@ -88,9 +113,10 @@ def main() -> None:
     criteria = {name: Criterion(weighters=parts, class_counts=counts) for name, parts in WEIGHTERS.items()}
     times: dict[str, list[float]] = {name: [] for name in WEIGHTERS}
     times["focal"] = []
+    inside = batch.match_inside()
     for turn in range(options.rounds + 1):
         for name, criterion in criteria.items():
-            samples = batch.samples()
+            samples = batch.samples(matched=inside if name == "dw" else None)
             start = time.process_time()
             torch.stack(list(criterion(samples).values())).sum().backward()
             taken = time.process_time() - start

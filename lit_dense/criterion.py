@@ -18,6 +18,7 @@ from .core.registry import Registry
 from .core.roles import check_roles
 from .core.samples import DenseSamples
 from .core.step_context import StepContext
+from .core.weighted_total import total_of
 from .losses import LOSSES, LossLike
 from .normalizers import NORMALIZERS, NormalizerLike
 from .weighters import WEIGHTERS, LossValues, Weighter, WeightersLike, Weights
@@ -300,21 +301,21 @@ class Criterion(nn.Module):
             self.check_ready()
             self._checked.add(training)
         with torch.autocast(samples.device.type, enabled=False):
-            samples = self._with_class_weights(self._with_soft_targets(samples))
-            divisor = self.normalizer(samples)
+            samples = self._with_class_weights(self._with_soft_targets(self._with_dual_weights(samples)))
+            dual = samples.dual_weights
+            divisor = self.normalizer(samples) if dual is None else dual.divisor
             values = self._with_box_weights(self._values(samples, divisor), samples)
             weights = [weighter.scheduled(samples, values) for weighter in self._weighters]
             anchor_weights, box_weights = [w.classification for w in weights], [w.box for w in weights]
             if samples.quality is not None and self.matcher is not None and self.matcher.weighs_boxes:
                 box_weights.append(samples.quality)
-            terms = {
-                "classification": _total(values.classification, anchor_weights, values.image_scales, samples.image_idxs)
-            }
+            classification = total_of(values.classification, anchor_weights, values.image_scales, samples.image_idxs)
+            terms = {"classification": classification}
             if self.box_loss is not None:
-                terms["bbox_regression"] = _total(values.box, box_weights, values.box_scales, samples.pos_image_idxs)
+                terms["bbox_regression"] = total_of(values.box, box_weights, values.box_scales, samples.pos_image_idxs)
             auxiliary_scales = self.box_loss_weight / divisor  # even if the box loss has its own normalizer
             for name, value in samples.auxiliary.items():
-                terms[name] = _total(value, box_weights, auxiliary_scales, samples.pos_image_idxs)
+                terms[name] = total_of(value, box_weights, auxiliary_scales, samples.pos_image_idxs)
             for weighter, weighter_output in zip(self._weighters, weights, strict=True):
                 self._add_extra(terms, weighter, weighter_output.extra)
         if torch.is_grad_enabled():
@@ -342,6 +343,12 @@ class Criterion(nn.Module):
             for factor in weights:
                 before = samples.class_weights
                 samples = samples.with_class_weights(factor if before is None else before * factor)
+        return samples
+
+    def _with_dual_weights(self, samples: DenseSamples) -> DenseSamples:
+        for weighter in self._weighters:
+            if "weights" in weighter.exclusive and torch.is_grad_enabled():
+                return samples.with_dual_weights(weighter.dual_weights(samples))
         return samples
 
     def _with_soft_targets(self, samples: DenseSamples) -> DenseSamples:
@@ -440,11 +447,3 @@ def named_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
         spec: The :attr:`Criterion.spec` of a checkpoint.
     """
     return {name: REGISTRIES[name].named(value) if name in REGISTRIES else value for name, value in spec.items()}
-
-
-def _total(values: Tensor, weights: Sequence[Tensor | None], scales: Tensor, image_idxs: Tensor) -> Tensor:
-    """Compute the weighted sum over anchors, each multiplied by the scale of its image []."""
-    for weight in weights:
-        if weight is not None:
-            values = values * weight
-    return (values * scales.to(values.dtype)[image_idxs]).sum()

@@ -41,6 +41,7 @@ def _diagonal():
                 yield ("focal", "l1", normalizer, ()), split
         for number, weighter in enumerate(WEIGHTERS.points, start=turn):
             loss = ("focal", "qfl", "focal" if weighter == "cleanliness" else "ghm")[number % 3]
+            loss = "asl" if weighter == "dw" else loss  # the others do not take its weights
             yield (loss, ("l1", "giou")[number % 2], None, (weighter,)), split
         yield from ((parts, split) for parts in OWN_ARGUMENTS[turn :: len(SPLITS)])
 

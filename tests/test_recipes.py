@@ -47,6 +47,13 @@ HELD = {
         "weighters": [{"class_path": "cleanliness", "init_args": {"candidates": 30, "alpha": 0.75}}],
         **{"loss_weight": 1.0, "box_loss_weight": 1.0, "assigner": None, "prior": 0.01, "clip": None},
     },
+    # DW, configs/dw_r50_fpn_1x_coco.py and dw_head.py: 8 processes with 2 images each
+    "dw": {
+        **{**SGD, **ONE_TIMES, "lr": 0.01, "warmup_steps": 1000, "loss_weight": 1.0, "box_loss_weight": 1.25},
+        "loss": {"class_path": "asl", "init_args": {"gamma_pos": 0.0, "gamma_neg": 2.0, "margin": 0.0}},
+        "weighters": [{"class_path": "dw", "init_args": {"pos_weight": 0.25}}],
+        **{"box_loss": "giou", "normalizer": None, "assigner": None, "prior": 0.02, "clip": None},
+    },
     # mmdetection, configs/pisa/pisa_retinanet_r50_fpn_1x_coco.py
     "pisa": {
         **{**SGD, **ONE_TIMES, "lr": 0.01, "loss": FOCAL},

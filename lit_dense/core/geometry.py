@@ -47,15 +47,14 @@ class Geometry:
         A level with one cell in a direction has twice the size of the level before it.
 
         Args:
-            anchors: Anchors of an image, in the order of its levels [K, 4].
+            anchors: Anchors of an image, in the order of its levels and in any order within a level [K, 4].
         """
-        centres = (anchors[:, :2] + anchors[:, 2:]) / 2
-        strides, start = [], 0
-        previous = centres.new_ones(2)
-        for (height, width), per_cell in zip(self.level_sizes, self.anchors_of_cells(len(anchors)), strict=True):
-            x = centres[start + per_cell, 0] - centres[start, 0] if width > 1 else 2 * previous[0]
-            y = centres[start + per_cell * width, 1] - centres[start, 1] if height > 1 else 2 * previous[1]
+        centres, numbers = (anchors[:, :2] + anchors[:, 2:]) / 2, self.anchors_of_levels(len(anchors))
+        strides, previous = [], centres.new_ones(2)
+        for (height, width), of_level in zip(self.level_sizes, centres.split(numbers), strict=True):
+            extent_x, extent_y = of_level.amax(0) - of_level.amin(0)
+            x = extent_x / (width - 1) if width > 1 else 2 * previous[0]
+            y = extent_y / (height - 1) if height > 1 else 2 * previous[1]
             previous = torch.stack([x, y])
-            strides.append(previous.expand(height * width * per_cell, 2))
-            start += height * width * per_cell
+            strides.append(previous.expand(len(of_level), 2))
         return torch.cat(strides)

@@ -38,15 +38,25 @@ def check_roles(
                 both = f"{owners[role]} and {type(part).__name__}"
                 raise UsageError(f"{both} both decide the {role.replace('_', ' ')}: use only one of them.")
             owners[role] = type(part).__name__
-    name = type(loss).__name__
-    if "weights" in loss.exclusive and weighters:
-        raise UsageError(f"{name} and {type(weighters[0]).__name__} both decide the weights: use only one of them.")
+    for part in [loss, *weighters]:
+        others = [w for w in weighters if w is not part]
+        if "weights" in part.exclusive and others:
+            both = f"{type(part).__name__} and {type(others[0]).__name__}"
+            raise UsageError(f"{both} both decide the weights: use only one of them.")
     if normalizer is not None:
         for role in sorted(BRINGS_OWN_NORMALIZER.keys() & owners.keys()):
             raise UsageError(
                 f"{owners[role]} brings its own normalizer for {BRINGS_OWN_NORMALIZER[role]}, but "
                 f"{type(normalizer).__name__} was given too: remove one of them."
             )
+    _check_outputs(loss, weighters, assigner, class_weight_on)
+
+
+def _check_outputs(
+    loss: Any, weighters: Sequence[Any], assigner: Component | None, class_weight_on: str | None
+) -> None:
+    """Raise an error if the loss does not use what another component computes for it."""
+    name = type(loss).__name__
     if class_weight_on == "columns" and not loss.accepts_class_weights:
         raise UsageError(
             f"class_weight_on='columns' needs a loss of single logits, and {name} has none: use "
@@ -55,6 +65,12 @@ def check_roles(
     of_classes = [w for w in weighters if w.weighs_classes]
     if of_classes and not loss.accepts_class_weights:
         raise UsageError(f"{type(of_classes[0]).__name__} weights classes, which the loss {name} does not use.")
+    dual = [w for w in weighters if "weights" in w.exclusive]
+    if dual and not loss.accepts_dual_weights:
+        raise UsageError(
+            f"{type(dual[0]).__name__} gives the positive and the negative term of a logit separate weights, which the "
+            f"loss {name} does not use: take a loss of single logits that does, such as focal, asl or bce."
+        )
     soft = [p for p in filter(None, [*weighters, assigner]) if "soft_targets" in p.exclusive]
     if soft and not loss.accepts_soft_targets:
         raise UsageError(f"{type(soft[0]).__name__} gives soft targets, which the loss {name} does not use.")

@@ -15,6 +15,7 @@ from ..functional.fused.anchor_loss import IGNORED as IGNORED
 from ..functional.iou import paired_iou
 from .class_counts import ClassCounts
 from .distributed import Reduce
+from .dual_weights import DualWeights
 from .errors import UsageError
 from .geometry import Geometry
 from .sample_fields import fields_of_rows, on_device, repeated_images
@@ -79,6 +80,7 @@ class DenseSamples:
         quality: Soft target that the assigner gave each positive; None if it gave none [P].
         class_weights: Factor of the logits of each class, for losses of single logits; None for 1 [C]. With two rows,
             the first is for logits with target 0 and the second for logits with target 1 [2, C].
+        dual_weights: Separate weights of positives as positives and as negatives, and further positives; None for none.
         extra_logits: Number of columns of the logits besides one per class.
         score_logits: Function of the loss that converts logits into logits whose sigmoid is the score.
         auxiliary: Other losses of the positives by name, such as FCOS's centre-ness, with their graph [P].
@@ -104,6 +106,7 @@ class DenseSamples:
     soft_targets: Tensor | None = None
     quality: Tensor | None = None
     class_weights: Tensor | None = None
+    dual_weights: DualWeights | None = None
     extra_logits: int = 0
     score_logits: Callable[[Tensor], Tensor] = _identity
     auxiliary: Mapping[str, Tensor] = field(default_factory=dict)
@@ -213,7 +216,7 @@ class DenseSamples:
         Raises:
             UsageError: If the detector does not provide the sizes of its levels.
         """
-        numbers = self._required_geometry.anchors_of_levels(len(self.matched_idxs) // max(1, self.num_images))
+        numbers = self.required_geometry.anchors_of_levels(len(self.matched_idxs) // max(1, self.num_images))
         levels = torch.arange(len(numbers), device=self.device)
         counts = on_device(numbers, self.device)
         return levels.repeat_interleave(counts, output_size=sum(numbers)).repeat(self.num_images)
@@ -225,7 +228,7 @@ class DenseSamples:
         Raises:
             UsageError: If the detector does not provide the sizes of its levels.
         """
-        return len(self._required_geometry.level_sizes)
+        return len(self.required_geometry.level_sizes)
 
     @cached_property
     def image_sizes(self) -> Tensor:
@@ -249,21 +252,31 @@ class DenseSamples:
         Raises:
             UsageError: If the detector does not provide the sizes of its images.
         """
-        sizes = on_device(list(chain(*self._required_geometry.image_sizes)), self.device).view(-1, 2)
+        sizes = on_device(list(chain(*self.required_geometry.image_sizes)), self.device).view(-1, 2)
         height, width = sizes[self.image_idxs].unbind(1)
         centre_x, centre_y = (self.anchors[:, :2] + self.anchors[:, 2:]).div(2).unbind(1)
         return (centre_x >= width) | (centre_y >= height)
 
     @property
-    def _required_geometry(self) -> Geometry:
+    def required_geometry(self) -> Geometry:
+        """Sizes of levels and images.
+
+        Raises:
+            UsageError: If the detector does not provide them.
+        """
         if self.geometry is None:
             raise UsageError("This detector does not tell the sizes of its levels and images.")
         return self.geometry
 
     @cached_property
-    def positives(self) -> Tensor:
-        """Indices of the positive anchors [P]."""
+    def _matched(self) -> Tensor:
+        """Indices of the matched anchors, in ascending order."""
         return (self.matched_idxs >= 0).nonzero().squeeze(1)
+
+    @cached_property
+    def positives(self) -> Tensor:
+        """Indices of the positive anchors; with dual weights, anchors inside several objects are there again [P]."""
+        return self._matched if self.dual_weights is None else torch.cat([self._matched, self.dual_weights.anchors])
 
     @cached_property
     def valid(self) -> Tensor:
@@ -274,7 +287,7 @@ class DenseSamples:
     def labels(self) -> Tensor:
         """Class of each anchor: 0 to C - 1 of the matched ground truth, -1 background, -2 ignored [A]."""
         labels = self.matched_idxs.clamp(max=NEGATIVE)
-        return labels.index_put((self.positives,), self.gt_labels[self.pos_matched_idxs])
+        return labels.index_put((self._matched,), self.gt_labels[self.matched_idxs[self._matched]])
 
     def with_soft_targets(self, soft_targets: Tensor) -> "DenseSamples":
         """Return the same batch with soft targets of the positives [P]."""
@@ -309,6 +322,13 @@ class DenseSamples:
         """Return the same batch with weights of the classes [C] or [2, C]."""
         return self._replaced(class_weights=class_weights)
 
+    def with_dual_weights(self, dual_weights: DualWeights) -> "DenseSamples":
+        """Return the same batch with dual weights and their further positives."""
+        samples = self._replaced(dual_weights=dual_weights)
+        for name in [name for name in vars(samples) if name.startswith("pos")]:  # cached for fewer positives
+            del samples.__dict__[name]
+        return samples
+
     def _replaced(self, **changes: Any) -> "DenseSamples":
         """Copy the samples with other fields; cached properties are kept, because some synchronise the device."""
         copied = replace(self, **changes)
@@ -335,7 +355,8 @@ class DenseSamples:
     @cached_property
     def pos_matched_idxs(self) -> Tensor:
         """Matched ground truth of each positive [P]."""
-        return self.matched_idxs[self.positives]
+        matched = self.matched_idxs[self._matched]
+        return matched if self.dual_weights is None else torch.cat([matched, self.dual_weights.matched_idxs])
 
     @cached_property
     def pos_labels(self) -> Tensor:

@@ -43,11 +43,35 @@ def match_by_iou(
     """
     if not len(gt_boxes) or not len(anchors):
         return torch.full((len(anchors),), -1, dtype=torch.int64, device=anchors.device)
-    in_blocks = anchors.device.type == "cpu" and len(anchors) * len(gt_boxes) > FEW_PAIRS
-    find_best = _best_by_blocks if in_blocks else _best_by_chunks
-    best, match, is_best_of_gt = find_best(anchors.detach(), gt_boxes.detach())
+    best, match, is_best_of_gt = _best(anchors.detach(), gt_boxes.detach())
     by_threshold = torch.where(best < negative, -1, torch.where(best < positive, -2, match))
     return torch.where(is_best_of_gt, match, by_threshold) if low_quality else by_threshold
+
+
+def largest_ious(anchors: Tensor, gt_boxes: Tensor) -> Tensor:
+    """Compute the largest IoU of each anchor with a box, as in matching by IoU (https://arxiv.org/abs/1506.01497).
+
+    Args:
+        anchors: Boxes in pixels, x1 y1 x2 y2 [K, 4].
+        gt_boxes: Ground-truth boxes in the same format [G, 4].
+
+    Returns:
+        Largest IoU of each anchor, in [0, 1]; 0 without ground-truth boxes [K].
+
+    Example:
+        >>> largest_ious(torch.tensor([[0.0, 0, 2, 2], [5, 5, 6, 6]]), torch.tensor([[0.0, 0, 2, 4], [1, 1, 2, 2]]))
+        tensor([0.5000, 0.0000])
+    """
+    if not len(gt_boxes) or not len(anchors):
+        return anchors.new_zeros(len(anchors))
+    return _best(anchors.detach(), gt_boxes.detach())[0].clamp(0, 1)
+
+
+def _best(anchors: Tensor, gt_boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the results of :func:`_best_by_blocks` or :func:`_best_by_chunks`, whichever is faster."""
+    in_blocks = anchors.device.type == "cpu" and len(anchors) * len(gt_boxes) > FEW_PAIRS
+    find_best = _best_by_blocks if in_blocks else _best_by_chunks
+    return find_best(anchors, gt_boxes)
 
 
 def _best_by_blocks(anchors: Tensor, gt_boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -23,6 +23,8 @@ class AsymmetricLoss(SigmoidLoss):
         UsageError: If an argument is out of range.
     """
 
+    accepts_dual_weights = True
+
     def __init__(
         self, gamma_pos: float = 1.0, gamma_neg: float = 4.0, margin: float = 0.05, detach_weight: bool = False
     ) -> None:

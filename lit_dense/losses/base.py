@@ -12,6 +12,7 @@ from ..core.component import Component
 from ..core.distributed import Reduce
 from ..core.samples import DenseSamples
 from ..core.step_context import StepContext
+from ..functional.fused.dual_terms import sum_with_dual_weights
 from ..functional.fused.sigmoid_terms import SigmoidTerms, sum_over_classes
 
 
@@ -24,6 +25,8 @@ class DenseLoss(Component):
     Attributes:
         accepts_soft_targets: Whether the loss uses ``samples.soft_targets``.
         accepts_class_weights: Whether the loss uses ``samples.class_weights``. Every loss of single logits should.
+        accepts_dual_weights: Whether the loss uses ``samples.dual_weights``, as losses of single logits can whose terms
+            depend on the logit alone.
         quality_scores: Whether the score of a class is trained to predict the quality of the predicted box, such as its
             IoU. A detector that multiplies scores by its own quality estimate then warns.
         extra_logits: Number of columns of the head besides one per class.
@@ -39,6 +42,7 @@ class DenseLoss(Component):
 
     accepts_soft_targets: bool = False
     accepts_class_weights: bool = False
+    accepts_dual_weights: bool = False
     quality_scores: bool = False
     extra_logits: int = 0
     prior: float = 0.01
@@ -156,7 +160,11 @@ class SigmoidLoss(DenseLoss, ABC):
 
     def forward(self, logits: Tensor, labels: Tensor, samples: DenseSamples) -> Tensor:
         """Compute the loss of each anchor, summed over classes [A]."""
+        terms, dual = self.sigmoid_terms(samples), samples.dual_weights
+        if dual is not None:
+            pairs = samples.positives, samples.pos_labels, dual.positive, dual.negative
+            return sum_with_dual_weights(logits, labels, terms, *pairs, samples.class_weights)
         targets = self.pos_targets(samples)
         if targets is not None:
             targets = samples.scatter_to_anchors(targets)
-        return sum_over_classes(logits, labels, self.sigmoid_terms(samples), targets, samples.class_weights)
+        return sum_over_classes(logits, labels, terms, targets, samples.class_weights)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ..core.errors import check_range
 from ..core.per_class_table import number_or_table, numbers
 from ..core.samples import DenseSamples
-from ..functional.bce import bce_terms
+from ..functional.bce import LABELS_AS_THEY_ARE, bce_terms
 from ..functional.bootstrapping import BootstrapForm
 from ..functional.fused.sigmoid_terms import SigmoidTerms
 from .base import SigmoidLoss
@@ -45,6 +45,8 @@ class BCELoss(SigmoidLoss):
         self.alpha = check_range("bce", "alpha", alpha, 0, 1)
         self.pos_weight = number_or_table("bce", "pos_weight", pos_weight)
         self.change = target_change("bce", label_smoothing, bootstrap, bootstrap_beta)
+        # smoothing changes the negative terms of positive anchors, whose label is only one of their objects
+        self.accepts_dual_weights = self.change == LABELS_AS_THEY_ARE
 
     def sigmoid_terms(self, samples: DenseSamples) -> SigmoidTerms:
         """Return the terms of weighted cross-entropy."""

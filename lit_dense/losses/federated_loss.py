@@ -53,7 +53,7 @@ class FederatedLoss(DenseLoss):
             )
         self.loss = inner
         self.exclusive, self.accepts_soft_targets, self.prior = inner.exclusive, inner.accepts_soft_targets, inner.prior
-        self.quality_scores = inner.quality_scores
+        self.quality_scores, self.accepts_dual_weights = inner.quality_scores, inner.accepts_dual_weights
         self.num_classes = int(check_range("federated", "num_classes", num_classes, 1))
         self.power = check_range("federated", "power", power, 0)
         self.image_counts = PerClassTable("federated", "image_counts", "images", image_counts)

@@ -26,6 +26,7 @@ class FocalLoss(SigmoidLoss):
     """
 
     accepts_soft_targets = True
+    accepts_dual_weights = True
 
     def __init__(self, alpha: float = 0.25, gamma: float = 2.0, pos_weight: float | Sequence[float] = 1.0) -> None:
         super().__init__()

@@ -21,6 +21,8 @@ class FocalStarLoss(SigmoidLoss):
         UsageError: If an argument is out of range.
     """
 
+    accepts_dual_weights = True
+
     def __init__(self, gamma: float = 2.0, beta: float = 1.0, alpha: float = 0.5) -> None:
         super().__init__()
         self.gamma = check_range("focal_star", "gamma", gamma, 1e-3)

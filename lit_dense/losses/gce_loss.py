@@ -21,6 +21,7 @@ class GCELoss(SigmoidLoss):
     """
 
     accepts_soft_targets = True
+    accepts_dual_weights = True
 
     def __init__(self, q: float = 0.7) -> None:
         super().__init__()

@@ -23,6 +23,8 @@ class PolyFocalLoss(SigmoidLoss):
         UsageError: If an argument is out of range.
     """
 
+    accepts_dual_weights = True
+
     def __init__(self, alpha: float = 0.25, gamma: float = 2.0, epsilon: float = -1.0, balanced: bool = True) -> None:
         super().__init__()
         self.alpha = check_range("poly_focal", "alpha", alpha, 0, 1)

@@ -18,17 +18,19 @@ from .check_runner import Fault, Finding, NotRun
 from .subject import gradients
 from .tensor_differences import difference, state_difference
 from .values import ROUNDING, WIDEN, hard_cases, reaches
-from .weighter_subject import BOX_LOSSES, HALF, OF_ANCHORS, OF_BOXES, SOFT_TARGETS, WeighterSubject
+from .weighter_subject import BOX_LOSSES, DUAL, HALF, OF_ANCHORS, OF_BOXES, SOFT_TARGETS, WeighterSubject
+
+OF_POSITIVES = frozenset({OF_BOXES, SOFT_TARGETS, *DUAL})
 
 
 def shape(subject: WeighterSubject) -> Iterator[Finding]:
     """Weights, soft targets and extra terms have the right shape and are float32; exclusive matches the assigner."""
     for box_loss, what in BOX_LOSSES.items():
         tried = subject.with_losses("focal", box_loss)
-        part, samples = tried.part_of(tried.criterion()), tried.batch()
-        expected = {OF_ANCHORS: samples.labels.shape, OF_BOXES: samples.positives.shape}
-        expected[SOFT_TARGETS] = samples.positives.shape
-        for name, tensor in tried.answers(part, samples).items():
+        part = tried.part_of(tried.criterion())
+        samples, values = tried.asked(part, tried.batch())
+        expected = {OF_ANCHORS: samples.labels.shape} | dict.fromkeys(OF_POSITIVES, samples.positives.shape)
+        for name, tensor in tried.answers_of(part, samples, values).items():
             if tensor.shape != (right := expected.get(name, torch.Size(()))):
                 yield Fault(
                     f"{name} of shape {list(right)} (the box loss gives {what})",
@@ -216,7 +218,7 @@ def order_of_images(subject: WeighterSubject) -> Iterator[Finding]:
 
 def _same_in_order(subject: WeighterSubject, other: DenseSamples, order: Tensor, what: str) -> Iterator[Fault]:
     samples, part = subject.batch(), subject.part_of(subject.trained())
-    plain, moved = (_by_anchor(subject.answers(part, s), s) for s in (samples, other))
+    plain, moved = (_by_anchor(subject, part, s) for s in (samples, other))
     plain = {name: answer[order] if answer.dim() else answer for name, answer in plain.items()}
     if seen := state_difference(moved, plain, ROUNDING):
         yield Fault(f"the same weights for any order of {what}", seen, _BY_INDEX)
@@ -231,12 +233,13 @@ _BY_INDEX = (
 )
 
 
-def _by_anchor(answers: Mapping[str, Tensor], samples: DenseSamples) -> dict[str, Tensor]:
-    """Scatter the values of positives to their anchors [A]."""
-    by_anchor = dict(answers)
-    for name in (OF_BOXES, SOFT_TARGETS):
-        if (at_anchors := samples.scatter_to_anchors(by_anchor.get(name))) is not None:
-            by_anchor[name] = at_anchors
+def _by_anchor(subject: WeighterSubject, part: Component, samples: DenseSamples) -> dict[str, Tensor]:
+    """Return the outputs of the weighter, those of positives summed over the positives of each anchor [A]."""
+    samples, values = subject.asked(part, samples)
+    by_anchor = subject.answers_of(part, samples, values)
+    for name in OF_POSITIVES & by_anchor.keys():
+        zeros = by_anchor[name].new_zeros(len(samples.labels))
+        by_anchor[name] = zeros.index_add(0, samples.positives, by_anchor[name])
     return by_anchor
 
 

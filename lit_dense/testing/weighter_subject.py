@@ -21,6 +21,7 @@ BOX_LOSSES = {"l1": "values of shape [P, 4]", "giou": "values of shape [P]"}
 LOSSES_IN_PROCESSES = ("focal", "ghm", "qfl")
 HALF = (torch.float16, torch.bfloat16)
 OF_ANCHORS, OF_BOXES, SOFT_TARGETS = "weights of anchors", "weights of boxes", "soft targets"
+DUAL = ("factors of positive terms", "factors of negative terms")
 
 
 class WeighterSubject(Subject):
@@ -49,6 +50,7 @@ class WeighterSubject(Subject):
         for name in LOSSES_IN_PROCESSES:
             loss = LOSSES.build(name)
             accepted = loss.accepts_soft_targets or "soft_targets" not in self.part.exclusive
+            accepted = accepted and (loss.accepts_dual_weights or "weights" not in self.part.exclusive)
             if accepted and not loss.exclusive & self.part.exclusive:
                 subjects |= {f"{name} and {box}": self.with_losses(name, box) for box in BOX_LOSSES}
         return subjects
@@ -85,18 +87,25 @@ class WeighterSubject(Subject):
         return criterion
 
     def asked(self, part: Component, samples: DenseSamples) -> tuple[DenseSamples, LossValues]:
-        """Return the weighter's inputs in a criterion: samples, with its own soft targets if any, and loss values."""
+        """Return the weighter's inputs in a criterion: samples, with its soft targets or dual weights, and losses."""
         if isinstance(part, Weighter) and "soft_targets" in part.exclusive:
             samples = samples.with_soft_targets(part.soft_targets(samples))
+        if isinstance(part, Weighter) and "weights" in part.exclusive:
+            samples = samples.with_dual_weights(part.dual_weights(samples))
         witness = _Witness()
         Criterion(self.loss, self.box_loss, [witness])(samples)
         return samples, witness.seen
 
     def answers(self, part: Component, samples: DenseSamples) -> dict[str, Tensor]:
         """Return all outputs of the weighter for a batch, by name."""
-        samples, values = self.asked(part, samples)
+        return self.answers_of(part, *self.asked(part, samples))
+
+    def answers_of(self, part: Component, samples: DenseSamples, values: LossValues) -> dict[str, Tensor]:
+        """Return all outputs of the weighter for its inputs in a criterion, by name."""
         answer: Weights = part(samples, values)
         given = {OF_ANCHORS: answer.classification, OF_BOXES: answer.box, SOFT_TARGETS: samples.soft_targets}
+        if (dual := samples.dual_weights) is not None:
+            given |= dict(zip(DUAL, (dual.positive, dual.negative), strict=True))
         extra = {f"extra term {name!r}": term for name, term in sorted(answer.extra.items())}
         return {name: tensor for name, tensor in given.items() if tensor is not None} | extra
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..core.cli_types import cli_type
+from ..core.dual_weights import DualWeights as DualWeights
 from ..core.registry import Registry
 from .base import LossValues as LossValues
 from .base import Weighter as Weighter

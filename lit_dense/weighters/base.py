@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..assigners import Assigner
 from ..core.component import Component
+from ..core.dual_weights import DualWeights
 from ..core.errors import check_range
 from ..core.samples import DenseSamples
 
@@ -99,6 +100,16 @@ class Weighter(Component):
 
         Args:
             samples: The batch.
+        """
+        raise NotImplementedError
+
+    def dual_weights(self, samples: DenseSamples) -> DualWeights:
+        """Compute separate weights of the positive and the negative term of the positives' logits, and the divisor.
+
+        Called before the loss in training, and only if the weighter has ``weights`` in ``exclusive``.
+
+        Args:
+            samples: The batch, without dual weights.
         """
         raise NotImplementedError
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..core.errors import check_range
 from ..core.samples import DenseSamples
-from ..functional.matching import gt_chunks
+from ..functional.matching import largest_ious
 from ..functional.soft_background import soft_background_weights
 from .base import LossValues, Weighter, Weights
 
@@ -52,16 +52,7 @@ def largest_overlaps(samples: DenseSamples) -> Tensor:
     """
     anchors = samples.anchors.float()
     overlaps = torch.zeros_like(anchors[:, 0])
-    areas = (anchors[:, 2:] - anchors[:, :2]).prod(1)
     for image in range(samples.num_images):
         rows = samples.rows_of(image)
-        own, own_areas, best = anchors[rows], areas[rows], overlaps[rows]
-        boxes = samples.gt_boxes[samples.gt_image_idxs == image]
-        for chunk in gt_chunks(len(rows), len(boxes)):
-            gt = boxes[chunk, None]
-            sides = (torch.minimum(own[:, 2:], gt[..., 2:]) - torch.maximum(own[:, :2], gt[..., :2])).clamp(min=0)
-            common = sides.prod(-1)
-            union = (gt[..., 2:] - gt[..., :2]).prod(-1) + own_areas - common
-            best = best.maximum((common / union.clamp(min=1e-9)).amax(0))
-        overlaps[rows] = best
+        overlaps[rows] = largest_ious(anchors[rows], samples.gt_boxes[samples.gt_image_idxs == image].float())
     return overlaps

@@ -147,6 +147,8 @@ def test_strides__of_levels_with_one_cell():
     centres = torch.tensor([[4.0, 8], [12, 8], [4, 24], [12, 24], [8, 16], [8, 16], [28, 16], [28, 16], [16, 16]])
     strides = geometry.strides(torch.cat([centres - 3, centres + 3], 1))
     assert strides.tolist() == [[8, 16]] * 4 + [[20, 32]] * 4 + [[40, 64]]
+    shuffled = centres[[3, 0, 2, 1, 7, 4, 5, 6, 8]]  # within levels
+    assert geometry.strides(torch.cat([shuffled - 3, shuffled + 3], 1)).tolist() == strides.tolist()
 
 
 def test_paa__takes_the_candidates_of_lowest_loss():

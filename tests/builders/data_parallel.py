@@ -25,6 +25,7 @@ PARTS = [(*parts, ()) for parts in PARTS] + [
     for loss in ("focal", "ghm", "qfl")
     for box_loss in ("l1", "giou")
     if (weighter, loss) != ("cleanliness", "ghm")  # which heeds no soft targets
+    if weighter != "dw" or loss == "focal"  # the others do not take its weights
 ]
 OWN_ARGUMENTS = [
     ("focal", "l1", "batch", (PISA_OF_ALL, "swn", "ohem")),

@@ -8,7 +8,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
 
 from lit_dense.functional import matching
-from lit_dense.functional.matching import match_by_iou
+from lit_dense.functional.matching import largest_ious, match_by_iou
 from lit_dense.testing.host_sync import host_reads
 
 ON_A_GRID = AnchorGenerator(((12, 20), (28, 40)), ((0.5, 1.0),) * 2)(
@@ -117,3 +117,13 @@ def test_match_by_iou__on_a_gpu_is_torchvisions():
     gt_boxes = torch.cat([low, low + 25], 1)
     got = match_by_iou(ON_A_GRID.cuda(), gt_boxes.cuda())
     assert torch.equal(got, torchvision_matches(ON_A_GRID.cuda(), gt_boxes.cuda()))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_largest_ious__are_those_of_all_pairs(monkeypatch, way):
+    monkeypatch.setattr(matching, "FEW_PAIRS", WAYS[way])
+    gt_boxes = torch.tensor([[4.0, 4, 40, 30], [0, 0, 8, 8], [50, 10, 90, 60]])
+    expected = box_iou(gt_boxes, ON_A_GRID).amax(0)
+    torch.testing.assert_close(largest_ious(ON_A_GRID, gt_boxes), expected, rtol=0, atol=0)
+    assert (largest_ious(ON_A_GRID, gt_boxes[:0]) == 0).all()
+    assert largest_ious(ON_A_GRID[:0], gt_boxes).shape == (0,)
