@@ -1,14 +1,21 @@
 """Base class of box losses: ``BoxLoss``."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from ..core.component import Component
 from ..core.distributed import Reduce
-from ..core.samples import DenseSamples
+from ..core.samples import BoxCoder, DenseSamples
 from ..core.step_context import StepContext
+
+
+class OutputCoder(BoxCoder, Protocol):
+    """Interface of the box coder of a loss with outputs of its own."""
+
+    def outputs_of(self, deltas: Tensor) -> Tensor:
+        """Return outputs that decode to the boxes of these deltas [N, box_outputs]."""
 
 
 class BoxLoss(Component):
@@ -17,16 +24,24 @@ class BoxLoss(Component):
     Attributes:
         space: Quantity that the loss compares: ``deltas`` of the anchors, or decoded ``boxes`` in pixels, x1 y1 x2 y2.
         reads_image_sizes: Whether the loss reads the sizes of the images.
+        box_outputs: Number of outputs of the head for the box of an anchor. Only some detectors can give another number
+            than 4.
+        box_coder: Converts boxes into deltas and these outputs into boxes, for a loss with outputs of its own; None for
+            the coder of the detector. In place of anchors it gets cells: squares around the centres of the anchors
+            whose side is the stride of the level. ``encode_single`` gives target deltas [N, 4], and ``outputs_of``
+            converts these into outputs that decode to them.
     """
 
     space: ClassVar[Literal["deltas", "boxes"]] = "deltas"
     reads_image_sizes: ClassVar[bool] = False
+    box_outputs: int = 4
+    box_coder: OutputCoder | None = None
 
     def __call__(self, predicted: Tensor, target: Tensor, samples: DenseSamples | None = None) -> Tensor:
         """Compute the loss of each positive.
 
         Args:
-            predicted: Predicted deltas or boxes [P, 4].
+            predicted: Predicted deltas or boxes [P, 4]; for a loss with outputs of its own [P, box_outputs].
             target: Target deltas or boxes [P, 4].
             samples: The batch with everything else the loss may use. By default the loss is computed from predictions
                 and targets only.
@@ -47,7 +62,8 @@ class BoxLoss(Component):
         """Compute one value per positive [P], or one per coordinate [P, 4], which the criterion sums.
 
         Args:
-            predicted: Predicted deltas or boxes of the positives, float32 [P, 4].
+            predicted: Predicted deltas or boxes of the positives, float32 [P, 4]. In the space ``deltas``, a loss with
+                outputs of its own gets these [P, box_outputs].
             target: Target deltas or boxes [P, 4].
             samples: The batch with everything else the loss may use.
         """

@@ -18,7 +18,7 @@ from ..core.component import agrees
 from ..core.errors import check_choice
 from ..criterion import Criterion, CriterionArgs, named_spec
 from ..data.checks.thin_images import check_all_sizes
-from ..detectors.attach import attach, find_detector, set_prior
+from ..detectors.attach import attach, find_detector, set_box_outputs, set_prior
 from ..detectors.base import own_scores
 from ..detectors.from_arguments import NETWORKS, build_detector, known_categories
 from ..losses import LossLike
@@ -249,8 +249,12 @@ class LitDetector(Exportable):
         loss, network = self.criterion.loss, NETWORKS[self.detector_name]
         self.model = self.build_model(self.num_classes + (network.background or loss.extra_logits))
         adapter = find_detector(self.model)
-        criteria = zip(adapter.stages, (self.criterion, self.rpn_criterion), strict=False)
-        adapter = attach(adapter, {stage: criterion for stage, criterion in criteria if criterion is not None})
+        pairs = zip(adapter.stages, (self.criterion, self.rpn_criterion), strict=False)
+        criteria = {stage: criterion for stage, criterion in pairs if criterion is not None}
+        for stage, criterion in criteria.items():
+            if adapter.can_set_box_outputs(stage) and criterion.box_loss is not None:
+                set_box_outputs(self.model, criterion.box_loss, stage)
+        adapter = attach(adapter, criteria)
         self.limit_detections()
         stage = adapter.stages[0]
         columns, bias = adapter.columns(stage), adapter.class_bias(stage)
