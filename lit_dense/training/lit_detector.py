@@ -27,7 +27,7 @@ from ..normalizers import NormalizerLike
 from ..weighters import WeightersLike
 from .evaluation_settings import EvaluationSettings, check_outputs, check_precision
 from .exportable import Exportable
-from .known_classes import check_same_number
+from .known_classes import check_same_box_outputs, check_same_number
 from .learning_rates import LearningRates, refuse_finders, warn_of_ended_schedule
 from .optimization import Optimization, OptimizerName, ScheduleName, build_optimizer
 
@@ -393,11 +393,12 @@ class LitDetector(Exportable):
         """Restore the classes, and warn if the checkpoint was trained with other components.
 
         Raises:
-            UsageError: If the checkpoint has another number of classes than requested.
+            UsageError: If the checkpoint has another number of classes than requested, or its head other box outputs.
         """
         saved = checkpoint.get("lit_dense", {})
         number = saved.get("num_classes") or checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {}).get("num_classes")
         check_same_number(number, self._requested_classes, saved)
+        check_same_box_outputs(named_spec(saved.get("criterion", {})).get("box_loss"), self.criterion.box_loss)
         if number not in (None, self.num_classes):
             self._modules.pop("model", None)
             self.num_classes = number
