@@ -91,7 +91,10 @@ class FCOSAdapter(OneStageAdapter):
         """Build the samples of a batch, with the centre-ness loss as an auxiliary loss."""
         samples = super().samples(targets, head_outputs, anchors, matched_idxs)
         logits = head_outputs["bbox_ctrness"].flatten()[samples.positives].float()
-        centreness = centreness_of(samples.pos_target_deltas.float())
+        distances = samples.pos_target_deltas
+        if self.box_loss_coder is not None:  # whose deltas need not be distances
+            distances = self.own_box_coder.encode_single(samples.pos_gt_boxes, samples.anchors[samples.positives])
+        centreness = centreness_of(distances.float())
         values = F.binary_cross_entropy_with_logits(logits, centreness, reduction="none")
         return samples.with_auxiliary({"bbox_ctrness": values})
 

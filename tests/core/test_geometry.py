@@ -38,7 +38,10 @@ def test_cells__have_the_stride_of_their_level_and_the_centre_of_their_anchor(si
 
 def test_cells__do_not_depend_on_the_size_of_the_image():
     sides = []
-    for size, levels in (((64, 64), [(8, 8), (4, 4), (2, 2), (1, 1)]), ((160, 96), [(20, 12), (10, 6), (5, 3), (3, 2)])):
+    for size, levels in (
+        ((64, 64), [(8, 8), (4, 4), (2, 2), (1, 1)]),
+        ((160, 96), [(20, 12), (10, 6), (5, 3), (3, 2)]),
+    ):
         anchors, geometry = anchors_of(size, levels)
         cells = geometry.cells(anchors)
         sides.append((cells[:, 2] - cells[:, 0]).unique().tolist())
