@@ -31,7 +31,7 @@ class DetectionGraph(nn.Module):
             the best candidates.
 
     Raises:
-        UsageError: If the detector cannot be exported.
+        UsageError: If the detector cannot be exported, or its calibrator lacks numbers.
 
     Example:
         >>> from lit_dense import LitDetector
@@ -62,6 +62,9 @@ class DetectionGraph(nn.Module):
                 "that depends on the image. Export RetinaNet, FCOS, SSD or SSDlite; for a detector of another library "
                 "use that library's export."
             )
+        for criterion in adapter.criteria.values():
+            if criterion.calibrator is not None:
+                criterion.calibrator.check_ready_once()
         self.size, self.score_thresh, self.suppress = size, score_thresh, suppress
         self.detections_per_img = detections_per_img
         self.detector: Any = adapter.detector.eval()
