@@ -7,8 +7,14 @@ from torch import Tensor
 
 from ..core.component import Component
 from ..core.distributed import Reduce
+from ..core.errors import UsageError
 from ..core.samples import BoxCoder, DenseSamples
 from ..core.step_context import StepContext
+
+_OWN_OUTPUTS = (
+    " With {0}, give DenseSamples.of deltas=[A, {1}], box_coder=box_loss.box_coder and, as anchors, squares around the "
+    "centres of the anchors with the side of the stride."
+)
 
 
 class OutputCoder(BoxCoder, Protocol):
@@ -46,6 +52,9 @@ class BoxLoss(Component):
             samples: The batch with everything else the loss may use. By default the loss is computed from predictions
                 and targets only.
 
+        Raises:
+            UsageError: If the predictions have another number of columns than the loss reads.
+
         Example:
             >>> from lit_dense.box_losses import L1Loss
             >>> L1Loss()(torch.ones(1, 4), torch.zeros(1, 4)).sum()
@@ -55,6 +64,11 @@ class BoxLoss(Component):
             labels = torch.zeros(len(predicted), dtype=torch.int64, device=predicted.device)
             context = StepContext(Reduce(enabled=torch.is_grad_enabled()))
             samples = DenseSamples.of(-predicted.new_ones(len(predicted), 1), labels, context=context)
+        if predicted.shape[1] != (expected := self.box_outputs if self.space == "deltas" else 4):
+            raise UsageError(
+                f"{type(self).__name__} reads {expected} outputs for the box of an anchor, not {predicted.shape[1]}."
+                f"{'' if self.box_coder is None else _OWN_OUTPUTS.format(type(self).__name__, expected)}"
+            )
         values: Tensor = super().__call__(predicted, target, samples)
         return values
 

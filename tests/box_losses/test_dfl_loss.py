@@ -88,6 +88,28 @@ def test_dfl__of_a_custom_head():
     torch.testing.assert_close(samples.pos_ious, torch.ones(2), rtol=0, atol=1e-4)
 
 
+def test_box_losses__another_number_of_outputs_is_refused():
+    target = torch.zeros(2, 4)
+    said = (
+        r"DFLLoss reads 68 outputs for the box of an anchor, not 4. With DFLLoss, give DenseSamples.of deltas=\[A, 68\]"
+    )
+    with pytest.raises(UsageError, match=said):
+        DFLLoss()(target, target)
+    for name in ("l1", "giou"):
+        with pytest.raises(UsageError, match=r"Loss reads 4 outputs for the box of an anchor, not 68\.$"):
+            BOX_LOSSES.build(name)(torch.zeros(2, 68), target)
+    samples = DenseSamples.of(
+        torch.randn(2, 3),
+        torch.tensor([0, 2]),
+        deltas=target,
+        anchors=CELLS,
+        box_coder=DFLLoss().box_coder,
+        gt_boxes=BOXES,
+    )
+    with pytest.raises(UsageError, match="DFLLoss reads 68"):
+        Criterion("focal", box_loss="dfl")(samples)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
