@@ -14,6 +14,7 @@ import torch
 from measuring import as_in_training, machine, report, spread
 from torchvision.models.detection._utils import BoxCoder
 
+from lit_dense.box_losses import BoxLoss
 from lit_dense.core.class_counts import ClassCounts
 from lit_dense.core.distributed import Reduce
 from lit_dense.core.samples import DenseSamples, StepContext
@@ -52,12 +53,15 @@ class Batch:
         self.images, self.objects = images, objects
         self.gt_labels = torch.randint(classes, (images * objects,), generator=generator)
 
-    def samples(self, reduce: Reduce | None = None, extra_logits: int = 0) -> DenseSamples:
-        """Samples with nothing derived yet, of one process by default."""
+    def samples(
+        self, reduce: Reduce | None = None, extra_logits: int = 0, box_loss: BoxLoss | None = None
+    ) -> DenseSamples:
+        """Samples with nothing derived yet, of one process by default, with the outputs of a box loss."""
+        outputs, coder = (4, None) if box_loss is None else (box_loss.box_outputs, box_loss.box_coder)
         logits = torch.nn.functional.pad(self.logits, (0, extra_logits))
         return DenseSamples(
             logits=logits.detach().requires_grad_(),
-            deltas=torch.zeros(len(self.logits), 4, requires_grad=True),
+            deltas=torch.zeros(len(self.logits), outputs, requires_grad=True),
             anchors=self.anchors,
             matched_idxs=self.matched,
             gt_boxes=self.gt_boxes,
@@ -65,7 +69,7 @@ class Batch:
             gt_image_idxs=torch.arange(self.images).repeat_interleave(self.objects),
             num_images=self.images,
             image_idxs=torch.arange(self.images).repeat_interleave(len(self.logits) // self.images),
-            box_coder=BoxCoder((1.0, 1.0, 1.0, 1.0)),
+            box_coder=coder or BoxCoder((1.0, 1.0, 1.0, 1.0)),
             known_image_sizes=[(800, 800)] * self.images,
             context=StepContext(reduce or Reduce(enabled=False)),
             extra_logits=extra_logits,

@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+import warnings
 
 import pytest
 import torch
@@ -35,8 +36,10 @@ of_both = pytest.mark.parametrize("name", MODELS)
 def patched(name, **parts):
     model = MODELS[name](**({"num_classes": 6} if parts.get("loss") == "seesaw" else {}))
     set_box_outputs(model, "dfl")
+    for module in model.head.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.normal_(module.weight, std=0.2)  # scores and boxes of all sizes
     layer = model.head.regression_head.bbox_reg
-    nn.init.normal_(layer.weight, std=0.5)
     layer.bias.data = -0.5 * torch.arange(17.0).repeat(layer.out_channels // 17)  # small distances: boxes in the image
     patch(model, **{"box_loss": "dfl", "class_counts": COUNTS, **parts})
     return model
@@ -117,6 +120,30 @@ def test_retinanet__fast_methods_give_the_results_of_the_slow_ones(monkeypatch):
         mine = fast.eval()(padded_batch()[0])
     assert min(len(d["boxes"]) for d in mine) > 10
     torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-3)
+
+
+class Boxes(nn.Module):
+    """Detections as tracing wants them, a tuple of tensors."""
+
+    def __init__(self, detector):
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, image):
+        return tuple(self.detector([image])[0].values())
+
+
+@of_both
+def test_box_outputs__a_traced_detector_decodes_them(name):
+    model = patched(name, loss="bce").eval()
+    model.score_thresh, model.nms_thresh = 0.0, 0.9
+    image, other = random_batch((0, 0))[0]
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(Boxes(model), (image,), check_trace=False)(other)
+        expected = Boxes(model)(other)
+    assert len(expected[0]) > 10
+    torch.testing.assert_close(traced, expected, rtol=1e-4, atol=1e-3)
 
 
 class Reversed(RetinaNet):
