@@ -65,7 +65,7 @@ def measure(rank: int, options: argparse.Namespace, port: int) -> None:
             criterion = Criterion(**{argument: [part] if argument == "weighters" else part}, class_counts=counts)
             found = []
             for _ in range(2):  # some parts have more to tell in the first step
-                samples = batch.samples(Reduce(), criterion.loss.extra_logits)
+                samples = batch.samples(Reduce(), criterion.loss.extra_logits, criterion.box_loss)
                 counter.calls = counter.bytes = 0
                 torch.stack(list(criterion(samples).values())).sum().backward()
                 found.append((counter.calls, counter.bytes))

@@ -18,6 +18,7 @@ from torchvision.models.detection._utils import BoxCoder
 
 from lit_dense.assigners import AssignInput
 from lit_dense.assigners.inside_assigner import InsideAssigner
+from lit_dense.box_losses import BoxLoss
 from lit_dense.core.class_counts import ClassCounts
 from lit_dense.core.distributed import Reduce
 from lit_dense.core.geometry import Geometry
@@ -76,13 +77,25 @@ class Batch:
         return torch.cat([m.where(m < 0, m + image * self.objects) for image, m in enumerate(matched)])
 
     def samples(
-        self, reduce: Reduce | None = None, extra_logits: int = 0, matched: torch.Tensor | None = None
+        self,
+        reduce: Reduce | None = None,
+        extra_logits: int = 0,
+        box_loss: BoxLoss | None = None,
+        matched: torch.Tensor | None = None,
     ) -> DenseSamples:
-        """Samples with nothing derived yet, of one process by default, and with other matches if given."""
+        """Samples with nothing derived yet, of one process by default.
+
+        Args:
+            reduce: Sums over processes.
+            extra_logits: Number of extra columns.
+            box_loss: The box loss whose outputs the samples have.
+            matched: Other matches than those of IoU [A].
+        """
+        outputs, coder = (4, None) if box_loss is None else (box_loss.box_outputs, box_loss.box_coder)
         logits = torch.nn.functional.pad(self.logits, (0, extra_logits))
         return DenseSamples(
             logits=logits.detach().requires_grad_(),
-            deltas=torch.zeros(len(self.logits), 4, requires_grad=True),
+            deltas=torch.zeros(len(self.logits), outputs, requires_grad=True),
             anchors=self.anchors,
             matched_idxs=self.matched if matched is None else matched,
             gt_boxes=self.gt_boxes,
@@ -90,7 +103,7 @@ class Batch:
             gt_image_idxs=torch.arange(self.images).repeat_interleave(self.objects),
             num_images=self.images,
             image_idxs=torch.arange(self.images).repeat_interleave(len(self.logits) // self.images),
-            box_coder=BoxCoder((1.0, 1.0, 1.0, 1.0)),
+            box_coder=coder or BoxCoder((1.0, 1.0, 1.0, 1.0)),
             geometry=self.geometry,
             context=StepContext(reduce or Reduce(enabled=False)),
             extra_logits=extra_logits,

@@ -120,7 +120,6 @@ class Criterion(nn.Module):
         self.class_counts = as_class_counts(class_counts)
         self.num_classes: int | None = None
         self._checked: set[bool] = set()
-        self._calibrator_checked = False
         self.step = 0
         self.epoch = 0
         self.observers: list[Observer] = []
@@ -267,11 +266,7 @@ class Criterion(nn.Module):
         scores = self.loss.score_logits(logits)
         if self.calibrator is None or not self.calibrates:
             return scores
-        if not self._calibrator_checked:
-            for part in self.calibrator.modules():
-                if isinstance(part, Component):
-                    part.check_ready()
-            self._calibrator_checked = True
+        self.calibrator.check_ready_once()
         calibrated: Tensor = self.calibrator(scores)
         return calibrated
 

@@ -7,7 +7,7 @@ from lit_dense.box_losses import BOX_LOSSES, GIoULoss, L1Loss
 from lit_dense.core.errors import UsageError
 from lit_dense.core.samples import IGNORED
 from lit_dense.criterion import Criterion
-from lit_dense.detectors import patch
+from lit_dense.detectors import patch, set_box_outputs
 from lit_dense.losses import LOSSES, DenseLoss, FocalLoss
 from lit_dense.normalizers import NORMALIZERS
 from lit_dense.weighters import Weighter, Weights
@@ -173,6 +173,7 @@ def test_spec__rebuilds_the_criterion():
 @pytest.mark.parametrize("case", ["no positives", "all ignored", "one positive"])
 def test_criterion__hard_batches_are_finite_and_connected(loss, box_loss, normalizer, case):
     model = small_retinanet(NUM_CLASSES + Criterion(loss).loss.extra_logits)
+    set_box_outputs(model, box_loss)
     criterion = patch(model, loss, box_loss, normalizer=normalizer, class_counts=COUNTS)
     images, targets = random_batch((0, 0) if case == "no positives" else (1,))
     if case == "all ignored":

@@ -4,7 +4,7 @@ import pytest
 
 from lit_dense.box_losses import BOX_LOSSES
 from lit_dense.criterion import Criterion
-from lit_dense.detectors import patch
+from lit_dense.detectors import patch, set_box_outputs
 from lit_dense.losses import LOSSES
 from lit_dense.normalizers import NORMALIZERS
 from lit_dense.weighters import WEIGHTERS
@@ -48,6 +48,7 @@ def _diagonal():
 
 def _train(share, parts):
     model = small_retinanet(NUM_CLASSES + Criterion(parts[0]).loss.extra_logits)
+    set_box_outputs(model, parts[1])
     criterion = patch(model, *parts[:2], normalizer=parts[2], weighters=parts[3], class_counts=COUNTS)
     return train_three_steps(model, share, criterion)
 

@@ -67,6 +67,9 @@ def test_criterion__a_step_of_every_part_stays_on_its_device(parts, mode):
     extra = criterion.loss.extra_logits
     if extra:
         tensors["logits"] = moved(torch.zeros(len(real.logits), real.num_classes + extra), mode)
+    if criterion.box_loss.box_coder is not None:
+        tensors["deltas"] = moved(torch.zeros(len(real.logits), criterion.box_loss.box_outputs), mode)
+        tensors["box_coder"] = criterion.box_loss.box_coder
     criterion.prepare(real.num_classes)
     criterion.check_ready()
     criterion._checked = {False, True}  # it has just been, and looks at numbers

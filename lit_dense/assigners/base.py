@@ -25,13 +25,14 @@ class AssignInput:
         gt_boxes: Ground-truth boxes of the image, at least one [G, 4].
         gt_labels: Classes of the ground-truth boxes, 0 to C - 1 [G].
         logits: Class logits of the anchors [K, L].
-        deltas: Predicted box deltas of the anchors [K, 4].
+        deltas: Predicted box deltas of the anchors [K, 4]; with more columns for a box loss with outputs of its own.
         box_coder: Decoder of the deltas.
         score_logits: Converts logits to those whose sigmoid is the score [K, L] -> [K, C].
         geometry: Sizes of levels and images; None if the detector does not provide them.
         losses: Computes the losses of some anchors if they are matched with some ground truths, classification plus
             box, without gradients: takes anchors [N] and ground truths [N], returns losses [N].
         step: Number of training steps so far.
+        references: Boxes from which deltas are decoded; None for the anchors [K, 4].
     """
 
     anchors: Tensor
@@ -44,6 +45,7 @@ class AssignInput:
     geometry: Geometry | None = None
     losses: Callable[[Tensor, Tensor], Tensor] | None = None
     step: int = 0
+    references: Tensor | None = None
 
     @property
     def centres(self) -> Tensor:
@@ -69,7 +71,8 @@ class AssignInput:
             raise UsageError(
                 "This detector does not provide its boxes before it matches anchors: choose another assigner."
             )
-        return self.box_coder.decode_single(self.deltas.detach().float(), self.anchors)
+        references = self.anchors if self.references is None else self.references
+        return self.box_coder.decode_single(self.deltas.detach().float(), references)
 
 
 class Assignment(NamedTuple):

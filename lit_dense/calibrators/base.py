@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..core.component import Component
+from ..functional.tracing import records_graph
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,8 @@ class Calibrator(Component, ABC):
     Calibrators apply in evaluation, prediction and exported models. Training does not depend on them.
     """
 
+    _is_ready = False
+
     @abstractmethod
     def calibrated(self, logits: Tensor, columns: Tensor) -> Tensor:
         """Convert logits whose sigmoid is the score [...].
@@ -52,6 +55,21 @@ class Calibrator(Component, ABC):
         """Convert the score logits of all classes [..., C]."""
         wide = logits.float() if logits.dtype.itemsize < 4 else logits
         return self.calibrated(wide, torch.arange(logits.shape[-1], device=logits.device))
+
+    def check_ready_once(self) -> None:
+        """Check, before the first scores, that the calibrator has all its numbers.
+
+        A graph that is being recorded cannot depend on the values of a table: the caller checks before it records.
+
+        Raises:
+            UsageError: If it lacks numbers.
+        """
+        if self._is_ready or records_graph():
+            return
+        for part in self.modules():
+            if isinstance(part, Component):
+                part.check_ready()
+        self._is_ready = True
 
     @abstractmethod
     def fitted(self, stored: StoredDetections) -> "Calibrator":

@@ -58,3 +58,33 @@ class Geometry:
             previous = torch.stack([x, y])
             strides.append(previous.expand(len(of_level), 2))
         return torch.cat(strides)
+
+    def cells(self, anchors: Tensor) -> Tensor:
+        """Return squares around the centres of anchors whose side is the stride of the level [K, 4].
+
+        The stride of the finest level is the distance of its neighbouring centres. That of each further level is a
+        multiple of it: sizes of levels are rounded up, so the distance of coarse centres depends on the image.
+
+        Args:
+            anchors: Anchors of an image, in the order of its levels [K, 4].
+        """
+        numbers = self.anchors_of_levels(len(anchors))
+        sides = [self._finest_stride(anchors).expand(numbers[0])]
+        factor = 1
+        for before, size, number in zip(self.level_sizes[:-1], self.level_sizes[1:], numbers[1:], strict=True):
+            ratios = [int(whole / part + 0.5) for whole, part in zip(before, size, strict=True) if whole > 1]
+            factor *= max(ratios, default=2)
+            sides.append((sides[0][:1] * factor).expand(number))
+        half = torch.cat(sides).unsqueeze(1) / 2
+        centres = (anchors[:, :2] + anchors[:, 2:]) / 2
+        return torch.cat([centres - half, centres + half], 1)
+
+    def _finest_stride(self, anchors: Tensor) -> Tensor:
+        """Return the mean distance of neighbouring centres of the first level; for a single cell, the image's side."""
+        (height, width), per_cell = self.level_sizes[0], self.anchors_of_cells(len(anchors))[0]
+        steps = [anchors[per_cell, 0] - anchors[0, 0]] if width > 1 else []
+        if height > 1:
+            steps.append(anchors[per_cell * width, 1] - anchors[0, 1])
+        if not steps:
+            return anchors.new_full((), float(max(max(size) for size in self.image_sizes)))
+        return torch.stack(steps).mean()

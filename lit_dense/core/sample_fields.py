@@ -95,12 +95,13 @@ def _rows(tensor: Tensor) -> Tensor:
 
 def _check_rows(number: int, per_row: dict[str, Tensor | None]) -> None:
     for name, value in per_row.items():
-        has_boxes = name in ("boxes", "gt_boxes", "deltas", "anchors")
         if value is None:
             continue
-        if has_boxes and value.shape[-1:] != (4,):
+        has_boxes, width = name in ("boxes", "gt_boxes", "deltas", "anchors"), value.shape[-1:]
+        outputs = name == "deltas" and len(width) == 1 and width[0] > 4  # of a box loss with outputs of its own
+        if has_boxes and width != (4,) and not outputs:
             raise UsageError(f"{name} must be [A, 4], not {list(value.shape)}.")
-        if (count := value.numel() // (4 if has_boxes else 1)) != number:
+        if (count := value.numel() // (width[0] if has_boxes else 1)) != number:
             raise UsageError(f"{name} has {count} rows, but the logits have {number}.")
 
 

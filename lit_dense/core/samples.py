@@ -63,7 +63,7 @@ class DenseSamples:
 
     Args:
         logits: Class logits, with their graph [A, C]; with more columns if the loss has extra columns.
-        deltas: Predicted box deltas [A, 4], with their graph.
+        deltas: Predicted box deltas [A, 4], with their graph; with more columns for a box loss with outputs of its own.
         anchors: Anchor boxes in pixels of the resized image, x1 y1 x2 y2 [A, 4].
         matched_idxs: Index of the matched ground truth in ``gt_boxes``; -1 background, -2 ignored [A].
         gt_boxes: Ground-truth boxes in pixels of the resized image [G, 4].
@@ -87,6 +87,7 @@ class DenseSamples:
         target_fields: Other fields that the targets have for each box, by name, such as weights [G].
         native: Divisor of the detector's own loss, if it is not a number of positives or anchors.
         largest_label: Largest label of samples that :meth:`of` has built, to check it against the columns of a loss.
+        references: Boxes from which deltas are decoded, in pixels; None for the anchors [A, 4].
     """
 
     logits: Tensor
@@ -113,6 +114,7 @@ class DenseSamples:
     target_fields: Mapping[str, Tensor] = field(default_factory=dict)
     native: NativeDivisor | None = None
     largest_label: int | None = None
+    references: Tensor | None = None
 
     @classmethod
     def of(
@@ -139,8 +141,8 @@ class DenseSamples:
                 ground-truth boxes of the batch [G, 4].
             matched_idxs: Index of the ground truth of each row in the batch; by default each positive has its own
                 ground truth [A].
-            deltas: Predicted box deltas [A, 4].
-            anchors: Anchor boxes in pixels [A, 4].
+            deltas: Predicted box deltas [A, 4], or the outputs [A, box_outputs] of a box loss with outputs of its own.
+            anchors: Anchor boxes in pixels [A, 4]; for such a box loss, squares with the side of the stride.
             box_coder: Encodes and decodes deltas, as torchvision's ``BoxCoder``.
             images: Image of each row [A], or the number of images if all have the same number of rows; by default B of
                 [B, K, C], otherwise 1.
@@ -381,13 +383,13 @@ class DenseSamples:
 
     @cached_property
     def pos_deltas(self) -> Tensor:
-        """Predicted deltas of the positives in float32, with their graph [P, 4]."""
+        """Predicted deltas, or all box outputs, of the positives in float32, with their graph [P, 4]."""
         return self.deltas[self.positives].float()
 
     @cached_property
     def pos_target_deltas(self) -> Tensor:
         """Target deltas from each positive anchor to its ground truth [P, 4]."""
-        return self.box_coder.encode_single(self.pos_gt_boxes, self.anchors[self.positives])
+        return self.box_coder.encode_single(self.pos_gt_boxes, self._references[self.positives])
 
     @cached_property
     def pos_boxes(self) -> Tensor:
@@ -433,5 +435,8 @@ class DenseSamples:
         """
         if self.boxes is not None:
             return self.boxes[rows].float()
-        deltas, anchors = self.deltas[rows].float(), self.anchors[rows]
-        return self.box_coder.decode_single(deltas, anchors)
+        return self.box_coder.decode_single(self.deltas[rows].float(), self._references[rows])
+
+    @property
+    def _references(self) -> Tensor:
+        return self.anchors if self.references is None else self.references

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from ..assigners import AssignerLike
-from ..box_losses import BoxLossLike
+from ..box_losses import BOX_LOSSES, BoxLossLike
 from ..calibrators import CalibratorLike
 from ..core.class_counts import ClassCounts
 from ..core.class_weights import ClassWeightOn, ClassWeightsLike
@@ -125,6 +125,12 @@ def unpatch(model: nn.Module, module: str | None = None) -> None:
     name = type(adapter.detector).__name__
     for stage, criterion in adapter.criteria.items():
         columns = adapter.columns(stage)
+        if criterion.box_loss is not None and criterion.box_loss.box_outputs != 4:
+            warnings.warn(
+                f"The head of {name} gives {criterion.box_loss.box_outputs} outputs for a box, which only "
+                f"{type(criterion.box_loss).__name__} reads: without it the model gives wrong boxes or fails.",
+                stacklevel=2,
+            )
         if criterion.step and not own_scores(columns, criterion.loss):
             warnings.warn(
                 f"{name} was trained with {type(criterion.loss).__name__}, but its own inference computes "
@@ -192,6 +198,41 @@ def set_prior(adapter: DetectorAdapter, stage: str, criterion: Criterion, prior:
     """
     prior = check_range("prior", "prior", prior, 1e-6, 0.999999)
     adapter.set_class_bias(criterion.loss.prior_bias(criterion.num_classes or 0, prior), stage)
+
+
+def set_box_outputs(
+    model: nn.Module, box_loss: BoxLossLike, stage: str | None = None, module: str | None = None
+) -> None:
+    """Give the regression head of a detector the outputs that a box loss needs; call it before :func:`patch`.
+
+    The last layer is replaced by a new one that must be trained, unless it has the right number of outputs. Create the
+    optimiser afterwards.
+
+    Args:
+        model: A detector that an adapter supports, or any module that contains one.
+        box_loss: The box loss: a name, an object, or a dict with class_path and init_args.
+        stage: Name of the loss, if the detector has several.
+        module: Path of the detector within the model.
+
+    Raises:
+        UsageError: If the head cannot give these outputs, or the model is patched with another box loss.
+
+    Example:
+        >>> from torchvision.models.detection import fcos_resnet50_fpn
+        >>> model = fcos_resnet50_fpn(weights=None, weights_backbone=None, num_classes=3)
+        >>> set_box_outputs(model, "dfl")
+        >>> criterion = patch(model, box_loss="dfl")
+    """
+    adapter, built = find_detector(model, module), BOX_LOSSES.build(box_loss)
+    stage = check_stage(adapter, stage)
+    if adapter.box_outputs(stage) == built.box_outputs:
+        return
+    if ATTRIBUTE in vars(adapter.detector):
+        raise UsageError(
+            f"{type(adapter.detector).__name__} is patched with a box loss of {adapter.box_outputs(stage)} outputs: "
+            "call lit_dense.unpatch(model) before."
+        )
+    adapter.set_box_outputs(built.box_outputs, stage)
 
 
 def check_stage(adapter: DetectorAdapter, stage: str | None) -> str:

@@ -128,6 +128,34 @@ class DetectorAdapter(ABC):
         """
         raise UsageError(f"{type(self.detector).__name__}: the bias of its classifier cannot be read.")
 
+    def box_outputs(self, stage: str) -> int:
+        """Return the number of outputs of the head for the box of an anchor.
+
+        Args:
+            stage: Name of the stage.
+        """
+        return 4
+
+    def can_set_box_outputs(self, stage: str) -> bool:
+        """Whether :meth:`set_box_outputs` can change the head of this detector.
+
+        Args:
+            stage: Name of the stage.
+        """
+        return False
+
+    def set_box_outputs(self, number: int, stage: str) -> None:
+        """Replace the last layer of the regression head by a new one with another number of outputs of an anchor.
+
+        Args:
+            number: Number of outputs of the head for the box of an anchor.
+            stage: Name of the stage.
+
+        Raises:
+            UsageError: If the adapter cannot change the head.
+        """
+        raise UsageError(f"{type(self.detector).__name__}: the outputs of its regression head cannot be changed.")
+
     def limit_outputs(
         self, score_thresh: float, nms_thresh: float, topk_candidates: int, detections_per_img: int
     ) -> None:
@@ -256,9 +284,12 @@ class DetectorAdapter(ABC):
         losses = [
             criterion.loss for stage, criterion in self.criteria.items() if self.columns(stage).background is None
         ]
+        box_losses = [criterion.box_loss for criterion in self.criteria.values() if criterion.box_loss is not None]
         # an unpatched head would treat extra columns as classes
         if extra := next((loss for loss in losses if loss.extra_logits), None):
             cure = f"{type(extra).__name__} has columns that only a patched model reads, so use"
+        elif own := next((loss for loss in box_losses if loss.box_outputs != 4), None):
+            cure = f"{type(own).__name__} has box outputs that only a patched model reads, so use"
         raise UsageError(
             f"torch.jit.script cannot compile a patched model: {cure} torch.jit.trace or torch.onnx.export."
         )
@@ -307,6 +338,7 @@ class DetectorAdapter(ABC):
             raise UsageError(
                 f"{type(criterion.box_loss).__name__} compares deltas of anchors, but {name} predicts boxes."
             )
+        self._check_box_outputs(stage, criterion)
         self._check_fields(criterion)
         if criterion.matcher is not None and "assignment" not in self.offers:
             owners = [w for w in criterion.weighters if w.assigner is not None]
@@ -326,6 +358,23 @@ class DetectorAdapter(ABC):
                 "another assigner, such as atss."
             )
         criterion.prepare(columns.classes - (0 if background else extra))
+
+    def _check_box_outputs(self, stage: str, criterion: Criterion) -> None:
+        """Reject a box loss that needs another number of outputs than the head gives."""
+        if criterion.box_loss is None or criterion.box_loss.box_outputs == self.box_outputs(stage):
+            return
+        name, loss, given = type(self.detector).__name__, type(criterion.box_loss).__name__, self.box_outputs(stage)
+        of_stage = f" (stage {stage!r})" if stage else ""
+        cure = "take another box loss, such as giou; RetinaNet and FCOS with torchvision's heads can change it"
+        if self.can_set_box_outputs(stage):
+            cure = (
+                "call lit_dense.detectors.set_box_outputs(model, box_loss) before the optimiser is created, and train "
+                "the new layer; or take a box loss that reads these outputs"
+            )
+        raise UsageError(
+            f"{loss} needs {criterion.box_loss.box_outputs} outputs for the box of an anchor, but the head of "
+            f"{name}{of_stage} gives {given}: {cure}."
+        )
 
     def _check_fields(self, criterion: Criterion) -> None:
         """Reject components that read fields which the samples of this detector do not have."""

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.models.detection.fcos import FCOSRegressionHead
 
 from ..core.component import Component
 from ..core.samples import BoxCoder, DenseSamples
@@ -23,6 +24,8 @@ class FCOSAdapter(OneStageAdapter):
     """
 
     detectors = ("torchvision.models.detection.fcos.FCOS",)
+
+    box_head = FCOSRegressionHead
 
     other_score = "centre-ness"
     stock: ClassVar[Mapping[str, CriterionArgs]] = {"": {"loss": "focal", "box_loss": "giou", "normalizer": "batch"}}
@@ -46,8 +49,31 @@ class FCOSAdapter(OneStageAdapter):
                     stacklevel=2,
                 )
 
+    def install(self) -> None:
+        """Replace the head's loss; and its regression head for a box loss with outputs of its own."""
+        super().install()
+        if self.box_loss_coder is not None:
+            self.override(self.detector.head.regression_head, "forward", "regression_outputs")
+
+    def regression_outputs(self, x: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Replace ``FCOSRegressionHead.forward``, whose ReLU is for distances: logits can be negative.
+
+        Args:
+            x: Features of each level [B, channels, H, W].
+
+        Returns:
+            Box outputs [B, K, n] and centre-ness [B, K, 1].
+        """
+        tower, number = self.detector.head.regression_head, self._anchors_of_cell
+        features = [tower.conv(level) for level in x]
+        boxes, centreness = (
+            torch.cat([_per_anchor(layer(level), number) for level in features], 1)
+            for layer in (tower.bbox_reg, tower.bbox_ctrness)
+        )
+        return boxes, centreness
+
     @property
-    def box_coder(self) -> BoxCoder:
+    def own_box_coder(self) -> BoxCoder:
         """The box coder of the head."""
         return LinearBoxCoder(self.detector.head.box_coder)
 
@@ -65,7 +91,10 @@ class FCOSAdapter(OneStageAdapter):
         """Build the samples of a batch, with the centre-ness loss as an auxiliary loss."""
         samples = super().samples(targets, head_outputs, anchors, matched_idxs)
         logits = head_outputs["bbox_ctrness"].flatten()[samples.positives].float()
-        centreness = centreness_of(samples.pos_target_deltas.float())
+        distances = samples.pos_target_deltas
+        if self.box_loss_coder is not None:  # whose deltas need not be distances
+            distances = self.own_box_coder.encode_single(samples.pos_gt_boxes, samples.anchors[samples.positives])
+        centreness = centreness_of(distances.float())
         values = F.binary_cross_entropy_with_logits(logits, centreness, reduction="none")
         return samples.with_auxiliary({"bbox_ctrness": values})
 
@@ -98,6 +127,11 @@ class LinearBoxCoder:
     def decode_single(self, rel_codes: Tensor, boxes: Tensor) -> Tensor:
         """Return the boxes with sides at these distances from the centres of ``boxes`` [N, 4]."""
         return torch.as_tensor(self.coder.decode(rel_codes, boxes))
+
+
+def _per_anchor(output: Tensor, number: int) -> Tensor:
+    """Rearrange the output of a level with ``number`` anchors of a cell [B, number * n, H, W] -> [B, K, n]."""
+    return output.permute(0, 2, 3, 1).reshape(len(output), -1, output.shape[1] // number)
 
 
 def centreness_of(distances: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torchvision.models.detection.image_list import ImageList
 
 from ..assigners import Assigner, AssignInput, Assignment
 from ..core.batch_format import check_format
+from ..core.errors import UsageError
 from ..core.geometry import Geometry
 from ..core.samples import NEGATIVE, BoxCoder, DenseSamples
 from ..functional.tracing import records_graph
@@ -21,9 +22,12 @@ from .torchvision_batch import check_labels, collect_samples
 class OneStageAdapter(ScaledIgnoreRegions):
     """Base class of adapters of a detector with ``head.compute_loss(targets, head_outputs, anchors, matched_idxs)``.
 
-    The outputs of the head are ``cls_logits`` [B, K, L], ``bbox_regression`` [B, K, 4], and outputs that a subclass
-    reads, for B images with K anchors each and L columns.
+    The outputs of the head are ``cls_logits`` [B, K, L], ``bbox_regression`` [B, K, n], and outputs that a subclass
+    reads, for B images with K anchors each and L columns. n is 4, unless the box loss has outputs of its own.
     """
+
+    box_head: ClassVar[type[nn.Module] | None] = None
+    """torchvision's regression head whose last layer ``bbox_reg`` can have more outputs; None if there is none."""
 
     offers = frozenset({"boxes", "deltas", "anchors", "geometry", "assignment", "predictions", "box_loss"})
 
@@ -38,17 +42,78 @@ class OneStageAdapter(ScaledIgnoreRegions):
         return Columns(self.detector.head.classification_head.num_classes)
 
     @property
-    def box_coder(self) -> BoxCoder:
+    def own_box_coder(self) -> BoxCoder:
         """The detector's box coder."""
         coder: BoxCoder = self.detector.box_coder
         return coder
+
+    @property
+    def box_coder(self) -> BoxCoder:
+        """The box coder of the box loss if it has outputs of its own, otherwise that of the detector."""
+        return self.box_loss_coder or self.own_box_coder
+
+    @property
+    def box_loss_coder(self) -> BoxCoder | None:
+        """The box coder of a box loss with outputs of its own; None for any other box loss."""
+        box_loss = self.criteria[""].box_loss
+        return None if box_loss is None else box_loss.box_coder
+
+    def references(self, anchors: Tensor, geometry: Geometry | None = None) -> Tensor:
+        """Return the boxes from which the box coder decodes: the anchors, or cells for a box loss with own outputs.
+
+        Args:
+            anchors: Anchors of an image [K, 4].
+            geometry: Sizes of levels and images; by default those of the last batch.
+        """
+        if self.box_loss_coder is None:
+            return anchors
+        geometry = geometry or self._geometry
+        if geometry is None:
+            raise UsageError(f"{type(self.detector).__name__} has computed no anchors yet: call the model with images.")
+        return geometry.cells(anchors)
+
+    @property
+    def _box_layer(self) -> nn.Conv2d | None:
+        """The last layer of the regression head, if that is torchvision's; otherwise None."""
+        head = getattr(self.detector.head, "regression_head", None)
+        if self.box_head is None or getattr(type(head), "forward", None) is not self.box_head.forward:
+            return None
+        layer = getattr(head, "bbox_reg", None)
+        return layer if isinstance(layer, nn.Conv2d) and self._anchors_of_cell else None
+
+    @property
+    def _anchors_of_cell(self) -> int:
+        """Number of anchors of a cell; 0 if the classification head, which need not be torchvision's, does not tell."""
+        return int(getattr(self.detector.head.classification_head, "num_anchors", 0))
+
+    def box_outputs(self, stage: str) -> int:
+        """Return the number of outputs of the head for the box of an anchor."""
+        return 4 if self._box_layer is None else self._box_layer.out_channels // self._anchors_of_cell
+
+    def can_set_box_outputs(self, stage: str) -> bool:
+        """Whether the regression head is torchvision's."""
+        return self._box_layer is not None
+
+    def set_box_outputs(self, number: int, stage: str) -> None:
+        """Replace the last layer of the regression head, initialised as torchvision does."""
+        old = self._box_layer
+        if old is None:
+            super().set_box_outputs(number, stage)
+            return
+        channels = number * self._anchors_of_cell
+        new = nn.Conv2d(old.in_channels, channels, kernel_size=3, padding=1).to(old.weight)
+        nn.init.normal_(new.weight, std=0.01)
+        nn.init.zeros_(new.bias)  # type: ignore[arg-type]  # it has a bias
+        self.detector.head.regression_head.bbox_reg = new
 
     def install(self) -> None:
         """Replace the head's loss; in evaluation the head gives the scores that the criterion's loss trains."""
         self.install_ignore_regions()
         self.override(self.detector.head, "compute_loss", "compute_loss")
         self.hook(self.detector, self._check_inputs, pre=True, with_kwargs=True)
-        self.hook(self.detector.head, self._convert_scores)
+        self.hook(self.detector.head, self._convert_outputs)
+        if self.box_loss_coder is not None:
+            self.override(self.detector, "postprocess_detections", "postprocess_outputs")
         self.hook(self.detector.anchor_generator, self._note_geometry, pre=True)
 
     def compute_loss(
@@ -112,6 +177,7 @@ class OneStageAdapter(ScaledIgnoreRegions):
             return torch.full((len(anchors),), NEGATIVE, device=anchors.device)
         criterion, labels = self.criteria[""], target["labels"] - self.columns("").first_label
         logits, deltas = self.loss_logits(outputs)[index], outputs["bbox_regression"][index]
+        references = self.references(anchors)
 
         def losses(rows: Tensor, matched: Tensor) -> Tensor:
             images = torch.zeros_like(labels), torch.zeros_like(rows)
@@ -126,6 +192,7 @@ class OneStageAdapter(ScaledIgnoreRegions):
                 1,
                 images[1],
                 self.box_coder,
+                references=references[rows],
             )
             return criterion.losses_of_anchors(samples)
 
@@ -140,6 +207,7 @@ class OneStageAdapter(ScaledIgnoreRegions):
             self._geometry,
             losses,
             criterion.step,
+            references,
         )
         with torch.no_grad():
             matched: Tensor | Assignment = assigner(image)
@@ -164,6 +232,7 @@ class OneStageAdapter(ScaledIgnoreRegions):
             first_label=columns.first_label,
             box_coder=self.box_coder,
             geometry=self._geometry,
+            references=None if self.box_loss_coder is None else torch.cat([self.references(a) for a in anchors]),
         )
         if not self.batch_is_checked:
             reserved = extra if columns.background is None else 0
@@ -205,6 +274,16 @@ class OneStageAdapter(ScaledIgnoreRegions):
         outputs = self.detector.backbone(images)
         return [outputs] if isinstance(outputs, Tensor) else list(outputs.values())
 
+    def outputs_of(self, features: list[Tensor]) -> dict[str, Tensor]:
+        """Return the outputs of the head with all columns of the loss, which the hook would convert to scores.
+
+        Args:
+            features: Features of each level [B, channels, H, W].
+        """
+        head = self.detector.head
+        outputs: dict[str, Tensor] = type(head).forward(head, features)
+        return self._per_anchor(outputs)
+
     candidates_per_class = False
     """Whether post-processing keeps the best candidates of each class, or of each pyramid level."""
 
@@ -227,8 +306,7 @@ class OneStageAdapter(ScaledIgnoreRegions):
         original_sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         batch, resized = model.transform(images, targets)
         features = self.features(batch.tensors)
-        # without the hook, because the loss needs all columns
-        outputs: dict[str, Tensor] = type(model.head).forward(model.head, features)
+        outputs = self.outputs_of(features)
         anchors: list[Tensor] = model.anchor_generator(batch, features)
         per_level = self._geometry_of(features, batch).anchors_of_levels(len(anchors[0]))
         terms = self.detector_loss(resized, outputs, anchors, per_level)
@@ -272,6 +350,27 @@ class OneStageAdapter(ScaledIgnoreRegions):
         detections: Detections = self.detector.postprocess_detections(outputs, level_anchors, image_sizes)
         return detections
 
+    def postprocess_outputs(
+        self, head_outputs: dict[str, list[Tensor]], anchors: list[list[Tensor]], image_shapes: list[tuple[int, int]]
+    ) -> Detections:
+        """Replace ``postprocess_detections``: convert the outputs of a box loss to deltas of the detector.
+
+        Args:
+            head_outputs: Outputs of each level, [B, K, L] and [B, K, n].
+            anchors: Anchors of each image and level [K, 4].
+            image_shapes: Height and width of each resized image in pixels.
+        """
+        detector, levels = self.detector, head_outputs["bbox_regression"]
+        if self.box_loss_coder is not None:
+            own = torch.cat(anchors[0])
+            references = self.references(own)
+            boxes = [self.box_coder.decode_single(image, references) for image in torch.cat(levels, 1)]
+            deltas = torch.stack([self.own_box_coder.encode_single(image, own) for image in boxes])
+            levels = list(deltas.split([level.shape[1] for level in levels], 1))
+        outputs = {**head_outputs, "bbox_regression": levels}
+        detections: Detections = type(detector).postprocess_detections(detector, outputs, anchors, image_shapes)
+        return detections
+
     def _check_inputs(self, detector: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Reject a batch in another format with a clear message before torchvision fails on it."""
         if self.batch_is_checked or records_graph():
@@ -279,8 +378,16 @@ class OneStageAdapter(ScaledIgnoreRegions):
         inputs = {**dict(zip(("images", "targets"), args, strict=False)), **kwargs}
         check_format(detector, list(inputs["images"]), inputs.get("targets"), objects=detector.training)
 
-    def _convert_scores(self, head: nn.Module, args: Any, outputs: dict[str, Tensor]) -> dict[str, Tensor] | None:
-        return None if head.training else self.with_scores(outputs)
+    def _convert_outputs(self, head: nn.Module, args: Any, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        outputs = self._per_anchor(outputs)
+        return outputs if head.training else self.with_scores(outputs)
+
+    def _per_anchor(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Join the box outputs of each anchor [B, K, n]: torchvision's heads give rows of 4 of them."""
+        if self.box_loss_coder is None:
+            return outputs
+        number, anchors = outputs["cls_logits"].shape[:2]
+        return {**outputs, "bbox_regression": outputs["bbox_regression"].reshape(number, anchors, -1)}
 
     def _note_geometry(self, generator: nn.Module, inputs: tuple[ImageList, Sequence[Tensor]]) -> None:
         images, features = inputs

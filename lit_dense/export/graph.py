@@ -31,7 +31,7 @@ class DetectionGraph(nn.Module):
             the best candidates.
 
     Raises:
-        UsageError: If the detector cannot be exported.
+        UsageError: If the detector cannot be exported, or its calibrator lacks numbers.
 
     Example:
         >>> from lit_dense import LitDetector
@@ -62,6 +62,9 @@ class DetectionGraph(nn.Module):
                 "that depends on the image. Export RetinaNet, FCOS, SSD or SSDlite; for a detector of another library "
                 "use that library's export."
             )
+        for criterion in adapter.criteria.values():
+            if criterion.calibrator is not None:
+                criterion.calibrator.check_ready_once()
         self.size, self.score_thresh, self.suppress = size, score_thresh, suppress
         self.detections_per_img = detections_per_img
         self.detector: Any = adapter.detector.eval()
@@ -73,9 +76,10 @@ class DetectionGraph(nn.Module):
             features = adapter.features(images.tensors)
             generator = self.detector.anchor_generator
             anchors = type(generator).forward(generator, images, features)[0]
-            self.per_level = adapter._geometry_of(features, images).anchors_of_levels(len(anchors))
+            geometry = adapter._geometry_of(features, images)
+            self.per_level = geometry.anchors_of_levels(len(anchors))
         self.resized, self.padded = tuple(images.image_sizes[0]), tuple(images.tensors.shape[-2:])
-        self.register_buffer("anchors", anchors)
+        self.register_buffer("anchors", adapter.references(anchors, geometry))
         self.register_buffer("mean", torch.tensor(transform.image_mean, device=device).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(transform.image_std, device=device).view(-1, 1, 1))
         height, width = (given / used for given, used in zip(size, self.resized, strict=True))
@@ -92,7 +96,7 @@ class DetectionGraph(nn.Module):
             x = F.interpolate(x, size=self.resized, mode="bilinear", align_corners=False)
         right, below = self.padded[1] - self.resized[1], self.padded[0] - self.resized[0]
         features = self._adapter[0].features(F.pad(x, (0, right, 0, below)))
-        outputs: dict[str, Tensor] = type(self.detector.head).forward(self.detector.head, features)
+        outputs = self._adapter[0].outputs_of(features)
         boxes, scores, labels = self._candidates(outputs)
         if not self.suppress:
             return boxes, scores, labels
@@ -119,9 +123,10 @@ class DetectionGraph(nn.Module):
         scores, order = torch.cat(chosen, 1).topk(min(MOST_CANDIDATES, sum(c.shape[1] for c in chosen)), dim=1)
         position = torch.cat(positions, 1).gather(1, order)
         rows, labels = position.div(classes, rounding_mode="floor"), position % classes
-        deltas = outputs["bbox_regression"].gather(1, rows.unsqueeze(2).expand(-1, -1, 4))
+        deltas = outputs["bbox_regression"]
+        deltas = deltas.gather(1, rows.unsqueeze(2).expand(-1, -1, deltas.shape[2]))
         boxes = adapter.box_coder.decode_single(deltas.flatten(0, 1), self.anchors[rows.flatten()])
-        boxes = clip_boxes_to_image(boxes, self.resized).view(deltas.shape) * self.scale
+        boxes = clip_boxes_to_image(boxes, self.resized).unflatten(0, rows.shape) * self.scale
         return boxes, scores, labels
 
     def _suppressed(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.models.detection._utils import BoxCoder
 
+from ..box_losses import BoxLoss
 from ..core.class_counts import ClassCounts
 from ..core.geometry import Geometry
 from ..core.samples import IGNORED, NEGATIVE, DenseSamples
@@ -31,6 +32,7 @@ def make_batch(
     levels: Sequence[tuple[int, int]] = LEVELS,
     per_object: int = 3,
     class_counts: ClassCounts | None = None,
+    box_loss: BoxLoss | None = None,
 ) -> DenseSamples:
     """Make a random batch; an eighth of the anchors is ignored, and the targets have a field ``weight``.
 
@@ -42,6 +44,7 @@ def make_batch(
         levels: Height and width of each pyramid level in cells, with one anchor per cell.
         per_object: Positive anchors of each object.
         class_counts: Class counts in the samples' context.
+        box_loss: Box loss whose outputs the samples have in place of deltas; by default they have 4 deltas.
     """
     generator = torch.Generator().manual_seed(seed)
     per_image = sum(h * w for h, w in levels)
@@ -57,10 +60,12 @@ def make_batch(
         noise = 3 * torch.randn(len(taken), 4, generator=generator).clamp(-2, 2)
         anchors[taken] = gt_boxes[matched[taken]] + noise
         first += count
+    coder = None if box_loss is None else box_loss.box_coder
+    outputs = 4 if box_loss is None else box_loss.box_outputs
     return with_derived(
         DenseSamples(
             logits=2 * torch.randn(len(anchors), num_classes + extra_logits, generator=generator),
-            deltas=0.3 * torch.randn(len(anchors), 4, generator=generator),
+            deltas=0.3 * torch.randn(len(anchors), outputs, generator=generator),
             anchors=anchors,
             matched_idxs=matched,
             gt_boxes=gt_boxes,
@@ -68,7 +73,8 @@ def make_batch(
             gt_image_idxs=torch.arange(len(objects)).repeat_interleave(torch.tensor(objects)),
             num_images=len(objects),
             image_idxs=torch.arange(len(objects)).repeat_interleave(per_image),
-            box_coder=BoxCoder(weights=(1.0, 1.0, 1.0, 1.0)),
+            box_coder=coder or BoxCoder(weights=(1.0, 1.0, 1.0, 1.0)),
+            references=None if coder is None else _cells(anchors),
             geometry=Geometry(levels, [(SIZE, SIZE)] * len(objects)),
             context=StepContext(class_counts=class_counts),
             extra_logits=extra_logits,
@@ -80,6 +86,12 @@ def make_batch(
 def _boxes(number: int, generator: torch.Generator) -> Tensor:
     low = torch.rand(number, 2, generator=generator) * SIZE * 0.6
     return torch.cat([low, low + 16 + torch.rand(number, 2, generator=generator) * SIZE * 0.25], 1)
+
+
+def _cells(anchors: Tensor) -> Tensor:
+    """Return squares of 8 pixels around the centres of anchors [A, 4]."""
+    centres = (anchors[:, :2] + anchors[:, 2:]) / 2
+    return torch.cat([centres - 4, centres + 4], 1)
 
 
 def with_derived(samples: DenseSamples) -> DenseSamples:
@@ -127,8 +139,14 @@ def images_of(samples: DenseSamples, first: int, last: int) -> DenseSamples:
             image_idxs=samples.image_idxs[rows] - first,
             geometry=Geometry(LEVELS, [(SIZE, SIZE)] * (last - first)),
             target_fields={name: value[here] for name, value in samples.target_fields.items()},
+            **{name: getattr(samples, name)[rows] for name in _optional(samples)},
         )
     )
+
+
+def _optional(samples: DenseSamples) -> tuple[str, ...]:
+    """Return the names of the optional fields with a row for each anchor that the samples have."""
+    return () if samples.references is None else ("references",)
 
 
 def shuffled(samples: DenseSamples, seed: int = 0) -> tuple[DenseSamples, Tensor]:
@@ -137,7 +155,7 @@ def shuffled(samples: DenseSamples, seed: int = 0) -> tuple[DenseSamples, Tensor
     block = samples.image_idxs * len(LEVELS) + samples.level_idxs
     order = torch.randperm(len(block), generator=generator)
     order = order[block[order].argsort(stable=True)]
-    names = ("logits", "deltas", "anchors", "matched_idxs", "image_idxs")
+    names = ("logits", "deltas", "anchors", "matched_idxs", "image_idxs", *_optional(samples))
     rows = {name: getattr(samples, name)[order] for name in names}
     return with_derived(replace(samples, **rows)), order
 
@@ -148,7 +166,7 @@ def in_order(samples: DenseSamples, images: Sequence[int]) -> tuple[DenseSamples
     place = torch.tensor(images).argsort()
     objects = place[samples.gt_image_idxs].argsort(stable=True)
     matched = samples.matched_idxs[rows]
-    changes = {name: getattr(samples, name)[rows] for name in ("logits", "deltas", "anchors")}
+    changes = {name: getattr(samples, name)[rows] for name in ("logits", "deltas", "anchors", *_optional(samples))}
     changes["matched_idxs"] = torch.where(matched >= 0, objects.argsort()[matched.clamp(min=0)], matched)
     changes |= {name: getattr(samples, name)[objects] for name in ("gt_boxes", "gt_labels")}
     changes["gt_image_idxs"] = place[samples.gt_image_idxs][objects]

@@ -1,6 +1,6 @@
 """The checks of a box loss."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -89,6 +89,19 @@ class BoxSubject(LossSubject):
         super().__init__(part, class_counts)
         self.of_boxes = part.space == "boxes"
 
+    def batch(self, objects: Sequence[int] = (3, 0, 5, 0), seed: int = 0, **how: Any) -> DenseSamples:
+        """Make a batch with the box outputs that the loss needs."""
+        return super().batch(objects, seed, box_loss=self._box_loss, **how)
+
+    @property
+    def _box_loss(self) -> BoxLoss:
+        return self.part  # type: ignore[return-value]  # the subject was made of a box loss
+
+    def hit(self, target: Tensor) -> Tensor:
+        """Return predictions equal to targets [P, 4]: the same, or outputs that decode to it."""
+        coder = self._box_loss.box_coder
+        return target.clone() if coder is None else coder.outputs_of(target)
+
     def build(self, spec: dict[str, Any]) -> Component:
         """Build a box loss from its spec."""
         return BOX_LOSSES.build(spec)
@@ -129,11 +142,12 @@ def gradient(subject: BoxSubject) -> Iterator[Finding]:
     """Near the target, the gradient equals finite differences in float64."""
     samples = subject.batch((2, 0), seed=2)
     target = subject.target(samples).double()
+    hit = subject.hit(target)
     generator = torch.Generator().manual_seed(0)
-    off = torch.randn(target.shape, generator=generator, dtype=torch.float64) * (3.0 if subject.of_boxes else 0.5)
+    off = torch.randn(hit.shape, generator=generator, dtype=torch.float64) * (3.0 if subject.of_boxes else 0.5)
     for criterion, when in ((subject.criterion(), "in the first step"), (subject.trained(), "after two steps")):
         part = subject.part_of(criterion)
-        if (found := part(target + off, target, samples).dtype) != torch.float64:
+        if (found := part(hit + off, target, samples).dtype) != torch.float64:
             yield Fault("float64 values of float64 predictions, for derivatives are compared there", f"{found}", WIDEN)
             return
 
@@ -141,7 +155,7 @@ def gradient(subject: BoxSubject) -> Iterator[Finding]:
             answer: Tensor = part(x, target, samples)
             return (answer.flatten() * torch.linspace(0.5, 1.5, answer.numel(), dtype=torch.float64)).sum()
 
-        if seen := slope_difference(total, target + off):
+        if seen := slope_difference(total, hit + off):
             yield Fault(
                 f"the gradient that finite differences of the values give ({when})",
                 seen,
@@ -153,23 +167,24 @@ def least_at_target(subject: BoxSubject) -> Iterator[Finding]:
     """The loss is smallest where the prediction equals its target, and larger for predictions far off."""
     part, samples = subject.part_of(subject.trained()), subject.batch()
     target = subject.target(samples)
+    hit = subject.hit(target)
     scale = 1.0 if subject.of_boxes else 0.05
 
     def cost(predicted: Tensor) -> Tensor:
         losses: Tensor = part(predicted, target, samples)
         return losses.detach().flatten(1).sum(1) if losses.dim() == 2 else losses.detach()
 
-    least = cost(target.clone())
+    least = cost(hit.clone())
     generator = torch.Generator().manual_seed(0)
-    noises = [factor * scale * torch.randn(target.shape, generator=generator) for factor in (0.1, 1.0, 5.0)]
+    noises = [factor * scale * torch.randn(hit.shape, generator=generator) for factor in (0.1, 1.0, 5.0)]
     for noise in noises:
-        if (lower := cost(target + noise) < least - 1e-6).any():
+        if (lower := cost(hit + noise) < least - 1e-6).any():
             yield Fault(
                 "the smallest value where a prediction is equal to its target",
                 f"{int(lower.sum())} of {len(lower)} are smaller when moved by about {float(noise.abs().mean()):.3g}",
                 "look for a wrong sign, or for swapped arguments predicted and target",
             )
-    if not cost(target + noises[-1]).sum() > least.sum():
+    if not cost(hit + noises[-1]).sum() > least.sum():
         yield Fault(
             "a higher value for predictions that are off", "the same value", "let the value depend on the prediction"
         )
@@ -181,7 +196,9 @@ def extreme_boxes(subject: BoxSubject) -> Iterator[Finding]:
     cases = BOXES if subject.of_boxes else DELTAS
     names = list(cases)
     pairs = torch.tensor([cases[names[i % len(names)]] for i in range(len(samples.positives))], dtype=torch.float32)
-    predicted = pairs[:, 0].clone().requires_grad_()
+    width = subject.hit(pairs[:, 1]).shape[1]
+    sides = pairs[:, 0] if width == 4 else pairs[:, 0, :1] * torch.linspace(-1, 1, width)
+    predicted = sides.clone().requires_grad_()
     losses: Tensor = part(predicted.clone(), pairs[:, 1].clone(), samples)
     (slopes,) = gradients(losses.sum(), (predicted,))
     bad = ~(losses.detach().flatten(1).isfinite().all(1) if losses.dim() == 2 else losses.detach().isfinite())

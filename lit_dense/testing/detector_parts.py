@@ -110,7 +110,11 @@ def _problem(
     """Return the fault of parts that neither train nor are refused by name; None if there is none."""
     adapter = find_detector(model)
     try:
-        attach(adapter, {stage: subject.criterion(adapter, stage, **given)})
+        criterion = subject.criterion(adapter, stage, **given)
+        needed = 4 if criterion.box_loss is None else criterion.box_loss.box_outputs
+        if adapter.can_set_box_outputs(stage) and needed != adapter.box_outputs(stage):
+            adapter.set_box_outputs(needed, stage)
+        attach(adapter, {stage: criterion})
     except UsageError as error:
         if refused_by_name(error, names):
             return None

@@ -5,6 +5,7 @@ from typing import Any
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
+from ..box_losses import BOX_LOSSES, BoxLoss
 from ..core.errors import UsageError
 from ..criterion import Criterion
 from ..data.label_map import LabelMap, match_labels, offered_categories, unique_names
@@ -163,3 +164,33 @@ def check_same_number(number: int | None, asked: int | None, saved: dict[str, An
             f"The checkpoint has {number} classes ({names}), but num_classes={asked}: leave num_classes out, or start "
             "without the checkpoint."
         )
+
+
+def check_same_box_outputs(saved: dict[str, Any] | None, box_loss: BoxLoss | None) -> None:
+    """Reject a checkpoint whose head has another number of box outputs than the box loss needs.
+
+    Args:
+        saved: Spec of the box loss of the checkpoint; None if unknown.
+        box_loss: The box loss of the module; None if it has none.
+
+    Raises:
+        UsageError: If both numbers are known and differ.
+    """
+    if saved is None or box_loss is None:
+        return
+    try:
+        before = BOX_LOSSES.build(saved)
+    except UsageError:  # a loss of a package that is not installed, whose number of outputs is unknown
+        return
+    if before.box_outputs != box_loss.box_outputs:
+        raise UsageError(
+            f"The checkpoint's head has {before.box_outputs} outputs for the box of an anchor "
+            f"({_described(before)}), but {_described(box_loss)} needs {box_loss.box_outputs}: leave box_loss out, "
+            "or start without the checkpoint."
+        )
+
+
+def _described(box_loss: BoxLoss) -> str:
+    """Return the name of a box loss, with its number of bins if it has one."""
+    reg_max = box_loss.spec["init_args"].get("reg_max")
+    return f"box_loss={box_loss.spec['class_path']}{'' if reg_max is None else f', reg_max={reg_max}'}"

@@ -18,7 +18,7 @@ from ..core.component import agrees
 from ..core.errors import check_choice
 from ..criterion import Criterion, CriterionArgs, named_spec
 from ..data.checks.thin_images import check_all_sizes
-from ..detectors.attach import attach, find_detector, set_prior
+from ..detectors.attach import attach, find_detector, set_box_outputs, set_prior
 from ..detectors.base import own_scores
 from ..detectors.from_arguments import NETWORKS, build_detector, known_categories
 from ..losses import LossLike
@@ -27,7 +27,7 @@ from ..normalizers import NormalizerLike
 from ..weighters import WeightersLike
 from .evaluation_settings import EvaluationSettings, check_outputs, check_precision
 from .exportable import Exportable
-from .known_classes import check_same_number
+from .known_classes import check_same_box_outputs, check_same_number
 from .learning_rates import LearningRates, refuse_finders, warn_of_ended_schedule
 from .optimization import Optimization, OptimizerName, ScheduleName, build_optimizer
 
@@ -249,8 +249,12 @@ class LitDetector(Exportable):
         loss, network = self.criterion.loss, NETWORKS[self.detector_name]
         self.model = self.build_model(self.num_classes + (network.background or loss.extra_logits))
         adapter = find_detector(self.model)
-        criteria = zip(adapter.stages, (self.criterion, self.rpn_criterion), strict=False)
-        adapter = attach(adapter, {stage: criterion for stage, criterion in criteria if criterion is not None})
+        pairs = zip(adapter.stages, (self.criterion, self.rpn_criterion), strict=False)
+        criteria = {stage: criterion for stage, criterion in pairs if criterion is not None}
+        for stage, criterion in criteria.items():
+            if adapter.can_set_box_outputs(stage) and criterion.box_loss is not None:
+                set_box_outputs(self.model, criterion.box_loss, stage)
+        adapter = attach(adapter, criteria)
         self.limit_detections()
         stage = adapter.stages[0]
         columns, bias = adapter.columns(stage), adapter.class_bias(stage)
@@ -389,11 +393,12 @@ class LitDetector(Exportable):
         """Restore the classes, and warn if the checkpoint was trained with other components.
 
         Raises:
-            UsageError: If the checkpoint has another number of classes than requested.
+            UsageError: If the checkpoint has another number of classes than requested, or its head other box outputs.
         """
         saved = checkpoint.get("lit_dense", {})
         number = saved.get("num_classes") or checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {}).get("num_classes")
         check_same_number(number, self._requested_classes, saved)
+        check_same_box_outputs(named_spec(saved.get("criterion", {})).get("box_loss"), self.criterion.box_loss)
         if number not in (None, self.num_classes):
             self._modules.pop("model", None)
             self.num_classes = number

@@ -305,7 +305,12 @@ def test_losses__train_a_stage_or_are_refused(loss, stage):
 
 @pytest.mark.parametrize("stage", ["roi", "rpn"])
 @pytest.mark.parametrize(
-    "parts", [*((b, ()) for b in BOX_LOSSES.points), *(("l1", (w,)) for w in WEIGHTERS.points if w != "dw")], ids=str
+    "parts",
+    [
+        *((box_loss, ()) for box_loss in BOX_LOSSES.points if box_loss != "dfl"),
+        *(("l1", (weighter,)) for weighter in WEIGHTERS.points if weighter != "dw"),
+    ],
+    ids=str,
 )
 def test_box_losses_and_weighters__train_a_stage(parts, stage):
     box_loss, weighters = parts

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor
+from torchvision.models.detection.retinanet import RetinaNetRegressionHead
 
 from ...criterion import CriterionArgs
 from ..base import Terms
@@ -18,6 +19,8 @@ class RetinaNetAdapter(FastMethods):
     """
 
     detectors = ("torchvision.models.detection.retinanet.RetinaNet",)
+
+    box_head = RetinaNetRegressionHead
 
     stock: ClassVar[Mapping[str, CriterionArgs]] = {"": {"loss": "focal", "box_loss": "l1", "normalizer": "image"}}
 

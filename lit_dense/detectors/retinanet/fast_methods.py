@@ -41,7 +41,7 @@ class FastMethods(OneStageAdapter):
         if _is_stock(detector, RetinaNet, "compute_loss"):
             self.override(detector, "compute_loss", "match_and_compute_loss")
         if _is_stock(detector, RetinaNet, "postprocess_detections"):
-            self.override(detector, "postprocess_detections", "postprocess_detections")
+            self.override(detector, "postprocess_detections", "postprocess_outputs")
         if _is_stock(head, RetinaNetHead, "forward"):
             self.override(head, "forward", "head_outputs")
         if all(_is_stock(generator, AnchorGenerator, name) for name in ("forward", "grid_anchors", "set_cell_anchors")):
@@ -78,33 +78,35 @@ class FastMethods(OneStageAdapter):
             "bbox_regression": tower_outputs(head.regression_head, x),
         }
 
-    def postprocess_detections(
+    def postprocess_outputs(
         self, head_outputs: dict[str, list[Tensor]], anchors: list[list[Tensor]], image_shapes: list[tuple[int, int]]
     ) -> Detections:
         """Replace ``RetinaNet.postprocess_detections``: decode only boxes with a score among the best.
 
         Args:
-            head_outputs: Outputs of each level, [B, K, L] and [B, K, 4].
+            head_outputs: Outputs of each level, [B, K, L] and [B, K, 4], or [B, K, n] of a box loss with own outputs.
             anchors: Anchors of each image and level [K, 4].
             image_shapes: Height and width of each resized image in pixels.
         """
-        if records_graph():
-            stock: Detections = RetinaNet.postprocess_detections(self.detector, head_outputs, anchors, image_shapes)
-            return stock
-        return [self._of_image(head_outputs, index, anchors[index], shape) for index, shape in enumerate(image_shapes)]
+        stock = type(self.detector).postprocess_detections is RetinaNet.postprocess_detections
+        if records_graph() or not stock:
+            return super().postprocess_outputs(head_outputs, anchors, image_shapes)
+        images = zip(anchors, image_shapes, strict=True)
+        return [self._of_image(head_outputs, index, own, shape) for index, (own, shape) in enumerate(images)]
 
     def _of_image(
         self, head_outputs: dict[str, list[Tensor]], index: int, anchors: list[Tensor], shape: tuple[int, int]
     ) -> dict[str, Tensor]:
         """Compute the detections of one image of the batch."""
         detector = self.detector
+        references = self.references(torch.cat(anchors)).split([len(level) for level in anchors])
         boxes, scores, labels = [], [], []
-        for deltas, logits, own_anchors in zip(
-            head_outputs["bbox_regression"], head_outputs["cls_logits"], anchors, strict=True
+        for deltas, logits, level_references in zip(
+            head_outputs["bbox_regression"], head_outputs["cls_logits"], references, strict=True
         ):
             level_scores, positions = top_scores(logits[index], detector.score_thresh, detector.topk_candidates)
             rows = positions.div(logits.shape[-1], rounding_mode="floor")
-            decoded = detector.box_coder.decode_single(deltas[index][rows], own_anchors[rows])
+            decoded = self.box_coder.decode_single(deltas[index][rows], level_references[rows])
             boxes.append(clip_boxes_to_image(decoded, shape))
             scores.append(level_scores)
             labels.append(positions % logits.shape[-1])
