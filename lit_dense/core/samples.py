@@ -13,6 +13,7 @@ from torchvision.ops import box_iou
 
 from ..functional.fused.anchor_loss import IGNORED as IGNORED
 from ..functional.iou import paired_iou
+from ..functional.unknown_classes import unknown_negatives
 from .class_counts import ClassCounts
 from .distributed import Reduce
 from .errors import UsageError
@@ -84,6 +85,8 @@ class DenseSamples:
         auxiliary: Other losses of the positives by name, such as FCOS's centre-ness, with their graph [P].
         target_fields: Other fields that the targets have for each box, by name, such as weights [G].
         native: Divisor of the detector's own loss, if it is not a number of positives or anchors.
+        unknown: Whether an image is not annotated for a class, so that its anchors are no negatives of the class; False
+            for extra columns; None if all images are annotated for all classes; bool [B, C + extra_logits].
         largest_label: Largest label of samples that :meth:`of` has built, to check it against the columns of a loss.
     """
 
@@ -109,6 +112,7 @@ class DenseSamples:
     auxiliary: Mapping[str, Tensor] = field(default_factory=dict)
     target_fields: Mapping[str, Tensor] = field(default_factory=dict)
     native: NativeDivisor | None = None
+    unknown: Tensor | None = None
     largest_label: int | None = None
 
     @classmethod
@@ -275,6 +279,20 @@ class DenseSamples:
         """Class of each anchor: 0 to C - 1 of the matched ground truth, -1 background, -2 ignored [A]."""
         labels = self.matched_idxs.clamp(max=NEGATIVE)
         return labels.index_put((self.positives,), self.gt_labels[self.pos_matched_idxs])
+
+    @property
+    def unknown_negatives(self) -> Tensor:
+        """Whether a logit has no target: its class is ``unknown`` and not that of the anchor [A, C + extra_logits]."""
+        if self.unknown is None:
+            return torch.zeros_like(self.logits, dtype=torch.bool)
+        return unknown_negatives(self.labels, self.unknown, self.image_idxs)
+
+    def with_logits(self, logits: Tensor) -> "DenseSamples":
+        """Return the same batch with other logits [A, C + extra_logits]."""
+        changed = self._replaced(logits=logits)
+        for name in ("pos_score_logits", "pos_scores", "best_scores"):
+            changed.__dict__.pop(name, None)
+        return changed
 
     def with_soft_targets(self, soft_targets: Tensor) -> "DenseSamples":
         """Return the same batch with soft targets of the positives [P]."""

@@ -13,6 +13,7 @@ from ..core.distributed import Reduce
 from ..core.samples import DenseSamples
 from ..core.step_context import StepContext
 from ..functional.fused.sigmoid_terms import SigmoidTerms, sum_over_classes
+from ..functional.unknown_classes import hide_unknown
 
 
 class DenseLoss(Component):
@@ -103,6 +104,18 @@ class DenseLoss(Component):
         """
         return None
 
+    def without_unknown(self, samples: DenseSamples) -> Tensor:
+        """Return logits in which the classes that an image is not annotated for have no effect [A, C + extra_logits].
+
+        The criterion calls it for batches with ``samples.unknown``, and passes the result to :meth:`forward`. A hidden
+        logit is -50000: its score is 0, and so is its loss as a negative. A loss with a background column overrides
+        this method, because an object of such a class is not background.
+
+        Args:
+            samples: The batch.
+        """
+        return hide_unknown(samples.logits, samples.unknown_negatives)
+
     def score_logits(self, logits: Tensor) -> Tensor:
         """Convert logits to those whose sigmoid is the score of each class [..., C + extra_logits] -> [..., C].
 
@@ -159,4 +172,7 @@ class SigmoidLoss(DenseLoss, ABC):
         targets = self.pos_targets(samples)
         if targets is not None:
             targets = samples.scatter_to_anchors(targets)
-        return sum_over_classes(logits, labels, self.sigmoid_terms(samples), targets, samples.class_weights)
+        has_unknown = samples.unknown is not None
+        return sum_over_classes(
+            logits, labels, self.sigmoid_terms(samples), targets, samples.class_weights, has_unknown
+        )

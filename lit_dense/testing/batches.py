@@ -127,6 +127,7 @@ def images_of(samples: DenseSamples, first: int, last: int) -> DenseSamples:
             image_idxs=samples.image_idxs[rows] - first,
             geometry=Geometry(LEVELS, [(SIZE, SIZE)] * (last - first)),
             target_fields={name: value[here] for name, value in samples.target_fields.items()},
+            unknown=None if samples.unknown is None else samples.unknown[first:last],
         )
     )
 
