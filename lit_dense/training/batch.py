@@ -121,9 +121,8 @@ def check_targets(targets: Sequence[dict[str, Any]], num_classes: int) -> None:
                 f"The target of {name} has label {int(wrong[0])}, but the head takes labels 0 to {num_classes - 1}. "
                 "Column 0 is a class, not background: labels that start at 1 must be lowered by 1."
             )
-        if UNKNOWN_LABELS in target and len(
-            wrong := target[UNKNOWN_LABELS][_bad_labels(target[UNKNOWN_LABELS], num_classes)]
-        ):
+        unknown = target.get(UNKNOWN_LABELS, labels)
+        if len(wrong := unknown[_bad_labels(unknown, num_classes)]):
             raise UsageError(
                 f"The target of {name} has {int(wrong[0])} in {UNKNOWN_LABELS}, but the head takes labels 0 to "
                 f"{num_classes - 1}."
