@@ -15,7 +15,11 @@ from .picture import Picture
 
 
 class Objects(Protocol):
-    """The boxes of a training set, such as those of :class:`~lit_dense.data.CocoData`: I images with N boxes."""
+    """The boxes of a training set, such as those of :class:`~lit_dense.data.CocoData`: I images with N boxes.
+
+    Optional is ``groups``, a number for each image; images with the same number are annotated for the same classes,
+    int64 [I].
+    """
 
     @property
     def path(self) -> Path:
@@ -65,7 +69,7 @@ class Augmentation(Component, ABC):
 
     Attributes:
         num_partners: Number of other images that a sample needs. They are drawn from the order of the epoch, so a
-            sampler affects them too.
+            sampler affects them too. They are annotated for the same classes as the image.
 
     Raises:
         UsageError: If an argument is out of range.

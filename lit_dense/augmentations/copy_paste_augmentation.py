@@ -1,6 +1,7 @@
 """Copy-paste of objects, chosen by the frequency of their class (https://arxiv.org/abs/2012.07177)."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from ..core.errors import check_range
 from .base import Augmentation, Objects, TrainingImages
 from .mosaic_augmentation import checked_interval
 from .outlines import Outline, mask_of, read_outlines
-from .picture import Box, Picture, box_areas, cut, mirrored, moved, resized
+from .picture import Box, Picture, all_unknown, box_areas, cut, mirrored, moved, resized
 
 RIM = 2
 """Width of the blended border in pixels."""
@@ -42,6 +43,18 @@ def class_probabilities(counts: npt.ArrayLike, power: float) -> Doubles:
     return probabilities
 
 
+class _Candidates(NamedTuple):
+    """The objects that may be pasted into images of a group.
+
+    Args:
+        rows_of_class: The rows of each class.
+        probabilities: The probability of each class [C].
+    """
+
+    rows_of_class: list[Ints]
+    probabilities: Doubles
+
+
 class _Cutting(NamedTuple):
     """A part of an image with its boxes.
 
@@ -58,9 +71,10 @@ class CopyPaste(Augmentation):
     """Pastes objects of other images, mostly of rare classes (https://arxiv.org/abs/2012.07177 without equal classes).
 
     A class is drawn with probability proportional to its number of objects to the power ``-power``, and an object of
-    the class from all training images. The object is scaled with its image to the size of this image, and by a random
-    factor. It is mirrored with probability 0.5 if the transforms have a horizontal flip. It is pasted at a random place
-    at which it covers no object too far. An object for which 10 random places do not suffice is left out.
+    the class from all training images that are annotated for the same classes as the image. The object is scaled with
+    its image to the size of this image, and by a random factor. It is mirrored with probability 0.5 if the transforms
+    have a horizontal flip. It is pasted at a random place at which it covers no object too far. An object for which 10
+    random places do not suffice is left out.
 
     If the file has the object's outline (``segmentation``), only the pixels of the object are copied. Otherwise the
     rectangle of its box is copied, with 2 pixels around it, in which the border is blended. Boxes of other objects of
@@ -96,8 +110,7 @@ class CopyPaste(Augmentation):
         self.scale = checked_interval("copy_paste", "scale", scale, 0.01, 10)
         self.max_overlap = check_range("copy_paste", "max_overlap", max_overlap, 0, 1)
         self.masks = masks
-        self._rows_of_class: list[Ints] = []
-        self._probabilities: Doubles = np.zeros(0)
+        self._groups: dict[int, _Candidates] = {}
         self._offsets: Ints = np.zeros(1, np.int64)
         self._outlines: Mapping[int, Outline] = {}
 
@@ -105,8 +118,16 @@ class CopyPaste(Augmentation):
         """Sort the objects by class, and read their outlines."""
         rows = np.flatnonzero(~objects.iscrowd)
         counts = np.bincount(labels[rows])
-        self._rows_of_class = np.split(rows[np.argsort(labels[rows], kind="stable")], counts.cumsum()[:-1])
-        self._probabilities = class_probabilities(counts, self.power)
+        images = np.diff(objects.offsets)
+        group_of_row = np.repeat(getattr(objects, "groups", np.zeros_like(images)), images)
+        self._groups = {}
+        for group in np.unique(group_of_row[rows]).tolist():
+            own = rows[group_of_row[rows] == group]
+            own_counts = np.bincount(labels[own], minlength=len(counts))
+            of_class = np.split(own[np.argsort(labels[own], kind="stable")], own_counts.cumsum()[:-1])
+            # the frequency of a class is that of the whole training set
+            probabilities = class_probabilities(np.where(own_counts > 0, counts, 0), self.power)
+            self._groups[group] = _Candidates(of_class, probabilities)
         self._offsets = objects.offsets
         self._outlines = read_outlines(objects.path, objects.annotation_ids) if self.masks else {}
 
@@ -114,10 +135,11 @@ class CopyPaste(Augmentation):
         self, picture: Picture, partners: Sequence[int], images: TrainingImages, rng: np.random.Generator
     ) -> Picture:
         """Paste objects into the image."""
-        if not len(self._probabilities) or not self._probabilities.any():
+        candidates = self._groups.get(picture.group)
+        if candidates is None:
             return picture
         for _ in range(rng.integers(1, self.number + 1)):
-            rows = self._rows_of_class[rng.choice(len(self._probabilities), p=self._probabilities)]
+            rows = candidates.rows_of_class[rng.choice(len(candidates.probabilities), p=candidates.probabilities)]
             row = int(rows[rng.integers(len(rows))])
             index = int(np.searchsorted(self._offsets, row, side="right")) - 1
             scale, mirror = rng.uniform(*self.scale), rng.random() < 0.5
@@ -162,7 +184,9 @@ def paste(picture: Picture, part: Picture, opacity: Tensor, place: tuple[int, in
     image[:, y : y + height, x : x + width] = below.float().lerp_(part.image.float(), opacity).round_().to(torch.uint8)
     boxes = torch.cat([picture.boxes, moved(part.boxes, x, y)])
     fields = {name: torch.cat([value, part.fields[name]]) for name, value in picture.fields.items()}
-    return Picture(image, boxes, fields, *_lists(picture, part))
+    absent, partial = _lists(picture, part)
+    unknown = all_unknown([picture, part])
+    return replace(picture, image=image, boxes=boxes, fields=fields, absent=absent, partial=partial, unknown=unknown)
 
 
 def _lists(picture: Picture, part: Picture) -> tuple[Tensor | None, Tensor | None]:
@@ -195,7 +219,7 @@ def _cutting(source: Picture, row: int, outline: Outline | None, scale: float) -
     boxes, fields = cut(source.boxes[rows], {name: value[rows] for name, value in source.fields.items()}, window)
     inside = _mostly_inside(source.boxes[rows], window)
     fields["iscrowd"] = fields["iscrowd"] | ~inside
-    part = Picture(source.image[:, y1:y2, x1:x2], moved(boxes, -x1, -y1), fields)
+    part = replace(source, image=source.image[:, y1:y2, x1:x2], boxes=moved(boxes, -x1, -y1), fields=fields)
     if mask is None:
         return _Cutting(resized(part, size), feathered(size))
     opacity = F.resize_image(mask.float()[None], list(size), antialias=True)[None]

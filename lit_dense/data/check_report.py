@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core.array_types import Floats, Ints
-from ..core.component import name_or_path
 from ..core.errors import UsageError
 from .checks.duplicate_images import check_contents
 from .checks.thin_images import vanishes
@@ -56,7 +55,7 @@ def check(datamodule: "CocoDataModule", max_size: int = 1333) -> CheckReport:
     if "train" in splits:
         _note_flips(datamodule, splits["train"], problems)
     check_contents({split: data for split, data in splits.items() if split != "predict"}, problems)
-    formats = {split: name_or_path(type(source.format)) for split, source in datamodule.sources.items()}
+    formats = datamodule.formats
     if datamodule.val_split:
         formats["val"] = formats["train"]
     parts = [summarize(split, data, formats.get(split, "coco")) for split, data in splits.items()]

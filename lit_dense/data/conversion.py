@@ -66,6 +66,10 @@ def convert(datamodule: "CocoDataModule", to: FormatLike, folder: Path | str) ->
         raise UsageError(f"{folder} exists and is not empty: choose another folder to write to.")
     if datamodule.val_split:
         raise UsageError("convert writes the splits of the files: leave out val_split.")
+    if datamodule.is_joined:
+        raise UsageError(
+            "convert writes a data set whose images are annotated for all classes: convert the sources of join singly."
+        )
     if not datamodule.sources:
         raise UsageError("There is nothing to convert: give train_annotations, val_annotations or test_annotations.")
     datamodule.prepare_data()
