@@ -17,8 +17,8 @@ from .picture import Picture
 class Objects(Protocol):
     """The boxes of a training set, such as those of :class:`~lit_dense.data.CocoData`: I images with N boxes.
 
-    Optional is ``groups``, a number for each image; images with the same number are annotated for the same classes,
-    int64 [I].
+    Optional is ``groups``, with the group of each image, ``of_image`` int64 [I], and whether images of the first group may
+    be combined with images of the second one, ``partners`` bool [G, G].
     """
 
     @property
@@ -69,7 +69,7 @@ class Augmentation(Component, ABC):
 
     Attributes:
         num_partners: Number of other images that a sample needs. They are drawn from the order of the epoch, so a
-            sampler affects them too. They are annotated for the same classes as the image.
+            sampler affects them too. They are annotated for the classes of the image, and perhaps more.
 
     Raises:
         UsageError: If an argument is out of range.

@@ -71,7 +71,7 @@ class CopyPaste(Augmentation):
     """Pastes objects of other images, mostly of rare classes (https://arxiv.org/abs/2012.07177 without equal classes).
 
     A class is drawn with probability proportional to its number of objects to the power ``-power``, and an object of
-    the class from all training images that are annotated for the same classes as the image. The object is scaled with
+    the class from all training images that are annotated for the classes of the image. The object is scaled with
     its image to the size of this image, and by a random factor. It is mirrored with probability 0.5 if the transforms
     have a horizontal flip. It is pasted at a random place at which it covers no object too far. An object for which 10
     random places do not suffice is left out.
@@ -118,11 +118,15 @@ class CopyPaste(Augmentation):
         """Sort the objects by class, and read their outlines."""
         rows = np.flatnonzero(~objects.iscrowd)
         counts = np.bincount(labels[rows])
-        images = np.diff(objects.offsets)
-        group_of_row = np.repeat(getattr(objects, "groups", np.zeros_like(images)), images)
+        groups = getattr(objects, "groups", None)
+        partners = np.ones((1, 1), bool) if groups is None else groups.partners
+        of_image = np.zeros(len(objects.offsets) - 1, np.int64) if groups is None else groups.of_image
+        of_row = np.repeat(of_image, np.diff(objects.offsets))[rows]
         self._groups = {}
-        for group in np.unique(group_of_row[rows]).tolist():
-            own = rows[group_of_row[rows] == group]
+        for group, allowed in enumerate(partners):
+            own = rows[allowed[of_row]]
+            if not len(own):
+                continue
             own_counts = np.bincount(labels[own], minlength=len(counts))
             of_class = np.split(own[np.argsort(labels[own], kind="stable")], own_counts.cumsum()[:-1])
             # the frequency of a class is that of the whole training set

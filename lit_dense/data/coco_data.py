@@ -11,7 +11,7 @@ import torch
 from ..core.array_types import Bools, Floats, Ints
 from ..core.class_counts import ClassCounts
 from .federated import Federated
-from .origins import Origins
+from .origins import Groups, Origins
 
 
 class Category(TypedDict):
@@ -90,9 +90,9 @@ class CocoData:
         return np.repeat(np.arange(len(self)), np.diff(self.offsets))
 
     @property
-    def groups(self) -> Ints:
-        """A number for each image; images with the same number are annotated for the same categories, int64 [I]."""
-        return np.zeros(len(self), np.int64) if self.origins is None else self.origins.groups
+    def groups(self) -> Groups | None:
+        """The images that are annotated for the same categories; None if all are annotated for all."""
+        return None if self.origins is None else self.origins.groups
 
     def select(self, indices: Ints) -> "CocoData":
         """Select images and their boxes, in the order of the indices."""

@@ -90,8 +90,10 @@ class CocoDataset(Dataset[Sample]):
         """Return a draw with a seed and partners from the generator of torch, if the augmentation needs them."""
         if not self.augmentation:
             return Draw(index, 0)
-        alike = np.flatnonzero(self._groups == self._groups[index])
-        partners = alike[torch.randint(len(alike), (self.num_partners,)).numpy()].tolist()
+        partners = torch.randint(len(self), (self.num_partners,)).tolist()
+        if self._groups is not None:
+            candidates = np.flatnonzero(self._groups.partners_of(self._groups.of_image[index]))
+            partners = [int(candidates[partner * len(candidates) // len(self)]) for partner in partners]
         return Draw(index, int(torch.randint(2**62, ())), tuple(partners))
 
     def _sample(self, draw: Draw) -> Sample:
@@ -143,10 +145,10 @@ class CocoDataset(Dataset[Sample]):
             fields["weight"] = torch.tensor(data.weight[rows])
         absent, partial = self._federated(index)
         picture = Picture(self._read(index), torch.tensor(data.boxes[rows]), fields, absent, partial)
-        if data.origins is None:
+        if data.origins is None or self._groups is None:
             return picture
         unknown = self._unknown[data.origins.source_idxs[index]]
-        return replace(picture, unknown=unknown, group=int(self._groups[index]))
+        return replace(picture, unknown=unknown, group=int(self._groups.of_image[index]))
 
     def _unknown_labels(self) -> list[Tensor]:
         """Return the labels that the images of each source are not annotated for."""

@@ -1,7 +1,7 @@
 """Several data sets as one: classes are united by name, and each source says which classes it is annotated for."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -212,7 +212,10 @@ class JoinedFiles:
             unknown.append(np.setdiff1d(with_label, known))
         if not read:
             return None
-        joined = concatenated(read, self.root, names, unknown)
+        joined = replace(
+            concatenated(read, self.root, names, unknown),
+            categories=[Category(id=number, name=name) for name, number in ids.items()],
+        )
         if split == "train":
             note_unused(joined, problems)
         return joined

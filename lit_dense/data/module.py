@@ -354,8 +354,7 @@ class CocoDataModule(DataModule):
         order = self._order(dataset.data)
         draws = EpochSampler(dataset, seed=self.seed, order=order).total_size
         drop_last = draws >= self.batch_size * world_size
-        groups = None if dataset.data.origins is None else dataset.data.groups
-        partners = dataset.num_partners
+        partners, groups = dataset.num_partners, dataset.data.groups
         sampler = EpochSampler(dataset, world_size, rank, self.seed, drop_last, order, partners, groups=groups)
         self._train_loader = ResumableLoader(
             dataset,

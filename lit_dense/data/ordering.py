@@ -8,6 +8,7 @@ from torch.utils.data import Dataset, DistributedSampler
 
 from ..core.array_types import Doubles, Ints
 from ..core.errors import UsageError
+from .origins import Groups
 
 
 class Draw(NamedTuple):
@@ -44,7 +45,7 @@ class EpochSampler(DistributedSampler[Draw]):
             ``ImageSampler.order``. Default: each image once, shuffled.
         partners: Number of partner images of each sample. They are drawn with replacement from the order of the epoch.
         run_epochs: Length of the run in epochs, for ``Draw.progress``; None if it is unknown.
-        groups: Group of each image; the partners of an image are of its group. Default: all images are one group.
+        groups: Groups of images, which decide what partners an image may have. Default: all images are one group.
 
     Raises:
         UsageError: The order has no indices. At the start of an epoch: the order has another length than in epoch 0, or
@@ -61,7 +62,7 @@ class EpochSampler(DistributedSampler[Draw]):
         order: Callable[[np.random.Generator], Ints] | None = None,
         partners: int = 0,
         run_epochs: float | None = None,
-        groups: Ints | None = None,
+        groups: Groups | None = None,
     ) -> None:
         self._order = order
         self._images = len(dataset)  # type: ignore[arg-type]
@@ -113,12 +114,12 @@ class EpochSampler(DistributedSampler[Draw]):
         partners = order[drawn]
         if self.groups is None:
             return partners
-        # the position among those of the group in the order, which a sampler affects
+        # the position among the candidates in the order, which a sampler affects
         fillers = np.resize(order[self.start % self._draws :], self.num_replicas)
-        own = self.groups[np.concatenate([order, fillers])]
+        own = self.groups.of_image[np.concatenate([order, fillers])]
         for group in np.unique(own):
-            members, rows = order[self.groups[order] == group], np.flatnonzero(own == group)
-            partners[rows] = members[drawn[rows] * len(members) // self._draws]
+            candidates, rows = order[self.groups.partners_of(group)[order]], np.flatnonzero(own == group)
+            partners[rows] = candidates[drawn[rows] * len(candidates) // self._draws]
         return partners
 
     def _progress(self, positions: Ints) -> Doubles:

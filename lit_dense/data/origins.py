@@ -5,7 +5,30 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..core.array_types import Ints
+from ..core.array_types import Bools, Ints
+
+
+class Groups(NamedTuple):
+    """Groups of images that are annotated for the same categories: I images in G groups.
+
+    Args:
+        of_image: The group of each image, int64 [I].
+        partners: Whether images of the first group may be combined with images of the second one: these are annotated
+            for the categories of the first group, and perhaps more. So the result is annotated for those of the first
+            group, bool [G, G].
+    """
+
+    of_image: Ints
+    partners: Bools
+
+    def partners_of(self, group: int) -> Bools:
+        """Return whether an image may be combined with an image of a group [I].
+
+        Args:
+            group: The group.
+        """
+        allowed: Bools = self.partners[group][self.of_image]
+        return allowed
 
 
 class Origins(NamedTuple):
@@ -37,11 +60,12 @@ class Origins(NamedTuple):
         return Origins((*self.names, name), idxs, (*self.unknown, np.array(sorted(unknown), np.int64)))
 
     @property
-    def groups(self) -> Ints:
-        """A number for each image; images with the same number are annotated for the same categories, int64 [I]."""
+    def groups(self) -> "Groups":
+        """The images that are annotated for the same categories."""
         numbers: dict[tuple[int, ...], int] = {}
         of_source = [numbers.setdefault(tuple(ids.tolist()), len(numbers)) for ids in self.unknown]
-        return np.array(of_source, np.int64)[self.source_idxs]
+        partners = np.array([[set(other) <= set(own) for other in numbers] for own in numbers])
+        return Groups(np.array(of_source, np.int64)[self.source_idxs], partners)
 
     def annotated(self, category_id: int) -> list[str]:
         """Return the names of the sources that are annotated for a category."""
