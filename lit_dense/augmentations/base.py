@@ -17,8 +17,8 @@ from .picture import Picture
 class Objects(Protocol):
     """The boxes of a training set, such as those of :class:`~lit_dense.data.CocoData`: I images with N boxes.
 
-    Optional is ``groups``, with the group of each image, ``of_image`` int64 [I], and whether images of the first group may
-    be combined with images of the second one, ``partners`` bool [G, G].
+    Optional is ``groups``, with the group of each image, ``of_image`` int64 [I], and whether images of the first group
+    may be combined with images of the second one, ``partners`` bool [G, G].
     """
 
     @property

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.array_types import Ints
+from ..core.array_types import Floats, Ints
 from .coco_data import Category, CocoData
 from .federated import Federated, Ragged
 from .origins import Origins
@@ -53,11 +53,9 @@ def _name(path: Path, root: Path) -> str:
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path.absolute())
 
 
-def _weights(parts: Sequence[CocoData]) -> np.ndarray | None:
-    if all(part.weight is None for part in parts):
-        return None
-    ones = (np.ones(len(part.boxes), np.float32) for part in parts)
-    return np.concatenate([one if part.weight is None else part.weight for part, one in zip(parts, ones, strict=True)])
+def _weights(parts: Sequence[CocoData]) -> Floats | None:
+    weights = [part.weight for part in parts if part.weight is not None]  # of all parts, or of none
+    return np.concatenate(weights) if weights else None
 
 
 def _federated(parts: Sequence[CocoData], unknown: Sequence[Ints]) -> Federated | None:

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -151,3 +152,30 @@ def test_paste__lists_of_absent_classes_follow():
     assert found.boxes[1:].tolist() == [[4, 5, 8, 9], [5, 6, 9, 10]]
     assert found.absent.tolist() == [2]
     assert found.partial.tolist() == [3]  # class 1 was known to be absent from the rest, class 3 was not
+
+
+def test_copy_paste__objects_come_from_images_that_are_annotated_for_the_classes_of_the_image():
+    groups = SimpleNamespace(of_image=np.array([0, 1, 2]), partners=np.array([[1, 0, 1], [0, 1, 1], [0, 0, 1]], bool))
+    pictures = [picture(boxes=[(10, 10, 30, 20)], labels=[label], group=label) for label in range(3)]
+    objects = SimpleNamespace(
+        path=Path("none"),
+        offsets=np.arange(4),
+        annotation_ids=np.arange(3),
+        iscrowd=np.zeros(3, bool),
+        groups=groups,
+    )
+    augmentation = CopyPaste(p=1.0, number=1)
+    augmentation.receive_objects(objects, np.arange(3))
+    pasted = {
+        group: {
+            label
+            for seed in range(30)
+            for label in augmentation(
+                picture(boxes=[], labels=[], group=group), [], Images(*pictures), np.random.default_rng(seed)
+            )
+            .fields["labels"]
+            .tolist()
+        }
+        for group in range(3)
+    }
+    assert pasted == {0: {0, 2}, 1: {1, 2}, 2: {2}}
