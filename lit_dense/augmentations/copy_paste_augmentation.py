@@ -1,8 +1,8 @@
 """Copy-paste of objects, chosen by the frequency of their class (https://arxiv.org/abs/2012.07177)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from ..core.array_types import Doubles, Ints
 from ..core.errors import check_range
 from .base import Augmentation, Objects, TrainingImages
 from .mosaic_augmentation import checked_interval
-from .outlines import Outline, mask_of, read_outlines
+from .outlines import Outline, mask_of, outline_of
 from .picture import Box, Picture, all_unknown, box_areas, cut, mirrored, moved, resized
 
 RIM = 2
@@ -76,7 +76,7 @@ class CopyPaste(Augmentation):
     have a horizontal flip. It is pasted at a random place at which it covers no object too far. An object for which 10
     random places do not suffice is left out.
 
-    If the file has the object's outline (``segmentation``), only the pixels of the object are copied. Otherwise the
+    If the annotations have the object's outline, only the pixels of the object are copied. Otherwise the
     rectangle of its box is copied, with 2 pixels around it, in which the border is blended. Boxes of other objects of
     which more than half lies in the rectangle are copied with it. Parts of other objects become ignore regions.
 
@@ -87,7 +87,7 @@ class CopyPaste(Augmentation):
         scale: Range of the random factor.
         max_overlap: Largest share of another object that a pasted one may cover, and of itself within another's box,
             in [0, 1].
-        masks: Whether to use outlines. They are read again from the annotation file.
+        masks: Whether to use outlines, of formats that have them.
         close_after: Fraction of the run after which nothing is pasted, in [0, 1]; 1 for never.
 
     Raises:
@@ -109,13 +109,13 @@ class CopyPaste(Augmentation):
         self.power = check_range("copy_paste", "power", power, 0)
         self.scale = checked_interval("copy_paste", "scale", scale, 0.01, 10)
         self.max_overlap = check_range("copy_paste", "max_overlap", max_overlap, 0, 1)
-        self.masks = masks
+        self.masks = self.reads_outlines = masks
         self._groups: dict[int, _Candidates] = {}
         self._offsets: Ints = np.zeros(1, np.int64)
-        self._outlines: Mapping[int, Outline] = {}
+        self._outlines: Sequence[Any] | None = None
 
     def receive_objects(self, objects: Objects, labels: Ints) -> None:
-        """Sort the objects by class, and read their outlines."""
+        """Sort the objects by class, and keep their outlines."""
         rows = np.flatnonzero(~objects.iscrowd)
         counts = np.bincount(labels[rows])
         groups = getattr(objects, "groups", None)
@@ -133,7 +133,7 @@ class CopyPaste(Augmentation):
             probabilities = class_probabilities(np.where(own_counts > 0, counts, 0), self.power)
             self._groups[group] = _Candidates(of_class, probabilities)
         self._offsets = objects.offsets
-        self._outlines = read_outlines(objects.path, objects.annotation_ids) if self.masks else {}
+        self._outlines = getattr(objects, "outlines", None) if self.masks else None
 
     def forward(
         self, picture: Picture, partners: Sequence[int], images: TrainingImages, rng: np.random.Generator
@@ -149,7 +149,8 @@ class CopyPaste(Augmentation):
             scale, mirror = rng.uniform(*self.scale), rng.random() < 0.5
             source = images.picture(index)
             scale *= min(new / old for new, old in zip(picture.size, source.size, strict=True))
-            cutting = _cutting(source, row - int(self._offsets[index]), self._outlines.get(row), scale)
+            outline = None if self._outlines is None else outline_of(self._outlines[row])
+            cutting = _cutting(source, row - int(self._offsets[index]), outline, scale)
             if mirror and images.flips:
                 cutting = _Cutting(mirrored(cutting.part, images.mirrored), cutting.opacity.flip(-1))
             if (place := self._place(picture, cutting.part, rng)) is not None:

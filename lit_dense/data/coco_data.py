@@ -1,9 +1,9 @@
 """Images and their boxes in memory, as flat arrays."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -41,6 +41,8 @@ class CocoData:
         iscrowd: Whether a box marks a crowd of objects, bool [N].
         weight: Weight of each box, float32 [N]; None if no weights were read.
         federated: LVIS's lists of absent and partly annotated categories of each image; None if the file has none.
+        outlines: The mask of each box as polygons in pixels, run lengths or None, as in a COCO file; None as a whole if
+            masks were not read.
         origins: The source of each image of joined data; None for a single data set.
     """
 
@@ -59,6 +61,7 @@ class CocoData:
     iscrowd: Bools
     weight: Floats | None = None
     federated: Federated | None = None
+    outlines: Sequence[Any] | None = None
     origins: Origins | None = None
 
     @classmethod
@@ -112,6 +115,7 @@ class CocoData:
             area=self.area[rows],
             iscrowd=self.iscrowd[rows],
             weight=None if self.weight is None else self.weight[rows],
+            outlines=None if self.outlines is None else [self.outlines[row] for row in rows.tolist()],
             federated=self.federated and self.federated.select(indices.tolist()),
             origins=self.origins and self.origins.select(indices),
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,6 +42,7 @@ def concatenated(parts: Sequence[CocoData], root: Path, names: Sequence[str], un
         iscrowd=np.concatenate([part.iscrowd for part in parts]),
         weight=_weights(parts),
         federated=_federated(parts, unknown),
+        outlines=_outlines(parts),
         origins=Origins(tuple(names), np.repeat(np.arange(len(parts)), counts), tuple(unknown)),
     )
 
@@ -56,6 +58,12 @@ def _name(path: Path, root: Path) -> str:
 def _weights(parts: Sequence[CocoData]) -> Floats | None:
     weights = [part.weight for part in parts if part.weight is not None]  # of all parts, or of none
     return np.concatenate(weights) if weights else None
+
+
+def _outlines(parts: Sequence[CocoData]) -> list[Any] | None:
+    if all(part.outlines is None for part in parts):
+        return None
+    return [one for part in parts for one in part.outlines or [None] * len(part.boxes)]
 
 
 def _federated(parts: Sequence[CocoData], unknown: Sequence[Ints]) -> Federated | None:

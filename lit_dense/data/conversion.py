@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..core.errors import UsageError
 from .checks.annotation_file import check_content
+from .checks.splits import SPLITS
 from .formats import FORMATS, FormatLike
 from .formats.annotations import Annotations
 from .problems import Problems
@@ -93,7 +94,7 @@ def convert(datamodule: "CocoDataModule", to: FormatLike, folder: Path | str) ->
 
 def _read(datamodule: "CocoDataModule", problems: Problems) -> tuple[dict[str, Annotations], Mapping[str, Path]]:
     """Return the checked annotations and the image folder of each split."""
-    reader = SourceReader(datamodule.sources, datamodule.weight_key, masks=True)
+    reader = SourceReader(datamodule.sources, datamodule.weight_key, masks=SPLITS)
     splits, places = {}, {}
     for split, source in datamodule.sources.items():
         content = reader.content(source, problems)

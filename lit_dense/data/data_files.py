@@ -1,6 +1,6 @@
 """The annotation files of one data set: the sources of its splits, read once."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from ..core.component import name_or_path
@@ -19,6 +19,7 @@ class DataFiles:
         given_format: The format of all files. Default: each is recognised.
         weight_key: The key of annotations with a weight. Default: no weights are read.
         ignore_key: The key of annotations that marks ignore regions. Default: none is read.
+        masks: The splits whose masks are kept.
         demo: Whether the files are those of the demo data set in ``root/digits``.
 
     Raises:
@@ -33,11 +34,12 @@ class DataFiles:
         given_format: Format | None = None,
         weight_key: str | None = None,
         ignore_key: str | None = None,
+        masks: Collection[str] = (),
         demo: bool = False,
     ) -> None:
         self.root, self.given = root, given
         self.stated = demo_sources(root, given) if demo else find_sources(root, given, given_format)
-        self._keys = weight_key, ignore_key
+        self._keys, self._masks = (weight_key, ignore_key), masks
         self._sources: dict[str, Source] | None = None
         self._reader: SourceReader | None = None
 
@@ -75,7 +77,7 @@ class DataFiles:
         """The reader of the files."""
         if self._reader is None:
             weight_key, ignore_key = self._keys
-            self._reader = SourceReader(self.sources, weight_key, ignore_key=ignore_key)
+            self._reader = SourceReader(self.sources, weight_key, self._masks, ignore_key)
         return self._reader
 
     def read(self, split: str, problems: Problems) -> CocoData | None:

@@ -1,6 +1,6 @@
 """Several data sets as one: classes are united by name, and each source says which classes it is annotated for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,7 @@ def joined_sources(
     given_format: Format | None = None,
     weight_key: str | None = None,
     ignore_key: str | None = None,
+    masks: Collection[str] = (),
 ) -> list[JoinedSource]:
     """Check the argument ``join`` of the data module, and return its sources.
 
@@ -68,6 +69,7 @@ def joined_sources(
         given_format: The format of sources without one. Default: each file is recognised.
         weight_key: The key of annotations with a weight. Default: no weights are read.
         ignore_key: The key of annotations that marks ignore regions. Default: none is read.
+        masks: The splits whose masks are kept.
 
     Raises:
         UsageError: A source is no mapping or has an unknown key or a value of another type; or its files do not fit
@@ -93,7 +95,7 @@ def joined_sources(
             raise UsageError(f"{where} has no files: give it train_annotations, val_annotations or test_annotations.")
         chosen = given_format if entry.get("format") is None else FORMATS.build(entry["format"])
         try:
-            files = DataFiles(root / (entry.get("root") or ""), given, chosen, weight_key, ignore_key)
+            files = DataFiles(root / (entry.get("root") or ""), given, chosen, weight_key, ignore_key, masks)
         except UsageError as error:
             raise UsageError(f"{where}: {error}") from None
         name = _unique(str(entry.get("name") or entry.get("root") or next(a for a, _ in given.values() if a)), sources)

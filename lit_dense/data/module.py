@@ -207,10 +207,11 @@ class CocoDataModule(DataModule):
         return isinstance(self._files, JoinedFiles)
 
     def _open_files(self, given: Given, join: list[dict[str, Any]] | None) -> DataFiles | JoinedFiles:
+        masks = ["train"] if any(one.reads_outlines for one in self.augmentation) else []
         if join is None:
-            return DataFiles(self.root, given, self.format, self.weight_key, self.ignore_key, self.demo)
+            return DataFiles(self.root, given, self.format, self.weight_key, self.ignore_key, masks, self.demo)
         check_join_alone(self.demo, given, self.labels)
-        sources = joined_sources(self.root, join, self.format, self.weight_key, self.ignore_key)
+        sources = joined_sources(self.root, join, self.format, self.weight_key, self.ignore_key, masks)
         return JoinedFiles(self.root, sources)
 
     @property
