@@ -123,8 +123,9 @@ def _target_problem(target: Mapping[str, Any]) -> str | None:
         return f"labels of type {labels.dtype}, not whole numbers."
     if crowd is not None and crowd.shape != labels.shape:
         return f"iscrowd of shape {list(crowd.shape)} for {len(labels)} boxes; expected [G]."
-    if (unknown := target.get(UNKNOWN_LABELS)) is not None and (not isinstance(unknown, Tensor) or unknown.dim() != 1):
-        return f"{UNKNOWN_LABELS} that are {_describe(unknown)}; expected is a tensor of labels, of shape [any]."
+    unknown = target.get(UNKNOWN_LABELS, labels)
+    if not isinstance(unknown, Tensor) or unknown.dim() != 1 or (unknown.is_floating_point() and len(unknown)):
+        return f"{UNKNOWN_LABELS} that are {_describe(unknown)}; expected is an integer tensor of shape [any]."
     form = getattr(getattr(boxes, "format", None), "value", "XYXY")  # tv_tensors have a format
     if form != "XYXY":
         convert = 'torchvision.transforms.v2.ConvertBoundingBoxFormat("XYXY")'

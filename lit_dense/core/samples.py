@@ -85,8 +85,9 @@ class DenseSamples:
         auxiliary: Other losses of the positives by name, such as FCOS's centre-ness, with their graph [P].
         target_fields: Other fields that the targets have for each box, by name, such as weights [G].
         native: Divisor of the detector's own loss, if it is not a number of positives or anchors.
-        unknown: Whether an image is not annotated for a class, so that its anchors are no negatives of the class; False
-            for extra columns; None if all images are annotated for all classes; bool [B, C + extra_logits].
+        unknown: Whether an image is not annotated for a class, so that its anchors are no negatives of the class; None
+            if all images are annotated for all classes; bool [B, C], or [B, C + extra_logits] with False for the extra
+            columns.
         largest_label: Largest label of samples that :meth:`of` has built, to check it against the columns of a loss.
     """
 
@@ -285,7 +286,14 @@ class DenseSamples:
         """Whether a logit has no target: its class is ``unknown`` and not that of the anchor [A, C + extra_logits]."""
         if self.unknown is None:
             return torch.zeros_like(self.logits, dtype=torch.bool)
-        return unknown_negatives(self.labels, self.unknown, self.image_idxs)
+        shape, width = list(self.unknown.shape), self.logits.shape[1]
+        if self.unknown.dtype != torch.bool or shape not in ([self.num_images, n] for n in (self.num_classes, width)):
+            raise UsageError(
+                f"unknown must be bool [{self.num_images}, {self.num_classes}], one row per image and one column per "
+                f"class, not {str(self.unknown.dtype).removeprefix('torch.')} {shape}."
+            )
+        unknown = torch.nn.functional.pad(self.unknown, (0, width - shape[1]))
+        return unknown_negatives(self.labels, unknown, self.image_idxs)
 
     def with_logits(self, logits: Tensor) -> "DenseSamples":
         """Return the same batch with other logits [A, C + extra_logits]."""

@@ -260,7 +260,7 @@ def _copied(categories: Categories | None) -> list[dict[str, Any]] | None:
 
 def _look_up(table: Tensor, labels: Tensor) -> Tensor:
     """Return the table's entry for each label, in the labels' dtype [N]."""
-    return table.to(labels.device)[labels].to(labels.dtype)
+    return table.to(labels.device)[labels.long()].to(labels.dtype)  # an empty list may be a float tensor
 
 
 def unique_names(categories: Categories) -> list[str]:

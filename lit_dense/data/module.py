@@ -74,8 +74,8 @@ class CocoDataModule(DataModule):
             Default: half of the available memory or disk space.
         join: Several data sets that are used as one, instead of the files above. Each is a mapping with ``root`` and
             the arguments of files, and optionally ``format``, ``name``, ``rename`` (new names of classes) and
-            ``not_annotated`` (classes that its files list in vain). Classes are united by name; classes that a data
-            set does not list are unknown in its images, and not background.
+            ``not_annotated`` (classes that its files list but nobody annotated). Classes are united by name. Classes
+            that a data set does not list are unknown in its images, and not background.
         demo: Create a small data set of handwritten digits in ``root/digits`` and use it.
         batch_size: Images per process and training step.
         eval_batch_size: Images per process and step of validation, test and prediction. Default: ``batch_size``.

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lit_dense.core.errors import UsageError
 from lit_dense.criterion import Criterion
 from lit_dense.losses import LOSSES
 from tests.builders.detectors import COUNTS, NUM_CLASSES
@@ -64,6 +65,17 @@ def test_losses__an_image_that_knows_all_classes_has_its_usual_loss(spec):
     term, own, _ = step(spec, nothing_unknown)
     torch.testing.assert_close(term, expected)
     torch.testing.assert_close(own, slopes)
+
+
+@pytest.mark.parametrize("loss", ["focal", "softmax", "seesaw"])
+def test_criterion__unknown_classes_of_a_custom_head(loss):
+    samples = batch_of(loss)
+    short = replace(samples, unknown=samples.unknown[:, :NUM_CLASSES])
+    terms = [Criterion(loss=loss, box_loss=None)(one)["classification"] for one in (samples, short)]
+    assert torch.equal(*terms)
+    for wrong in (samples.unknown[:2], samples.unknown[:, :2], samples.unknown.long()):
+        with pytest.raises(UsageError, match=r"unknown must be bool \[3, 4\], one row per image"):
+            Criterion(loss=loss, box_loss=None)(replace(samples, unknown=wrong))
 
 
 def test_criterion__weighters_do_not_see_unknown_classes():
