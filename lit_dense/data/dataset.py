@@ -15,6 +15,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from ..augmentations import Augmentation, Picture
+from ..augmentations.picture import all_unknown
 from ..core.array_types import Ints
 from .coco_data import CocoData
 from .image_cache import ImageCache
@@ -125,7 +126,11 @@ class CocoDataset(Dataset[Sample]):
             own, partners = partners[: one.num_partners], partners[one.num_partners :]
             applied = rng.random() < one.p  # drawn always, so that closing it does not change the others
             if applied and one.is_open(draw.progress):
-                picture = one(picture, own, self, rng)
+                changed = one(picture, own, self, rng)
+                if self._groups is not None:  # an augmentation of somebody's own may drop the list
+                    unknown = all_unknown([picture, changed])
+                    changed = replace(changed, unknown=unknown, group=picture.group)
+                picture = changed
         return picture
 
     def picture(self, index: int) -> Picture:

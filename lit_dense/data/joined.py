@@ -87,8 +87,10 @@ def joined_sources(
         for key in entry:
             if key not in KEYS:
                 raise UsageError(f"{where} has the key {key!r}.{nearest(str(key), KEYS)} Keys are {', '.join(KEYS)}.")
-        given: Given = {
-            split: (entry.get(f"{split}_annotations"), entry.get(f"{split}_images"))
+        for key in ("root", *FILES):
+            if not isinstance(entry.get(key), str | Path | None):
+                raise UsageError(f"{where}: {key} is a path, not {entry[key]!r}.")
+        given: Given = {s:.get(f"{split}_annotations"), entry.get(f"{split}_images"))
             for split in ("train", "val", "test")
         }
         if not any(annotations for annotations, _ in given.values()):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from lit_dense.augmentations import Augmentation, Picture
 from lit_dense.core.errors import UsageError
 from lit_dense.data import CocoDataModule, DataError, check, convert
 from tests.builders.coco_files import box_entry, image_entry, write_image, write_json
@@ -211,6 +212,23 @@ def test_join__combined_images_are_annotated_for_the_classes_of_their_first_imag
         assert target["unknown_labels"].tolist() == [2]
 
 
+class Dimmed(Augmentation):
+    """Somebody's own augmentation, which knows nothing of unknown classes."""
+
+    def __init__(self):
+        super().__init__(1.0, 1.0)
+
+    def forward(self, picture, partners, images, rng):
+        return Picture(picture.image // 2, picture.boxes, picture.fields)
+
+
+def test_join__an_augmentation_of_somebodys_own_keeps_the_unknown_classes(root):
+    data = joined(root, coco("cars"), coco("signs"), augmentation=[Dimmed(), "mosaic"], batch_size=8)
+    data.setup("fit")
+    for file_name, target in targets_of(data.train_dataloader()).items():
+        assert target["unknown_labels"].tolist() == ([2] if file_name.startswith("cars") else [1])
+
+
 def test_join__the_mirror_image_of_an_unknown_class_is_unknown(root):
     sides = [{"id": 1, "name": "left"}, {"id": 2, "name": "right"}]
     write_source(root / "both", sides, [0, 1])
@@ -273,6 +291,7 @@ def test_join__names_that_differ_in_case_only_are_asked_about(root):
         ([{"root": "cars"}], r"join, source 1 has no files: give it train_annotations"),
         ([coco("cars", renamed={})], r"join, source 1 has the key 'renamed'. Did you mean 'rename'\?"),
         ([coco("cars"), {"train_annotations": "a.json"}], r"join, source 2: train_annotations needs train_images"),
+        ([coco(5)], r"join, source 1: root is a path, not 5"),
         ([coco("cars", rename=["a"])], r"source 1: rename gives new names to classes, such as \{auto: car\}"),
         ([coco("cars", rename={"car": None})], r"source 1: rename gives new names"),
         ([coco("cars", not_annotated="car")], r"source 1: not_annotated is a list of names"),
