@@ -90,7 +90,8 @@ def joined_sources(
         for key in ("root", *FILES):
             if not isinstance(entry.get(key), str | Path | None):
                 raise UsageError(f"{where}: {key} is a path, not {entry[key]!r}.")
-        given: Given = {s:.get(f"{split}_annotations"), entry.get(f"{split}_images"))
+        given: Given = {
+            split: (entry.get(f"{split}_annotations"), entry.get(f"{split}_images"))
             for split in ("train", "val", "test")
         }
         if not any(annotations for annotations, _ in given.values()):
