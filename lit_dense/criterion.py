@@ -78,7 +78,6 @@ class Criterion(nn.Module):
     Attributes:
         observers: Functions that are called in every training step, without gradients, with the batch, its unweighted
             losses and the weights of each weighter. They are not part of spec, state, copies or pickles.
-
         calibrates: Whether the calibrator is used; False to see the scores without it.
 
     Raises:
@@ -319,7 +318,7 @@ class Criterion(nn.Module):
         return terms
 
     def in_this_step(self, samples: DenseSamples) -> DenseSamples:
-        """Add the context of this step and the columns of the loss to samples; unchanged if they have a context.
+        """Add the step's context and the loss's columns, and hide unknown classes; unchanged if samples have a context.
 
         Args:
             samples: The batch.
@@ -328,7 +327,8 @@ class Criterion(nn.Module):
             return samples
         reduce = Reduce(enabled=torch.is_grad_enabled())
         context = StepContext(reduce, self.step, self.epoch, self.class_counts)
-        return samples.of_step(context, self.loss.extra_logits, self.loss.score_logits)
+        samples = samples.of_step(context, self.loss.extra_logits, self.loss.score_logits)
+        return samples if samples.unknown is None else samples.with_logits(self.loss.without_unknown(samples))
 
     def _with_class_weights(self, samples: DenseSamples) -> DenseSamples:
         if torch.is_grad_enabled():

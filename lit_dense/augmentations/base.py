@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -15,19 +14,16 @@ from .picture import Picture
 
 
 class Objects(Protocol):
-    """The boxes of a training set, such as those of :class:`~lit_dense.data.CocoData`: I images with N boxes."""
+    """The boxes of a training set, such as those of :class:`~lit_dense.data.CocoData`: I images with N boxes.
 
-    @property
-    def path(self) -> Path:
-        """The annotation file."""
+    Two attributes are optional. ``outlines`` has the mask of each box as in a COCO file, or None [N]. ``groups`` has
+    the group of each image, ``of_image`` int64 [I], and whether images of the first group may be combined with images
+    of the second one, ``partners`` bool [G, G].
+    """
 
     @property
     def offsets(self) -> Ints:
         """The boxes of image i are the rows offsets[i] to offsets[i + 1], int64 [I + 1]."""
-
-    @property
-    def annotation_ids(self) -> Ints:
-        """Id of each box in the file, int64 [N]."""
 
     @property
     def iscrowd(self) -> Bools:
@@ -65,13 +61,15 @@ class Augmentation(Component, ABC):
 
     Attributes:
         num_partners: Number of other images that a sample needs. They are drawn from the order of the epoch, so a
-            sampler affects them too.
+            sampler affects them too. They are annotated for the classes of the image, and perhaps more.
+        reads_outlines: Whether it uses ``outlines`` of the objects, so that masks are read.
 
     Raises:
         UsageError: If an argument is out of range.
     """
 
     num_partners: ClassVar[int] = 0
+    reads_outlines: bool = False
 
     def __init__(self, p: float, close_after: float) -> None:
         super().__init__()

@@ -1,7 +1,8 @@
 """Copy-paste of objects, chosen by the frequency of their class (https://arxiv.org/abs/2012.07177)."""
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +15,8 @@ from ..core.array_types import Doubles, Ints
 from ..core.errors import check_range
 from .base import Augmentation, Objects, TrainingImages
 from .mosaic_augmentation import checked_interval
-from .outlines import Outline, mask_of, read_outlines
-from .picture import Box, Picture, box_areas, cut, mirrored, moved, resized
+from .outlines import Outline, mask_of, outline_of
+from .picture import Box, Picture, all_unknown, box_areas, cut, mirrored, moved, resized
 
 RIM = 2
 """Width of the blended border in pixels."""
@@ -42,6 +43,18 @@ def class_probabilities(counts: npt.ArrayLike, power: float) -> Doubles:
     return probabilities
 
 
+class _Candidates(NamedTuple):
+    """The objects that may be pasted into images of a group.
+
+    Args:
+        rows_of_class: The rows of each class.
+        probabilities: The probability of each class [C].
+    """
+
+    rows_of_class: list[Ints]
+    probabilities: Doubles
+
+
 class _Cutting(NamedTuple):
     """A part of an image with its boxes.
 
@@ -58,11 +71,12 @@ class CopyPaste(Augmentation):
     """Pastes objects of other images, mostly of rare classes (https://arxiv.org/abs/2012.07177 without equal classes).
 
     A class is drawn with probability proportional to its number of objects to the power ``-power``, and an object of
-    the class from all training images. The object is scaled with its image to the size of this image, and by a random
-    factor. It is mirrored with probability 0.5 if the transforms have a horizontal flip. It is pasted at a random place
-    at which it covers no object too far. An object for which 10 random places do not suffice is left out.
+    the class from all training images that are annotated for the classes of the image. The object is scaled with
+    its image to the size of this image, and by a random factor. It is mirrored with probability 0.5 if the transforms
+    have a horizontal flip. It is pasted at a random place at which it covers no object too far. An object for which 10
+    random places do not suffice is left out.
 
-    If the file has the object's outline (``segmentation``), only the pixels of the object are copied. Otherwise the
+    If the annotations have the object's outline, only the pixels of the object are copied. Otherwise the
     rectangle of its box is copied, with 2 pixels around it, in which the border is blended. Boxes of other objects of
     which more than half lies in the rectangle are copied with it. Parts of other objects become ignore regions.
 
@@ -73,7 +87,7 @@ class CopyPaste(Augmentation):
         scale: Range of the random factor.
         max_overlap: Largest share of another object that a pasted one may cover, and of itself within another's box,
             in [0, 1].
-        masks: Whether to use outlines. They are read again from the annotation file.
+        masks: Whether to use outlines, of formats that have them.
         close_after: Fraction of the run after which nothing is pasted, in [0, 1]; 1 for never.
 
     Raises:
@@ -95,35 +109,48 @@ class CopyPaste(Augmentation):
         self.power = check_range("copy_paste", "power", power, 0)
         self.scale = checked_interval("copy_paste", "scale", scale, 0.01, 10)
         self.max_overlap = check_range("copy_paste", "max_overlap", max_overlap, 0, 1)
-        self.masks = masks
-        self._rows_of_class: list[Ints] = []
-        self._probabilities: Doubles = np.zeros(0)
+        self.masks = self.reads_outlines = masks
+        self._groups: dict[int, _Candidates] = {}
         self._offsets: Ints = np.zeros(1, np.int64)
-        self._outlines: Mapping[int, Outline] = {}
+        self._outlines: Sequence[Any] | None = None
 
     def receive_objects(self, objects: Objects, labels: Ints) -> None:
-        """Sort the objects by class, and read their outlines."""
+        """Sort the objects by class, and keep their outlines."""
         rows = np.flatnonzero(~objects.iscrowd)
         counts = np.bincount(labels[rows])
-        self._rows_of_class = np.split(rows[np.argsort(labels[rows], kind="stable")], counts.cumsum()[:-1])
-        self._probabilities = class_probabilities(counts, self.power)
+        groups = getattr(objects, "groups", None)
+        partners = np.ones((1, 1), bool) if groups is None else groups.partners
+        of_image = np.zeros(len(objects.offsets) - 1, np.int64) if groups is None else groups.of_image
+        of_row = np.repeat(of_image, np.diff(objects.offsets))[rows]
+        self._groups = {}
+        for group, allowed in enumerate(partners):
+            own = rows[allowed[of_row]]
+            if not len(own):
+                continue
+            own_counts = np.bincount(labels[own], minlength=len(counts))
+            of_class = np.split(own[np.argsort(labels[own], kind="stable")], own_counts.cumsum()[:-1])
+            # the frequency of a class is that of the whole training set
+            probabilities = class_probabilities(np.where(own_counts > 0, counts, 0), self.power)
+            self._groups[group] = _Candidates(of_class, probabilities)
         self._offsets = objects.offsets
-        self._outlines = read_outlines(objects.path, objects.annotation_ids) if self.masks else {}
+        self._outlines = getattr(objects, "outlines", None) if self.masks else None
 
     def forward(
         self, picture: Picture, partners: Sequence[int], images: TrainingImages, rng: np.random.Generator
     ) -> Picture:
         """Paste objects into the image."""
-        if not len(self._probabilities) or not self._probabilities.any():
+        candidates = self._groups.get(picture.group)
+        if candidates is None:
             return picture
         for _ in range(rng.integers(1, self.number + 1)):
-            rows = self._rows_of_class[rng.choice(len(self._probabilities), p=self._probabilities)]
+            rows = candidates.rows_of_class[rng.choice(len(candidates.probabilities), p=candidates.probabilities)]
             row = int(rows[rng.integers(len(rows))])
             index = int(np.searchsorted(self._offsets, row, side="right")) - 1
             scale, mirror = rng.uniform(*self.scale), rng.random() < 0.5
             source = images.picture(index)
             scale *= min(new / old for new, old in zip(picture.size, source.size, strict=True))
-            cutting = _cutting(source, row - int(self._offsets[index]), self._outlines.get(row), scale)
+            outline = None if self._outlines is None else outline_of(self._outlines[row])
+            cutting = _cutting(source, row - int(self._offsets[index]), outline, scale)
             if mirror and images.flips:
                 cutting = _Cutting(mirrored(cutting.part, images.mirrored), cutting.opacity.flip(-1))
             if (place := self._place(picture, cutting.part, rng)) is not None:
@@ -162,7 +189,9 @@ def paste(picture: Picture, part: Picture, opacity: Tensor, place: tuple[int, in
     image[:, y : y + height, x : x + width] = below.float().lerp_(part.image.float(), opacity).round_().to(torch.uint8)
     boxes = torch.cat([picture.boxes, moved(part.boxes, x, y)])
     fields = {name: torch.cat([value, part.fields[name]]) for name, value in picture.fields.items()}
-    return Picture(image, boxes, fields, *_lists(picture, part))
+    absent, partial = _lists(picture, part)
+    unknown = all_unknown([picture, part])
+    return replace(picture, image=image, boxes=boxes, fields=fields, absent=absent, partial=partial, unknown=unknown)
 
 
 def _lists(picture: Picture, part: Picture) -> tuple[Tensor | None, Tensor | None]:
@@ -195,7 +224,7 @@ def _cutting(source: Picture, row: int, outline: Outline | None, scale: float) -
     boxes, fields = cut(source.boxes[rows], {name: value[rows] for name, value in source.fields.items()}, window)
     inside = _mostly_inside(source.boxes[rows], window)
     fields["iscrowd"] = fields["iscrowd"] | ~inside
-    part = Picture(source.image[:, y1:y2, x1:x2], moved(boxes, -x1, -y1), fields)
+    part = replace(source, image=source.image[:, y1:y2, x1:x2], boxes=moved(boxes, -x1, -y1), fields=fields)
     if mask is None:
         return _Cutting(resized(part, size), feathered(size))
     opacity = F.resize_image(mask.float()[None], list(size), antialias=True)[None]

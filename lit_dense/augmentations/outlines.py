@@ -1,51 +1,33 @@
-"""Outlines of objects: polygons and run-length masks of a COCO file, read for copying objects with their masks."""
+"""Outlines of objects: polygons and run-length masks, for copying objects with their masks."""
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ..core.array_types import Bools, Ints
+from ..core.array_types import Bools
 from .picture import Box
 
 Outline = list[list[float]] | dict[str, Any]
 """Polygons as x1, y1, x2, y2, ...; or COCO's run-length encoding of the mask of the whole image."""
 
 
-class _Annotation(msgspec.Struct, gc=False):
-    id: int
-    segmentation: Any = None
-
-
-class _File(msgspec.Struct):
-    annotations: list[_Annotation]
-
-
-def read_outlines(path: Path, annotation_ids: Ints) -> dict[int, Outline]:
-    """Read the outlines of objects.
+def outline_of(segmentation: Any) -> Outline | None:
+    """Return a segmentation of a COCO file if it has a known form; None if not.
 
     Args:
-        path: The annotation file.
-        annotation_ids: Annotation id of each object [N].
-
-    Returns:
-        The outline of each object that has one, by its row in ``annotation_ids``. Empty if the file is not COCO JSON.
+        segmentation: Polygons, a run-length encoding or anything else.
     """
-    try:
-        content = msgspec.json.decode(path.read_bytes(), type=_File)
-    except (OSError, msgspec.MsgspecError):
-        return {}
-    outlines: dict[int, Outline | None] = {}
-    for annotation in content.annotations:
-        # an id that is used twice names no object
-        outline = None if annotation.id in outlines else _checked(annotation.segmentation)
-        outlines[annotation.id] = outline
-    found = ((row, outlines.get(number)) for row, number in enumerate(annotation_ids.tolist()))
-    return {row: outline for row, outline in found if outline is not None}
+    if isinstance(segmentation, Mapping):
+        size, counts = segmentation.get("size"), segmentation.get("counts")
+        known = isinstance(size, list) and len(size) == 2 and isinstance(counts, list | str)
+        return {"size": size, "counts": counts} if known else None
+    if not isinstance(segmentation, list):
+        return None
+    polygons = [polygon for polygon in segmentation if _is_polygon(polygon)]
+    return polygons or None
 
 
 def mask_of(outline: Outline, window: Box) -> Bools:
@@ -76,18 +58,6 @@ def mask_of(outline: Outline, window: Box) -> Bools:
         points = np.array(polygon).reshape(-1, 2) - (x1 + 0.5, y1 + 0.5)
         draw.polygon([(x, y) for x, y in points.tolist()], fill=1, outline=1)
     return np.array(image)
-
-
-def _checked(segmentation: Any) -> Outline | None:
-    """Return a segmentation if it has a known form; None if not."""
-    if isinstance(segmentation, Mapping):
-        size, counts = segmentation.get("size"), segmentation.get("counts")
-        known = isinstance(size, list) and len(size) == 2 and isinstance(counts, list | str)
-        return {"size": size, "counts": counts} if known else None
-    if not isinstance(segmentation, list):
-        return None
-    polygons = [polygon for polygon in segmentation if _is_polygon(polygon)]
-    return polygons or None
 
 
 def _is_polygon(values: Any) -> bool:

@@ -29,6 +29,8 @@ class Picture:
         absent: Labels of the classes that the image is known not to show, of LVIS's annotations; None if the data has
             no such lists.
         partial: Labels of the classes that are not exhaustively annotated in the image; None as for ``absent``.
+        unknown: Labels of the classes that the image is not annotated for; None if all images are annotated for all.
+        group: Number of the images that are annotated for the same classes as this one.
     """
 
     image: Tensor
@@ -36,6 +38,8 @@ class Picture:
     fields: Mapping[str, Tensor]
     absent: Tensor | None = None
     partial: Tensor | None = None
+    unknown: Tensor | None = None
+    group: int = 0
 
     @property
     def size(self) -> tuple[int, int]:
@@ -84,12 +88,14 @@ def mirrored(picture: Picture, labels: Tensor) -> Picture:
     """
     x1, y1, x2, y2 = picture.boxes.unbind(1)
     width = picture.size[1]
-    return Picture(
-        picture.image.flip(-1),
-        torch.stack([width - x2, y1, width - x1, y2], 1),
-        {**picture.fields, "labels": labels[picture.fields["labels"]]},
-        None if picture.absent is None else labels[picture.absent],
-        None if picture.partial is None else labels[picture.partial],
+    return replace(
+        picture,
+        image=picture.image.flip(-1),
+        boxes=torch.stack([width - x2, y1, width - x1, y2], 1),
+        fields={**picture.fields, "labels": labels[picture.fields["labels"]]},
+        absent=None if picture.absent is None else labels[picture.absent],
+        partial=None if picture.partial is None else labels[picture.partial],
+        unknown=None if picture.unknown is None else labels[picture.unknown],
     )
 
 
@@ -149,7 +155,7 @@ def joined(image: Tensor, parts: Sequence[Picture]) -> Picture:
     """Return an image with the boxes of several parts, which are in its coordinates.
 
     A class is known to be absent if no part shows it and all parts say which objects of it they show. It is annotated
-    only in part if some part does not say this.
+    only in part if some part does not say this. A class that some part is not annotated for is unknown.
 
     Args:
         image: The image that the parts are combined in [3, H, W].
@@ -157,13 +163,25 @@ def joined(image: Tensor, parts: Sequence[Picture]) -> Picture:
     """
     fields = {name: torch.cat([part.fields[name] for part in parts]) for name in parts[0].fields}
     boxes = torch.cat([part.boxes for part in parts])
+    whole = replace(parts[0], image=image, boxes=boxes, fields=fields, unknown=all_unknown(parts))
     if parts[0].absent is None:
-        return Picture(image, boxes, fields)
+        return whole
     shown = [set(part.fields["labels"].tolist()) for part in parts]
     known = [_known(part, labels) for part, labels in zip(parts, shown, strict=True)]
     everywhere, present = set.intersection(*known), set.union(*shown)
     lists = (sorted(everywhere - present), sorted(present - everywhere))
-    return Picture(image, boxes, fields, *(torch.tensor(labels, dtype=torch.int64) for labels in lists))
+    absent, partial = (torch.tensor(labels, dtype=torch.int64) for labels in lists)
+    return replace(whole, absent=absent, partial=partial)
+
+
+def all_unknown(parts: Sequence[Picture]) -> Tensor | None:
+    """Return the classes that at least one of several images is not annotated for; None if there are no lists.
+
+    Args:
+        parts: The images.
+    """
+    lists = [part.unknown for part in parts if part.unknown is not None]
+    return torch.cat(lists).unique() if lists else None
 
 
 def _known(part: Picture, shown: set[int]) -> set[int]:

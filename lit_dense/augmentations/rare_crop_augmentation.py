@@ -1,6 +1,7 @@
 """Crops of large images around objects of rare classes."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -85,7 +86,8 @@ def cropped(picture: Picture, window: Box) -> Picture:
     boxes, fields = cut(picture.boxes, picture.fields, window)
     # A copy, because a view is sent from a worker with the pixels of the whole image.
     image = picture.image[:, y1:y2, x1:x2].clone()
-    return Picture(image, moved(boxes, -x1, -y1), fields, _absent(picture, fields["labels"]), picture.partial)
+    absent = _absent(picture, fields["labels"])
+    return replace(picture, image=image, boxes=moved(boxes, -x1, -y1), fields=fields, absent=absent)
 
 
 def _absent(picture: Picture, shown: Tensor) -> Tensor | None:

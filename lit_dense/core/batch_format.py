@@ -15,6 +15,10 @@ FORMAT = (
     "Accepted is (images, targets): images a list of tensors [3, H, W], uint8 or floats in [0, 1]; targets a list of "
     "dicts with boxes [G, 4] in pixels (x1 y1 x2 y2) and labels [G]."
 )
+UNKNOWN_LABELS = "unknown_labels"
+"""Key of a target's unknown classes: those that the image is not annotated for [any]."""
+CLASS_LISTS = (UNKNOWN_LABELS, "neg_labels", "not_exhaustive_labels")
+"""Keys of lists of classes in a target, which do not have one entry per box."""
 OVERRIDE = "For another format override LitRetinaNet.unpack_batch."
 
 
@@ -119,6 +123,9 @@ def _target_problem(target: Mapping[str, Any]) -> str | None:
         return f"labels of type {labels.dtype}, not whole numbers."
     if crowd is not None and crowd.shape != labels.shape:
         return f"iscrowd of shape {list(crowd.shape)} for {len(labels)} boxes; expected [G]."
+    unknown = target.get(UNKNOWN_LABELS, labels)
+    if not isinstance(unknown, Tensor) or unknown.dim() != 1 or (unknown.is_floating_point() and len(unknown)):
+        return f"{UNKNOWN_LABELS} that are {_describe(unknown)}; expected is an integer tensor of shape [any]."
     form = getattr(getattr(boxes, "format", None), "value", "XYXY")  # tv_tensors have a format
     if form != "XYXY":
         convert = 'torchvision.transforms.v2.ConvertBoundingBoxFormat("XYXY")'

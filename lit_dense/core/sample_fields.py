@@ -179,3 +179,24 @@ def image_of_rows(counts: Sequence[int], device: torch.device) -> Tensor:
     images = torch.arange(len(counts), device=device)
     # output_size avoids a device synchronisation
     return images.repeat_interleave(on_device(counts, device), output_size=sum(counts))
+
+
+def checked_unknown(unknown: Tensor, num_images: int, num_classes: int, columns: int) -> Tensor:
+    """Check which classes are unknown in each image, and add columns of the loss that are no class [B, L].
+
+    Args:
+        unknown: Whether an image is not annotated for a class, bool [B, C] or [B, L].
+        num_images: B, number of images.
+        num_classes: C, number of classes.
+        columns: L, number of columns of the loss.
+
+    Raises:
+        UsageError: If type or shape is wrong.
+    """
+    shape = list(unknown.shape)
+    if unknown.dtype != torch.bool or shape not in ([num_images, number] for number in (num_classes, columns)):
+        raise UsageError(
+            f"unknown must be bool [{num_images}, {num_classes}], one row per image and one column per class, not "
+            f"{str(unknown.dtype).removeprefix('torch.')} {shape}."
+        )
+    return torch.nn.functional.pad(unknown, (0, columns - shape[1]))

@@ -13,12 +13,14 @@ from torchvision.ops import box_iou
 
 from ..functional.fused.anchor_loss import IGNORED as IGNORED
 from ..functional.iou import paired_iou
+from ..functional.unknown_classes import unknown_negatives
 from .class_counts import ClassCounts
 from .distributed import Reduce
 from .dual_weights import DualWeights
 from .errors import UsageError
 from .geometry import Geometry
-from .sample_fields import fields_of_rows, on_device, repeated_images
+from .native_divisor import NativeDivisor
+from .sample_fields import checked_unknown, fields_of_rows, on_device, repeated_images
 from .step_context import StepContext
 
 NEGATIVE = -1
@@ -36,21 +38,6 @@ class BoxCoder(Protocol):
 
 def _identity(logits: Tensor) -> Tensor:
     return logits
-
-
-@dataclass(frozen=True, eq=False)
-class NativeDivisor:
-    """The divisor of a detector's own classification loss, which ``NativeNormalizer`` reads.
-
-    Args:
-        count: Count of this process, such as its number of objects; it is summed over processes [].
-        factors: Factor of the sum for each image [B].
-        least: Smallest divisor: a smaller sum over processes is replaced by it.
-    """
-
-    count: Tensor
-    factors: Tensor
-    least: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +73,9 @@ class DenseSamples:
         auxiliary: Other losses of the positives by name, such as FCOS's centre-ness, with their graph [P].
         target_fields: Other fields that the targets have for each box, by name, such as weights [G].
         native: Divisor of the detector's own loss, if it is not a number of positives or anchors.
+        unknown: Whether an image is not annotated for a class, so that its anchors are no negatives of the class; None
+            if all images are annotated for all classes; bool [B, C], or [B, C + extra_logits] with False for the extra
+            columns.
         largest_label: Largest label of samples that :meth:`of` has built, to check it against the columns of a loss.
         references: Boxes from which deltas are decoded, in pixels; None for the anchors [A, 4].
     """
@@ -113,6 +103,7 @@ class DenseSamples:
     auxiliary: Mapping[str, Tensor] = field(default_factory=dict)
     target_fields: Mapping[str, Tensor] = field(default_factory=dict)
     native: NativeDivisor | None = None
+    unknown: Tensor | None = None
     largest_label: int | None = None
     references: Tensor | None = None
 
@@ -290,6 +281,21 @@ class DenseSamples:
         """Class of each anchor: 0 to C - 1 of the matched ground truth, -1 background, -2 ignored [A]."""
         labels = self.matched_idxs.clamp(max=NEGATIVE)
         return labels.index_put((self._matched,), self.gt_labels[self.matched_idxs[self._matched]])
+
+    @property
+    def unknown_negatives(self) -> Tensor:
+        """Whether a logit has no target: its class is ``unknown`` and not that of the anchor [A, C + extra_logits]."""
+        if self.unknown is None:
+            return torch.zeros_like(self.logits, dtype=torch.bool)
+        unknown = checked_unknown(self.unknown, self.num_images, self.num_classes, self.logits.shape[1])
+        return unknown_negatives(self.labels, unknown, self.image_idxs)
+
+    def with_logits(self, logits: Tensor) -> "DenseSamples":
+        """Return the same batch with other logits [A, C + extra_logits]."""
+        changed = self._replaced(logits=logits)
+        for name in ("pos_score_logits", "pos_scores", "best_scores"):
+            changed.__dict__.pop(name, None)
+        return changed
 
     def with_soft_targets(self, soft_targets: Tensor) -> "DenseSamples":
         """Return the same batch with soft targets of the positives [P]."""

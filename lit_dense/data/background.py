@@ -46,6 +46,7 @@ def with_background(data: CocoData, background: CocoData, others: Iterable[CocoD
         upright=np.concatenate([data.upright, background.upright[new]]),
         offsets=np.concatenate([data.offsets, np.full(count, data.offsets[-1])]),
         federated=None if data.federated is None else _federated(data, data.federated, count),
+        origins=data.origins and data.origins.with_source("background images", count),
     )
 
 

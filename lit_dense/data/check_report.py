@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core.array_types import Floats, Ints
-from ..core.component import name_or_path
 from ..core.errors import UsageError
 from .checks.duplicate_images import check_contents
 from .checks.thin_images import vanishes
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from .module import CocoDataModule
 
 MAX_ROWS = 40  # most classes in a table; longer tables omit the middle
+MAX_SOURCES, MAX_NAMES = 6, 12  # most sources with a column in the table of classes; most unknown classes in a list
 SIZES = ("small", "medium", "large")
 SMALL, LARGE = 32**2, 96**2  # COCO's limits between them, in square pixels
 
@@ -56,7 +56,7 @@ def check(datamodule: "CocoDataModule", max_size: int = 1333) -> CheckReport:
     if "train" in splits:
         _note_flips(datamodule, splits["train"], problems)
     check_contents({split: data for split, data in splits.items() if split != "predict"}, problems)
-    formats = {split: name_or_path(type(source.format)) for split, source in datamodule.sources.items()}
+    formats = datamodule.formats
     if datamodule.val_split:
         formats["val"] = formats["train"]
     parts = [summarize(split, data, formats.get(split, "coco")) for split, data in splits.items()]
@@ -128,23 +128,61 @@ def summarize(split: str, data: CocoData, file_format: str = "coco") -> str:
     lines.append(f"  object sizes     {', '.join(named)}  (limits 32² and 96² pixels)")
     if data.weight is not None and len(data.weight):
         lines.append(f"  box weights      {_spread(data.weight)}")
-    return "\n".join([*lines, *_class_table(data)])
+    return "\n".join([*lines, *_source_table(data), *_class_table(data)])
+
+
+def _source_table(data: CocoData) -> list[str]:
+    """Format the sources of joined data: their images, boxes, and the classes that they are not annotated for."""
+    if data.origins is None:
+        return []
+    origins, names = data.origins, {category["id"]: category["name"] for category in data.categories}
+    number = len(origins.names)
+    images = np.bincount(origins.source_idxs, minlength=number)
+    boxes = np.bincount(origins.source_idxs[data.image_index], minlength=number)
+    width = max(len("source"), *map(len, origins.names))
+    lines = [f"  {'source':{width}}  {'images':>9}  {'boxes':>9}  unknown classes (not annotated, and not background)"]
+    for source, name in enumerate(origins.names):
+        unknown = [names[c] for c in origins.unknown[source].tolist() if c in names]
+        more = f" and {len(unknown) - MAX_NAMES} more" if len(unknown) > MAX_NAMES else ""
+        listed = ", ".join(unknown[:MAX_NAMES]) or "none"
+        lines.append(f"  {name:{width}}  {images[source]:9,}  {boxes[source]:9,}  {listed}{more}")
+    return lines
 
 
 def _class_table(data: CocoData) -> list[str]:
     """Format the classes by descending count; crowd boxes are not counted."""
-    counts = data.class_counts(np.array([category["id"] for category in data.categories]))
+    ids = np.array([category["id"] for category in data.categories])
+    counts = data.class_counts(ids)
     instances, images = counts.instances.numpy(), counts.images.numpy()
     width = max(len("class"), *(len(category["name"]) for category in data.categories))
     shares = instances / max(instances.sum(), 1)
+    of_sources, source_names = _boxes_of_sources(data, ids)
     rows = [
-        f"  {data.categories[c]['name']:{width}}  {instances[c]:9,}  {shares[c]:6.1%}  {images[c]:9,}"
+        f"  {data.categories[c]['name']:{width}}  {instances[c]:9,}  {shares[c]:6.1%}  {images[c]:9,}{of_sources[c]}"
         for c in np.argsort(-instances, kind="stable")
     ]
     if len(rows) > MAX_ROWS:
         half = MAX_ROWS // 2
         rows[half:-half] = [f"  ... {len(rows) - 2 * half} more ..."]
-    return [f"  {'class':{width}}  {'boxes':>9}  {'share':>6}  {'images':>9}", *rows]
+    return [f"  {'class':{width}}  {'boxes':>9}  {'share':>6}  {'images':>9}{source_names}", *rows]
+
+
+def _boxes_of_sources(data: CocoData, ids: Ints) -> tuple[list[str], str]:
+    """Format columns with the boxes of each source: the cells of each class, and the names of the columns."""
+    if data.origins is None or len(data.origins.names) > MAX_SOURCES:
+        return [""] * len(ids), ""
+    names, unknown = data.origins.names, data.origins.unknown
+    counts = np.zeros((len(ids), len(names)), np.int64)
+    objects = ~data.iscrowd
+    sources = data.origins.source_idxs[data.image_index[objects]]
+    np.add.at(counts, (data.labels(ids)[objects], sources), 1)
+    columns = range(len(names))
+    cells = [
+        [f"{counts[row, s]:,}" if c not in unknown[s] else "unknown" for s in columns] for row, c in enumerate(ids)
+    ]
+    widths = [max(9, len(name)) for name in names]
+    joined = ["".join(f"  {cell:>{w}}" for cell, w in zip(line, widths, strict=True)) for line in [*cells, names]]
+    return joined[:-1], joined[-1]
 
 
 def _spread(values: Ints | Floats) -> str:

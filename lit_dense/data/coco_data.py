@@ -1,8 +1,9 @@
 """Images and their boxes in memory, as flat arrays."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ import torch
 from ..core.array_types import Bools, Floats, Ints
 from ..core.class_counts import ClassCounts
 from .federated import Federated
+from .origins import Groups, Origins
 
 
 class Category(TypedDict):
@@ -39,6 +41,9 @@ class CocoData:
         iscrowd: Whether a box marks a crowd of objects, bool [N].
         weight: Weight of each box, float32 [N]; None if no weights were read.
         federated: LVIS's lists of absent and partly annotated categories of each image; None if the file has none.
+        outlines: The mask of each box as polygons in pixels, run lengths or None, as in a COCO file; None as a whole if
+            masks were not read.
+        origins: The source of each image of joined data; None for a single data set.
     """
 
     path: Path
@@ -56,6 +61,8 @@ class CocoData:
     iscrowd: Bools
     weight: Floats | None = None
     federated: Federated | None = None
+    outlines: Sequence[Any] | None = None
+    origins: Origins | None = None
 
     @classmethod
     def without_boxes(cls, file_names: list[str], sizes: Ints) -> "CocoData":
@@ -85,6 +92,11 @@ class CocoData:
         """The image index of each box, int64 [N]."""
         return np.repeat(np.arange(len(self)), np.diff(self.offsets))
 
+    @property
+    def groups(self) -> Groups | None:
+        """The images that are annotated for the same categories; None if all are annotated for all."""
+        return None if self.origins is None else self.origins.groups
+
     def select(self, indices: Ints) -> "CocoData":
         """Select images and their boxes, in the order of the indices."""
         counts = np.diff(self.offsets)[indices]
@@ -103,7 +115,29 @@ class CocoData:
             area=self.area[rows],
             iscrowd=self.iscrowd[rows],
             weight=None if self.weight is None else self.weight[rows],
+            outlines=None if self.outlines is None else [self.outlines[row] for row in rows.tolist()],
             federated=self.federated and self.federated.select(indices.tolist()),
+            origins=self.origins and self.origins.select(indices),
+        )
+
+    def with_category_ids(self, new: Mapping[int, int], categories: list[Category]) -> "CocoData":
+        """Replace the ids of categories.
+
+        Args:
+            new: The new id of each category, by its id; several may become one.
+            categories: The categories with their new ids.
+        """
+        old = np.array(sorted(new), np.int64)
+        table = np.array([new[number] for number in old.tolist()], np.int64)
+
+        def renumbered(ids: Ints) -> Ints:
+            return table[np.searchsorted(old, ids)] if len(ids) else ids
+
+        return replace(
+            self,
+            categories=categories,
+            category_ids=renumbered(self.category_ids),
+            federated=self.federated and self.federated.renumbered(renumbered),
         )
 
     def labels(self, category_ids: Ints) -> Ints:

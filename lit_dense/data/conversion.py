@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..core.errors import UsageError
 from .checks.annotation_file import check_content
+from .checks.splits import SPLITS
 from .file_names import ignores_case
 from .formats import FORMATS, FormatLike
 from .formats.annotations import Annotations
@@ -67,6 +68,10 @@ def convert(datamodule: "CocoDataModule", to: FormatLike, folder: Path | str) ->
         raise UsageError(f"{folder} exists and is not empty: choose another folder to write to.")
     if datamodule.val_split:
         raise UsageError("convert writes the splits of the files: leave out val_split.")
+    if datamodule.is_joined:
+        raise UsageError(
+            "convert writes a data set whose images are annotated for all classes: convert the sources of join singly."
+        )
     if not datamodule.sources:
         raise UsageError("There is nothing to convert: give train_annotations, val_annotations or test_annotations.")
     datamodule.prepare_data()
@@ -91,7 +96,7 @@ def convert(datamodule: "CocoDataModule", to: FormatLike, folder: Path | str) ->
 
 def _read(datamodule: "CocoDataModule", problems: Problems) -> tuple[dict[str, Annotations], Mapping[str, Path]]:
     """Return the checked annotations and the image folder of each split."""
-    reader = SourceReader(datamodule.sources, datamodule.weight_key, masks=True)
+    reader = SourceReader(datamodule.sources, datamodule.weight_key, masks=SPLITS)
     splits, places = {}, {}
     for split, source in datamodule.sources.items():
         content = reader.content(source, problems)

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from ..augmentations import Augmentation, Picture
+from ..augmentations.picture import all_unknown
 from ..core.array_types import Ints
 from .coco_data import CocoData
 from .image_cache import ImageCache
@@ -30,7 +32,8 @@ class CocoDataset(Dataset[Sample]):
 
     An item is an image, uint8 [3, H, W] in RGB, and a dict: ``boxes`` (x1, y1, x2, y2) float32 [N, 4], ``labels``
     int64 [N], ``area`` float32 [N], ``iscrowd`` int64 [N], ``weight`` float32 [N] if the data has weights,
-    ``neg_labels`` and ``not_exhaustive_labels`` if the data is LVIS's, ``image_id``, ``file_name`` and ``orig_size``
+    ``neg_labels`` and ``not_exhaustive_labels`` if the data is LVIS's, ``unknown_labels`` if data sets are joined (the
+    classes that the image is not annotated for), ``image_id``, ``file_name`` and ``orig_size``
     (height and width before the transforms). An image without boxes has N = 0.
 
     With transforms, boxes are clipped to the image. A box is removed if one of its sides becomes shorter than one pixel
@@ -66,6 +69,7 @@ class CocoDataset(Dataset[Sample]):
         self.transforms = transforms if mirrored is None else with_mirrored_classes(transforms, mirrored)
         self.flips = mirrors(transforms)
         self.augmentation = augmentation
+        self._groups, self._unknown = data.groups, self._unknown_labels()
         for one in augmentation:
             one.receive_objects(data, self.labels)
 
@@ -88,6 +92,9 @@ class CocoDataset(Dataset[Sample]):
         if not self.augmentation:
             return Draw(index, 0)
         partners = torch.randint(len(self), (self.num_partners,)).tolist()
+        if self._groups is not None:
+            candidates = np.flatnonzero(self._groups.partners_of(self._groups.of_image[index]))
+            partners = [int(candidates[partner * len(candidates) // len(self)]) for partner in partners]
         return Draw(index, int(torch.randint(2**62, ())), tuple(partners))
 
     def _sample(self, draw: Draw) -> Sample:
@@ -109,6 +116,8 @@ class CocoDataset(Dataset[Sample]):
         }
         if picture.absent is not None:
             target |= {"neg_labels": picture.absent, "not_exhaustive_labels": picture.partial}
+        if picture.unknown is not None:
+            target["unknown_labels"] = picture.unknown
         return image, target
 
     def _augmented(self, picture: Picture, draw: Draw) -> Picture:
@@ -117,7 +126,11 @@ class CocoDataset(Dataset[Sample]):
             own, partners = partners[: one.num_partners], partners[one.num_partners :]
             applied = rng.random() < one.p  # drawn always, so that closing it does not change the others
             if applied and one.is_open(draw.progress):
-                picture = one(picture, own, self, rng)
+                changed = one(picture, own, self, rng)
+                if self._groups is not None:  # an augmentation of somebody's own may drop the list
+                    unknown = all_unknown([picture, changed])
+                    changed = replace(changed, unknown=unknown, group=picture.group)
+                picture = changed
         return picture
 
     def picture(self, index: int) -> Picture:
@@ -135,13 +148,28 @@ class CocoDataset(Dataset[Sample]):
         }
         if data.weight is not None:
             fields["weight"] = torch.tensor(data.weight[rows])
-        return Picture(self._read(index), torch.tensor(data.boxes[rows]), fields, *self._federated(index))
+        absent, partial = self._federated(index)
+        picture = Picture(self._read(index), torch.tensor(data.boxes[rows]), fields, absent, partial)
+        if data.origins is None or self._groups is None:
+            return picture
+        unknown = self._unknown[data.origins.source_idxs[index]]
+        return replace(picture, unknown=unknown, group=int(self._groups.of_image[index]))
 
-    def _federated(self, index: int) -> tuple[Tensor, ...]:
+    def _unknown_labels(self) -> list[Tensor]:
+        """Return the labels that the images of each source are not annotated for."""
+        unknown = []
+        for ids in self.data.origins.unknown if self.data.origins else ():
+            labels = torch.from_numpy(np.searchsorted(self.category_ids, ids))
+            if self.flips:  # an image may be mirrored after its lists were made
+                labels = torch.cat([labels, self.mirrored[labels]]).unique()
+            unknown.append(labels)
+        return unknown
+
+    def _federated(self, index: int) -> tuple[Tensor | None, Tensor | None]:
         if self.data.federated is None:
-            return ()
-        lists = (np.searchsorted(self.category_ids, ids.row(index)) for ids in self.data.federated)
-        return tuple(map(torch.from_numpy, lists))
+            return None, None
+        absent, partial = (np.searchsorted(self.category_ids, ids.row(index)) for ids in self.data.federated)
+        return torch.from_numpy(absent), torch.from_numpy(partial)
 
     def _read(self, index: int) -> Tensor:
         path = self.data.folder / self.data.file_names[index]

@@ -1,6 +1,6 @@
 """The data of LVIS's federated annotations: for each image, absent classes and classes annotated only in part."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -49,3 +49,11 @@ class Federated(NamedTuple):
     def select(self, indices: Sequence[int]) -> "Federated":
         """Select the lists of some images."""
         return Federated(*(lists.select(indices) for lists in self))
+
+    def renumbered(self, renumber: Callable[[Ints], Ints]) -> "Federated":
+        """Replace the ids of categories.
+
+        Args:
+            renumber: Returns the new ids of categories.
+        """
+        return Federated(*(Ragged(lists.offsets, renumber(lists.values)) for lists in self))

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core.batch_format import CLASS_LISTS
 from ..core.errors import UsageError, nearest
 
 Categories = Sequence[Mapping[str, Any]]
 """``id`` and ``name`` of each label or column; the name "" marks a label that no category uses."""
 
-LABEL_FIELDS = ("labels", "neg_labels", "not_exhaustive_labels")
+LABEL_FIELDS = ("labels", *CLASS_LISTS)
 NO_CLASS = ("", "N/A", "__background__")  # names of unused columns; the last two are torchvision's
 SHOWN = 20  # most names in one list of a message
 MOST_REASONS = 5
@@ -64,7 +65,7 @@ class LabelMap:
         """Convert the labels of targets to columns, for the losses.
 
         Args:
-            targets: Targets with the data's labels, in any of ``labels``, ``neg_labels`` and ``not_exhaustive_labels``.
+            targets: Targets with the data's labels, in any of ``labels`` and the lists of classes.
 
         Raises:
             UsageError: If the data cannot be used with the model.
@@ -259,7 +260,7 @@ def _copied(categories: Categories | None) -> list[dict[str, Any]] | None:
 
 def _look_up(table: Tensor, labels: Tensor) -> Tensor:
     """Return the table's entry for each label, in the labels' dtype [N]."""
-    return table.to(labels.device)[labels].to(labels.dtype)
+    return table.to(labels.device)[labels.long()].to(labels.dtype)  # an empty list may be a float tensor
 
 
 def unique_names(categories: Categories) -> list[str]:

@@ -19,25 +19,17 @@ from .background import located, order_with_share, with_background
 from .checks.split_overlap import picture_groups
 from .checks.splits import check_splits
 from .coco_data import Category, CocoData
+from .data_files import DataFiles
 from .dataset import CocoDataset, collate, collate_images
 from .flip_pairs import FlipPairs, check_flip_pairs, mirrored_labels
 from .formats import FORMATS, FormatLike
 from .image_cache import CacheMode, ImageCache, open_caches
+from .joined import JoinedFiles, check_join_alone, joined_sources
 from .lightning_base import DataModule
 from .ordering import EpochSampler
 from .problems import Problems
 from .resumable_loader import ResumableLoader, run_epochs
-from .sources import (
-    Given,
-    Source,
-    SourceReader,
-    check_known,
-    complete_sources,
-    demo_sources,
-    find_sources,
-    label_categories,
-    read_images,
-)
+from .sources import Given, Source, check_known, label_categories, read_images
 from .split import check_val_split, stratified_split
 from .tiling import collate_tiled
 from .transforms import compose, default_train_transforms
@@ -80,6 +72,10 @@ class CocoDataModule(DataModule):
         cache: Where decoded training and validation images are kept: ``ram`` or ``disk``. Default: nowhere.
         cache_gib: Largest size of the cache on this machine in GiB; images that do not fit are decoded each time.
             Default: half of the available memory or disk space.
+        join: Several data sets that are used as one, instead of the files above. Each is a mapping with ``root`` and
+            the arguments of files, and optionally ``format``, ``name``, ``rename`` (new names of classes) and
+            ``not_annotated`` (classes that its files list but nobody annotated). Classes are united by name. Classes
+            that a data set does not list are unknown in its images, and not background.
         demo: Create a small data set of handwritten digits in ``root/digits`` and use it.
         batch_size: Images per process and training step.
         eval_batch_size: Images per process and step of validation, test and prediction. Default: ``batch_size``.
@@ -147,6 +143,7 @@ class CocoDataModule(DataModule):
         tile_overlap: float = 0.2,
         cache: CacheMode | None = None,
         cache_gib: float | None = None,
+        join: list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__()
         name = type(self).__name__
@@ -175,43 +172,47 @@ class CocoDataModule(DataModule):
         self.cache_gib = None if cache_gib is None else check_range(name, "cache_gib", cache_gib, 0)
         self._caches: dict[str, ImageCache] | None = None
         self.format = None if format is None else FORMATS.build(format)
-        self._given: Given = {
+        given: Given = {
             "train": (train_annotations, train_images),
             "val": (val_annotations, val_images),
             "test": (test_annotations, test_images),
         }
-        if demo:
-            self._stated = demo_sources(self.root, self._given)
-        else:
-            self._stated = find_sources(self.root, self._given, self.format)
-        check_val_split(self._stated, self.val_split)
-        self._sources: dict[str, Source] | None = None
+        self._files = self._open_files(given, join)
+        check_val_split(self._files.stated, self.val_split)
         self.data: dict[str, CocoData] = {}
         self.class_counts: ClassCounts | None = None
         self._categories: list[Category] | None = None
-        self._reader: SourceReader | None = None
         self._train_loader: ResumableLoader | None = None
         self._resumed: dict[str, int] = {}
 
     @property
     def sources(self) -> dict[str, Source]:
-        """The files of each split, with their formats; recognised when first used after the training files exist.
+        """The files of each split, with their formats; of joined data those of the first source that has the split.
 
         Raises:
             UsageError: A format is not recognised.
         """
-        if self._sources is not None:
-            return self._sources
-        sources = complete_sources(self._stated, self.root, self._given)
+        sources = self._files.sources
         check_val_split(sources, self.val_split)
-        if all(source.annotations.exists() for source in sources.values()):
-            self._sources = sources
         return sources
 
-    def _read_from(self) -> SourceReader:
-        if self._reader is None:
-            self._reader = SourceReader(self.sources, self.weight_key, ignore_key=self.ignore_key)
-        return self._reader
+    @property
+    def formats(self) -> dict[str, str]:
+        """The name of the format of each split; of joined data those of all sources."""
+        return self._files.formats
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether several data sets are joined."""
+        return isinstance(self._files, JoinedFiles)
+
+    def _open_files(self, given: Given, join: list[dict[str, Any]] | None) -> DataFiles | JoinedFiles:
+        masks = ["train"] if any(one.reads_outlines for one in self.augmentation) else []
+        if join is None:
+            return DataFiles(self.root, given, self.format, self.weight_key, self.ignore_key, masks, self.demo)
+        check_join_alone(self.demo, given, self.labels)
+        sources = joined_sources(self.root, join, self.format, self.weight_key, self.ignore_key, masks)
+        return JoinedFiles(self.root, sources)
 
     @property
     def categories(self) -> list[Category]:
@@ -287,14 +288,14 @@ class CocoDataModule(DataModule):
                 if split not in read:
                     read |= self._read_and_split(problems)
             else:
-                read[split] = self._read_from().split(self.sources[split], problems)
+                read[split] = self._files.read(split, problems)
         usable = {split: data for split, data in read.items() if data is not None}
         if "train" in usable and self.background_images:
             background = read_images(self.background_images, problems, "background images")
             if background is not None:
                 others = [data for split, data in {**self.data, **usable}.items() if split in ("val", "test")]
                 usable["train"] = with_background(usable["train"], background, others, problems)
-        check_splits({**self.data, **usable}, usable.keys(), self.sources, problems)
+        check_splits({**self.data, **usable}, usable.keys(), self._files.data_sets, problems)
         if read.keys() - {"predict"}:
             categories = self._read_categories(problems)
             if "test" in usable:
@@ -322,7 +323,7 @@ class CocoDataModule(DataModule):
         return next((split for split in ("predict", "test") if split in self.available), "val")
 
     def _read_and_split(self, problems: Problems) -> dict[str, CocoData | None]:
-        whole = self._read_from().split(self.sources["train"], problems)
+        whole = self._files.read("train", problems)
         if whole is None:
             return {"train": None, "val": None}
         presence = whole.presence(np.array([category["id"] for category in whole.categories]))
@@ -334,12 +335,8 @@ class CocoDataModule(DataModule):
 
     def _read_categories(self, problems: Problems) -> list[Category]:
         """Return the category of each label, from the training and validation files, or else from the test file."""
-        sources = [source for split, source in self.sources.items() if split != "test"]
-        if not sources and "test" in self.sources:
-            sources = [self.sources["test"]]
-        categories = self._read_from().categories(sources, problems)
-        paths = dict.fromkeys(str(source.annotations) for source in sources)
-        return label_categories(categories, self.labels == "category_id", ", ".join(paths), problems)
+        categories = self._files.categories(problems)
+        return label_categories(categories, self.labels == "category_id", self._files.paths(), problems)
 
     def _category_ids(self) -> Ints:
         return np.array([category["id"] for category in self.categories], np.int64)
@@ -358,7 +355,8 @@ class CocoDataModule(DataModule):
         order = self._order(dataset.data)
         draws = EpochSampler(dataset, seed=self.seed, order=order).total_size
         drop_last = draws >= self.batch_size * world_size
-        sampler = EpochSampler(dataset, world_size, rank, self.seed, drop_last, order, dataset.num_partners)
+        partners, groups = dataset.num_partners, dataset.data.groups
+        sampler = EpochSampler(dataset, world_size, rank, self.seed, drop_last, order, partners, groups=groups)
         self._train_loader = ResumableLoader(
             dataset,
             batch_size=self.batch_size,

@@ -8,6 +8,7 @@ from torch.utils.data import Dataset, DistributedSampler
 
 from ..core.array_types import Doubles, Ints
 from ..core.errors import UsageError
+from .origins import Groups
 
 
 class Draw(NamedTuple):
@@ -44,6 +45,7 @@ class EpochSampler(DistributedSampler[Draw]):
             ``ImageSampler.order``. Default: each image once, shuffled.
         partners: Number of partner images of each sample. They are drawn with replacement from the order of the epoch.
         run_epochs: Length of the run in epochs, for ``Draw.progress``; None if it is unknown.
+        groups: Groups of images, which decide what partners an image may have. Default: all images are one group.
 
     Raises:
         UsageError: The order has no indices. At the start of an epoch: the order has another length than in epoch 0, or
@@ -60,6 +62,7 @@ class EpochSampler(DistributedSampler[Draw]):
         order: Callable[[np.random.Generator], Ints] | None = None,
         partners: int = 0,
         run_epochs: float | None = None,
+        groups: Groups | None = None,
     ) -> None:
         self._order = order
         self._images = len(dataset)  # type: ignore[arg-type]
@@ -69,7 +72,7 @@ class EpochSampler(DistributedSampler[Draw]):
         # a placeholder of the epoch's length, from which the parent computes each process's share
         super().__init__(range(self._draws), num_replicas, rank, True, seed, drop_last)  # type: ignore[arg-type]
         self.dataset = dataset
-        self.partners, self.run_epochs = partners, run_epochs
+        self.partners, self.run_epochs, self.groups = partners, run_epochs, groups
         self.start = 0  # positions to skip: those that all processes drew before an interruption
         self.keeps_rest = False  # whether drop_last keeps the positions after start if there are fewer than processes
         self.on_epoch: Callable[[], None] | None = None  # called when an epoch is set
@@ -107,7 +110,17 @@ class EpochSampler(DistributedSampler[Draw]):
         """Draw the partners of all positions of the epoch, also of those that only fill the last batch."""
         # a generator of its own: seeds are drawn for a number of positions that depends on the number of processes
         rng = np.random.default_rng([self.seed, self.epoch, 1])
-        return order[rng.integers(self._draws, size=(self._draws + self.num_replicas, self.partners))]
+        drawn = rng.integers(self._draws, size=(self._draws + self.num_replicas, self.partners))
+        partners = order[drawn]
+        if self.groups is None:
+            return partners
+        # the position among the candidates in the order, which a sampler affects
+        fillers = np.resize(order[self.start % self._draws :], self.num_replicas)
+        own = self.groups.of_image[np.concatenate([order, fillers])]
+        for group in np.unique(own):
+            candidates, rows = order[self.groups.partners_of(group)[order]], np.flatnonzero(own == group)
+            partners[rows] = candidates[drawn[rows] * len(candidates) // self._draws]
+        return partners
 
     def _progress(self, positions: Ints) -> Doubles:
         """Return the fraction of the run that precedes each position of the epoch."""

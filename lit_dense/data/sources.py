@@ -1,6 +1,6 @@
 """The files of each split, the recognition of their format, and a reader that parses each file once."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -148,7 +148,7 @@ class SourceReader:
     Args:
         sources: The sources of all splits, with their formats.
         weight_key: The key of annotations with a weight. Default: no weights are read.
-        masks: Whether to keep masks.
+        masks: The splits whose masks are kept.
         ignore_key: The key of annotations that marks ignore regions, as ``iscrowd`` does. Default: none is read.
     """
 
@@ -156,7 +156,7 @@ class SourceReader:
         self,
         sources: Mapping[str, Source],
         weight_key: str | None = None,
-        masks: bool = False,
+        masks: Collection[str] = (),
         ignore_key: str | None = None,
     ) -> None:
         self._sources = dict(sources)
@@ -227,7 +227,12 @@ class SourceReader:
             return
         problems = Problems()
         request = Request(
-            source.annotations, source.images, source.split, self._weight_key, self._masks, self._ignore_key
+            source.annotations,
+            source.images,
+            source.split,
+            self._weight_key,
+            source.split in self._masks,
+            self._ignore_key,
         )
         chosen = source.format or recognise(source.annotations)
         content = chosen.read(request, problems)

@@ -16,7 +16,7 @@ from ..core.samples import NEGATIVE, BoxCoder, DenseSamples
 from ..functional.tracing import records_graph
 from .base import Columns, Detections, Terms
 from .ignore_regions import ScaledIgnoreRegions, without_ignored_anchors
-from .torchvision_batch import check_labels, collect_samples
+from .torchvision_batch import all_labels, check_labels, collect_samples, unknown_columns
 
 
 class OneStageAdapter(ScaledIgnoreRegions):
@@ -175,9 +175,12 @@ class OneStageAdapter(ScaledIgnoreRegions):
         """Match the anchors of an image [K, 4]; without ground truths all are background."""
         if not len(target["boxes"]):
             return torch.full((len(anchors),), NEGATIVE, device=anchors.device)
-        criterion, labels = self.criteria[""], target["labels"] - self.columns("").first_label
+        first = self.columns("").first_label
+        criterion, labels = self.criteria[""], target["labels"] - first
         logits, deltas = self.loss_logits(outputs)[index], outputs["bbox_regression"][index]
         references = self.references(anchors)
+
+        unknown = unknown_columns([target], logits.shape[-1], logits.device, first)
 
         def losses(rows: Tensor, matched: Tensor) -> Tensor:
             images = torch.zeros_like(labels), torch.zeros_like(rows)
@@ -193,6 +196,7 @@ class OneStageAdapter(ScaledIgnoreRegions):
                 images[1],
                 self.box_coder,
                 references=references[rows],
+                unknown=unknown,
             )
             return criterion.losses_of_anchors(samples)
 
@@ -223,21 +227,21 @@ class OneStageAdapter(ScaledIgnoreRegions):
         """Build the samples of a batch."""
         logits, deltas = self.loss_logits(head_outputs), head_outputs["bbox_regression"]
         columns, extra = self.columns(""), self.criteria[""].loss.extra_logits
-        samples = collect_samples(
+        first = columns.first_label
+        if not self.batch_is_checked:
+            reserved = extra if columns.background is None else 0
+            check_labels(all_labels(targets) - first, logits.shape[-1] - extra, first, reserved)
+        return collect_samples(
             targets,
             logits.flatten(0, 1),
             deltas.flatten(0, 1),
             anchors,
             without_ignored_anchors(matched_idxs, anchors, targets),
-            first_label=columns.first_label,
+            first_label=first,
             box_coder=self.box_coder,
             geometry=self._geometry,
             references=None if self.box_loss_coder is None else torch.cat([self.references(a) for a in anchors]),
         )
-        if not self.batch_is_checked:
-            reserved = extra if columns.background is None else 0
-            check_labels(samples.gt_labels, logits.shape[-1] - extra, columns.first_label, reserved)
-        return samples
 
     def set_class_bias(self, bias: Tensor, stage: str) -> None:
         """Set the classifier's bias; its channels are the columns of each anchor of a cell."""

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core.batch_format import CLASS_LISTS
 from ..core.errors import UsageError
 from ..criterion import Criterion, CriterionArgs
 from ..normalizers.native_normalizer import NativeNormalizer
@@ -14,6 +15,8 @@ from .ignore_regions import IGNORE_BOXES
 from .set_prediction import Output, SetPredictionAdapter
 
 TERM = "loss_ce"
+PER_IMAGE = (IGNORE_BOXES, *CLASS_LISTS)
+"""Keys of targets that do not have one row per object."""
 
 
 class RFDETRAdapter(SetPredictionAdapter):
@@ -142,7 +145,7 @@ class RFDETRAdapter(SetPredictionAdapter):
             )
         if "valid" in targets[0]:  # targets of a fixed size are padded
             targets = [
-                {name: value if name == IGNORE_BOXES else _valid_rows(value, t["valid"]) for name, value in t.items()}
+                {name: value if name in PER_IMAGE else _valid_rows(value, t["valid"]) for name, value in t.items()}
                 for t in targets
             ]
         objects = sum(len(target["labels"]) for target in targets)

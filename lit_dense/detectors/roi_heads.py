@@ -12,7 +12,7 @@ from ..core.samples import DenseSamples
 from .base import DetectorAdapter, Terms, loss_columns, own_scores
 from .ignore_regions import regions_of
 from .rpn import negatives_left_out
-from .torchvision_batch import check_labels, collect_samples
+from .torchvision_batch import all_labels, check_labels, collect_samples
 
 TERMS = {"classification": "loss_classifier", "bbox_regression": "loss_box_reg"}
 """torchvision's names of the criterion's terms."""
@@ -91,8 +91,8 @@ class RoIStage(DetectorAdapter):
         heads = self.detector.roi_heads
         heads.check_targets(targets)
         if not self.batch_is_checked:
-            labels = torch.cat([t["labels"].reshape(-1) for t in targets])
-            check_labels(labels - 1, self.columns("roi").classes, first_label=1)  # torchvision does not check them
+            labels = all_labels(targets) - 1  # torchvision does not check them
+            check_labels(labels, self.columns("roi").classes, first_label=1)
         self._regions = [regions_of(target) for target in targets]
         sampled = type(heads).select_training_samples(heads, proposals, targets)
         self._sampled = _Sampled(targets, *sampled[:3])

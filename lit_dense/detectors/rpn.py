@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..core.batch_format import UNKNOWN_LABELS
 from ..core.errors import UsageError
 from ..functional.ignore_regions import in_regions
 from .base import Terms
@@ -80,6 +81,8 @@ class RPNStage(ScaledIgnoreRegions):
             for pos, neg, own, target in zip(positive, negative, boxes, targets, strict=True)
         ]
         objects = [{**t, "labels": torch.ones_like(t["boxes"][:, 0], dtype=torch.int64)} for t in targets]
+        for one in objects:  # the only column is that of any object, for which no class is unknown
+            one.pop(UNKNOWN_LABELS, None)
         samples = collect_samples(
             objects,
             objectness.reshape(-1, 1),

@@ -9,13 +9,14 @@ from torch import Tensor
 
 from ..core.errors import UsageError
 from ..core.missing_field import MissingField
+from ..core.native_divisor import NativeDivisor
 from ..core.sample_fields import image_of_rows
-from ..core.samples import NEGATIVE, DenseSamples, NativeDivisor
+from ..core.samples import NEGATIVE, DenseSamples
 from ..criterion import Criterion
 from ..functional.ignore_regions import without_ignored
 from .base import DetectorAdapter, own_scores
 from .ignore_regions import IGNORE_BOXES
-from .torchvision_batch import check_labels, fields_of_targets
+from .torchvision_batch import all_labels, check_labels, fields_of_targets, unknown_columns
 
 NOMINAL_SIZE = 1024.0
 """Nominal width and height of images in pixels: these detectors give boxes as fractions of the image."""
@@ -92,7 +93,8 @@ class SetPredictionAdapter(DetectorAdapter):
 
         Args:
             outputs: Outputs of all layers.
-            targets: For each image ``boxes`` [G, 4] as fractions of the image, and the classes [G], from 0.
+            targets: For each image ``boxes`` [G, 4] as fractions of the image, the classes [G], from 0, and optionally
+                ``unknown_labels`` [any], the classes that the image is not annotated for.
             native: Divisor of the last layer's loss, counted on this process, and the smallest divisor.
             labels: Key of the classes in the targets.
 
@@ -102,7 +104,9 @@ class SetPredictionAdapter(DetectorAdapter):
         device, images, layers = outputs[0].logits.device, len(targets), len(outputs)
         counts = [len(target[labels]) for target in targets]
         gt_labels = torch.cat([target[labels].reshape(-1) for target in targets]).long().to(device)
-        check_labels(gt_labels, outputs[0].logits.shape[-1] - self.criteria[""].loss.extra_logits, 0)
+        columns = outputs[0].logits.shape[-1]
+        check_labels(all_labels(targets, labels), columns - self.criteria[""].loss.extra_logits, 0)
+        unknown = unknown_columns(targets, columns, device)
         gt_boxes = torch.cat([target["boxes"].reshape(-1, 4) for target in targets]).to(device)
         fields = fields_of_targets(targets, counts, ("boxes", labels, "masks"))
         count, least = native
@@ -132,6 +136,7 @@ class SetPredictionAdapter(DetectorAdapter):
                 torch.cat([torch.full((images,), output.factor, device=device) for output in outputs]),
                 least,
             ),
+            unknown=None if unknown is None else unknown.repeat(layers, 1),
             **missing,
         )
 

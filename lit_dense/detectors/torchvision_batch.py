@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core.batch_format import CLASS_LISTS, UNKNOWN_LABELS
 from ..core.errors import UsageError
 from ..core.sample_fields import image_of_rows
 from ..core.samples import DenseSamples
@@ -25,7 +26,8 @@ def collect_samples(
 
     Args:
         targets: For each image ``boxes`` [G_b, 4] and ``labels`` [G_b]. Other tensors with G_b rows, except ``masks``,
-            become target fields if the shape of their rows is the same in all images.
+            become target fields if the shape of their rows is the same in all images. ``unknown_labels`` [any] are the
+            classes that the image is not annotated for.
         logits: Class logits, one image after another [A, L].
         deltas: Box deltas in the same order [A, 4].
         anchors: Anchors of each image [K_b, 4].
@@ -49,8 +51,44 @@ def collect_samples(
         num_images=len(targets),
         image_idxs=image_of_rows([len(own) for own in anchors], device),
         target_fields=target_fields,
+        unknown=unknown_columns(targets, logits.shape[1], device, first_label),
         **fields,
     )
+
+
+def unknown_columns(
+    targets: Sequence[Mapping[str, Tensor]], columns: int, device: torch.device, first_label: int = 0
+) -> Tensor | None:
+    """Return whether a column's class is one that an image is not annotated for, bool [B, L].
+
+    Args:
+        targets: For each image, optionally ``unknown_labels`` [any].
+        columns: Number of columns of the loss L.
+        device: Device of the result.
+        first_label: Label of the first class in the targets.
+
+    Returns:
+        A mask; None if all images are annotated for all classes.
+    """
+    lists = [target.get(UNKNOWN_LABELS) for target in targets]
+    if not any(labels is not None and len(labels) for labels in lists):
+        return None
+    unknown = torch.zeros(len(lists), columns, dtype=torch.bool, device=device)
+    for row, labels in zip(unknown, lists, strict=True):
+        if labels is not None:
+            row.index_fill_(0, labels.to(device).long() - first_label, True)
+    return unknown
+
+
+def all_labels(targets: Sequence[Mapping[str, Tensor]], name: str = "labels") -> Tensor:
+    """Return the classes of all objects, followed by those that images are not annotated for, to check them [N].
+
+    Args:
+        targets: Targets of each image.
+        name: Key of the classes of objects.
+    """
+    lists = [target[key] for key in (name, UNKNOWN_LABELS) for target in targets if key in target]
+    return torch.cat([labels.reshape(-1).long() for labels in lists])
 
 
 def check_labels(labels: Tensor, num_classes: int, first_label: int, taken: int = 0) -> None:
@@ -100,7 +138,7 @@ def fields_of_targets(
         counts: Number of boxes of each image.
         known: Keys that are not collected.
     """
-    names = set.intersection(*(set(t) for t in targets)) - {*known, IGNORE_BOXES} if targets else set()
+    names = set.intersection(*(set(t) for t in targets)) - {*known, *CLASS_LISTS, IGNORE_BOXES} if targets else set()
     fields = {}
     for name in sorted(names):
         rows = [t[name] for t in targets]

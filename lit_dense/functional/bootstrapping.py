@@ -44,12 +44,13 @@ class TargetChange(NamedTuple):
         z = p.detach() if self.form == "soft" else (p.detach() > 0.5).to(p.dtype)
         return self.beta * target + (1 - self.beta) * z
 
-    def mixed_rows(self, column: Tensor, p: Tensor) -> Tensor:
+    def mixed_rows(self, column: Tensor, p: Tensor, known: Tensor | None = None) -> Tensor:
         """Compute the targets of a softmax: one-hot, smoothed over all columns, mixed with the detached prediction.
 
         Args:
             column: Column of each row's label [n].
             p: Probabilities of the columns [n, C].
+            known: Whether smoothing may give a column a share; by default all [n, C].
 
         Returns:
             Targets, which add up to 1 in each row [n, C].
@@ -59,8 +60,13 @@ class TargetChange(NamedTuple):
             tensor([[0.9000, 0.1000]])
         """
         columns = torch.arange(p.shape[1], device=p.device)
-        on, off = 1 - self.smoothing + self.smoothing / p.shape[1], self.smoothing / p.shape[1]
-        target = torch.where(columns == column.unsqueeze(1), on, off).to(p.dtype)
+        own = columns == column.unsqueeze(1)
+        if known is None:
+            on, off = 1 - self.smoothing + self.smoothing / p.shape[1], self.smoothing / p.shape[1]
+            target = torch.where(own, on, off).to(p.dtype)
+        else:
+            share = known * (self.smoothing / known.sum(1, keepdim=True)).to(p.dtype)
+            target = torch.where(own, 1 - self.smoothing + share, share)
         if self.form is None:
             return target
         best = columns == p.detach().argmax(1, keepdim=True)

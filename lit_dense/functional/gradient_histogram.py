@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .fused.anchor_loss import IGNORED, Chunked
 from .fused.sigmoid_terms import OwnLogits
+from .unknown_classes import is_hidden
 
 FUSED_BINS = 64
 """Largest number of bins that are summed in one compiled kernel."""
@@ -20,6 +21,7 @@ def classification_histogram(
     class_weights: Tensor | None = None,
     levels: Tensor | None = None,
     num_levels: int = 1,
+    has_unknown: bool = False,
 ) -> Tensor:
     """Count the logits in each bin of the gradient norm ``|p - t|``, excluding ignored anchors.
 
@@ -31,6 +33,7 @@ def classification_histogram(
             not counted; None counts all.
         levels: Pyramid level of each anchor, to compute one histogram per level [A].
         num_levels: Number of levels.
+        has_unknown: Whether some logits are hidden, because the class is unknown in the image; they are not counted.
 
     Returns:
         Counts [bins]; with ``levels`` one row per level [num_levels, bins].
@@ -41,18 +44,26 @@ def classification_histogram(
     """
     logits = logits.detach()
 
-    rows, args = (logits, labels, levels), (bins, class_weights, num_levels)
+    rows, args = (logits, labels, levels), (bins, class_weights, num_levels, has_unknown)
     counts = [count for _, count in _chunk_histogram.over(rows, args, _chunk_histogram.compiles(logits))]
     return torch.stack(counts).sum(0)
 
 
 @Chunked
 def _chunk_histogram(
-    logits: Tensor, labels: Tensor, levels: Tensor | None, bins: int, class_weights: Tensor | None, num_levels: int
+    logits: Tensor,
+    labels: Tensor,
+    levels: Tensor | None,
+    bins: int,
+    class_weights: Tensor | None,
+    num_levels: int,
+    has_unknown: bool,
 ) -> Tensor:
     p = torch.sigmoid(logits.float() if logits.dtype.itemsize < 4 else logits)
     own = OwnLogits(labels)
     counted: Tensor = (labels != IGNORED).unsqueeze(1)
+    if has_unknown:
+        counted = counted & ~is_hidden(logits)
     if class_weights is not None:
         uses_negatives, uses_positives = (class_weights != 0).expand(2, -1)
         used = uses_negatives.expand_as(p).clone()

@@ -10,6 +10,7 @@ from .bootstrapping import TargetChange
 from .fused.anchor_loss import Rows, per_anchor
 from .fused.sigmoid_terms import OwnLogits, sum_columns, sums_by_column
 from .softplus import log1p
+from .unknown_classes import is_hidden
 
 LARGEST_PROBABILITY = 1 - 1e-6
 """Upper bound of probabilities that are converted to logits, which keeps the logits finite."""
@@ -19,7 +20,11 @@ LABELS_AS_THEY_ARE = TargetChange()
 
 
 def softmax_loss(
-    logits: Tensor, labels: Tensor, background_weight: float = 1.0, change: TargetChange = LABELS_AS_THEY_ARE
+    logits: Tensor,
+    labels: Tensor,
+    background_weight: float = 1.0,
+    change: TargetChange = LABELS_AS_THEY_ARE,
+    has_unknown: bool = False,
 ) -> Tensor:
     """Softmax cross-entropy of each anchor, over C classes and background.
 
@@ -28,6 +33,7 @@ def softmax_loss(
         labels: Class of each anchor, 0 to C - 1; -1 background, -2 ignored [A].
         background_weight: Weight of background anchors.
         change: Label smoothing and bootstrapping of all targets.
+        has_unknown: Whether some logits are hidden, because the class is unknown in the image; they have no target.
 
     Returns:
         One value per anchor, 0 for ignored anchors [A].
@@ -43,7 +49,7 @@ def softmax_loss(
         log_p = log_softmax(x)
         probabilities = log_p.detach().exp()
         if change.smoothing or change.form is not None:
-            targets = change.mixed_rows(column, probabilities)
+            targets = change.mixed_rows(column, probabilities, ~is_hidden(x) if has_unknown else None)
             return Rows(-weight * (targets * log_p).sum(1), (probabilities - targets) * weight.unsqueeze(1))
         own = OwnLogits(column, all_rows=True)
         own_log_p = own.take(log_p)

@@ -14,6 +14,7 @@ from ..core.samples import DenseSamples
 from ..core.step_context import StepContext
 from ..functional.fused.dual_terms import sum_with_dual_weights
 from ..functional.fused.sigmoid_terms import SigmoidTerms, sum_over_classes
+from ..functional.unknown_classes import hide_unknown
 
 
 class DenseLoss(Component):
@@ -107,6 +108,18 @@ class DenseLoss(Component):
         """
         return None
 
+    def without_unknown(self, samples: DenseSamples) -> Tensor:
+        """Return logits in which the classes that an image is not annotated for have no effect [A, C + extra_logits].
+
+        The criterion calls it for batches with ``samples.unknown``, and passes the result to :meth:`forward`. A hidden
+        logit is -50000: its score is 0, and so is its loss as a negative. A loss with a background column overrides
+        this method, because an object of such a class is not background.
+
+        Args:
+            samples: The batch.
+        """
+        return hide_unknown(samples.logits, samples.unknown_negatives)
+
     def score_logits(self, logits: Tensor) -> Tensor:
         """Convert logits to those whose sigmoid is the score of each class [..., C + extra_logits] -> [..., C].
 
@@ -160,11 +173,11 @@ class SigmoidLoss(DenseLoss, ABC):
 
     def forward(self, logits: Tensor, labels: Tensor, samples: DenseSamples) -> Tensor:
         """Compute the loss of each anchor, summed over classes [A]."""
-        terms, dual = self.sigmoid_terms(samples), samples.dual_weights
+        terms, dual, has_unknown = self.sigmoid_terms(samples), samples.dual_weights, samples.unknown is not None
         if dual is not None:
             pairs = samples.positives, samples.pos_labels, dual.positive, dual.negative
-            return sum_with_dual_weights(logits, labels, terms, *pairs, samples.class_weights)
+            return sum_with_dual_weights(logits, labels, terms, *pairs, samples.class_weights, has_unknown)
         targets = self.pos_targets(samples)
         if targets is not None:
             targets = samples.scatter_to_anchors(targets)
-        return sum_over_classes(logits, labels, terms, targets, samples.class_weights)
+        return sum_over_classes(logits, labels, terms, targets, samples.class_weights, has_unknown)

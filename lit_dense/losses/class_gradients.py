@@ -43,7 +43,7 @@ class GradientBalancedLoss(SigmoidLoss):
         """Compute the loss of each anchor, summed over classes [A]."""
         targets = samples.scatter_to_anchors(self.pos_targets(samples))
         values, gradients = sum_over_classes_and_gradients(
-            logits, labels, self.sigmoid_terms(samples), targets, samples.class_weights
+            logits, labels, self.sigmoid_terms(samples), targets, samples.class_weights, samples.unknown is not None
         )
         positive, negative = samples.reduce.sum(torch.stack(gradients))
         self.stage(

@@ -53,6 +53,7 @@ class GHMLoss(GradientHarmonizing, DenseLoss):
         """Compute the weighted cross-entropy of each anchor, with weights from the whole batch [A]."""
         level_idxs, num_levels = (None, 1) if self.levels == "joint" else (samples.level_idxs, samples.num_levels)
         class_weights = samples.class_weights
-        counts = classification_histogram(logits, labels, self.bins, class_weights, level_idxs, num_levels)
+        has_unknown = samples.unknown is not None
+        counts = classification_histogram(logits, labels, self.bins, class_weights, level_idxs, num_levels, has_unknown)
         weights = self.bin_weights(counts, samples)
         return harmonized_cross_entropy(logits, labels, weights, class_weights, level_idxs)

@@ -8,6 +8,7 @@ from torch import Tensor
 from ..core.errors import check_range
 from ..core.samples import DenseSamples
 from ..functional.seesaw import seesaw_loss, seesaw_score_logits
+from ..functional.unknown_classes import seesaw_without_unknown
 from .base import DenseLoss
 
 
@@ -49,6 +50,10 @@ class SeesawLoss(DenseLoss):
         counts = self.counts + samples.reduce.sum(seen)
         self.stage(counts=counts)
         return seesaw_loss(logits, labels, counts, samples.positives, self.p, self.q, self.eps)
+
+    def without_unknown(self, samples: DenseSamples) -> Tensor:
+        """Return logits whose background includes the unknown classes of an image, and in which these are hidden."""
+        return seesaw_without_unknown(samples.logits, samples.labels, samples.unknown_negatives)
 
     def score_logits(self, logits: Tensor) -> Tensor:
         """Convert logits to those of class probability times object probability [..., C + 2] -> [..., C]."""

@@ -9,6 +9,7 @@ from ..core.errors import check_range
 from ..core.samples import DenseSamples
 from ..functional.bootstrapping import BootstrapForm
 from ..functional.softmax import softmax_loss, softmax_score_logits
+from ..functional.unknown_classes import softmax_without_unknown
 from .base import DenseLoss
 from .target_change import target_change
 
@@ -47,7 +48,11 @@ class SoftmaxLoss(DenseLoss):
 
     def forward(self, logits: Tensor, labels: Tensor, samples: DenseSamples) -> Tensor:
         """Compute the cross-entropy of each anchor [A]."""
-        return softmax_loss(logits, labels, self.background_weight, self.change)
+        return softmax_loss(logits, labels, self.background_weight, self.change, samples.unknown is not None)
+
+    def without_unknown(self, samples: DenseSamples) -> Tensor:
+        """Return logits whose background includes the unknown classes of an image, and in which these are hidden."""
+        return softmax_without_unknown(samples.logits, samples.labels, samples.unknown_negatives)
 
     def score_logits(self, logits: Tensor) -> Tensor:
         """Convert logits to those whose sigmoid is the softmax probability of each class [..., C + 1] -> [..., C]."""

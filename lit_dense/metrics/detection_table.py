@@ -9,9 +9,10 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
-DETECTION, OBJECT, CROWD, ABSENT, NOT_EXHAUSTIVE = range(5)
-"""Kind of a row. The last two have no box: ``ABSENT`` is a class that is known to be absent from the image, and
-``NOT_EXHAUSTIVE`` is a class of which not all objects in the image are annotated."""
+DETECTION, OBJECT, CROWD, ABSENT, NOT_EXHAUSTIVE, UNKNOWN = range(6)
+"""Kind of a row. ``ABSENT`` and ``NOT_EXHAUSTIVE`` have no box: they are classes that are known to be absent from the
+image, and of which not all objects in the image are annotated. ``UNKNOWN`` is a detection or object of a class that the
+image is not annotated for; it is removed before the evaluation."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from ..core.distributed import Reduce
 from ..core.errors import UsageError, check_range
 from .arguments import MAX_DETECTIONS, read_limits, read_names, take_torchmetrics_arguments
 from .backends import BackendName, Protocol, load_backend
-from .detection_table import Array, DetectionTable
+from .detection_table import UNKNOWN, Array, DetectionTable
 from .evaluation import RECALLS, Evaluation, evaluate, number_names
 from .frequency import frequency_groups
 from .table_checks import check_rows, cut_detections
@@ -149,8 +149,9 @@ class DetectionMAP(Metric):
             targets: One dict per image: ``boxes`` [M, 4] and ``labels`` [M]. Optional are ``iscrowd`` [M], and ``area``
                 [M] in square pixels, which determines small, medium and large; by default it is the area of the box.
                 With ``lvis`` there are also ``neg_labels`` [any], the classes known to be absent from the image, and
-                ``not_exhaustive_labels`` [any]. Other keys are ignored. Without boxes (M = 0) every detection of the
-                image is a false positive.
+                ``not_exhaustive_labels`` [any]. With any protocol, ``unknown_labels`` [any] are the classes that the
+                image is not annotated for: its detections and objects of these classes do not count. Other keys are
+                ignored. Without boxes (M = 0) every other detection of the image is a false positive.
             image_ids: Id of each image in the data set. Images with the same id count once. With None each image counts
                 as a new one, which is wrong if a distributed sampler repeats images.
 
@@ -271,7 +272,8 @@ class DetectionMAP(Metric):
         """Return the label and name of each class in the result; equal on all processes after gathering."""
         if self.class_names is not None:
             return dict(enumerate(self.class_names))
-        return {label: str(label) for label in np.unique(labels[:, 0].cpu().numpy()).tolist()}
+        rows = labels.cpu().numpy()
+        return {label: str(label) for label in np.unique(rows[rows[:, 1] != UNKNOWN, 0]).tolist()}
 
 
 def _join_images(images: Array, boxes: Array, labels: Array, world_size: int) -> DetectionTable:
@@ -295,7 +297,7 @@ def _join_images(images: Array, boxes: Array, labels: Array, world_size: int) ->
     ends = counts.cumsum()
     starts = images[:, 2].cumsum()[kept] - counts
     order = np.repeat(starts - (ends - counts), counts) + np.arange(ends[-1] if len(ends) else 0)
-    return DetectionTable(
+    table = DetectionTable(
         image_ids=np.where(has_id, images[:, 0], np.arange(len(images)))[kept],
         images=np.repeat(np.arange(len(kept)), counts),
         boxes=boxes[order, :4],
@@ -303,3 +305,4 @@ def _join_images(images: Array, boxes: Array, labels: Array, world_size: int) ->
         kinds=labels[order, 1],
         scores=boxes[order, 4],
     )
+    return table.where(table.kinds != UNKNOWN)

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.batch_format import UNKNOWN_LABELS
 from ..core.errors import UsageError
-from .detection_table import ABSENT, CROWD, DETECTION, NOT_EXHAUSTIVE, OBJECT
+from .detection_table import ABSENT, CROWD, DETECTION, NOT_EXHAUSTIVE, OBJECT, UNKNOWN
 
 Items = Sequence[Mapping[str, Tensor]]
 
@@ -86,12 +87,22 @@ def batch_rows(preds: Items, targets: Items, federated: bool, device: torch.devi
     if any(target.get("iscrowd") is not None for target in targets):
         crowds = _integers(_with_default(targets, "iscrowd", lengths, NO_CROWD), "iscrowd", "targets", lengths)
         kinds_of_rows[kinds_of_rows == OBJECT] = torch.where(_join([crowds], device) != 0, CROWD, OBJECT)
+    if any(UNKNOWN_LABELS in target for target in targets):
+        in_unknown = _of_unknown_classes(targets, labels)
+        kinds_of_rows = torch.where(_join(in_unknown, device), UNKNOWN, kinds_of_rows)
     columns = _join(boxes, device).to(torch.float32), _join(extras, device).to(torch.float32)[:, None]
     return BatchRows(
         counts.sum(0).tolist(),
         torch.cat(columns, 1),
         torch.stack([_join(labels, device), kinds_of_rows], 1).to(torch.int32),
     )
+
+
+def _of_unknown_classes(targets: Items, labels: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
+    """Return for each list of labels whether a label is one of the unknown classes of its image."""
+    given = _with_default(targets, UNKNOWN_LABELS, [0] * len(targets), NO_CROWD)
+    unknown = _integers(given, UNKNOWN_LABELS, "targets")
+    return [[torch.isin(o, u.to(o.device)) for o, u in zip(own, unknown, strict=True)] for own in labels]
 
 
 def _join(lists: Sequence[Sequence[Tensor]], device: torch.device) -> Tensor:

@@ -140,6 +140,7 @@ def images_of(samples: DenseSamples, first: int, last: int) -> DenseSamples:
             geometry=Geometry(LEVELS, [(SIZE, SIZE)] * (last - first)),
             target_fields={name: value[here] for name, value in samples.target_fields.items()},
             **{name: getattr(samples, name)[rows] for name in _optional(samples)},
+            unknown=None if samples.unknown is None else samples.unknown[first:last],
         )
     )
 

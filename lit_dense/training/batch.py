@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
-from ..core.batch_format import Batch, image_name
+from ..core.batch_format import CLASS_LISTS, UNKNOWN_LABELS, Batch, image_name
 from ..core.errors import UsageError
 from ..data.checks.thin_images import check_sizes
 from ..detectors.ignore_regions import IGNORE_BOXES
@@ -92,19 +92,20 @@ def _without_crowd(target: dict[str, Any]) -> dict[str, Any]:
     objects = {
         name: value[keep] if isinstance(value, Tensor) and value.dim() > 0 and len(value) == len(keep) else value
         for name, value in target.items()
-        if name != IGNORE_BOXES
+        if name not in (IGNORE_BOXES, *CLASS_LISTS)
     }
     regions = [target["boxes"][~keep], *([target[IGNORE_BOXES]] if IGNORE_BOXES in target else [])]
-    return {**objects, IGNORE_BOXES: torch.cat(regions)}
+    lists = {name: target[name] for name in CLASS_LISTS if name in target}
+    return {**objects, **lists, IGNORE_BOXES: torch.cat(regions)}
 
 
 def metric_targets(targets: Sequence[dict[str, Any]]) -> list[dict[str, Tensor]]:
-    """Select the fields that the metric reads: boxes, labels and, if present, areas, crowds and LVIS's lists.
+    """Select the fields that the metric reads: boxes, labels and, if present, areas, crowds and lists of classes.
 
     Args:
         targets: Complete targets, including crowd boxes.
     """
-    names = ("boxes", "labels", "area", "iscrowd", "neg_labels", "not_exhaustive_labels")
+    names = ("boxes", "labels", "area", "iscrowd", *CLASS_LISTS)
     return [{name: t[name] for name in names if name in t} for t in targets]
 
 
@@ -112,7 +113,7 @@ def check_targets(targets: Sequence[dict[str, Any]], num_classes: int) -> None:
     """Check the boxes and labels of targets in the correct format. Synchronises the device once.
 
     Args:
-        targets: For each image ``boxes`` [G, 4] and ``labels`` [G].
+        targets: For each image ``boxes`` [G, 4], ``labels`` [G], and optionally ``unknown_labels`` [any].
         num_classes: Number of valid labels.
 
     Raises:
@@ -120,7 +121,10 @@ def check_targets(targets: Sequence[dict[str, Any]], num_classes: int) -> None:
     """
     if not targets:
         return
-    bad = torch.cat([_bad_boxes(t["boxes"]) | _bad_labels(t["labels"], num_classes) for t in targets])
+    bad = torch.cat(
+        [_bad_boxes(t["boxes"]) | _bad_labels(t["labels"], num_classes) for t in targets]
+        + [_bad_labels(t[UNKNOWN_LABELS], num_classes) for t in targets if UNKNOWN_LABELS in t]
+    )
     boxes = torch.cat([t["boxes"].float() for t in targets])
     normalised = (boxes <= 1).all() & (boxes != boxes.round()).any()
     if not bool(bad.any() | normalised):
@@ -133,6 +137,12 @@ def check_targets(targets: Sequence[dict[str, Any]], num_classes: int) -> None:
             raise UsageError(
                 f"The target of {name} has label {int(wrong[0])}, but the head takes labels 0 to {num_classes - 1}. "
                 "Column 0 is a class, not background: labels that start at 1 must be lowered by 1."
+            )
+        unknown = target.get(UNKNOWN_LABELS, labels)
+        if len(wrong := unknown[_bad_labels(unknown, num_classes)]):
+            raise UsageError(
+                f"The target of {name} has {int(wrong[0])} in {UNKNOWN_LABELS}, but the head takes labels 0 to "
+                f"{num_classes - 1}."
             )
     raise UsageError(
         f"All boxes of the batch lie between 0 and 1, as normalised boxes do; the first is {boxes[0].tolist()}. Boxes "

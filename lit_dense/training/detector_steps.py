@@ -7,7 +7,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn import ModuleList
 
-from ..core.batch_format import Batch, check_format, unpack
+from ..core.batch_format import CLASS_LISTS, Batch, check_format, unpack
 from ..core.errors import UsageError
 from ..core.score_threshold import keep_scores
 from ..data.tiling import TILING
@@ -175,7 +175,9 @@ class DetectorSteps(KnownClasses):
     def _of_network(self, targets: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Convert the labels of targets to those of the detector."""
         targets, first = self.label_map.in_columns(targets), self._first_label
-        return [{**t, "labels": t["labels"] + first} for t in targets] if first else targets
+        if not first:
+            return targets
+        return [{**t, **{name: t[name] + first for name in ("labels", *CLASS_LISTS) if name in t}} for t in targets]
 
     def _in_columns(self, detections: dict[str, Tensor]) -> dict[str, Tensor]:
         """Convert the labels of detections to columns of the head."""

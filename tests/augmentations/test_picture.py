@@ -1,7 +1,9 @@
 import pytest
 import torch
 
+from lit_dense.augmentations.copy_paste_augmentation import paste
 from lit_dense.augmentations.picture import cut, joined, mirrored, resized
+from lit_dense.augmentations.rare_crop_augmentation import cropped
 from tests.builders.pictures import picture
 
 
@@ -55,3 +57,21 @@ def test_joined__a_class_is_absent_if_all_parts_say_so(second, absent, partial):
     found = joined(first.image, [first, picture(**second)])
     assert found.absent.tolist() == absent
     assert found.partial.tolist() == partial
+
+
+def test_joined__a_class_is_unknown_if_a_part_is_not_annotated_for_it():
+    first, second = picture(unknown=torch.tensor([1, 2])), picture(unknown=torch.tensor([2, 3]))
+    assert joined(first.image, [first, second]).unknown.tolist() == [1, 2, 3]
+    assert joined(first.image, [first, picture()]).unknown.tolist() == [1, 2]
+    assert joined(first.image, [picture(), picture()]).unknown is None
+
+
+def test_picture__every_operation_keeps_the_unknown_classes():
+    one = picture(unknown=torch.tensor([1]), group=2)
+    swapped = mirrored(one, torch.tensor([0, 2, 1]))
+    assert swapped.unknown.tolist() == [2]
+    for changed in (resized(one, (24, 32)), cropped(one, (0, 0, 32, 32)), swapped):
+        assert changed.unknown is not None
+        assert changed.group == 2
+    part = picture(8, 8, boxes=[(0, 0, 8, 8)], unknown=torch.tensor([3]))
+    assert paste(one, part, torch.ones(8, 8), (0, 0)).unknown.tolist() == [1, 3]

@@ -1,10 +1,13 @@
 import os
 import shutil
+import warnings
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule
 
 from lit_dense.core.errors import UsageError
 from lit_dense.data import image_cache
@@ -12,6 +15,7 @@ from lit_dense.data.image_cache import GIB, DiskCache, RamCache, open_caches
 from lit_dense.data.image_files import read_image
 from tests.builders.coco_files import write_noise
 from tests.builders.data_modules import data_module
+from tests.builders.two_trainers import trainer_of
 
 ONE = 3 * 30 * 40  # bytes of an image
 
@@ -208,3 +212,53 @@ def test_data_module__only_training_uses_a_cache(folder):
 def test_data_module__wrong_caches(folder, options, message):
     with pytest.raises(UsageError, match=message):
         data_module(folder, **options)
+
+
+class Pixels(LightningModule):
+    """Notes what it sees of each image in training and validation, and trains on the mean of the images."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen = []
+
+    def note(self, stage, batch):
+        images, targets = batch
+        for image, target in zip(images, targets, strict=True):
+            boxes = target["boxes"].tolist(), target["labels"].tolist()
+            self.seen.append((stage, self.current_epoch, target["image_id"], int(image.long().sum()), *boxes))
+
+    def training_step(self, batch, batch_idx):
+        self.note("train", batch)
+        return (self.weight - torch.stack([image.double().mean() for image in batch[0]]).mean() / 255) ** 2
+
+    def validation_step(self, batch, batch_idx):
+        self.note("val", batch)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def trained(rank, folder, cache_folder, cache):
+    """What one process, or one of two, sees in two epochs, and the weight after training."""
+    with pytest.MonkeyPatch.context() as patched, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        patched.setenv("XDG_CACHE_HOME", cache_folder)
+        chosen = ["mosaic", {"class_path": "copy_paste", "init_args": {"p": 1.0}}]
+        size = 2 if rank is None else 1
+        data = data_module(Path(folder), "train", "val", cache=cache, batch_size=size, augmentation=chosen)
+        module = Pixels()
+        trainer_of(rank, folder, max_epochs=2, num_sanity_val_steps=0, log_every_n_steps=99).fit(module, data)
+    return module.seen, module.weight.item()
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize("cache", ["ram", "disk"])
+def test_cache__two_processes_see_and_train_what_one_does_without(two_processes, folder, cache):
+    expected, weight = trained(None, str(folder), str(folder / "none"), None)
+    (first, its_weight), (second, other_weight) = two_processes(trained, str(folder), str(folder / cache), cache)
+    together = {repr(sample) for sample in (*first, *second)}
+    assert together == {repr(sample) for sample in expected}
+    assert its_weight == other_weight == pytest.approx(weight)
+    if cache == "disk":
+        assert len(list((folder / "disk").rglob("*.raw"))) == 9

@@ -113,12 +113,14 @@ def test_label_map__targets_and_detections_are_translated(dtype):
     target = {
         "labels": torch.tensor([0, 1, 1], dtype=dtype),
         "neg_labels": torch.tensor([1]),
+        "unknown_labels": torch.tensor([0]),
         "boxes": torch.ones(3, 4),
     }
     (moved,) = found.in_columns([target])
     assert moved["labels"].tolist() == [2, 0, 0]
     assert moved["labels"].dtype == dtype
     assert moved["neg_labels"].tolist() == [0]
+    assert moved["unknown_labels"].tolist() == [2]
     assert moved["boxes"] is target["boxes"]
     assert target["labels"].tolist() == [0, 1, 1]
     detections = {"labels": torch.tensor([0, 1, 2], dtype=dtype), "scores": torch.tensor([0.9, 0.8, 0.7])}

@@ -5,7 +5,7 @@ import torch
 
 from lit_dense.core.distributed import Reduce
 from lit_dense.core.errors import UsageError
-from lit_dense.core.samples import NativeDivisor
+from lit_dense.core.native_divisor import NativeDivisor
 from lit_dense.core.step_context import StepContext
 from lit_dense.criterion import Criterion
 from lit_dense.losses import DenseLoss

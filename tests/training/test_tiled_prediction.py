@@ -1,5 +1,8 @@
 """Prediction in tiles: the steps of the module, and what the data module gives them."""
 
+import warnings
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -10,6 +13,7 @@ from lit_dense.training.tiled_prediction import predict_in_tiles
 from tests.builders.coco_files import write_noise
 from tests.builders.data_modules import data_module
 from tests.builders.lit_modules import SmallRetinaNet
+from tests.builders.two_trainers import trainer_of
 
 
 class Blobs:
@@ -105,3 +109,30 @@ def test_data_module__whole_images_with_the_tiling(tmp_path):
 def test_data_module__wrong_tiles(tmp_path, options, message):
     with pytest.raises(UsageError, match=message):
         data_module(tmp_path, **options)
+
+
+def predicted(rank, folder, tile):
+    """The detections of each image, by one process or by one of two."""
+    data = data_module(Path(folder), "val", tile=tile, tile_overlap=0.25)
+    torch.manual_seed(0)
+    module = SmallRetinaNet(3, score_thresh=0.0, detections_per_img=20)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        batches = trainer_of(rank, folder).predict(module, data)
+    return {
+        target["image_id"]: [target["file_name"], *(target[name].tolist() for name in ("boxes", "labels", "scores"))]
+        for batch in batches
+        for target in batch
+    }
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize("tile", [None, 32])
+def test_predict__the_tiles_of_two_processes_are_those_of_one(two_processes, tmp_path, tile):
+    write_noise(tmp_path, 5, "val")
+    expected = predicted(None, str(tmp_path), tile)
+    first, second = two_processes(predicted, str(tmp_path), tile)
+    assert not first.keys() & second.keys()
+    assert first | second == expected
+    assert len(expected) == 5
+    assert all(len(found[1]) > 0 for found in expected.values())

@@ -82,7 +82,7 @@ def checked_images(
 def _check_boxes(
     content: Annotations, folder: Path, images: list[CheckedImage], dropped: set[int], problems: Problems
 ) -> CocoData:
-    content = in_pixels(content, images)
+    shares, content = content.relative, in_pixels(content, images)
     table, checked = content.annotations, check_boxes(content, images, dropped, problems)
     boxes = checked.boxes.astype(np.float32)
     box_area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
@@ -105,6 +105,7 @@ def _check_boxes(
         area=np.where(checked.clipped, np.minimum(area, box_area), area),
         iscrowd=table["iscrowd"][checked.rows] != 0,
         weight=checked.weight,
+        outlines=_masks(content, checked, shares),
         federated=read_federated(content, image_ids.tolist(), problems),
     )
 
@@ -134,12 +135,7 @@ def check_content(content: Annotations, folder: Path, problems: Problems) -> Ann
     if checked.weight is not None:
         weight = table["weight"]
         table["weight"] = np.where(weight.astype(np.float32) == checked.weight, weight, checked.weight)
-    masks = None
-    if content.segmentations is not None:
-        masks = [content.segmentations[row] for row in checked.rows.tolist()]
-        if shares:
-            index = np.repeat(np.arange(len(images)), np.diff(checked.offsets)).tolist()
-            masks = [_polygons_in_pixels(mask, images[image]) for mask, image in zip(masks, index, strict=True)]
+    masks = _masks(content, checked, shares)
     lists = {entry["id"]: entry for entry in content.images if isinstance(entry, dict) and "id" in entry}
     entries = []
     for image in images:
@@ -154,6 +150,23 @@ def check_content(content: Annotations, folder: Path, problems: Problems) -> Ann
             entry["before_rotation"] = True
         entries.append(entry)
     return replace(content, images=entries, annotations=table, segmentations=masks, place=None)
+
+
+def _masks(content: Annotations, checked: CheckedAnnotations, shares: bool) -> list[Any] | None:
+    """Return the mask of each checked box, with polygons in pixels; None if masks were not read.
+
+    Args:
+        content: The annotations.
+        checked: The images and boxes that can be used.
+        shares: Whether polygons are written as shares of the image's width and height.
+    """
+    if content.segmentations is None:
+        return None
+    masks = [content.segmentations[row] for row in checked.rows.tolist()]
+    if not shares:
+        return masks
+    index = np.repeat(np.arange(len(checked.images)), np.diff(checked.offsets)).tolist()
+    return [_polygons_in_pixels(mask, checked.images[image]) for mask, image in zip(masks, index, strict=True)]
 
 
 def _polygons_in_pixels(mask: list[list[float]] | None, image: CheckedImage) -> list[list[float]] | None:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import numpy as np
 
 from ..coco_data import Category, CocoData
+from ..origins import Origins
 from ..problems import KEPT, Problems
 
 _CROWD_CURE = (
@@ -79,7 +80,8 @@ def check_classes(splits: Mapping[str, CocoData], new: Collection[str], problems
             hint=True,
         )
     reported = {c["id"] for split, data in splits.items() if split not in new for c in data.categories}
-    _note_duplicate_names(list(categories.values()), reported, where, problems)
+    origins = next((data.origins for data in splits.values() if data.origins is not None), None)
+    _note_duplicate_names(list(categories.values()), reported, where, origins, problems)
 
 
 def _names_with_boxes(data: CocoData) -> set[str]:
@@ -100,14 +102,27 @@ def _group_of_roboflow(categories: Sequence[Category], used: set[str]) -> Catego
 
 
 def _note_duplicate_names(
-    categories: Sequence[Category], reported: Collection[int], where: str, problems: Problems
+    categories: Sequence[Category], reported: Collection[int], where: str, origins: Origins | None, problems: Problems
 ) -> None:
     alike: dict[str, list[Category]] = {}
     for category in categories:
         alike.setdefault(_bare(category["name"]), []).append(category)
     duplicates = [same for same in alike.values() if len(same) > 1 and not all(c["id"] in reported for c in same)]
     details = [", ".join(f"{c['id']} {c['name']!r}" for c in same) for same in duplicates]
-    if details:
+    if details and origins is not None:
+        details = [
+            ", ".join(f"{c['name']!r} of {' and '.join(origins.annotated(c['id'])) or 'no source'}" for c in same)
+            for same in duplicates
+        ]
+        first, other = duplicates[0][:2]
+        problems.add(
+            where,
+            "classes of joined data with names that differ only in case, spaces or hyphens",
+            details,
+            repair=KEPT,
+            cure=f"if they are one class, rename one in its source: rename: {{{other['name']}: {first['name']}}}",
+        )
+    elif details:
         problems.add(
             where,
             "categories with the same name, or with names that differ only in case, spaces or hyphens",

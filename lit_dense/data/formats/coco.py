@@ -61,15 +61,15 @@ def read_coco(
         path: The file.
         problems: Problems of the file's form are added to it.
         weight_key: The key of annotations with a weight; 1 for those without it. Default: no weights are read.
-        masks: Whether to keep the masks, which is slower.
+        masks: Whether to keep the masks.
         ignore_key: The key of annotations that marks ignore regions, as ``iscrowd`` does. Default: none is read.
 
     Returns:
         The content; None if the file cannot be read.
     """
     dtype = TABLE if weight_key is None else WEIGHTED_TABLE
-    if not masks and (content := decode_coco(path, dtype, weight_key, ignore_key)) is not None:
-        return Annotations(path, *content, weight_key)
+    if (content := decode_coco(path, dtype, weight_key, ignore_key, masks)) is not None:
+        return Annotations(path, *content[:3], weight_key, segmentations=content[3])
     table = _Table(dtype, ignore_key)
     table.segmentations = [] if masks else None
     keep = table.keep if weight_key is None else partial(table.keep_with_weight, weight_key)

@@ -38,22 +38,27 @@ class _Category(msgspec.Struct):
     name: str
 
 
-Content = tuple[list[dict[str, Any]], npt.NDArray[np.void], list[Category]]
-"""Images, a table of annotations, and categories by ascending id, as in ``Annotations``."""
+Content = tuple[list[dict[str, Any]], npt.NDArray[np.void], list[Category], list[Any] | None]
+"""Images, a table of annotations, categories by ascending id, and masks or None, as in ``Annotations``."""
 
 
 def decode_coco(
-    path: Path, table: np.dtype[np.void], weight_key: str | None, ignore_key: str | None = None
+    path: Path,
+    table: np.dtype[np.void],
+    weight_key: str | None,
+    ignore_key: str | None = None,
+    masks: bool = False,
 ) -> Content | None:
     """Decode a COCO file in which every entry has the expected keys and types.
 
-    Masks and other contents are skipped without creating objects.
+    Other contents, and masks if they are not needed, are skipped without creating objects.
 
     Args:
         path: The file.
         table: The dtype of the annotations' rows.
         weight_key: The key of annotations with a weight; 1 for those without it. Default: no weights are read.
         ignore_key: The key of annotations that marks ignore regions, as ``iscrowd`` does. Default: none is read.
+        masks: Whether to keep the masks.
 
     Returns:
         The content; None if anything is irregular, from a missing file to a missing key. The caller then parses the
@@ -65,6 +70,8 @@ def decode_coco(
         fields.append(("weight", float, msgspec.field(default=1.0, name=weight_key)))
     if ignore_key is not None:
         fields.append(("ignore", bool | int, msgspec.field(default=0, name=ignore_key)))
+    if masks:
+        fields.append(("segmentation", Any, None))
     if fields:
         annotation = msgspec.defstruct("_Extended", fields, bases=(_Annotation,), gc=False)
     schema = msgspec.defstruct(
@@ -85,7 +92,8 @@ def decode_coco(
     names = {category.id: category.name for category in document.categories}
     if len(names) < len(document.categories) or (rows["iscrowd"] | 1 != 1).any():
         return None
-    return images, rows, [Category(id=number, name=names[number]) for number in sorted(names)]
+    segmentations = [row.segmentation for row in document.annotations] if masks else None
+    return images, rows, [Category(id=number, name=names[number]) for number in sorted(names)], segmentations
 
 
 def _as_dict(image: _Image) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations  # torch 2.4 cannot compile nested functions 
 import torch
 from torch import Tensor
 
+from ..unknown_classes import is_hidden
 from .anchor_loss import Rows, per_anchor
 from .sigmoid_terms import SigmoidTerms, ValueAndSlope, sum_over_classes
 
@@ -18,6 +19,7 @@ def sum_with_dual_weights(
     pos_weights: Tensor,
     neg_weights: Tensor,
     class_weights: Tensor | None = None,
+    has_unknown: bool = False,
 ) -> Tensor:
     """Sum a loss of single logits over the classes of each anchor, with dual weights of the logits of objects.
 
@@ -34,6 +36,7 @@ def sum_with_dual_weights(
         neg_weights: Factor of the negative term of each pair; negative to reduce that of a logit which the labels count
             [P].
         class_weights: Factor of each class's terms [C], or of its negative and positive terms [2, C]; None means 1.
+        has_unknown: Whether some logits are hidden, because the class is unknown in the image; they have no term.
 
     Returns:
         One value per anchor, 0 for ignored anchors, always connected to the logits [A].
@@ -50,11 +53,14 @@ def sum_with_dual_weights(
             pos_weight, neg_weight = pos_weight * pos_factor[columns], neg_weight * neg_factor[columns]
         value, slope = terms.positive(x.squeeze(1), columns, None)
         neg_value, neg_slope = terms.negative(x, columns)
+        if has_unknown:  # an anchor inside several objects, of which one has an unknown class
+            known = ~is_hidden(x.squeeze(1))
+            pos_weight, neg_weight = pos_weight * known, neg_weight * known
         values = pos_weight * value + neg_weight * neg_value.squeeze(1)
         return Rows(values, (pos_weight * slope).unsqueeze(1) + neg_weight.unsqueeze(1) * neg_slope)
 
     negatives = terms._replace(positive=nothing)
-    totals = sum_over_classes(logits, labels, negatives, class_weights=class_weights)
+    totals = sum_over_classes(logits, labels, negatives, class_weights=class_weights, has_unknown=has_unknown)
     weights = torch.stack([pos_weights, neg_weights], 1)
     values, _ = per_anchor(logits[anchors, columns].unsqueeze(1), columns, rows, weights)
     return totals.index_add(0, anchors, values)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..unknown_classes import is_hidden
 from .anchor_loss import IGNORED, Rows, per_anchor
 
 ValueAndSlope = tuple[Tensor, Tensor]
@@ -53,6 +54,7 @@ def sum_over_classes(
     terms: SigmoidTerms,
     soft_targets: Tensor | None = None,
     class_weights: Tensor | None = None,
+    has_unknown: bool = False,
 ) -> Tensor:
     """Sum a loss of single logits over the classes of each anchor.
 
@@ -62,11 +64,12 @@ def sum_over_classes(
         terms: The loss.
         soft_targets: Target of the logit of each anchor's class, in [0, 1]; None means 1 [A].
         class_weights: Factor of each class's terms [C], or of its negative and positive terms [2, C]; None means 1.
+        has_unknown: Whether some logits are hidden, because the class is unknown in the image; they have no term.
 
     Returns:
         One value per anchor, 0 for ignored anchors, always connected to the logits [A].
     """
-    return per_anchor(logits, labels, rows_formula(terms, class_weights), soft_targets)[0]
+    return per_anchor(logits, labels, rows_formula(terms, class_weights, has_unknown=has_unknown), soft_targets)[0]
 
 
 def sum_over_classes_and_gradients(
@@ -75,6 +78,7 @@ def sum_over_classes_and_gradients(
     terms: SigmoidTerms,
     soft_targets: Tensor | None = None,
     class_weights: Tensor | None = None,
+    has_unknown: bool = False,
 ) -> tuple[Tensor, ClassGradients]:
     """Compute :func:`sum_over_classes` and, in the same pass, the sums of gradients by class.
 
@@ -84,17 +88,22 @@ def sum_over_classes_and_gradients(
         terms: The loss.
         soft_targets: Target of the logit of each anchor's class, in [0, 1]; None means 1 [A].
         class_weights: Factor of each class's terms [C], or of its negative and positive terms [2, C]; None means 1.
+        has_unknown: Whether some logits are hidden, because the class is unknown in the image; they have no term.
 
     Returns:
         One value per anchor [A], and the absolute gradients of each class.
     """
-    values, sums = per_anchor(logits, labels, rows_formula(terms, class_weights, with_gradients=True), soft_targets)
+    formula = rows_formula(terms, class_weights, with_gradients=True, has_unknown=has_unknown)
+    values, sums = per_anchor(logits, labels, formula, soft_targets)
     assert sums is not None  # for the type checker: with_gradients always gives them
     return values, ClassGradients(sums[0], sums[1])
 
 
 def rows_formula(
-    terms: SigmoidTerms, class_weights: Tensor | None = None, with_gradients: bool = False
+    terms: SigmoidTerms,
+    class_weights: Tensor | None = None,
+    with_gradients: bool = False,
+    has_unknown: bool = False,
 ) -> Callable[[Tensor, Tensor, Tensor | None], Rows]:
     """Make the formula of a loss of single logits, for :func:`per_anchor`.
 
@@ -102,12 +111,16 @@ def rows_formula(
         terms: The loss.
         class_weights: Factor of each class's terms [C], or of its negative and positive terms [2, C]; None means 1.
         with_gradients: Whether the statistic is the sum of absolute gradients by class, positive and negative [2, C].
+        has_unknown: Whether some logits are hidden, because the class is unknown in the image; they have no term.
     """
 
     def rows(x: Tensor, labels: Tensor, targets: Tensor | None) -> Rows:
         own = OwnLogits(labels)
         own_x, own_targets = own.take(x), own.rows_of(targets)
         value, slope = terms.negative(x, labels)
+        if has_unknown:  # a loss with smoothed targets has a term at any logit
+            hidden = is_hidden(x)
+            value, slope = value.masked_fill(hidden, 0.0), slope.masked_fill(hidden, 0.0)
         own_value, own_slope = terms.positive(own_x, own.labels, own_targets)
         if class_weights is not None:
             neg_weights, pos_weights = class_weights.expand(2, -1)
