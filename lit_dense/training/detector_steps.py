@@ -1,5 +1,6 @@
 """Steps of a detector in Lightning: training, validation, test and prediction, with their metrics."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -151,8 +152,7 @@ class DetectorSteps(KnownClasses):
     def _evaluate(self, batch: Any, stage: str, metric: DetectionMAP) -> list[dict[str, Tensor]]:
         images, targets = self._checked(batch)
         objects = without_crowd(targets)
-        with self._adapter.checked_batch(self.num_classes or 0):
-            terms, detections = self._adapter.losses_and_detections(images, self._of_network(objects))
+        terms, detections = self._terms_and_detections(images, objects)
         logged = {f"{stage}_{name}": term for name, term in terms.items()}
         logged[f"{stage}_loss"] = torch.stack(list(terms.values())).sum()
         self.log_dict(logged, on_epoch=True, on_step=False, sync_dist=True, batch_size=len(images))
@@ -165,6 +165,20 @@ class DetectorSteps(KnownClasses):
             self._warned_of_limits = True
             rank_zero_warn(warning)
         return evaluated
+
+    def terms_of(self, images: Sequence[Any], targets: Sequence[Any]) -> dict[str, Tensor]:
+        """Compute the loss terms of images in evaluation mode, without logging them.
+
+        Args:
+            images: Images of a batch.
+            targets: Their targets, with the labels of the data.
+        """
+        floats, checked = self._check(images, targets, objects=True)
+        return self._terms_and_detections(floats, without_crowd(checked))[0]
+
+    def _terms_and_detections(self, images: Any, objects: Any) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
+        with self._adapter.checked_batch(self.num_classes or 0):
+            return self._adapter.losses_and_detections(images, self._of_network(objects))
 
     def _maps(self, stage: str) -> list[DetectionMAP]:
         """Return the metric of each loader of a stage."""

@@ -70,6 +70,37 @@ def crop(image: Tensor, box: Tensor) -> Image.Image:
     return canvas.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
 
 
+def draw_error(image: Tensor, objects: Tensor, detection: Tensor | None, subject: Tensor, side: int) -> Image.Image:
+    """Draw the part of an image around a detection or an object: objects dashed, the detection as a solid line.
+
+    Args:
+        image: The image, uint8 or float in [0, 1] [3, H, W].
+        objects: Boxes of objects in pixels of the image, x1 y1 x2 y2 [G, 4].
+        detection: Box of the detection [4]; None for none.
+        subject: The box in the centre; around it as much is shown as its own size, or more [4].
+        side: Length of the longer side of the result in pixels.
+    """
+    whole, _ = _enlarged(image, 1)
+    x1, y1, x2, y2 = subject.tolist()
+    reach = max(2.5 * max(x2 - x1, y2 - y1), 48) / 2
+    left, right = (min(max(0.0, (x1 + x2) / 2 + way * reach), whole.width) for way in (-1, 1))
+    top, bottom = (min(max(0.0, (y1 + y2) / 2 + way * reach), whole.height) for way in (-1, 1))
+    part = whole.crop((int(left), int(top), max(math.ceil(right), int(left) + 1), max(math.ceil(bottom), int(top) + 1)))
+    factor = side / max(part.size)
+    canvas = part.resize((max(1, round(part.width * factor)), max(1, round(part.height * factor))))
+    draw = ImageDraw.Draw(canvas)
+    offset = (int(left), int(top), int(left), int(top))
+    boxes = [[factor * (v - o) for v, o in zip(box, offset, strict=True)] for box in objects.tolist()]
+    for box in boxes:
+        draw.rectangle(tuple(box), outline="black", width=4)
+        _draw_anchor(draw, (box[0] + 1, box[1] + 1, box[2] - 1, box[3] - 1), positive=False)
+    if detection is not None:
+        box = [factor * (v - o) for v, o in zip(detection.tolist(), offset, strict=True)]
+        draw.rectangle(tuple(box), outline="black", width=5)
+        _draw_anchor(draw, (box[0] + 1, box[1] + 1, box[2] - 1, box[3] - 1), positive=True)
+    return canvas
+
+
 def draw_weights(
     image: Tensor, objects: Tensor, anchors: Tensor, weights: Tensor, positive: Tensor, side: int = 480
 ) -> Image.Image:
