@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
+from ..cli.analysis import errors as error_sections
 from ..visualization import figures as run_figures
 from ..visualization.page import Panel, embedded_image, embedded_svg, template, to_webp
 from . import figures, sections
@@ -104,6 +106,11 @@ def _side_by_side(comparison: Comparison) -> dict[str, Any]:
         finished = comparison.finished(name)
         chosen[name] = finished[common[0]] if common else next(iter(finished.values()))
     tables = {name: result.tables for name, result in chosen.items()}
+    errors = {
+        name: error_sections.find_errors(result.rows(), result.tables, comparison.protocol, result.max_detections)
+        for name, result in chosen.items()
+    }
+    scores = {name: error_sections.scores_charts(one, f"errors-{n}") for n, (name, one) in enumerate(errors.items())}
     precision = {
         name: run_figures.precision_recall_figure(t.precision_50, t.ap_50, t.class_names) for name, t in tables.items()
     }
@@ -115,6 +122,13 @@ def _side_by_side(comparison: Comparison) -> dict[str, Any]:
         "precision": _panels(precision, 0.75, "Precision and recall"),
         "confusion": _panels(confusion, 0.8, "Confusion of classes"),
         "plots": _saved_plots(chosen),
+        "errors_chart": error_sections.costs_chart(errors, "errors"),
+        "errors": error_sections.runs_table(errors),
+        "errors_of_classes": error_sections.largest_table(errors),
+        "confusions": error_sections.confusions_table(errors),
+        "meanings": error_sections.MEANINGS,
+        "scores": [Panel(name, Markup("").join(charts)) for name, charts in scores.items()],
+        "scores_note": error_sections.SCORES_NOTE,
     }
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .detection_table import DETECTION, OBJECT, Array, DetectionTable
-from .tide import CORRECT, TideErrors
+from .tide import CLASSIFICATION, CORRECT, LOCALISATION, TideErrors
 
 SIZES = ("small", "medium", "large")
 _BOUNDS = (32**2, 96**2)  # COCO's areas in square pixels
@@ -33,15 +33,34 @@ def object_scores(rows: DetectionTable, errors: TideErrors) -> Array:
     return np.where(is_found, rows.scores[errors.partner], np.float32(0))
 
 
-def worst_false_positives(rows: DetectionTable, errors: TideErrors, number: int) -> Array:
+def rivals(rows: DetectionTable, errors: TideErrors, score: float) -> Array:
+    """Return the best detection of each object that has the wrong class or a wrong box, -1 if there is none [R].
+
+    Args:
+        rows: Detections and ground truth.
+        errors: Their errors.
+        score: Smallest score of a detection.
+    """
+    wrong = (rows.kinds == DETECTION) & (rows.scores >= np.float32(score))
+    wrong = np.flatnonzero(wrong & np.isin(errors.error, (CLASSIFICATION, LOCALISATION)))
+    wrong = wrong[np.argsort(rows.scores[wrong], kind="stable")]
+    best = np.full(len(rows.kinds), -1)
+    best[errors.partner[wrong]] = wrong  # of equal indices, the last value is kept
+    return best
+
+
+def worst_false_positives(rows: DetectionTable, errors: TideErrors, score: float, number: int) -> Array:
     """Return rows of false positives, those of the highest scores of each class and size first [N].
 
     Args:
         rows: Detections and ground truth.
         errors: Their errors.
+        score: Smallest score of a detection; if no false positive has it, those of lower scores are returned.
         number: Largest number of rows.
     """
-    wrong = np.flatnonzero((rows.kinds == DETECTION) & (errors.error >= 0))
+    is_wrong = (rows.kinds == DETECTION) & (errors.error >= 0)
+    wrong = np.flatnonzero(is_wrong & (rows.scores >= np.float32(score)))
+    wrong = wrong if len(wrong) else np.flatnonzero(is_wrong)
     wrong = wrong[np.argsort(-rows.scores[wrong], kind="stable")]
     return _in_turn(rows, wrong)[:number]
 

@@ -90,14 +90,14 @@ def draw_error(image: Tensor, objects: Tensor, detection: Tensor | None, subject
     canvas = part.resize((max(1, round(part.width * factor)), max(1, round(part.height * factor))))
     draw = ImageDraw.Draw(canvas)
     offset = (int(left), int(top), int(left), int(top))
-    boxes = [[factor * (v - o) for v, o in zip(box, offset, strict=True)] for box in objects.tolist()]
-    for box in boxes:
-        draw.rectangle(tuple(box), outline="black", width=4)
-        _draw_anchor(draw, (box[0] + 1, box[1] + 1, box[2] - 1, box[3] - 1), positive=False)
+    for box in objects.tolist():
+        x1, y1, x2, y2 = (factor * (v - o) for v, o in zip(box, offset, strict=True))
+        draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline="black", width=4)
+        _draw_anchor(draw, (x1, y1, x2, y2), positive=False)
     if detection is not None:
-        box = [factor * (v - o) for v, o in zip(detection.tolist(), offset, strict=True)]
-        draw.rectangle(tuple(box), outline="black", width=5)
-        _draw_anchor(draw, (box[0] + 1, box[1] + 1, box[2] - 1, box[3] - 1), positive=True)
+        x1, y1, x2, y2 = (factor * (v - o) for v, o in zip(detection.tolist(), offset, strict=True))
+        draw.rectangle((x1 - 2, y1 - 2, x2 + 2, y2 + 2), outline="black", width=7)
+        draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=POSITIVE, width=5)
     return canvas
 
 

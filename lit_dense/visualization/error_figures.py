@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from .plot_style import LINES, Array, new_figure, short_name, write_note
 
 RIGHT, WRONG = LINES[0], LINES[1]
+WIDTH = 5.6  # inches: text keeps a readable size on a phone
 HATCHES = ("", "///", "...", "\\\\\\", "xxx", "---")
 
 
@@ -21,7 +21,7 @@ def costs_figure(costs: Mapping[str, Mapping[str, float]]) -> Figure:
     """
     runs, kinds = list(costs), list(next(iter(costs.values())))
     height = 0.8 / len(runs)
-    figure = new_figure(8, 0.9 + len(kinds) * (0.34 + 0.2 * (len(runs) - 1)) + 0.3 * (len(runs) > 1) * len(runs))
+    figure = new_figure(WIDTH, 0.9 + len(kinds) * (0.34 + 0.2 * (len(runs) - 1)) + 0.3 * (len(runs) > 1) * len(runs))
     axes = figure.add_subplot()
     for number, (run, of_kind) in enumerate(costs.items()):
         places = np.arange(len(kinds)) + (number - (len(runs) - 1) / 2) * height
@@ -40,25 +40,15 @@ def costs_figure(costs: Mapping[str, Mapping[str, float]]) -> Figure:
     return figure
 
 
-def scores_figure(true: Array, false: Array, counts: Array, scores: Array, precision: Array, error: float) -> Figure:
-    """Plot the scores of true and false positives, and the reliability curve.
+def scores_figure(true: Array, false: Array) -> Figure:
+    """Plot the scores of right and wrong detections as histograms.
 
     Args:
         true: Number of true positives in equal bins of the score [N].
         false: Number of false positives [N].
-        counts: Number of detections in the bins of the reliability curve [B].
-        scores: Mean score of these bins [B].
-        precision: Share of true positives of these bins [B].
-        error: Expected calibration error; -1 without detections.
     """
-    figure = new_figure(11, 4.2)
-    left, right = figure.subplots(1, 2, width_ratios=[1.4, 1])
-    _histogram(left, true, false)
-    _reliability(right, counts, scores, precision, error)
-    return figure
-
-
-def _histogram(axes: Axes, true: Array, false: Array) -> None:
+    figure = new_figure(WIDTH, 4)
+    axes = figure.add_subplot()
     edges = np.linspace(0, 1, len(true) + 1)
     axes.set_yscale("log")  # before plotting: matplotlib warns about data that is all 0
     axes.set_ylim(0.5, 3 * max(int(true.max(initial=1)), int(false.max(initial=1)), 1))
@@ -66,24 +56,35 @@ def _histogram(axes: Axes, true: Array, false: Array) -> None:
     axes.stairs(false, edges, fill=True, color=WRONG, alpha=0.45, label=f"wrong: {int(false.sum()):,}")
     nonzero = np.where(true > 0, true, np.nan)
     axes.stairs(nonzero, edges, color=RIGHT, linewidth=2.5, baseline=None, label=f"right: {int(true.sum()):,}")
-    axes.set(xlim=(0, 1), xlabel="score", ylabel="detections", title="Scores of right and wrong detections")
+    axes.set(xlim=(0, 1), xlabel="score", ylabel="detections")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="upper right")
+    return figure
 
 
-def _reliability(axes: Axes, counts: Array, scores: Array, precision: Array, error: float) -> None:
-    axes.set_title("Reliability")
+def reliability_figure(counts: Array, scores: Array, precision: Array, error: float) -> Figure:
+    """Plot the precision of detections by their score.
+
+    Args:
+        counts: Number of detections in bins of the score [B].
+        scores: Mean score of each bin [B].
+        precision: Share of true positives of each bin [B].
+        error: Expected calibration error; -1 without detections.
+    """
+    figure = new_figure(WIDTH, 4)
+    axes = figure.add_subplot()
     known = counts > 0
     if not known.any():
         write_note(axes, "no detections")
-        return
-    axes.plot([0, 1], [0, 1], color="0.5", linestyle=(0, (4, 3)), label="score = precision")
+        return figure
+    axes.plot([0, 1], [0, 1], color="0.4", linestyle=(0, (4, 3)), label="score = precision")
     axes.plot(scores[known], precision[known], color=RIGHT, marker="o", linewidth=2, label=f"ECE {error:.3f}")
-    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="mean score of the bin", ylabel="precision", aspect="equal")
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="mean score of the bin", ylabel="share of right detections")
     axes.grid(color="0.9")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="upper left", fontsize=9)
+    axes.legend(frameon=False, loc="upper left")
+    return figure
 
 
 def bins_of(scores: Array, masks: Sequence[Array], number: int = 25) -> list[Array]:

@@ -12,12 +12,13 @@ from ...metrics.calibration import reliability
 from ...metrics.detection_table import DETECTION, OBJECT, Array, DetectionTable
 from ...metrics.evaluation import Evaluation
 from ...metrics.tide import CORRECT, ERRORS, SPECIAL, UNCOUNTED, TideErrors, tide
-from ...metrics.worst_errors import SIZES, object_scores, size_index
-from ...visualization.error_figures import bins_of, costs_figure, scores_figure
+from ...metrics.worst_errors import SIZES, object_scores, rivals, size_index
+from ...visualization.error_figures import bins_of, costs_figure, reliability_figure, scores_figure
 from ...visualization.page import Table, embedded_svg
 
 MOST_CLASSES, MOST_CONFUSIONS, NAME_LENGTH = 40, 20, 48
 """Largest number of rows of a table of classes and of one of confusions, and largest length of a name in a table."""
+NOTICEABLE = 0.005  # smallest cost that the summary names
 DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 MEANINGS = {
     "classification": "right place, wrong class: IoU of 0.5 or more with an object of another class",
@@ -32,6 +33,11 @@ MEANINGS = {
 NOTE = (
     "AP50 gained by fixing it: how much AP50 would rise if all errors of this type were corrected and the others "
     "stayed (TIDE). The gains do not add up to the lost AP50, because one error hides another."
+)
+SCORES_NOTE = (
+    "Histogram: all detections that are evaluated, on a logarithmic scale. Curve: the share of right detections, at "
+    "IoU 0.5, in ten bins of the score. Below the diagonal scores are too high, above it too low. ECE: the mean "
+    "distance to the diagonal, weighted by the detections."
 )
 
 
@@ -81,12 +87,11 @@ def summary(errors: Errors) -> str:
     if not objects:
         return f"The {len(errors.rows.image_ids):,} images have no objects: there is no AP."
     ranked = sorted(ERRORS, key=lambda name: -costs[name])
-    if costs[ranked[0]] < 0.0005:
+    said = [f"{'missed objects' if n == 'missed' else f'{n} errors'} ({costs[n]:.3f})" for n in ranked[:2]]
+    if costs[ranked[0]] < NOTICEABLE:
         return f"{text} No type of error costs AP50."
-    first, second = (f"{name} errors ({costs[name]:.3f})" for name in ranked[:2])
-    first = first.replace("missed errors", "missed objects")
-    second = second.replace("missed errors", "missed objects")
-    return f"{text} Fixing all {first} would gain most AP50, then {second}."
+    second = f", then {said[1]}" if costs[ranked[1]] >= NOTICEABLE else ""
+    return f"{text} Fixing all {said[0]} would gain most AP50{second}."
 
 
 def costs_chart(errors: Mapping[str, Errors], name: str) -> Markup:
@@ -100,42 +105,46 @@ def costs_chart(errors: Mapping[str, Errors], name: str) -> Markup:
     return embedded_svg(figure, name, "AP50 gained by fixing each type of error; the table has the numbers")
 
 
-def scores_chart(errors: Errors, name: str) -> Markup:
-    """Return the figure of the scores of right and wrong detections, and of their reliability.
+def scores_charts(errors: Errors, name: str) -> list[Markup]:
+    """Return the figures of the scores of right and wrong detections, and of their reliability.
 
     Args:
         errors: The errors.
-        name: Name of the figure in the page.
+        name: First part of the names of the figures in the page.
     """
     counted = (errors.rows.kinds == DETECTION) & (errors.tide.error != UNCOUNTED)
     scores, is_true = errors.rows.scores[counted], errors.tide.error[counted] == CORRECT
     curve = reliability(scores, is_true)
     true, false = bins_of(scores, (is_true, ~is_true))
-    figure = scores_figure(true, false, *curve, error=curve.error)
-    return embedded_svg(figure, name, "Histogram of the scores of right and wrong detections, and reliability curve")
+    reliable = reliability_figure(*curve, error=curve.error)
+    return [
+        embedded_svg(scores_figure(true, false), f"{name}-scores", "Histogram of scores of right and wrong detections"),
+        embedded_svg(reliable, f"{name}-reliability", "Share of right detections by score"),
+    ]
 
 
 def costs_table(errors: Errors) -> Table:
-    """Return the table of the types of errors: their meaning, cost and number."""
+    """Return the table of the types of errors: their cost and number."""
     rows, costs = errors.rows, errors.tide.costs
     shown = errors.tide.error[(rows.kinds == DETECTION) & (rows.scores >= np.float32(errors.score))]
     found = object_scores(rows, errors.tide)
-    missed = int(((rows.kinds == OBJECT) & (found < np.float32(errors.score))).sum())
+    is_lost = (rows.kinds == OBJECT) & (found < np.float32(errors.score))
+    missed = int((is_lost & (rivals(rows, errors.tide, errors.score) < 0)).sum())
     cells = []
     for number, name in enumerate(ERRORS):
         of_shown = missed if name == "missed" else int((shown == number).sum())
         total = int(errors.tide.counts[number].sum())
-        cells.append([name, f"{costs[name]:.3f}", f"{of_shown:,}", f"{total:,}", MEANINGS[name]])
+        cells.append([name, f"{costs[name]:.3f}", f"{of_shown:,}", f"{total:,}"])
     wrong, lost = int((shown >= 0).sum()), int(errors.tide.num_objects.sum()) - int((found > 0).sum())
-    totals = ((wrong, int(errors.tide.counts[:-1].sum())), (missed, lost))
+    totals = ((wrong, int(errors.tide.counts[:-1].sum())), (int(is_lost.sum()), lost))
     for name, (of_shown, total) in zip(SPECIAL, totals, strict=True):
-        cells.append([name, f"{costs[name]:.3f}", f"{of_shown:,}", f"{total:,}", MEANINGS[name]])
+        cells.append([name, f"{costs[name]:.3f}", f"{of_shown:,}", f"{total:,}"])
     notes = [
         NOTE,
-        f"Number from score {errors.score:g}: detections of at least this score, and objects that no such detection "
-        "finds. Number: detections of any score, and objects that no detection finds.",
+        f"Errors from score {errors.score:g}: only detections of at least this score count, and objects are lost that "
+        "none of them finds.",
     ]
-    headers = ["type", "AP50 gained", f"number from score {errors.score:g}", "number", "meaning"]
+    headers = ["type", "AP50 gained", f"errors from score {errors.score:g}", "all errors"]
     return Table(headers, cells, notes)
 
 

@@ -9,8 +9,8 @@ from markupsafe import Markup
 from torch import Tensor
 
 from ...metrics.detection_table import DETECTION, OBJECT, Array
-from ...metrics.tide import BACKGROUND, BOTH, ERRORS, MISSED
-from ...metrics.worst_errors import SIZES, object_scores, size_index, worst_false_positives, worst_misses
+from ...metrics.tide import BACKGROUND, BOTH, ERRORS
+from ...metrics.worst_errors import SIZES, object_scores, rivals, size_index, worst_false_positives, worst_misses
 from ...visualization.draw import draw_error
 from ...visualization.page import embedded_image, to_webp
 from .errors import Errors, short
@@ -47,13 +47,13 @@ class Gallery:
 
     Args:
         name: Name of the gallery, part of ids in the page.
+        about: What is shown.
         pictures: The pictures, the worst first.
         total: Number of such errors.
-        labels: Classes of the pictures, in order.
-        sizes: Sizes of the pictures, in order.
     """
 
     name: str
+    about: str
     pictures: Sequence[Picture]
     total: int
 
@@ -77,9 +77,15 @@ def false_positives(errors: Errors, read: ReadImage) -> Gallery:
     """
     rows, found = errors.rows, errors.tide
     is_wrong = (rows.kinds == DETECTION) & (found.error >= 0)
-    chosen = worst_false_positives(rows, found, PICTURES)
+    shown = is_wrong & (rows.scores >= np.float32(errors.score))
+    chosen = worst_false_positives(rows, found, errors.score, PICTURES)
     chosen = chosen[np.argsort(-rows.scores[chosen], kind="stable")]
-    return Gallery("false-positives", _pictures(errors, chosen, read, _about_detection), int(is_wrong.sum()))
+    return Gallery(
+        "false-positives",
+        f"Wrong detections of score {errors.score:g} or more" if shown.any() else "Wrong detections",
+        _pictures(errors, chosen, found.partner, read),
+        int((shown if shown.any() else is_wrong).sum()),
+    )
 
 
 def misses(errors: Errors, read: ReadImage) -> Gallery:
@@ -92,14 +98,22 @@ def misses(errors: Errors, read: ReadImage) -> Gallery:
     rows, found = errors.rows, errors.tide
     is_missed = (rows.kinds == OBJECT) & (object_scores(rows, found) < np.float32(errors.score))
     chosen = worst_misses(rows, found, errors.score, PICTURES)
-    return Gallery("missed", _pictures(errors, chosen, read, _about_object), int(is_missed.sum()))
+    rival = rivals(rows, found, errors.score)
+    about = f"Objects that no detection of score {errors.score:g} or more finds"
+    detections = np.where(rival >= 0, rival, found.partner)
+    return Gallery("missed", about, _pictures(errors, chosen, detections, read), int(is_missed.sum()))
 
 
-def _pictures(
-    errors: Errors, chosen: Array, read: ReadImage, about: Callable[[Errors, int], tuple[str, str]]
-) -> list[Picture]:
-    """Draw rows until the pictures reach the limit of bytes."""
-    rows, partner = errors.rows, errors.tide.partner
+def _pictures(errors: Errors, chosen: Array, partners: Array, read: ReadImage) -> list[Picture]:
+    """Draw rows until the pictures reach the limit of bytes.
+
+    Args:
+        errors: The errors.
+        chosen: The rows, all detections or all objects.
+        partners: The row that explains each row, -1 for none [R].
+        read: Reads an image.
+    """
+    rows = errors.rows
     sizes, starts = size_index(rows.where(chosen)), np.searchsorted(rows.images, rows.images[chosen])
     ends = np.searchsorted(rows.images, rows.images[chosen], side="right")
     pictures: list[Picture] = []
@@ -109,21 +123,23 @@ def _pictures(
         if (image := read(image_id)) is None:
             continue
         objects = start + np.flatnonzero(rows.kinds[start:end] == OBJECT)
-        detection = row if rows.kinds[row] == DETECTION else int(partner[row])
+        is_detection, partner = bool(rows.kinds[row] == DETECTION), int(partners[row])
+        detection = row if is_detection else partner
         boxes = torch.from_numpy(rows.boxes)
         drawn = draw_error(image, boxes[objects], boxes[detection] if detection >= 0 else None, boxes[row], SIDE)
         webp = to_webp(drawn, QUALITY)
         if (left := left - len(webp)) < 0:
             break
-        title, text = about(errors, row)
+        title, text = _about_detection(errors, row) if is_detection else _about_object(errors, row, partner)
         text = f"{text}. Image {image_id}."
-        label = short(errors.evaluation.class_names[rows.labels[row]])
+        label = _name(errors, row)
         pictures.append(Picture(embedded_image(webp, f"{title}: {text}"), title, text, label, SIZES[size]))
     return pictures
 
 
 def _about_detection(errors: Errors, row: int) -> tuple[str, str]:
-    rows, found, names = errors.rows, errors.tide, errors.evaluation.class_names
+    """Return the title and the text of a wrong detection."""
+    rows, found = errors.rows, errors.tide
     kind, partner = int(found.error[row]), int(found.partner[row])
     text = ERRORS[kind]
     if kind == BACKGROUND:
@@ -131,22 +147,26 @@ def _about_detection(errors: Errors, row: int) -> tuple[str, str]:
     elif kind == BOTH:
         text += ": beside an object of another class"
     else:
-        text += f": the object is a {short(names[rows.labels[partner]])}, IoU {_iou(rows.boxes[[row, partner]]):.2f}"
-    return f"{short(names[rows.labels[row]])} {rows.scores[row]:.2f}", text
+        text += f": the object is {_name(errors, partner)}, IoU {_iou(rows.boxes[[row, partner]]):.2f}"
+    return f"{_name(errors, row)} {rows.scores[row]:.2f}", text
 
 
-def _about_object(errors: Errors, row: int) -> tuple[str, str]:
-    rows, found, names = errors.rows, errors.tide, errors.evaluation.class_names
-    kind, partner = int(found.error[row]), int(found.partner[row])
+def _about_object(errors: Errors, row: int, detection: int) -> tuple[str, str]:
+    """Return the title and the text of an object that is not found at the score of the tables."""
+    rows, found = errors.rows, errors.tide
     width, height = (rows.boxes[row, 2:] - rows.boxes[row, :2]).round().astype(int)
-    title = f"{short(names[rows.labels[row]])} of {width} x {height} pixels"
-    if kind == MISSED:
-        return title, "missed: no detection"
-    iou, score = _iou(rows.boxes[[row, partner]]), rows.scores[partner]
-    if kind >= 0:
-        name = short(names[rows.labels[partner]])
-        return title, f"{ERRORS[kind]} error: detected as {name} of score {score:.2f}, IoU {iou:.2f}"
-    return title, f"found with score {score:.2f} only, IoU {iou:.2f}"
+    title = f"{_name(errors, row)}, {width} x {height}"
+    if detection < 0:
+        return title, "no detection"
+    about = f"score {rows.scores[detection]:.2f}, IoU {_iou(rows.boxes[[row, detection]]):.2f}"
+    if found.error[detection] >= 0:
+        return title, f"{ERRORS[found.error[detection]]}: detected as {_name(errors, detection)}, {about}"
+    return title, f"found with a low score only: {about}"
+
+
+def _name(errors: Errors, row: int) -> str:
+    """Return the class of a row."""
+    return short(errors.evaluation.class_names[errors.rows.labels[row]])
 
 
 def _iou(boxes: Array) -> float:
