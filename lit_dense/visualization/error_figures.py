@@ -21,7 +21,8 @@ def costs_figure(costs: Mapping[str, Mapping[str, float]]) -> Figure:
     """
     runs, kinds = list(costs), list(next(iter(costs.values())))
     height = 0.8 / len(runs)
-    figure = new_figure(WIDTH, 0.9 + len(kinds) * (0.34 + 0.2 * (len(runs) - 1)) + 0.3 * (len(runs) > 1) * len(runs))
+    legend = 0.25 * len(runs) if len(runs) > 1 else 0
+    figure = new_figure(WIDTH, 0.9 + len(kinds) * (0.2 + 0.14 * len(runs)) + legend)
     axes = figure.add_subplot()
     for number, (run, of_kind) in enumerate(costs.items()):
         places = np.arange(len(kinds)) + (number - (len(runs) - 1) / 2) * height
@@ -29,7 +30,9 @@ def costs_figure(costs: Mapping[str, Mapping[str, float]]) -> Figure:
         bars = axes.barh(places, values, height=0.9 * height, label=short_name(run), linewidth=0)
         for bar in bars:
             bar.set(facecolor=LINES[number % len(LINES)], edgecolor="white", hatch=HATCHES[number % len(HATCHES)])
-        axes.bar_label(bars, labels=[f"{value:.3f}" for value in values], padding=4, fontsize=9)
+        axes.bar_label(
+            bars, labels=[f"{value:.3f}" for value in values], padding=4, fontsize=9 if len(runs) == 1 else 8
+        )
     axes.set_yticks(range(len(kinds)), kinds)
     largest = max(value for of_kind in costs.values() for value in of_kind.values())
     axes.set(ylim=(len(kinds) - 0.4, -0.6), xlim=(0, 1.15 * max(largest, 1e-3)), xlabel="AP50 gained by fixing it")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from markupsafe import Markup
@@ -13,7 +14,7 @@ from ...metrics.detection_table import DETECTION, OBJECT, Array, DetectionTable
 from ...metrics.evaluation import Evaluation
 from ...metrics.tide import CORRECT, ERRORS, SPECIAL, UNCOUNTED, TideErrors, tide
 from ...metrics.worst_errors import SIZES, object_scores, rivals, size_index
-from ...visualization.error_figures import bins_of, costs_figure, reliability_figure, scores_figure
+from ...visualization.error_figures import HATCHES, bins_of, costs_figure, reliability_figure, scores_figure
 from ...visualization.page import Table, embedded_svg
 
 MOST_CLASSES, MOST_CONFUSIONS, NAME_LENGTH = 40, 20, 48
@@ -95,13 +96,13 @@ def summary(errors: Errors) -> str:
 
 
 def costs_chart(errors: Mapping[str, Errors], name: str) -> Markup:
-    """Return the figure of the AP50 that each type costs in each run.
+    """Return the figure of the AP50 that each type costs in each run, at most six of them.
 
     Args:
         errors: The errors of each run.
         name: Name of the figure in the page.
     """
-    figure = costs_figure({run: one.tide.costs for run, one in errors.items()})
+    figure = costs_figure({run: one.tide.costs for run, one in islice(errors.items(), len(HATCHES))})
     return embedded_svg(figure, name, "AP50 gained by fixing each type of error; the table has the numbers")
 
 

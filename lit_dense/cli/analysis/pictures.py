@@ -126,7 +126,8 @@ def _pictures(errors: Errors, chosen: Array, partners: Array, read: ReadImage) -
         is_detection, partner = bool(rows.kinds[row] == DETECTION), int(partners[row])
         detection = row if is_detection else partner
         boxes = torch.from_numpy(rows.boxes)
-        drawn = draw_error(image, boxes[objects], boxes[detection] if detection >= 0 else None, boxes[row], SIDE)
+        solid = boxes[detection] if detection >= 0 else None
+        drawn = draw_error(image, boxes[objects], solid, None if is_detection else boxes[row], SIDE)
         webp = to_webp(drawn, QUALITY)
         if (left := left - len(webp)) < 0:
             break
