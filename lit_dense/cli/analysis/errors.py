@@ -90,7 +90,9 @@ def summary(errors: Errors) -> str:
     ranked = sorted(ERRORS, key=lambda name: -costs[name])
     said = [f"{'missed objects' if n == 'missed' else f'{n} errors'} ({costs[n]:.3f})" for n in ranked[:2]]
     if costs[ranked[0]] < NOTICEABLE:
-        return f"{text} No type of error costs AP50."
+        perfect = errors.tide.mean_ap_50 >= 1 - NOTICEABLE
+        reason = "No type of error costs AP50." if perfect else "Fixing one type of errors alone would gain nothing."
+        return f"{text} {reason}"
     second = f", then {said[1]}" if costs[ranked[1]] >= NOTICEABLE else ""
     return f"{text} Fixing all {said[0]} would gain most AP50{second}."
 
