@@ -78,8 +78,7 @@ class LossPlots(EveryNSteps):
 
     def observe(self, samples: DenseSamples, values: LossValues, weights: Sequence[Weights]) -> None:
         """Store the sums of this process."""
-        scales = values.image_scales[samples.image_idxs] / samples.reduce.world_size
-        self._sums = _sums(samples, values.classification, product_of_weights(values, weights) * scales)
+        self._sums = loss_sums(samples, values, weights)
 
     def show(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
         """Sum over processes, log and draw."""
@@ -94,20 +93,14 @@ class LossPlots(EveryNSteps):
         if self._draws:
             from ..visualization.figures import loss_figure, to_picture  # matplotlib is slow to import
 
-            names = self._names(pl_module, len(sums["classes"]) - 1)
+            number = len(sums["classes"]) - 1
+            names = ["object"]
+            if not (self._of_objects and number == 1):
+                names = column_names(pl_module, number, self._first_label)
             loss = type(self._criterion.loss).__name__ + self._of_stage
             figure = loss_figure(step + 1, loss, **{"levels": None, **sums}, class_names=names)
             path = self._path / f"step_{step + 1:06d}.png"
             log_picture(trainer, to_picture(figure), path, f"{self.tag}/picture", step)
-
-    def _names(self, pl_module: LightningModule, number: int) -> list[str]:
-        """Return the names of the classes from the module, or else their labels."""
-        if self._of_objects and number == 1:
-            return ["object"]
-        known = [str(c["name"]) for c in getattr(pl_module, "categories", None) or []]
-        if len(known) > number:
-            known = known[self._first_label :]  # the names are those of labels, including background
-        return (known + [str(k + self._first_label) for k in range(len(known), number)])[:number]
 
     def forget(self) -> None:
         """Remove the observer and the collected data."""
@@ -115,8 +108,34 @@ class LossPlots(EveryNSteps):
         self._sums = {}
 
 
+def column_names(module: LightningModule, number: int, first_label: int) -> list[str]:
+    """Return the names of the classes of a head from its module, or else their labels.
+
+    Args:
+        module: The module, with ``categories`` if the names are known.
+        number: Number of classes.
+        first_label: Label of the first class in the detector.
+    """
+    known = [str(c["name"]) for c in getattr(module, "categories", None) or []]
+    if len(known) > number:
+        known = known[first_label:]  # the names are those of labels, including background
+    return (known + [str(k + first_label) for k in range(len(known), number)])[:number]
+
+
+def loss_sums(samples: DenseSamples, values: LossValues, weights: Sequence[Weights]) -> Sums:
+    """Return this process's sums of a batch, by the names of the arguments of ``loss_figure``.
+
+    Args:
+        samples: The batch.
+        values: Losses, the classification loss with its graph.
+        weights: Weights of the weighters.
+    """
+    scales = values.image_scales[samples.image_idxs] / samples.reduce.world_size
+    return _sums(samples, values.classification, product_of_weights(values, weights) * scales)
+
+
 def _sums(samples: DenseSamples, values: Tensor, weights: Tensor) -> Sums:
-    """Return this process's sums, by the names of the arguments of ``loss_figure``.
+    """Return the sums of a batch.
 
     Args:
         samples: The batch.

@@ -12,7 +12,8 @@ from ..core.cli_types import refused
 from ..core.errors import nearest
 from .user_errors import tracebacks_wanted
 
-VERBS = ("fit", "validate", "test", "predict", "check", "calibrate", "export", "convert", "compare", "advise", "list")
+OF_TRAINER = ("fit", "validate", "test", "predict", "check", "calibrate", "analyze", "export")
+VERBS = (*OF_TRAINER, "convert", "compare", "advise", "list")
 KEY = re.compile(r'^Parser key "([^"]+)":\s*')
 # lines of jsonargparse that describe the accepted types instead of the error
 NOISE = re.compile(

@@ -1,4 +1,4 @@
-"""LightningCLI for LitDetector and CocoDataModule, with the additional subcommands ``check`` and ``calibrate``."""
+"""LightningCLI for LitDetector and CocoDataModule, with more subcommands, such as ``check`` and ``analyze``."""
 
 import sys
 import warnings
@@ -111,6 +111,30 @@ class CheckingTrainer(Trainer):
         sizes = [size] if isinstance(size, int) else size
         print(run_export(model, datamodule, Path(ckpt_path), format, output, sizes, nms, images))
 
+    def analyze(
+        self,
+        model: Any,
+        datamodule: CocoDataModule,
+        ckpt_path: str | None = None,
+        output: str | None = None,
+        weights_only: bool | None = None,
+    ) -> None:
+        """Write one page about the errors of a checkpoint on the validation set: types, classes, pictures, scores.
+
+        Args:
+            model: The detector.
+            datamodule: Data with a validation set.
+            ckpt_path: Checkpoint to analyze.
+            output: The page; by default analysis.html beside the checkpoint.
+            weights_only: Not used, but part of configurations that fit saves: checkpoints are read as plain data.
+        """
+        from .analysis.command import analyze  # matplotlib is slow to import
+
+        if ckpt_path is None:
+            raise UsageError("analyze needs a trained model: give --ckpt_path=PATH.")
+        if (report := analyze(self, model, datamodule, ckpt_path, output)) is not None:
+            print(report)
+
 
 class LitDenseCLI(LightningCLI):
     """LightningCLI with more subcommands and a prediction writer; given options override those of a checkpoint."""
@@ -123,9 +147,9 @@ class LitDenseCLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Return Lightning's subcommands, ``check``, ``calibrate`` and ``export``."""
+        """Return Lightning's subcommands, ``check``, ``calibrate``, ``analyze`` and ``export``."""
         own = {"model", "datamodule"}
-        return {**LightningCLI.subcommands(), "check": own, "calibrate": own, "export": own}
+        return {**LightningCLI.subcommands(), **dict.fromkeys(("check", "calibrate", "analyze", "export"), own)}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add options of the prediction writer, and a default loss for options such as ``--model.loss.gamma``."""
@@ -178,6 +202,8 @@ class LitDenseCLI(LightningCLI):
                 "trainer: val_check_interval must be a number of batches, at least 1, or a share of an epoch, above 0, "
                 "not 0. To train without validation: trainer.limit_val_batches=0."
             )
+        if self.subcommand == "analyze":  # the loss is observed with its gradient
+            config["trainer"]["inference_mode"] = False
         if config.get("ckpt_path"):
             self._has_checkpoint = Path(config["ckpt_path"]).is_file()
             given = _in_files(self.config, str(self.subcommand))

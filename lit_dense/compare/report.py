@@ -1,19 +1,17 @@
 """The report of a comparison: a self-contained HTML page, and the same tables as Markdown."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
+from ..cli.analysis import errors as error_sections
 from ..visualization import figures as run_figures
+from ..visualization.page import Panel, embedded_image, embedded_svg, template, to_webp
 from . import figures, sections
 from .files import write_text
 from .results import Comparison, Result
@@ -29,19 +27,6 @@ DRAWN_HERE = ("precision_recall", "confusion")
 """Plots of callbacks that the report draws itself."""
 
 
-@dataclass(frozen=True)
-class Panel:
-    """A plot of one run.
-
-    Args:
-        run: Name of the run.
-        content: The HTML element of the plot.
-    """
-
-    run: str
-    content: Markup
-
-
 def write(comparison: Comparison) -> list[Path]:
     """Write the report into the folder of the comparison.
 
@@ -51,25 +36,8 @@ def write(comparison: Comparison) -> list[Path]:
     context = _context(comparison)
     paths = [comparison.folder / HTML, comparison.folder / TEXT]
     for path in paths:
-        write_text(path, _template(path.name).render(context))
+        write_text(path, template("lit_dense.compare", path.name).render(context))
     return paths
-
-
-def _template(name: str) -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("lit_dense.compare", ""),
-        autoescape=name.endswith(".html"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["cell"] = _markdown_cell
-    return environment.get_template(f"{name}.jinja")
-
-
-def _markdown_cell(text: str) -> str:
-    """Escape text for a Markdown table, so that it contains neither cell borders nor HTML."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")
 
 
 def _context(comparison: Comparison) -> dict[str, Any]:
@@ -115,11 +83,15 @@ def _charts(comparison: Comparison) -> dict[str, Any]:
         {name: _mean([one[k] for one in found]) for name, found in finished.items()} for k in ("step_seconds", key)
     )
     costs = figures.costs_figure(times, memory, "GPU memory" if on_gpu else "main memory")
-    return {
-        "difference_chart": _svg(figures.differences_figure(known, comparison.baseline)) if known else None,
-        "curves_chart": _svg(figures.curves_figure(curves, "AP of the validation set")),
-        "costs_chart": _svg(costs),
+    charts = {
+        "curves_chart": embedded_svg(figures.curves_figure(curves, "AP of the validation set"), "curves", "AP by step"),
+        "costs_chart": embedded_svg(costs, "costs", "Time and memory of each run"),
+        "difference_chart": None,
     }
+    if known:
+        figure = figures.differences_figure(known, comparison.baseline)
+        charts["difference_chart"] = embedded_svg(figure, "differences", "AP of each run minus AP of the baseline")
+    return charts
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -136,6 +108,11 @@ def _side_by_side(comparison: Comparison) -> dict[str, Any]:
         finished = comparison.finished(name)
         chosen[name] = finished[common[0]] if common else next(iter(finished.values()))
     tables = {name: result.tables for name, result in chosen.items()}
+    errors = {
+        name: error_sections.find_errors(result.rows(), result.tables, comparison.protocol, result.max_detections)
+        for name, result in chosen.items()
+    }
+    scores = {name: error_sections.scores_charts(one, f"errors-{n}") for n, (name, one) in enumerate(errors.items())}
     precision = {
         name: run_figures.precision_recall_figure(t.precision_50, t.ap_50, t.class_names) for name, t in tables.items()
     }
@@ -144,17 +121,27 @@ def _side_by_side(comparison: Comparison) -> dict[str, Any]:
     }
     return {
         "seed_shown": f"seed {common[0]}" if common else "the first seed of each run",
-        "precision": _panels(precision, 0.75),
-        "confusion": _panels(confusion, 0.8),
+        "precision": _panels(precision, 0.75, "Precision and recall"),
+        "confusion": _panels(confusion, 0.8, "Confusion of classes"),
         "plots": _saved_plots(chosen),
+        "errors_chart": error_sections.costs_chart(errors, "errors"),
+        "errors": error_sections.runs_table(errors),
+        "errors_of_classes": error_sections.largest_table(errors),
+        "confusions": error_sections.confusions_table(errors),
+        "meanings": error_sections.MEANINGS,
+        "scores": [Panel(name, Markup("").join(charts)) for name, charts in scores.items()],
+        "scores_note": error_sections.SCORES_NOTE,
     }
 
 
-def _panels(figures_of_runs: Mapping[str, Figure], scale: float) -> list[Panel]:
+def _panels(figures_of_runs: Mapping[str, Figure], scale: float, title: str) -> list[Panel]:
     """Reduce the size of figures, so that their text is larger relative to the plot when they are side by side."""
-    for figure in figures_of_runs.values():
+    panels = []
+    for number, (name, figure) in enumerate(figures_of_runs.items()):
         figure.set_size_inches(*(scale * side for side in figure.get_size_inches()))
-    return [Panel(name, _svg(figure)) for name, figure in figures_of_runs.items()]
+        prefix = f"{title.partition(' ')[0].lower()}-{number}"
+        panels.append(Panel(name, embedded_svg(figure, prefix, f"{title}: {name}")))
+    return panels
 
 
 def _saved_plots(chosen: Mapping[str, Result]) -> list[tuple[str, list[Panel]]]:
@@ -165,18 +152,6 @@ def _saved_plots(chosen: Mapping[str, Result]) -> list[tuple[str, list[Panel]]]:
             if kind in DRAWN_HERE:
                 continue
             heading = HEADINGS.get(kind, kind.replace("_", " ").capitalize())
-            panels.setdefault(heading, []).append(Panel(name, _image(path, f"{heading}: {name}")))
+            shown = embedded_image(to_webp(Image.open(path)), f"{heading}: {name}")
+            panels.setdefault(heading, []).append(Panel(name, shown))
     return sorted(panels.items(), key=lambda item: [*HEADINGS.values(), item[0]].index(item[0]))
-
-
-def _image(path: Path, description: str) -> Markup:
-    """Embed an image file in the page, as WebP: a tenth of a photograph's size as PNG."""
-    file = io.BytesIO()
-    Image.open(path).save(file, format="WEBP", quality=90)
-    data = base64.b64encode(file.getvalue()).decode()
-    return Markup('<img loading="lazy" src="data:image/webp;base64,{}" alt="{}">').format(data, description)
-
-
-def _svg(figure: Figure) -> Markup:
-    """Embed a figure in the page; matplotlib escapes its text."""
-    return Markup(run_figures.to_svg(figure))

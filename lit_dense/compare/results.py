@@ -12,6 +12,7 @@ import numpy as np
 
 from ..core.errors import UsageError
 from ..metrics.arguments import MAX_DETECTIONS
+from ..metrics.backends import Protocol
 from ..metrics.bootstrap import resampled_ap
 from ..metrics.compact_table import load_compact, load_image_ids
 from ..metrics.detection_table import DetectionTable
@@ -71,7 +72,7 @@ class Result:
                     return {"map": kept["map"], "map_50": kept["map_50"]}
         rows = self.rows()
         counts = align_counts(draw_counts(len(rows.image_ids)), rows.image_ids, np.sort(rows.image_ids))
-        limit = self.run.config["model"].get("eval_max_detections") or MAX_DETECTIONS["coco"]
+        limit = self.max_detections or MAX_DETECTIONS["coco"]
         ap, ap_50 = resampled_ap(rows, counts, len(self.tables.class_names), limit)
         write_arrays(path, {"evaluated": np.array(evaluated), "map": ap, "map_50": ap_50})
         return {"map": ap, "map_50": ap_50}
@@ -87,6 +88,12 @@ class Result:
     def rows(self) -> DetectionTable:
         """Return the detections and objects of the validation images."""
         return DetectionTable.load(self.folder / ROWS)
+
+    @property
+    def max_detections(self) -> int | None:
+        """The limit of detections of the evaluation; None for the default."""
+        limit: int | None = self.run.config["model"].get("eval_max_detections")
+        return limit
 
     def image_ids(self) -> Array:
         """Return the ids of the evaluated images, ascending."""
@@ -150,6 +157,12 @@ class Comparison:
     results: dict[str, dict[int, Result]]
     notes: Sequence[str] = ()
 
+    @property
+    def protocol(self) -> Protocol:
+        """The rules of the evaluation."""
+        protocol: Protocol = self.shared["model"].get("eval_protocol", "coco")
+        return protocol
+
     def finished(self, name: str) -> dict[int, Result]:
         """Return the finished runs of a configuration, by seed."""
         return {seed: result for seed, result in self.results[name].items() if result.state == "finished"}
@@ -178,7 +191,7 @@ class Comparison:
         """
         images: Array | None = None
         resampled: dict[str, dict[int, dict[Number, Array]]] = {name: {} for name in self.names}
-        if self.shared["model"].get("eval_protocol", "coco") != "coco":
+        if self.protocol != "coco":
             return resampled
         for name in self.shown:
             for seed, result in self.finished(name).items():

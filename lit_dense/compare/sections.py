@@ -1,33 +1,16 @@
 """The sentences and tables of a report."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from ..visualization.page import Table
 from .curves import LARGEST_GAIN, Flattening, flattening, mean_curve
 from .results import Comparison, Result
 from .statistics import RESAMPLES, Difference, Spread, Verdict, mean_of, thirds
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 FREQUENCIES = ("rare", "common", "frequent")
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of text.
-
-    Args:
-        headers: Headers of the columns; the first column is the name of the row.
-        rows: The cells of each row.
-        notes: Sentences below the table.
-        bold: Indices of highlighted rows.
-    """
-
-    headers: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    notes: Sequence[str] = ()
-    bold: Sequence[int] = ()
 
 
 def others(comparison: Comparison) -> list[str]:

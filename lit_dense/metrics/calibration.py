@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .confusion import best_first, inside_crowds, match_boxes
-from .detection_table import ABSENT, CROWD, DETECTION, NOT_EXHAUSTIVE, OBJECT, Array, DetectionTable
+from .detection_table import Array, DetectionTable
+from .matching import match_own_class
 
 BINS = 10
 
@@ -32,11 +32,7 @@ class Reliability(NamedTuple):
 
 
 def true_positives(rows: DetectionTable, lvis: bool = False) -> tuple[Array, Array]:
-    """Match detections with objects of their class, best first, at IoU 0.5.
-
-    Each detection takes the object of largest IoU that no better detection has taken. Unmatched detections inside a
-    crowd of their class are left out. With ``lvis``, so are detections of classes that are not annotated in the image,
-    and unmatched ones of classes that are not annotated exhaustively.
+    """Return the detections that count and whether each is a true positive, as :func:`match_own_class` finds them.
 
     Args:
         rows: Detections and ground truth.
@@ -45,23 +41,8 @@ def true_positives(rows: DetectionTable, lvis: bool = False) -> tuple[Array, Arr
     Returns:
         Rows of the detections that count [D]; and whether each is a true positive [D].
     """
-    group = rows.images.astype(np.int64) * (int(rows.labels.max(initial=0)) + 1) + rows.labels
-    sorted_rows = np.argsort(group, kind="stable")
-    columns = {name: getattr(rows, name)[sorted_rows] for name in ("boxes", "labels", "kinds", "scores")}
-    table = DetectionTable(rows.image_ids, images=group[sorted_rows], **columns)
-    detections = np.flatnonzero(table.kinds == DETECTION)
-    detections = detections[best_first(table.images[detections], table.scores[detections])]
-    objects, crowds = np.flatnonzero(table.kinds == OBJECT), np.flatnonzero(table.kinds == CROWD)
-    is_true = np.zeros(len(detections), bool)
-    is_true[match_boxes(table, detections, objects)[0]] = True
-    counts = np.ones(len(detections), bool)
-    counts[inside_crowds(table, detections, crowds)] = False
-    if lvis:
-        known = np.unique(table.images[np.isin(table.kinds, (OBJECT, ABSENT))])
-        partly = np.unique(table.images[table.kinds == NOT_EXHAUSTIVE])
-        counts &= np.isin(table.images[detections], known) & ~np.isin(table.images[detections], partly)
-    counts |= is_true
-    return sorted_rows[detections[counts]], is_true[counts]
+    found = match_own_class(rows, lvis)
+    return found.detections[found.counts], found.objects[found.counts] >= 0
 
 
 def reliability(scores: Array, is_true: Array, least: float = 0.0) -> Reliability:

@@ -63,7 +63,7 @@ def match_boxes(rows: DetectionTable, detections: Array, objects: Array) -> tupl
         detections: Rows of detections, by image and best first.
         objects: Rows of objects, by image.
     """
-    candidates, targets, overlap = _overlaps(rows, detections, objects, of_union=True)
+    candidates, targets, overlap = overlaps(rows, detections, objects, of_union=True)
     # A detection with a single candidate object takes it, unless it is taken already. Worse detections can skip it.
     has_one = np.bincount(candidates, minlength=len(detections))[candidates] == 1
     taken_by = np.full(len(objects), len(detections))
@@ -81,19 +81,22 @@ def match_boxes(rows: DetectionTable, detections: Array, objects: Array) -> tupl
 
 def inside_crowds(rows: DetectionTable, detections: Array, crowds: Array) -> Array:
     """Return the positions of detections that lie at least half inside a crowd of their class."""
-    inner, crowd, _ = _overlaps(rows, detections, crowds, of_union=False)
+    inner, crowd, _ = overlaps(rows, detections, crowds, of_union=False)
     positions: Array = inner[rows.labels[detections[inner]] == rows.labels[crowds[crowd]]]
     return positions
 
 
-def _overlaps(rows: DetectionTable, detections: Array, others: Array, of_union: bool) -> tuple[Array, Array, Array]:
-    """Find pairs of boxes in the same image whose overlap is at least ``CONFUSION_IOU``.
+def overlaps(
+    rows: DetectionTable, detections: Array, others: Array, of_union: bool, least: float = CONFUSION_IOU
+) -> tuple[Array, Array, Array]:
+    """Find pairs of boxes in the same image that overlap.
 
     Args:
         rows: The boxes.
         detections: Rows of detections, by image.
         others: Rows of ground truth, by image.
         of_union: Whether the overlap is the intersection over union, or over the area of the detection.
+        least: Smallest overlap of a pair.
 
     Returns:
         Positions in ``detections``, positions in ``others``, and overlaps of the pairs.
@@ -123,7 +126,7 @@ def _overlaps(rows: DetectionTable, detections: Array, others: Array, of_union: 
         intersection = width[meeting] * height[meeting]
         whole = area[meeting] + gt_columns[4][other[meeting]] - intersection if of_union else area[meeting]
         overlap = intersection / whole
-        is_large = overlap >= CONFUSION_IOU
+        is_large = overlap >= least
         pairs = meeting[is_large]
         parts.append((positions[pairs], other[pairs], overlap[is_large]))
     first, second, overlap = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))

@@ -61,11 +61,11 @@ class DetectionTable:
         """
         return self.where(np.isin(self.kinds, kinds))
 
-    def where(self, keep: Array) -> "DetectionTable":
+    def where(self, keep: Array | slice) -> "DetectionTable":
         """Select the rows of a mask; all images stay.
 
         Args:
-            keep: Mask of the rows to keep, bool [R].
+            keep: Mask of the rows to keep, bool [R]; or their indices, or a slice.
         """
         columns = {name: getattr(self, name)[keep] for name in ("images", "boxes", "labels", "kinds", "scores")}
         return DetectionTable(self.image_ids, **columns)

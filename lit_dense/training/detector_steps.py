@@ -1,5 +1,6 @@
 """Steps of a detector in Lightning: training, validation, test and prediction, with their metrics."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -42,6 +43,11 @@ class DetectorSteps(KnownClasses):
         self.more_val_maps, self.more_test_maps = ModuleList(), ModuleList()
 
     @property
+    def _num_labels(self) -> int:
+        """Number of valid labels of the data."""
+        return self.label_map.num_labels or self.num_classes or 0
+
+    @property
     def longest_side(self) -> int | None:
         """Largest length of an image's longer side in pixels; None if images are scaled to squares."""
         transform: Any = self.model.transform
@@ -75,8 +81,7 @@ class DetectorSteps(KnownClasses):
         """Unpack and check a batch, and convert its images to floats; without ``objects``, targets need no boxes."""
         images, targets = self.unpack_batch(batch)
         check_format(self.model, images, targets, objects)
-        num_labels = (self.label_map.num_labels or self.num_classes or 0) if objects else None
-        return self._batch_checks(images, targets, num_labels, self.longest_side)
+        return self._batch_checks(images, targets, self._num_labels if objects else None, self.longest_side)
 
     def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
         """Detect objects: returns ``boxes`` [N, 4], ``labels`` [N] and ``scores`` [N] for each image, best first.
@@ -146,8 +151,7 @@ class DetectorSteps(KnownClasses):
     def _evaluate(self, batch: Any, stage: str, metric: DetectionMAP) -> list[dict[str, Tensor]]:
         images, targets = self._checked(batch)
         objects = without_crowd(targets)
-        with self._adapter.checked_batch(self.num_classes or 0):
-            terms, detections = self._adapter.losses_and_detections(images, self._of_network(objects))
+        terms, detections = self._terms_and_detections(images, objects)
         logged = {f"{stage}_{name}": term for name, term in terms.items()}
         logged[f"{stage}_loss"] = torch.stack(list(terms.values())).sum()
         self.log_dict(logged, on_epoch=True, on_step=False, sync_dist=True, batch_size=len(images))
@@ -160,6 +164,21 @@ class DetectorSteps(KnownClasses):
             self._warned_of_limits = True
             rank_zero_warn(warning)
         return evaluated
+
+    def terms_of(self, images: Sequence[Any], targets: Sequence[Any]) -> dict[str, Tensor]:
+        """Compute the loss terms of images in evaluation mode, without logging them.
+
+        Args:
+            images: Images of a batch.
+            targets: Their targets, with the labels of the data.
+        """
+        check_format(self.model, images, targets)
+        floats, checked = self._batch_checks(images, list(targets), self._num_labels, self.longest_side)
+        return self._terms_and_detections(floats, without_crowd(checked))[0]
+
+    def _terms_and_detections(self, images: Any, objects: Any) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
+        with self._adapter.checked_batch(self.num_classes or 0):
+            return self._adapter.losses_and_detections(images, self._of_network(objects))
 
     def _maps(self, stage: str) -> list[DetectionMAP]:
         """Return the metric of each loader of a stage."""

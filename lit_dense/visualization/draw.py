@@ -70,6 +70,52 @@ def crop(image: Tensor, box: Tensor) -> Image.Image:
     return canvas.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
 
 
+def draw_error(
+    image: Tensor, objects: Tensor, detection: Tensor | None, missed: Tensor | None, side: int
+) -> Image.Image:
+    """Draw the part of an image around an error: objects as dashed lines, the detection as a solid line.
+
+    Args:
+        image: The image, uint8 or float in [0, 1] [3, H, W].
+        objects: Boxes of all objects in pixels of the image, x1 y1 x2 y2 [G, 4].
+        detection: Box of the detection [4]; None for none.
+        missed: Box of the missed object, drawn as a thick line in the centre [4]; None to show the detection there.
+        side: Length of the longer side of the result in pixels.
+    """
+    whole, _ = _enlarged(image, 1)
+    centre = missed if missed is not None else detection
+    assert centre is not None
+    x1, y1, x2, y2 = centre.tolist()
+    reach = max(2.5 * max(x2 - x1, y2 - y1), 48) / 2
+    left, right = (int(min(max(0, (x1 + x2) / 2 + way * reach), whole.width)) for way in (-1, 1))
+    top, bottom = (int(min(max(0, (y1 + y2) / 2 + way * reach), whole.height)) for way in (-1, 1))
+    left, top = min(left, whole.width - 1), min(top, whole.height - 1)  # a box outside the image shows its border
+    part = whole.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
+    factor = side / max(part.size)
+    canvas = part.resize((max(1, round(part.width * factor)), max(1, round(part.height * factor))))
+    draw = ImageDraw.Draw(canvas)
+
+    def scaled(box: Tensor) -> Rectangle:
+        x1, y1, x2, y2 = box.tolist()
+        return factor * (x1 - left), factor * (y1 - top), factor * (x2 - left), factor * (y2 - top)
+
+    for box in objects:
+        draw.rectangle(_grown(scaled(box), 1), outline="black", width=4)
+        _draw_dashed(draw, scaled(box), 2)
+    if detection is not None:
+        draw.rectangle(_grown(scaled(detection), 2), outline="black", width=7)
+        draw.rectangle(_grown(scaled(detection), 1), outline=POSITIVE, width=5)
+    if missed is not None:
+        draw.rectangle(_grown(scaled(missed), 5), outline="black", width=10)
+        _draw_dashed(draw, scaled(missed), 8)
+    return canvas
+
+
+def _grown(box: Rectangle, by: float) -> Rectangle:
+    """Return a box that is larger on each side."""
+    return box[0] - by, box[1] - by, box[2] + by, box[3] + by
+
+
 def draw_weights(
     image: Tensor, objects: Tensor, anchors: Tensor, weights: Tensor, positive: Tensor, side: int = 480
 ) -> Image.Image:
@@ -144,12 +190,17 @@ def _draw_anchor(draw: ImageDraw.ImageDraw, box: Sequence[float], positive: bool
     if positive:
         draw.rectangle((x1, y1, x2, y2), outline=POSITIVE, width=2)
         return
+    _draw_dashed(draw, (x1, y1, x2, y2), 2)
+
+
+def _draw_dashed(draw: ImageDraw.ImageDraw, box: Rectangle, width: int) -> None:
+    x1, y1, x2, y2 = box
     for x in (x1, x2):
         for low, high in _dashes(y1, y2):
-            draw.line((x, low, x, high), fill=NEGATIVE, width=2)
+            draw.line((x, low, x, high), fill=NEGATIVE, width=width)
     for y in (y1, y2):
         for low, high in _dashes(x1, x2):
-            draw.line((low, y, high, y), fill=NEGATIVE, width=2)
+            draw.line((low, y, high, y), fill=NEGATIVE, width=width)
 
 
 def _dashes(start: float, end: float, dash: int = 7, gap: int = 5) -> list[tuple[float, float]]:

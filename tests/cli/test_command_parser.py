@@ -109,7 +109,7 @@ def test_command_parser__a_list_is_named_if_nothing_else_is_expected():
 def test_command_parser__subcommands_have_nearest_matches(capsys):
     assert "Did you mean 'fit'?" in line_of(capsys, "fitt")
     assert VERBS[:4] == ("fit", "validate", "test", "predict")
-    assert VERBS[4:] == ("check", "calibrate", "export", "convert", "compare", "advise", "list")
+    assert VERBS[4:] == ("check", "calibrate", "analyze", "export", "convert", "compare", "advise", "list")
 
 
 def test_command_parser__keys_of_a_file_have_nearest_matches(capsys, tmp_path):

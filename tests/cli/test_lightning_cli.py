@@ -299,9 +299,9 @@ def test_checking_trainer__prints_the_report_and_exits_with_1_where_the_data_can
 def test_lit_dense_cli__subcommands_are_lightnings_and_check():
     assert set(LitDenseCLI.subcommands()) == {
         *("fit", "validate", "test", "predict"),
-        *("check", "calibrate", "export"),
+        *("check", "calibrate", "analyze", "export"),
     }
-    for verb in ("check", "calibrate", "export"):
+    for verb in ("check", "calibrate", "analyze", "export"):
         assert LitDenseCLI.subcommands()[verb] == {"model", "datamodule"}
 
 

@@ -111,7 +111,10 @@ def test_write__the_page_needs_no_other_file(out):
     page, text = write(read(out))
     html = page.read_text()
     found = Page(html)
-    assert found.elements.count("svg") == 3 + 2 * 3  # differences, curves, costs; precision and confusion of each run
+    assert found.elements.count("svg") == 4 + 4 * 3
+    # differences, curves, costs, errors; precision, confusion, scores and reliability of each run
+    ids = re.findall(r'\bid="([^"]*)"', html)
+    assert len(ids) == len(set(ids))
     assert not {"script", "link", "iframe"} & set(found.elements)
     assert not re.search(r'(src|href)="(?!data:|#)', html)
     assert [row[0] for row in found.rows[:4]] == ["run", "focal", "same", "bad"]
@@ -132,7 +135,7 @@ def test_write__the_text_has_the_same_tables(out):
     for table in tables:
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
         assert len(widths) == 1, table
-    assert len(tables) == 5  # results, AP and AP50 of classes, costs, machine
+    assert len(tables) == 7  # results, AP and AP50 of classes, errors, errors of classes, costs, machine
     assert re.search(r"^\| bad \| 0\.\d{3} \(.*\| worse \|", text, re.MULTILINE)
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from PIL import ImageChops
 
-from lit_dense.visualization.draw import draw_boxes, side_by_side
+from lit_dense.visualization.draw import draw_boxes, draw_error, side_by_side
 
 
 def test_draw_boxes__boxes_are_drawn_where_they_are():
@@ -55,3 +55,23 @@ def test_side_by_side__a_note_is_written_at_the_lower_left_and_nowhere_else():
     assert 20 < right < 150
     assert noted.getpixel((1, 198)) == (255, 255, 255)
     assert (0, 0, 0) in [noted.getpixel((x, y)) for x in range(right) for y in range(top, 200)]
+
+
+def test_draw_error__shows_the_surroundings_of_the_error():
+    image = torch.zeros(3, 400, 400, dtype=torch.uint8)
+    objects = torch.tensor([[100.0, 100, 140, 140], [300, 300, 320, 320]])
+    wrong = draw_error(image, objects, torch.tensor([110.0, 100, 150, 140]), None, 200)
+    assert wrong.size == (200, 200)
+    colours = {colour for _, colour in wrong.getcolors(100000)}
+    assert {(0xE6, 0x9F, 0), (0x56, 0xB4, 0xE9)} <= colours  # solid and dashed lines
+    missed = draw_error(image, objects, None, objects[0], 200)
+    assert (0xE6, 0x9F, 0) not in {colour for _, colour in missed.getcolors(100000)}
+    thin = draw_error(image, objects, objects[0], None, 200)
+    dashes = [sum(n for n, c in picture.getcolors(100000) if c == (0x56, 0xB4, 0xE9)) for picture in (missed, thin)]
+    assert dashes[0] > 2 * dashes[1]  # the missed object is thicker
+
+
+@pytest.mark.parametrize("box", [[-50.0, -50, -10, -10], [500, 500, 600, 600], [5, 5, 5, 5], [-10, -10, 900, 900]])
+def test_draw_error__of_a_box_outside_the_image(box):
+    image = torch.zeros(1, 30, 40, dtype=torch.uint8)
+    assert max(draw_error(image, torch.zeros(0, 4), torch.tensor(box), None, 100).size) == 100
