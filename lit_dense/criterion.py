@@ -18,7 +18,6 @@ from .core.registry import Registry
 from .core.roles import check_roles
 from .core.samples import DenseSamples
 from .core.step_context import StepContext
-from .core.weighted_total import total_of
 from .losses import LOSSES, LossLike
 from .normalizers import NORMALIZERS, NormalizerLike
 from .weighters import WEIGHTERS, LossValues, Weighter, WeightersLike, Weights
@@ -26,10 +25,7 @@ from .weighters import WEIGHTERS, LossValues, Weighter, WeightersLike, Weights
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 _never_compiled: Callable[[FunctionT], FunctionT] = torch.compiler.disable
-"""Excludes functions that read the step counter from ``torch.compile``, which would recompile them in every step.
-
-Losses are compiled separately.
-"""
+"""Excludes functions that read the step counter from ``torch.compile``, which would recompile them in every step."""
 Observer = Callable[[DenseSamples, LossValues, Sequence[Weights]], None]
 """Called with the batch, its unweighted losses, and the weights of each weighter."""
 
@@ -303,13 +299,13 @@ class Criterion(nn.Module):
             anchor_weights, box_weights = [w.classification for w in weights], [w.box for w in weights]
             if samples.quality is not None and self.matcher is not None and self.matcher.weighs_boxes:
                 box_weights.append(samples.quality)
-            classification = total_of(values.classification, anchor_weights, values.image_scales, samples.image_idxs)
-            terms = {"classification": classification}
+            image_scales, image_idxs = values.image_scales, samples.image_idxs
+            terms = {"classification": _total(values.classification, anchor_weights, image_scales, image_idxs)}
             if self.box_loss is not None:
-                terms["bbox_regression"] = total_of(values.box, box_weights, values.box_scales, samples.pos_image_idxs)
+                terms["bbox_regression"] = _total(values.box, box_weights, values.box_scales, samples.pos_image_idxs)
             auxiliary_scales = self.box_loss_weight / divisor  # even if the box loss has its own normalizer
             for name, value in samples.auxiliary.items():
-                terms[name] = total_of(value, box_weights, auxiliary_scales, samples.pos_image_idxs)
+                terms[name] = _total(value, box_weights, auxiliary_scales, samples.pos_image_idxs)
             for weighter, weighter_output in zip(self._weighters, weights, strict=True):
                 self._add_extra(terms, weighter, weighter_output.extra)
         if torch.is_grad_enabled():
@@ -442,3 +438,11 @@ def named_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
         spec: The :attr:`Criterion.spec` of a checkpoint.
     """
     return {name: REGISTRIES[name].named(value) if name in REGISTRIES else value for name, value in spec.items()}
+
+
+def _total(values: Tensor, weights: Sequence[Tensor | None], scales: Tensor, image_idxs: Tensor) -> Tensor:
+    """Compute the weighted sum of N losses, each multiplied by the scale of its image []; further rows do not count."""
+    for weight in weights:
+        if weight is not None:
+            values = values * weight[: len(values)]
+    return (values * scales.to(values.dtype)[image_idxs[: len(values)]]).sum()

@@ -40,6 +40,7 @@ def collect_samples(
     unique = [torch.where(m >= 0, m + offset, m) for m, offset in zip(matched_idxs, offsets, strict=True)]
     gt_labels = torch.cat([t["labels"].reshape(-1) for t in targets]).long() - first_label
     device, target_fields = logits.device, fields_of_targets(targets, counts)
+    unknown = unknown_columns(targets, logits.shape[1], device, first_label)
     return DenseSamples(
         logits=logits,
         deltas=deltas,
@@ -51,7 +52,7 @@ def collect_samples(
         num_images=len(targets),
         image_idxs=image_of_rows([len(own) for own in anchors], device),
         target_fields=target_fields,
-        unknown=unknown_columns(targets, logits.shape[1], device, first_label),
+        unknown=unknown,
         **fields,
     )
 

@@ -173,11 +173,11 @@ class SigmoidLoss(DenseLoss, ABC):
 
     def forward(self, logits: Tensor, labels: Tensor, samples: DenseSamples) -> Tensor:
         """Compute the loss of each anchor, summed over classes [A]."""
-        terms, dual, has_unknown = self.sigmoid_terms(samples), samples.dual_weights, samples.unknown is not None
+        targets, has_unknown, dual = self.pos_targets(samples), samples.unknown is not None, samples.dual_weights
+        terms = self.sigmoid_terms(samples)
         if dual is not None:
             pairs = samples.positives, samples.pos_labels, dual.positive, dual.negative
             return sum_with_dual_weights(logits, labels, terms, *pairs, samples.class_weights, has_unknown)
-        targets = self.pos_targets(samples)
         if targets is not None:
             targets = samples.scatter_to_anchors(targets)
         return sum_over_classes(logits, labels, terms, targets, samples.class_weights, has_unknown)
