@@ -68,7 +68,7 @@ class Geometry:
         Args:
             anchors: Anchors of an image, in the order of its levels [K, 4].
         """
-        numbers = self.anchors_of_levels(len(anchors))
+        anchors, numbers = anchors.float(), self.anchors_of_levels(len(anchors))  # of half precision under autocast
         sides = [self._finest_stride(anchors).expand(numbers[0])]
         factor = 1
         for before, size, number in zip(self.level_sizes[:-1], self.level_sizes[1:], numbers[1:], strict=True):

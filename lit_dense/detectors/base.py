@@ -360,10 +360,15 @@ class DetectorAdapter(ABC):
         criterion.prepare(columns.classes - (0 if background else extra))
 
     def _check_box_outputs(self, stage: str, criterion: Criterion) -> None:
-        """Reject a box loss that needs another number of outputs than the head gives."""
-        if criterion.box_loss is None or criterion.box_loss.box_outputs == self.box_outputs(stage):
+        """Reject a box loss that needs other outputs than the head gives."""
+        loss, given = criterion.box_loss, str(self.box_outputs(stage))
+        if loss is None:
             return
-        name, loss, given = type(self.detector).__name__, type(criterion.box_loss).__name__, self.box_outputs(stage)
+        if loss.box_outputs == int(given):
+            if loss.box_coder is None or self.can_set_box_outputs(stage):
+                return
+            given += ", which are deltas"  # and the loss has a coder of its own
+        name = type(self.detector).__name__
         of_stage = f" (stage {stage!r})" if stage else ""
         cure = "take another box loss, such as giou; RetinaNet and FCOS with torchvision's heads can change it"
         if self.can_set_box_outputs(stage):
@@ -372,7 +377,7 @@ class DetectorAdapter(ABC):
                 "the new layer; or take a box loss that reads these outputs"
             )
         raise UsageError(
-            f"{loss} needs {criterion.box_loss.box_outputs} outputs for the box of an anchor, but the head of "
+            f"{type(loss).__name__} needs {loss.box_outputs} outputs for the box of an anchor, but the head of "
             f"{name}{of_stage} gives {given}: {cure}."
         )
 

@@ -64,7 +64,8 @@ class LitDetector(Exportable):
             squares of this size, by default 300 and 320.
         loss: The classification loss: a name, an object, or a dict with class_path and init_args; by default the
             detector's own, ``focal`` or ``softmax``, with SSD's hard negatives.
-        box_loss: The box loss, given in the same way; by default the detector's own.
+        box_loss: The box loss, given in the same way; by default the detector's own. RetinaNet and FCOS get the
+            regression head that it needs (``dfl``).
         weighters: One weighter or a list of weighters, whose weights multiply; by default none, or SSD's hard negatives
             with SSD's own loss.
         normalizer: What the sums are divided by; by default as in torchvision.

@@ -36,6 +36,13 @@ def test_cells__have_the_stride_of_their_level_and_the_centre_of_their_anchor(si
     torch.testing.assert_close(cells[:, 2:] - cells[:, :2], expected)
 
 
+def test_cells__of_anchors_in_half_precision():
+    anchors, geometry = anchors_of((64, 96), [(8, 12), (4, 6)])
+    cells = geometry.cells(anchors.bfloat16())
+    assert cells.dtype == torch.float32
+    assert (cells[:, 2] - cells[:, 0]).unique().tolist() == [8, 16]
+
+
 def test_cells__do_not_depend_on_the_size_of_the_image():
     sides = []
     for size, levels in (

@@ -311,6 +311,21 @@ def test_box_outputs__a_box_loss_of_somebody_else(name):
         model.eval()(random_batch()[0])
 
 
+class Relative(Shifted):
+    """Four outputs that are no deltas of the detector."""
+
+    box_outputs = 4
+
+
+def test_box_outputs__a_coder_of_its_own_is_refused_where_it_would_not_be_used():
+    for make in (small_ssd, small_faster_rcnn, own_tower):
+        with pytest.raises(UsageError, match=r"Relative needs 4 outputs .* gives 4, which are deltas: take another"):
+            patch(make(), box_loss=Relative())
+    model = small_fcos()
+    patch(model, box_loss=Relative())
+    terms_and_gradients(model, random_batch())
+
+
 def _train(name, share):
     model = patched(
         name, loss="bce", weighters="pisa", box_loss={"class_path": "dfl", "init_args": {"iou_loss": "wiou"}}
