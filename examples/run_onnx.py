@@ -24,4 +24,4 @@ images = np.asarray(canvas).transpose(2, 0, 1)[None]
 boxes, scores, labels = (output[0] for output in session.run(["boxes", "scores", "labels"], {"images": images}))
 for box, score, label in zip(boxes / factor, scores, labels, strict=True):
     if label >= 0:
-        print(names[label] if names else label, f"{score:.2f}", box.round(1).tolist())
+        print(names[label] if names else label, f"{score:.2f}", *(f"{number:.1f}" for number in box))

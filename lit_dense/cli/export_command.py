@@ -60,7 +60,7 @@ def run_export(
     file = output or ckpt_path.with_suffix(SUFFIXES.get(format, ""))
     run = export(graph, file, format, model.column_names)
     lines = [
-        f"{file}: {file.stat().st_size / 2**20:.1f} MiB, {format}, {type(model.model).__name__}, "
+        f"{file}: {size_of(file) / 2**20:.1f} MiB, {format}, {type(model.model).__name__}, "
         f"input uint8 [{'1' if nms else 'N'}, 3, {graph.size[0]}, {graph.size[1]}]"
     ]
     if not nms:
@@ -82,6 +82,16 @@ def run_export(
         lines += report_ap(model, datamodule, originals, samples, expected, found)
     check(difference, str(file))
     return "\n".join(lines)
+
+
+def size_of(file: Path) -> int:
+    """Return the bytes of an exported file and of its weights, if they are in a file of their own, as OpenVINO's are.
+
+    Args:
+        file: The file.
+    """
+    weights = file.with_suffix(".bin")
+    return file.stat().st_size + (weights.stat().st_size if file.suffix == ".xml" and weights.is_file() else 0)
 
 
 def load_weights(model: LitDetector, path: Path) -> None:

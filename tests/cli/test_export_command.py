@@ -5,7 +5,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from lit_dense.cli import export_command
-from lit_dense.cli.export_command import image_size, report_ap, run_export
+from lit_dense.cli.export_command import image_size, report_ap, run_export, size_of
 from lit_dense.core.errors import UsageError
 from lit_dense.data import CocoDataModule
 from tests.builders.coco_files import data_arguments, write_shape_splits
@@ -93,3 +93,10 @@ def test_image_size__default_is_the_model_s():
     module.model.transform.min_size, module.model.transform.max_size = (64,), 128
     assert image_size(module, None) == (64, 128)
     assert image_size(small_module(), [32, 64]) == (32, 64)
+
+
+def test_size_of__weights_of_openvino_count(tmp_path):
+    for name, size in (("a.xml", 3), ("a.bin", 40), ("a.onnx", 500)):
+        (tmp_path / name).write_bytes(bytes(size))
+    assert size_of(tmp_path / "a.xml") == 43
+    assert size_of(tmp_path / "a.onnx") == 500
