@@ -13,8 +13,8 @@ from .attach import find_detector as find_detector
 from .attach import patch as patch
 from .attach import set_box_outputs as set_box_outputs
 from .attach import unpatch as unpatch
-from .base import Columns as Columns
 from .base import DetectorAdapter as DetectorAdapter
+from .columns import Columns as Columns
 
 
 def __getattr__(name: str) -> Any:

@@ -17,7 +17,8 @@ from ..criterion import Criterion, CriterionArgs
 from ..losses import LossLike
 from ..normalizers import NormalizerLike
 from ..weighters import WeightersLike
-from .base import ATTRIBUTE, DetectorAdapter, own_scores
+from .base import ATTRIBUTE, DetectorAdapter
+from .columns import own_scores
 
 _BASE: Any = DetectorAdapter  # Any, because type checkers reject an abstract class as an argument
 DETECTORS: Registry[DetectorAdapter] = Registry("lit_dense.detectors", "detector", _BASE)

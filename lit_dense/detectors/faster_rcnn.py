@@ -10,7 +10,8 @@ from torchvision.models.detection.roi_heads import RoIHeads
 
 from ..core.errors import UsageError
 from ..criterion import Criterion, CriterionArgs
-from .base import Columns, Detections, Terms, loss_columns, own_scores
+from .base import Detections, Terms
+from .columns import Columns, loss_columns, own_scores
 from .roi_heads import TERMS as ROI_TERMS
 from .roi_heads import RoIStage
 from .rpn import TERMS as RPN_TERMS

@@ -14,7 +14,8 @@ from ..core.errors import UsageError
 from ..core.geometry import Geometry
 from ..core.samples import NEGATIVE, BoxCoder, DenseSamples
 from ..functional.tracing import records_graph
-from .base import Columns, Detections, Terms
+from .base import Detections, Terms
+from .columns import Columns
 from .ignore_regions import ScaledIgnoreRegions, without_ignored_anchors
 from .torchvision_batch import all_labels, check_labels, collect_samples, unknown_columns
 

@@ -10,7 +10,8 @@ from ..core.batch_format import CLASS_LISTS
 from ..core.errors import UsageError
 from ..criterion import Criterion, CriterionArgs
 from ..normalizers.native_normalizer import NativeNormalizer
-from .base import Columns, Terms
+from .base import Terms
+from .columns import Columns
 from .ignore_regions import IGNORE_BOXES
 from .set_prediction import Output, SetPredictionAdapter
 

@@ -9,7 +9,8 @@ from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
 from ..core.errors import UsageError
 from ..core.samples import DenseSamples
-from .base import DetectorAdapter, Terms, loss_columns, own_scores
+from .base import DetectorAdapter, Terms
+from .columns import loss_columns, own_scores
 from .ignore_regions import regions_of
 from .rpn import negatives_left_out
 from .torchvision_batch import all_labels, check_labels, collect_samples

@@ -14,7 +14,8 @@ from ..core.sample_fields import image_of_rows
 from ..core.samples import NEGATIVE, DenseSamples
 from ..criterion import Criterion
 from ..functional.ignore_regions import without_ignored
-from .base import DetectorAdapter, own_scores
+from .base import DetectorAdapter
+from .columns import own_scores
 from .ignore_regions import IGNORE_BOXES
 from .torchvision_batch import all_labels, check_labels, fields_of_targets, unknown_columns
 

@@ -10,7 +10,8 @@ from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image
 
 from ..core.errors import UsageError
 from ..criterion import Criterion, CriterionArgs
-from .base import Columns, Detections, DetectorAdapter, Terms, loss_columns, own_scores
+from .base import Detections, DetectorAdapter, Terms
+from .columns import Columns, loss_columns, own_scores
 from .one_stage import OneStageAdapter
 
 

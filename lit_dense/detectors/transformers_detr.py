@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..core.errors import UsageError
 from ..criterion import Criterion, CriterionArgs
 from ..normalizers.native_normalizer import NativeNormalizer
-from .base import Columns
+from .columns import Columns
 from .set_prediction import Matches, Output, SetPredictionAdapter
 
 CLASSIFIERS = ("class_labels_classifier", "class_embed", "enc_score_head", "enc_out_class_embed")

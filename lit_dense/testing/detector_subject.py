@@ -14,7 +14,8 @@ from ..core.class_counts import ClassCounts
 from ..core.samples import DenseSamples
 from ..criterion import Criterion, CriterionArgs
 from ..detectors.attach import attach, build_criterion, find_detector
-from ..detectors.base import Columns, Detections, DetectorAdapter
+from ..detectors.base import Detections, DetectorAdapter
+from ..detectors.columns import Columns
 
 Targets = list[dict[str, Any]]
 Make = Callable[[], nn.Module]

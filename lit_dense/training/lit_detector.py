@@ -19,7 +19,7 @@ from ..core.errors import check_choice
 from ..criterion import Criterion, CriterionArgs, named_spec
 from ..data.checks.thin_images import check_all_sizes
 from ..detectors.attach import attach, find_detector, set_box_outputs, set_prior
-from ..detectors.base import own_scores
+from ..detectors.columns import own_scores
 from ..detectors.from_arguments import NETWORKS, build_detector, known_categories
 from ..losses import LossLike
 from ..metrics.backends import BackendName, Protocol
