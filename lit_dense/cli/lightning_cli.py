@@ -60,7 +60,7 @@ class CheckingTrainer(Trainer):
         model: Any,
         datamodule: CocoDataModule,
         ckpt_path: str | None = None,
-        calibrator: CalibratorLike = "temperature",
+        calibrator: CalibratorLike | None = None,
         output: str | None = None,
         candidates: int = 1000,
         weights_only: bool | None = None,
@@ -71,7 +71,8 @@ class CheckingTrainer(Trainer):
             model: The detector.
             datamodule: Data with training and validation set.
             ckpt_path: Checkpoint to calibrate.
-            calibrator: temperature, logit_adjustment, fracal, or another calibrator.
+            calibrator: temperature, logit_adjustment, fracal, or another calibrator; by default the model's or, if it
+                has none, temperature.
             output: Checkpoint to write; by default that of ckpt_path with -calibrated before the suffix.
             candidates: Number of detections of an image to store.
             weights_only: Not used, but part of configurations that fit saves: checkpoints are read as plain data.
@@ -79,7 +80,9 @@ class CheckingTrainer(Trainer):
         if ckpt_path is None:
             raise UsageError("calibrate needs a trained model: give --ckpt_path=PATH.")
         check_range("calibrate", "candidates", candidates, 1)
-        print(calibrate(self, model, datamodule, ckpt_path, CALIBRATORS.build(calibrator), output, candidates).text)
+        own = model.criterion.calibrator
+        built = CALIBRATORS.build(calibrator or (own and own.spec) or "temperature")
+        print(calibrate(self, model, datamodule, ckpt_path, built, output, candidates).text)
 
     def export(
         self,

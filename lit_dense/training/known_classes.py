@@ -9,6 +9,7 @@ from ..box_losses import BOX_LOSSES, BoxLoss
 from ..core.errors import UsageError
 from ..criterion import Criterion
 from ..data.label_map import LabelMap, match_labels, offered_categories, unique_names
+from ..losses import LOSSES, DenseLoss
 
 
 class KnownClasses(LightningModule):
@@ -166,31 +167,34 @@ def check_same_number(number: int | None, asked: int | None, saved: dict[str, An
         )
 
 
-def check_same_box_outputs(saved: dict[str, Any] | None, box_loss: BoxLoss | None) -> None:
-    """Reject a checkpoint whose head has another number of box outputs than the box loss needs.
+def check_same_outputs(saved: dict[str, Any] | None, part: DenseLoss | BoxLoss | None) -> None:
+    """Reject a checkpoint whose head has another number of outputs than a loss needs.
 
     Args:
-        saved: Spec of the box loss of the checkpoint; None if unknown.
-        box_loss: The box loss of the module; None if it has none.
+        saved: Spec of the loss, or of the box loss, of the checkpoint; None if unknown.
+        part: The same part of the module; None if it has none.
 
     Raises:
         UsageError: If both numbers are known and differ.
     """
-    if saved is None or box_loss is None:
+    if saved is None or part is None:
         return
+    boxes = isinstance(part, BoxLoss)
     try:
-        before = BOX_LOSSES.build(saved)
+        before: DenseLoss | BoxLoss = BOX_LOSSES.build(saved) if boxes else LOSSES.build(saved)
     except UsageError:  # a loss of a package that is not installed, whose number of outputs is unknown
         return
-    if before.box_outputs != box_loss.box_outputs:
+    option, field = ("box_loss", "box_outputs") if boxes else ("loss", "extra_logits")
+    had, needs = getattr(before, field), getattr(part, field)
+    if had != needs:
+        what = "outputs for the box of an anchor" if boxes else "columns besides those of classes"
         raise UsageError(
-            f"The checkpoint's head has {before.box_outputs} outputs for the box of an anchor "
-            f"({_described(before)}), but {_described(box_loss)} needs {box_loss.box_outputs}: leave box_loss out, "
-            "or start without the checkpoint."
+            f"The checkpoint's head has {had} {what} ({option}={_described(before)}), but {option}={_described(part)} "
+            f"needs {needs}: leave {option} out, or start without the checkpoint."
         )
 
 
-def _described(box_loss: BoxLoss) -> str:
-    """Return the name of a box loss, with its number of bins if it has one."""
-    reg_max = box_loss.spec["init_args"].get("reg_max")
-    return f"box_loss={box_loss.spec['class_path']}{'' if reg_max is None else f', reg_max={reg_max}'}"
+def _described(part: DenseLoss | BoxLoss) -> str:
+    """Return the name of a loss, with its number of bins if it has one."""
+    reg_max = part.spec["init_args"].get("reg_max")
+    return f"{part.spec['class_path']}{'' if reg_max is None else f', reg_max={reg_max}'}"

@@ -27,7 +27,7 @@ from ..normalizers import NormalizerLike
 from ..weighters import WeightersLike
 from .evaluation_settings import EvaluationSettings, check_outputs, check_precision
 from .exportable import Exportable
-from .known_classes import check_same_box_outputs, check_same_number
+from .known_classes import check_same_number, check_same_outputs
 from .learning_rates import LearningRates, refuse_finders, warn_of_ended_schedule
 from .optimization import Optimization, OptimizerName, ScheduleName, build_optimizer
 
@@ -399,12 +399,15 @@ class LitDetector(Exportable):
         saved = checkpoint.get("lit_dense", {})
         number = saved.get("num_classes") or checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {}).get("num_classes")
         check_same_number(number, self._requested_classes, saved)
-        check_same_box_outputs(named_spec(saved.get("criterion", {})).get("box_loss"), self.criterion.box_loss)
+        specs = named_spec(saved.get("criterion", {}))
+        check_same_outputs(specs.get("box_loss"), self.criterion.box_loss)
         if number not in (None, self.num_classes):
             self._modules.pop("model", None)
             self.num_classes = number
         self.configure_model()
         self.check_num_classes()
+        if self._adapter.columns(self._adapter.stages[0]).background is None:  # else a head has one column more anyway
+            check_same_outputs(specs.get("loss"), self.criterion.loss)
         self._untrained_backbone = False
         self.take_classes(saved)
         if self._stage and self._trainer is not None:  # the trainer loads the checkpoint after setup

@@ -51,6 +51,10 @@ def test_calibrate__writes_a_checkpoint_that_validation_uses(trained, tmp_path, 
     assert "optimizer_states" in saved  # training can go on from it
     run(["calibrate", f"--config={config}", f"--ckpt_path={output}", f"--output={tmp_path / 'again.ckpt'}"])
     again = capsys.readouterr().out
+    assert again.startswith(f"{name}: ")  # the calibrator of the checkpoint
+    option = f"--model.calibrator={name}"
+    run(["calibrate", f"--config={config}", option, f"--ckpt_path={checkpoint}", f"--output={tmp_path / 'own.ckpt'}"])
+    assert capsys.readouterr().out.startswith(f"{name}: ")
     before = [line.split()[1] for line in (shown, again) for line in line.splitlines() if line.startswith("map ")]
     assert before[0] == before[1]  # the detections without calibration
 

@@ -66,6 +66,29 @@ def test_lit_detector__a_checkpoint_of_another_box_width_is_refused(saved, chose
         small(box_loss=chosen, num_classes=None).on_load_checkpoint(torch.load(path, weights_only=True))
 
 
+@pytest.mark.parametrize(
+    ("saved", "chosen", "said"),
+    [
+        (
+            "seesaw",
+            "focal",
+            r"has 2 columns besides those of classes \(loss=seesaw\), but loss=focal needs 0: leave loss",
+        ),
+        ("focal", "softmax", r"has 0 columns .* \(loss=focal\), but loss=softmax needs 1"),
+    ],
+)
+def test_lit_detector__a_checkpoint_of_other_class_columns_is_refused(saved, chosen, said, checkpoint):
+    path = checkpoint(small(loss=saved))
+    with pytest.raises(UsageError, match=said):
+        LitDetector.load_from_checkpoint(path, loss=chosen)
+
+
+def test_lit_detector__a_head_with_background_has_the_same_columns_with_every_loss(checkpoint):
+    path = checkpoint(small("ssd", "smooth_l1", loss="softmax"))
+    with pytest.warns(UserWarning, match="The checkpoint was trained with loss"):
+        assert LitDetector.load_from_checkpoint(path, loss="focal").criterion.spec["loss"]["class_path"] == "focal"
+
+
 def test_lit_detector__a_checkpoint_of_an_unknown_box_loss_is_loaded_as_before(checkpoint):
     module = small(box_loss="giou")
     path = checkpoint(module)
