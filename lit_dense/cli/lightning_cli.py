@@ -245,6 +245,13 @@ class LitDenseCLI(LightningCLI):
                 f"The checkpoint's detector is {model[name]}: its weights cannot be used for {self._asked[name]}. "
                 "Leave model.detector out, or start without the checkpoint."
             )
+        if name == "calibrator" and self.subcommand == "calibrate":
+            calibration = self.config[self.subcommand]
+            calibration["calibrator"] = calibration.get("calibrator") or self._asked[name]
+            return
+        if name == "calibrator" and (model[name] is None or _is_option(self._arguments, name)):
+            model[name] = self._asked[name]  # it is not trained
+            return
         if name not in REGISTRIES:
             if name == "optimizer" and self.subcommand == "fit" and self._asked[name] != model[name]:
                 raise UsageError(

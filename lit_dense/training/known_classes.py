@@ -5,11 +5,9 @@ from typing import Any
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
-from ..box_losses import BOX_LOSSES, BoxLoss
 from ..core.errors import UsageError
 from ..criterion import Criterion
 from ..data.label_map import LabelMap, match_labels, offered_categories, unique_names
-from ..losses import LOSSES, DenseLoss
 
 
 class KnownClasses(LightningModule):
@@ -146,55 +144,3 @@ class KnownClasses(LightningModule):
     def on_predict_start(self) -> None:
         """Check the model and the data."""
         self.begin()
-
-
-def check_same_number(number: int | None, asked: int | None, saved: dict[str, Any]) -> None:
-    """Reject a checkpoint with another number of classes than requested.
-
-    Args:
-        number: Number of classes of the checkpoint; None if unknown.
-        asked: Requested number of classes; None to accept the number of the checkpoint.
-        saved: Data about the classes in the checkpoint.
-
-    Raises:
-        UsageError: If both numbers are known and differ.
-    """
-    if number is not None and asked is not None and number != asked:
-        names = ", ".join(str(c["name"]) for c in saved.get("categories") or []) or "names unknown"
-        raise UsageError(
-            f"The checkpoint has {number} classes ({names}), but num_classes={asked}: leave num_classes out, or start "
-            "without the checkpoint."
-        )
-
-
-def check_same_outputs(saved: dict[str, Any] | None, part: DenseLoss | BoxLoss | None) -> None:
-    """Reject a checkpoint whose head has another number of outputs than a loss needs.
-
-    Args:
-        saved: Spec of the loss, or of the box loss, of the checkpoint; None if unknown.
-        part: The same part of the module; None if it has none.
-
-    Raises:
-        UsageError: If both numbers are known and differ.
-    """
-    if saved is None or part is None:
-        return
-    boxes = isinstance(part, BoxLoss)
-    try:
-        before: DenseLoss | BoxLoss = BOX_LOSSES.build(saved) if boxes else LOSSES.build(saved)
-    except UsageError:  # a loss of a package that is not installed, whose number of outputs is unknown
-        return
-    option, field = ("box_loss", "box_outputs") if boxes else ("loss", "extra_logits")
-    had, needs = getattr(before, field), getattr(part, field)
-    if had != needs:
-        what = "outputs for the box of an anchor" if boxes else "columns besides those of classes"
-        raise UsageError(
-            f"The checkpoint's head has {had} {what} ({option}={_described(before)}), but {option}={_described(part)} "
-            f"needs {needs}: leave {option} out, or start without the checkpoint."
-        )
-
-
-def _described(part: DenseLoss | BoxLoss) -> str:
-    """Return the name of a loss, with its number of bins if it has one."""
-    reg_max = part.spec["init_args"].get("reg_max")
-    return f"{part.spec['class_path']}{'' if reg_max is None else f', reg_max={reg_max}'}"

@@ -25,9 +25,9 @@ from ..losses import LossLike
 from ..metrics.backends import BackendName, Protocol
 from ..normalizers import NormalizerLike
 from ..weighters import WeightersLike
+from .checkpoint_content import check_same_number, check_same_outputs, replace_state
 from .evaluation_settings import EvaluationSettings, check_outputs, check_precision
 from .exportable import Exportable
-from .known_classes import check_same_number, check_same_outputs
 from .learning_rates import LearningRates, refuse_finders, warn_of_ended_schedule
 from .optimization import Optimization, OptimizerName, ScheduleName, build_optimizer
 
@@ -418,6 +418,8 @@ class LitDetector(Exportable):
         for owner, criterion in self._named_criteria().items():
             saved_specs = named_spec(saved.get(owner, {}))
             criterion.follow_spec(saved_specs)
+            if saved_specs and saved_specs.get("calibrator") != criterion.spec["calibrator"]:
+                replace_state(checkpoint["state_dict"], f"{owner}.calibrator.", criterion.calibrator)
             for name, spec in saved_specs.items():
                 if not agrees(spec, criterion.spec[name]):
                     argument = f"rpn.{name}" if owner == "rpn" else name

@@ -51,10 +51,10 @@ def test_calibrate__writes_a_checkpoint_that_validation_uses(trained, tmp_path, 
     assert "optimizer_states" in saved  # training can go on from it
     run(["calibrate", f"--config={config}", f"--ckpt_path={output}", f"--output={tmp_path / 'again.ckpt'}"])
     again = capsys.readouterr().out
-    assert again.startswith(f"{name}: ")  # the calibrator of the checkpoint
+    assert f"\n{name}: " in again  # the calibrator of the checkpoint
     option = f"--model.calibrator={name}"
     run(["calibrate", f"--config={config}", option, f"--ckpt_path={checkpoint}", f"--output={tmp_path / 'own.ckpt'}"])
-    assert capsys.readouterr().out.startswith(f"{name}: ")
+    assert f"\n{name}: " in "\n" + capsys.readouterr().out
     before = [line.split()[1] for line in (shown, again) for line in line.splitlines() if line.startswith("map ")]
     assert before[0] == before[1]  # the detections without calibration
 
@@ -64,3 +64,39 @@ def test_calibrate__mistakes_are_one_line(trained, capsys):
     with pytest.raises(SystemExit):
         main(["calibrate", f"--config={config}"])
     assert "calibrate needs a trained model: give --ckpt_path=PATH." in capsys.readouterr().err
+
+
+def test_validate__a_checkpoint_with_another_calibrator(trained, tmp_path, capsys, recwarn):
+    config, checkpoint = trained
+    fitted = tmp_path / "fitted.ckpt"
+    run(
+        [
+            "calibrate",
+            f"--config={config}",
+            f"--ckpt_path={checkpoint}",
+            "--calibrator=temperature",
+            f"--output={fitted}",
+        ]
+    )
+
+    def calibrator(*arguments):
+        cli = run(["validate", f"--config={config}", *arguments])
+        return cli.model.criterion.spec["calibrator"]
+
+    hot = ["--model.calibrator=temperature", "--model.calibrator.temperature=3.0"]
+    assert calibrator(f"--ckpt_path={checkpoint}", *hot)["init_args"] == {"temperature": 3.0}
+    assert calibrator(f"--ckpt_path={fitted}", *hot)["init_args"] == {"temperature": 3.0}
+    assert calibrator(f"--ckpt_path={fitted}")["init_args"] != {"temperature": 3.0}
+    counts = ["--model.calibrator=logit_adjustment", "--model.calibrator.counts=[9,4]"]
+    assert calibrator(f"--ckpt_path={fitted}", *counts)["class_path"] == "logit_adjustment"
+
+
+def test_lit_detector__another_calibrator_than_that_of_the_checkpoint_is_told(trained, tmp_path):
+    content = torch.load(trained[1], weights_only=True)
+    spec = {"class_path": "logit_adjustment", "init_args": {"tau": 0.5, "counts": [9.0, 4.0]}}
+    content["lit_dense"]["criterion"]["calibrator"] = spec
+    content["state_dict"]["criterion.calibrator.counts.values"] = torch.tensor([9.0, 4.0])
+    torch.save(content, tmp_path / "a.ckpt")
+    with pytest.warns(UserWarning, match="The checkpoint was trained with calibrator .*logit_adjustment.*has None"):
+        module = LitRetinaNet.load_from_checkpoint(tmp_path / "a.ckpt", map_location="cpu")
+    assert module.criterion.calibrator is None
