@@ -441,7 +441,8 @@ class DenseSamples:
         """
         if self.boxes is not None:
             return self.boxes[rows].float()
-        return self.box_coder.decode_single(self.deltas[rows].float(), self._references[rows])
+        deltas = self.deltas[rows].float()  # first, so that a message about missing boxes names them
+        return self.box_coder.decode_single(deltas, self._references[rows])
 
     @property
     def _references(self) -> Tensor:

@@ -44,7 +44,7 @@ def dual_pos_weights(scores: Tensor, giou_losses: Tensor, priors: Tensor, object
     Example:
         >>> zeros = torch.zeros(2)
         >>> dual_pos_weights(torch.tensor([0.2, 0.6]), zeros, zeros + 1, zeros.long(), 1)
-        tensor([0.1356, 3.0061])
+        tensor([0.1361, 3.0172])
     """
     quality = scores * torch.exp(-5 * giou_losses)
     shares = quality * priors

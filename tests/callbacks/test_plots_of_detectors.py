@@ -10,10 +10,11 @@ from PIL import Image
 from torch import nn
 
 from lit_dense import DenseSamples, SwapLoss, patch
-from lit_dense.callbacks import DetectionPlots, LossPlots, WeightPlots, loss_plots, weight_plots
+from lit_dense.callbacks import DetectionPlots, LossPlots, WeightPlots, weight_plots
 from lit_dense.core.errors import UsageError
 from lit_dense.criterion import Criterion
 from lit_dense.detectors import Columns, DetectorAdapter
+from lit_dense.visualization import figures
 from tests.builders.detectors import (
     NUM_CLASSES,
     random_batch,
@@ -130,7 +131,7 @@ def test_loss_plots__one_of_several_detectors_is_named(tmp_path):
 )
 def test_loss_plots__classes_are_named_by_the_module_or_by_their_labels(categories, expected, tmp_path, monkeypatch):
     names = []
-    monkeypatch.setattr(loss_plots.LossPlots, "_names", noted(LossPlots._names, names))
+    monkeypatch.setattr(figures, "loss_figure", noted(figures.loss_figure, names))
     module = Foreign(small_ssd())
     module.categories = categories and [{"id": k, "name": name} for k, name in enumerate(categories)]
     patch(module)
@@ -140,7 +141,7 @@ def test_loss_plots__classes_are_named_by_the_module_or_by_their_labels(categori
 
 def test_loss_plots__the_class_of_the_proposal_network_is_object(tmp_path, monkeypatch):
     names = []
-    monkeypatch.setattr(loss_plots.LossPlots, "_names", noted(LossPlots._names, names))
+    monkeypatch.setattr(figures, "loss_figure", noted(figures.loss_figure, names))
     module = Foreign(small_faster_rcnn())
     module.categories = [{"id": 1, "name": "cat"}] * NUM_CLASSES
     patch(module, stage="rpn")
@@ -149,9 +150,9 @@ def test_loss_plots__the_class_of_the_proposal_network_is_object(tmp_path, monke
 
 
 def noted(method, into):
-    def call(*args):
-        into.append(method(*args))
-        return into[-1]
+    def call(*args, class_names, **options):
+        into.append(class_names)
+        return method(*args, class_names=class_names, **options)
 
     return call
 

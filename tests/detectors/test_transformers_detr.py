@@ -159,7 +159,7 @@ def test_samples__fields_without_a_meaning_are_an_error(field):
         (models.rt_detr, {"box_loss_weight": 2.0}, "box_loss_weight=2.0 has no effect"),
         (models.rt_detr, {"assigner": "max_iou"}, "matches predictions and ground truths itself, and MaxIoUAssigner"),
         (models.rt_detr, {"weighters": ["cleanliness"]}, "TopNAssigner of CleanlinessWeighter"),
-        (models.rt_detr, {"weighters": ["dw"]}, "has no anchors, and DWWeighter"),
+        (models.rt_detr, {"loss": "focal", "weighters": ["dw"]}, "has no anchors, and DWWeighter"),
         (models.rt_detr, {"loss": "ghm", "normalizer": "batch"}, "GHMLoss brings its own normalizer"),
         (models.rt_detr, {"stage": "roi"}, "has one loss and no stages"),
     ],

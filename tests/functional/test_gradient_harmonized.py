@@ -187,5 +187,5 @@ class OneProcess:
 def test_ghm_r_loss__worked_values(update, expected):
     deltas = torch.tensor([[0.0, 0.01, 0.02, 0.1], [1.0, 1.0, 1.0, 1.0]], dtype=torch.float64)[:, :]
     flat = torch.cat([deltas[0], deltas[1, :1]])[:, None]  # five coordinates
-    loss = GHMRLoss(momentum=0.0, update=update, power=1.0)(flat, torch.zeros_like(flat), OneProcess)
+    loss = GHMRLoss(momentum=0.0, update=update, power=1.0).forward(flat, torch.zeros_like(flat), OneProcess)
     assert loss.sum().item() == pytest.approx(expected, abs=1e-6)

@@ -234,7 +234,7 @@ def test_check_detector__finds_a_refusal_without_a_name(monkeypatch):
 
     monkeypatch.setattr(FCOSAdapter, "check", check)
     text = failed("parts", "fcos", lambda: small_fcos(6))
-    assert "a refusal that names a part (cleanliness, atss, max_iou, nwd, paa and 3 more)" in text
+    assert "a refusal that names a part (cleanliness, dw, atss, max_iou, nwd and 4 more)" in text
 
 
 def test_check_detector__finds_a_batch_that_is_kept(monkeypatch):
