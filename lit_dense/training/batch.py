@@ -30,7 +30,8 @@ def checked_batch(
     if num_labels is not None:
         check_targets(targets, num_labels)
     floats = float_images(images)
-    if max_size is not None:
+    # only an image that is more than max_size times as long as wide can vanish when it is scaled
+    if max_size is not None and any(max(i.shape[-2:]) >= max_size * min(i.shape[-2:]) for i in images):
         check_sizes(images, targets, max_size)
     return floats, targets
 
