@@ -7,6 +7,7 @@ from typing import Any
 
 from .._moved import NAMES
 from ..core.errors import UsageError
+from ..data.joined import FILES
 from .committed import Committed, changes_of, portable
 from .configuration import differences
 from .plan import Run
@@ -107,6 +108,10 @@ def comparable(config: Mapping[str, Any], ignored: Sequence[str] = ()) -> dict[s
         if name in NOT_COMPARED and isinstance(value, Mapping):
             left_out = (*NOT_COMPARED[name], *(ignored if name == "data" else ()))
             value = {key: inner for key, inner in value.items() if key not in left_out}
+            if value.get("join"):
+                value["join"] = [
+                    {k: v for k, v in source.items() if k not in (*FILES, "root")} for source in value["join"]
+                ]
             if value.get("callbacks"):
                 value["callbacks"] = _influential(value["callbacks"])
         kept[name] = value

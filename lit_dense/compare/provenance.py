@@ -19,7 +19,7 @@ NOT_RECORDED = "not recorded"
 WITHOUT_INFLUENCE = ("compare", "export", "testing", "visualization")
 """Folders of the package that no number of a run depends on; what ``compare`` decides is in the configuration."""
 READ_BY = (
-    *("root", "train_images", "train_annotations", "val_images", "val_annotations", "val_split", "demo"),
+    *("root", "train_images", "train_annotations", "val_images", "val_annotations", "val_split", "demo", "join"),
     *("background_images", "labels", "weight_key", "ignore_key", "seed", "format"),
 )
 """Options of the data module that decide which images and boxes it reads."""
@@ -70,6 +70,8 @@ def fingerprint(data: CocoData) -> dict[str, Any]:
     arrays += [] if data.weight is None else [data.weight]
     for lists in data.federated or ():
         arrays += [lists.offsets, lists.values]
+    if data.origins is not None:  # names of sources do not count
+        arrays += [data.origins.source_idxs, *data.origins.unknown]
     for array in arrays:
         little_endian = array.astype(array.dtype.newbyteorder("<"), order="C")
         digest.update(f"{little_endian.dtype} {array.shape}".encode() + little_endian.tobytes())

@@ -173,6 +173,15 @@ def test_join__places_and_plots_may_differ(keys, value):
     assert join(results[::-1]) == (results[::-1], [])
 
 
+def test_join__places_of_joined_data_may_differ_and_its_classes_may_not():
+    def joined(**source):
+        return changed(SHARED, "data", "join", to=[{"root": ".../a", "train_annotations": "a.json", **source}])
+
+    first = result(shared=joined())
+    assert join([first, result("ghm", shared=joined(root=".../b", train_annotations="b.json"))])[1] == []
+    assert "data.join" in refused(first, result("ghm", shared=joined(not_annotated=["cat"])))
+
+
 def test_comparable__callbacks_that_train_count():
     def callbacks(*paths):
         return comparable({"trainer": {"callbacks": [{"class_path": path} for path in paths]}})["trainer"]["callbacks"]

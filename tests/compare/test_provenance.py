@@ -1,17 +1,20 @@
 """Digests of code and data: equal for equal content, on every machine."""
 
+import inspect
 import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from lit_dense import CocoDataModule
 from lit_dense.compare import provenance
-from lit_dense.compare.provenance import code_digest, fingerprint, read_fingerprints, versions
+from lit_dense.compare.provenance import READ_BY, code_digest, fingerprint, read_fingerprints, versions
 from lit_dense.compare.recorder import Recorder
 from lit_dense.core.errors import UsageError
+from lit_dense.data.origins import Origins
 from tests.builders.coco_data import images_showing
-from tests.builders.coco_files import write_noise
+from tests.builders.coco_files import CATEGORIES, write_noise
 
 
 @pytest.fixture
@@ -74,6 +77,8 @@ def test_fingerprint__changes_with_whatever_training_sees():
         replace(data, category_ids=data.category_ids[::-1].copy()),
         replace(data, weight=np.ones(3, np.float32)),
         data.select(np.array([1, 0])),
+        replace(data, origins=Origins(("a",), np.zeros(2, np.int64), (np.array([5]),))),
+        replace(data, origins=Origins(("a",), np.zeros(2, np.int64), (np.array([6]),))),
     ]
     assert len({one["digest"] for one in [first, *map(fingerprint, others)]}) == len(others) + 1
 
@@ -108,3 +113,28 @@ def test_read_fingerprints__missing_files_are_an_error_and_no_data_is_none(tmp_p
     with pytest.raises(UsageError, match=r"train\.json"):
         read_fingerprints(options, str(tmp_path))
     assert read_fingerprints({}, str(tmp_path)) == {}
+
+
+def test_read_by__names_every_option_that_decides_which_data_is_read():
+    options = set(inspect.signature(CocoDataModule).parameters)
+    of_other_splits = {"test_images", "test_annotations", "predict"}
+    of_loading = {"batch_size", "eval_batch_size", "num_workers", "pin_memory", "cache", "cache_gib", "strict"}
+    of_training = {"transforms", "augmentation", "flip_pairs", "sampler", "empty_share"}
+    assert options - of_other_splits - of_loading - of_training - {"tile", "tile_overlap"} == set(READ_BY)
+
+
+def test_read_fingerprints__of_joined_data_know_what_each_source_is_annotated_for(tmp_path):
+    for name in ("one", "two"):
+        write_noise(tmp_path / name, 4)
+
+    def join(**second):
+        files = {"train_images": "train", "train_annotations": "train.json"}
+        return read_fingerprints(
+            {"join": [{"root": "one", **files}, {"root": "two", **files, **second}]}, str(tmp_path)
+        )
+
+    first = join()
+    assert first["train"]["images"] == 8
+    assert join(name="named") == first
+    assert join(rename={CATEGORIES[0]["name"]: "other"})["train"]["digest"] != first["train"]["digest"]
+    assert join(rename={CATEGORIES[0]["name"]: CATEGORIES[0]["name"]}) == first
