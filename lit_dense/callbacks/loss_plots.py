@@ -86,7 +86,7 @@ class LossPlots(EveryNSteps):
         held = [sums for sums in Reduce().gather_objects(self._sums) if sums]
         if not held or self._criterion is None:
             return
-        sums = {name: np.sum([process[name] for process in held], 0) for name in held[0]}
+        sums = total_of(held)
         shares = _shares(sums, self.tag)
         for logger in trainer.loggers if shares else ():
             logger.log_metrics(shares, step=step)
@@ -98,7 +98,7 @@ class LossPlots(EveryNSteps):
             if not (self._of_objects and number == 1):
                 names = column_names(pl_module, number, self._first_label)
             loss = type(self._criterion.loss).__name__ + self._of_stage
-            figure = loss_figure(step + 1, loss, **{"levels": None, **sums}, class_names=names)
+            figure = loss_figure(step + 1, loss, **sums, class_names=names)
             path = self._path / f"step_{step + 1:06d}.png"
             log_picture(trainer, to_picture(figure), path, f"{self.tag}/picture", step)
 
@@ -120,6 +120,11 @@ def column_names(module: LightningModule, number: int, first_label: int) -> list
     if len(known) > number:
         known = known[first_label:]  # the names are those of labels, including background
     return (known + [str(k + first_label) for k in range(len(known), number)])[:number]
+
+
+def total_of(parts: Sequence[Sums]) -> Sums:
+    """Return the sums of several batches or processes, at least one."""
+    return {name: np.sum([part[name] for part in parts], 0) for name in parts[0]}
 
 
 def loss_sums(samples: DenseSamples, values: LossValues, weights: Sequence[Weights]) -> Sums:

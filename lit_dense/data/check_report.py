@@ -7,6 +7,7 @@ import numpy as np
 
 from ..core.array_types import Floats, Ints
 from ..core.errors import UsageError
+from ..core.object_sizes import AREA_LIMITS, OBJECT_SIZES
 from .checks.duplicate_images import check_contents
 from .checks.thin_images import vanishes
 from .coco_data import CocoData
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 40  # most classes in a table; longer tables omit the middle
 MAX_SOURCES, MAX_NAMES = 6, 12  # most sources with a column in the table of classes; most unknown classes in a list
-SIZES = ("small", "medium", "large")
-SMALL, LARGE = 32**2, 96**2  # COCO's limits between them, in square pixels
 
 
 @dataclass(frozen=True)
@@ -123,8 +122,8 @@ def summarize(split: str, data: CocoData, file_format: str = "coco") -> str:
     lines.append(f"  boxes per image  {_spread(counts)}")
     lines.append(f"  without boxes    {_share((counts == 0).sum(), len(data))}")
     lines.append(f"  crowd boxes      {_share(data.iscrowd.sum(), len(data.boxes))}")
-    sizes = np.digitize(data.area, (SMALL, LARGE))
-    named = [f"{name} {_share((sizes == size).sum(), len(sizes))}" for size, name in enumerate(SIZES)]
+    sizes = np.digitize(data.area, AREA_LIMITS)
+    named = [f"{name} {_share((sizes == size).sum(), len(sizes))}" for size, name in enumerate(OBJECT_SIZES)]
     lines.append(f"  object sizes     {', '.join(named)}  (limits 32² and 96² pixels)")
     if data.weight is not None and len(data.weight):
         lines.append(f"  box weights      {_spread(data.weight)}")

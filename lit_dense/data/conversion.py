@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..core.errors import UsageError
 from .checks.annotation_file import check_content
 from .checks.splits import SPLITS
-from .file_names import ignores_case
+from .file_names import clash, ignores_case
 from .formats import FORMATS, FormatLike
 from .formats.annotations import Annotations
 from .problems import Problems
@@ -117,14 +117,11 @@ def _check_names(splits: Mapping[str, Annotations], folder: Path) -> None:
     if not ignores_case(folder):
         return
     for split, content in splits.items():
-        names: dict[str, str] = {}
-        for entry in content.images:
-            name = entry["file_name"]
-            if (other := names.setdefault(name.casefold(), name)) != name:
-                raise UsageError(
-                    f"{split}: {other} and {name} would be one file in {folder}, whose file system does not "
-                    "distinguish upper and lower case: rename one of them."
-                )
+        if pair := clash((entry["file_name"] for entry in content.images), str.casefold):
+            raise UsageError(
+                f"{split}: {' and '.join(pair)} would be one file in {folder}, whose file system does not distinguish "
+                "upper and lower case: rename one of them."
+            )
 
 
 def _place(source: Path, target: Path) -> None:

@@ -4,7 +4,7 @@ import os
 import re
 import tempfile
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePath
 from urllib.parse import unquote
 
@@ -93,6 +93,18 @@ def ignores_case(folder: Path) -> bool:
     with tempfile.NamedTemporaryFile(prefix="case_", dir=folder) as file:
         path = Path(file.name)
         return path.with_name(path.name.swapcase()).exists()
+
+
+def clash(names: Iterable[str], key: Callable[[str], str]) -> tuple[str, str] | None:
+    """Return the first two different names with an equal key; None if there are none.
+
+    Args:
+        names: The names.
+        key: What must differ between different names.
+    """
+    first: dict[str, str] = {}
+    pairs = ((first.setdefault(key(name), name), name) for name in names)
+    return next((pair for pair in pairs if pair[0] != pair[1]), None)
 
 
 def cure_of_missing(names: Sequence[str], folder: Path, key: str = "file_name") -> str:

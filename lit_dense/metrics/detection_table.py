@@ -76,13 +76,27 @@ class DetectionTable:
         Args:
             number: Number of detections of each image to keep.
         """
+        return self.where(self.among_best(number, self.images))
+
+    def among_best(self, number: int, groups: Array) -> Array:
+        """Return whether a row is among the best detections of its group, or no detection [R]; ties keep their order.
+
+        Args:
+            number: Number of detections of each group.
+            groups: Number of the group of each row [R].
+        """
         detections = np.flatnonzero(self.kinds == DETECTION)
-        order = detections[np.lexsort((-self.scores[detections], self.images[detections]))]
-        images = self.images[order]
-        rank = np.arange(len(order)) - np.searchsorted(images, images)
+        order = detections[np.lexsort((-self.scores[detections], groups[detections]))]
+        ordered = groups[order]
+        rank = np.arange(len(order)) - np.searchsorted(ordered, ordered)
         keep = np.ones(len(self.kinds), bool)
         keep[order[rank >= number]] = False
-        return self.where(keep)
+        return keep
+
+    @property
+    def groups(self) -> Array:
+        """A number for each pair of image and class, ascending by image and then by class, int64 [R]."""
+        return self.images.astype(np.int64) * (int(self.labels.max(initial=0)) + 1) + self.labels
 
     @property
     def xywh(self) -> Array:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..core.object_sizes import OBJECT_SIZES
 from .backends import BackendName, Protocol, with_backend
 from .calibration import reliability, true_positives
 from .confusion import confusion_matrix
@@ -13,7 +14,6 @@ from .detection_table import Array, DetectionTable
 RECALLS = np.linspace(0, 1, 101)
 """The recalls at which COCO reads precision."""
 
-AREAS = ("small", "medium", "large")  # COCO's object sizes, without the first one, "all"
 IOU_50, IOU_75 = 0, 5  # indices among COCO's ten IoU thresholds
 
 
@@ -61,9 +61,9 @@ def number_names(
     """
     return [
         *("map", "map_50", "map_75"),
-        *(f"map_{area}" for area in AREAS),
+        *(f"map_{size}" for size in OBJECT_SIZES),
         *(f"mar_{limit}" for limit in limits),
-        *(f"mar_{area}" for area in AREAS),
+        *(f"mar_{size}" for size in OBJECT_SIZES),
         *(f"map_{group}" for group in groups),
         *(["ece"] if calibration else []),
         *(f"{key}/{name}" for key in ("map", "map_50") for name in class_names),

@@ -33,7 +33,7 @@ def match_own_class(rows: DetectionTable, lvis: bool = False) -> Matches:
         rows: Detections and ground truth.
         lvis: Whether the images are annotated for some classes only.
     """
-    group = rows.images.astype(np.int64) * (int(rows.labels.max(initial=0)) + 1) + rows.labels
+    group = rows.groups
     sorted_rows = np.argsort(group, kind="stable")
     columns = {name: getattr(rows, name)[sorted_rows] for name in ("boxes", "labels", "kinds", "scores")}
     table = DetectionTable(rows.image_ids, images=group[sorted_rows], **columns)

@@ -9,8 +9,8 @@ import numpy as np
 
 from ..core.errors import check_choice
 from .backends import Protocol
-from .confusion import best_first, overlaps
-from .detection_table import DETECTION, OBJECT, Array, DetectionTable
+from .confusion import overlaps
+from .detection_table import OBJECT, Array, DetectionTable
 from .evaluation import RECALLS
 from .matching import match_own_class
 
@@ -203,16 +203,7 @@ def _parts(rows: DetectionTable) -> Iterator[slice]:
 
 def _limited(rows: DetectionTable, protocol: Protocol, limit: int) -> Array:
     """Return the rows that the evaluation reads: ground truth, and the best detections."""
-    detections = np.flatnonzero(rows.kinds == DETECTION)
-    group = rows.images[detections].astype(np.int64)
-    if protocol == "coco":
-        group = group * (int(rows.labels.max(initial=0)) + 1) + rows.labels[detections]
-    order = best_first(group, rows.scores[detections])
-    group = group[order]
-    rank = np.arange(len(order)) - np.searchsorted(group, group)
-    keep = np.ones(len(rows.kinds), bool)
-    keep[detections[order[rank >= limit]]] = False
-    return np.flatnonzero(keep)
+    return np.flatnonzero(rows.among_best(limit, rows.images if protocol == "lvis" else rows.groups))
 
 
 def _classify(rows: DetectionTable, kept: Array, lvis: bool, found: _Part) -> Array:

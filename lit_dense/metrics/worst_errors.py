@@ -2,15 +2,13 @@
 
 import numpy as np
 
+from ..core.object_sizes import AREA_LIMITS, OBJECT_SIZES
 from .detection_table import DETECTION, OBJECT, Array, DetectionTable
 from .tide import CLASSIFICATION, CORRECT, LOCALISATION, TideErrors
 
-SIZES = ("small", "medium", "large")
-_BOUNDS = (32**2, 96**2)  # COCO's areas in square pixels
-
 
 def size_index(rows: DetectionTable) -> Array:
-    """Return COCO's size of each row, an index into ``SIZES`` [R].
+    """Return COCO's size of each row, an index into ``OBJECT_SIZES`` [R].
 
     The size of an object is that of its mask if the data gives one, else, and for a detection, that of its box.
 
@@ -19,7 +17,7 @@ def size_index(rows: DetectionTable) -> Array:
     """
     boxes = rows.xywh
     areas = np.where((rows.kinds == DETECTION) | np.isnan(rows.scores), boxes[:, 2:].prod(1), rows.scores)
-    return np.searchsorted(_BOUNDS, areas, side="right")
+    return np.searchsorted(AREA_LIMITS, areas, side="right")
 
 
 def object_scores(rows: DetectionTable, errors: TideErrors) -> Array:
@@ -86,7 +84,7 @@ def worst_misses(rows: DetectionTable, errors: TideErrors, score: float, number:
 
 def _in_turn(rows: DetectionTable, ordered: Array) -> Array:
     """Order rows so that the first of each class and size come first, then the second ones, and so on."""
-    group = rows.labels[ordered].astype(np.int64) * len(SIZES) + size_index(rows.where(ordered))
+    group = rows.labels[ordered].astype(np.int64) * len(OBJECT_SIZES) + size_index(rows.where(ordered))
     order = np.argsort(group, kind="stable")
     rank = np.empty(len(ordered), np.int64)
     rank[order] = np.arange(len(ordered)) - np.searchsorted(group[order], group[order])

@@ -22,8 +22,8 @@ def loss_figure(
     losses: Array,
     entropies: Array,
     classes: Array,
-    levels: Array | None,
     class_names: Sequence[str],
+    levels: Array | None = None,
 ) -> Figure:
     """Plot the distribution of a classification loss in one training step.
 

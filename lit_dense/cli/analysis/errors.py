@@ -7,13 +7,14 @@ from itertools import islice
 import numpy as np
 from markupsafe import Markup
 
+from ...core.object_sizes import OBJECT_SIZES
 from ...metrics.arguments import MAX_DETECTIONS
 from ...metrics.backends import Protocol
 from ...metrics.calibration import reliability
 from ...metrics.detection_table import DETECTION, OBJECT, Array, DetectionTable
 from ...metrics.evaluation import Evaluation
 from ...metrics.tide import CORRECT, ERRORS, SPECIAL, UNCOUNTED, TideErrors, tide
-from ...metrics.worst_errors import SIZES, object_scores, rivals, size_index
+from ...metrics.worst_errors import object_scores, rivals, size_index
 from ...visualization.error_figures import HATCHES, bins_of, costs_figure, reliability_figure, scores_figure
 from ...visualization.page import Table, embedded_svg
 
@@ -204,7 +205,7 @@ def sizes_table(errors: Errors) -> Table:
     sizes, scores = size_index(rows), object_scores(rows, found)
     is_object, is_shown = rows.kinds == OBJECT, (rows.kinds == DETECTION) & (rows.scores >= score)
     cells = []
-    for number, size in enumerate(SIZES):
+    for number, size in enumerate(OBJECT_SIZES):
         objects = is_object & (sizes == number)
         count, ap = int(objects.sum()), errors.evaluation.numbers[f"map_{size}"]
         share = f"{100 * (scores[objects] >= score).mean():.0f} %" if count else DASH

@@ -3,13 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ...callbacks.loss_plots import Sums, column_names, loss_sums
+from ...callbacks.loss_plots import Sums, column_names, loss_sums, total_of
 from ...core.distributed import Reduce
 from ...core.samples import DenseSamples
 from ...training import LitDetector
@@ -71,7 +70,7 @@ class LossObserver(Callback):
         gathered = [part for process in Reduce().gather_objects(parts) for part in process]
         self.images = len(gathered)
         if gathered:
-            self.sums = {name: np.sum([part[name] for part in gathered], 0) for name in gathered[0]}
+            self.sums = total_of(gathered)
 
     def figure(self, module: LitDetector) -> Figure | None:
         """Return the figure; None if nothing was observed.
@@ -83,5 +82,4 @@ class LossObserver(Callback):
             return None
         names = column_names(module, len(self.sums["classes"]) - 1, first_label=0)
         loss = type(module.criterion.loss).__name__
-        arguments: dict[str, Any] = {"levels": None, **self.sums}
-        return loss_figure(module.criterion.step, loss, **arguments, class_names=names)
+        return loss_figure(module.criterion.step, loss, **self.sums, class_names=names)

@@ -8,9 +8,11 @@ import torch
 from markupsafe import Markup
 from torch import Tensor
 
+from ...core.object_sizes import OBJECT_SIZES
+from ...functional.iou import paired_iou
 from ...metrics.detection_table import DETECTION, OBJECT, Array
 from ...metrics.tide import BACKGROUND, BOTH, ERRORS
-from ...metrics.worst_errors import SIZES, object_scores, rivals, size_index, worst_false_positives, worst_misses
+from ...metrics.worst_errors import object_scores, rivals, size_index, worst_false_positives, worst_misses
 from ...visualization.draw import draw_error
 from ...visualization.page import embedded_image, to_webp
 from .errors import Errors, short
@@ -65,7 +67,7 @@ class Gallery:
     @property
     def sizes(self) -> list[str]:
         """Sizes of the pictures, in order."""
-        return [size for size in SIZES if any(picture.size == size for picture in self.pictures)]
+        return [size for size in OBJECT_SIZES if any(picture.size == size for picture in self.pictures)]
 
 
 def false_positives(errors: Errors, read: ReadImage) -> Gallery:
@@ -134,7 +136,7 @@ def _pictures(errors: Errors, chosen: Array, partners: Array, read: ReadImage) -
         title, text = _about_detection(errors, row) if is_detection else _about_object(errors, row, partner)
         text = f"{text}. Image {image_id}."
         label = _name(errors, row)
-        pictures.append(Picture(embedded_image(webp, f"{title}: {text}"), title, text, label, SIZES[size]))
+        pictures.append(Picture(embedded_image(webp, f"{title}: {text}"), title, text, label, OBJECT_SIZES[size]))
     return pictures
 
 
@@ -172,6 +174,4 @@ def _name(errors: Errors, row: int) -> str:
 
 def _iou(boxes: Array) -> float:
     """Return the IoU of two boxes [2, 4]."""
-    (a, b), low, high = boxes.astype(np.float64), boxes[:, :2].max(0), boxes[:, 2:].min(0)
-    shared = float(np.maximum(high - low, 0).prod())
-    return shared / max(float((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod()) - shared, 1e-9)
+    return float(paired_iou(*torch.from_numpy(boxes).split(1)))

@@ -8,7 +8,7 @@ import numpy as np
 
 from ...core.array_types import Bools
 from ...core.errors import UsageError
-from ..file_names import ignores_case
+from ..file_names import clash, ignores_case
 from .annotations import Annotations
 from .folders import stem_of
 
@@ -114,19 +114,18 @@ def check_writable(splits: Mapping[str, Annotations], folder: Path, stems: bool,
     """
     folds = ignores_case(folder)
     for split, content in splits.items():
-        names: dict[str, str] = {}
+        names = [entry["file_name"] for entry in content.images]
+        pair = clash(names, lambda name: stem_of(name).casefold() if folds else stem_of(name)) if stems else None
+        if pair is not None:
+            raise UsageError(
+                f"{split}: {' and '.join(pair)} would have one file of boxes, because it has the name of the image "
+                "with another suffix: rename one of them."
+            )
         for entry in content.images:
-            name = entry["file_name"]
-            stem = stem_of(name).casefold() if folds else stem_of(name)
-            if stems and (other := names.setdefault(stem, name)) != name:
-                raise UsageError(
-                    f"{split}: {other} and {name} would have one file of boxes, because it has the name of the image "
-                    "with another suffix: rename one of them."
-                )
             if not sizes and entry.get("before_rotation"):
                 raise UsageError(
-                    f"{split}: the boxes of {name} refer to the image before its EXIF rotation, which this format "
-                    "cannot say: rotate the pixels and the boxes first."
+                    f"{split}: the boxes of {entry['file_name']} refer to the image before its EXIF rotation, which "
+                    "this format cannot say: rotate the pixels and the boxes first."
                 )
 
 
