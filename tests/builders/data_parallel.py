@@ -5,10 +5,11 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lit_dense.box_losses import BOX_LOSSES
+from lit_dense.detectors import patch
 from lit_dense.losses import LOSSES
 from lit_dense.normalizers import NORMALIZERS
 from lit_dense.weighters import WEIGHTERS
-from tests.builders.detectors import gradients
+from tests.builders.detectors import COUNTS, gradients
 
 PISA_OF_ALL = {"class_path": "pisa", "init_args": {"negatives": True, "score_thresh": 0.01}}
 SWN_OF_EACH = {"class_path": "swn", "init_args": {"classification": "anchor", "detach_features": False}}
@@ -52,6 +53,14 @@ def share_of(rank, split, images, targets):
     start = len(split[0]) if rank else 0
     share = slice(start, start + len(split[rank]))
     return images[share], targets[share]
+
+
+def train_patched(case, share):
+    """Three steps of a model with a builder, loss, box loss, normalizer and weighters."""
+    build, loss, box_loss, normalizer, weighters = case
+    model = build()
+    criterion = patch(model, loss, box_loss, weighters, normalizer, class_counts=COUNTS)
+    return train_three_steps(model, share, criterion)
 
 
 def train_three_steps(model, share, *criteria):

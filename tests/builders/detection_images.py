@@ -145,3 +145,16 @@ def random_rows(seed, lvis=False, crowds=True):
         kinds=np.array(kinds, np.int32),
         scores=np.array(scores, np.float32),
     ), {label: f"class {label}" for label in range(num_classes)}
+
+
+def rows_of(*rows):
+    """Rows of image, kind, box, label and score."""
+    images, kinds, boxes, labels, scores = zip(*rows, strict=True)
+    return DetectionTable(
+        image_ids=np.arange(max(images) + 1),
+        images=np.array(images),
+        boxes=np.array(boxes, np.float32),
+        labels=np.array(labels, np.int32),
+        kinds=np.array(kinds, np.int32),
+        scores=np.array(scores, np.float32),
+    )

@@ -141,3 +141,14 @@ def terms_and_gradients(model, batch):
     terms = model.train()(*copy.deepcopy(batch))
     sum(terms.values()).backward()
     return {name: term.detach() for name, term in terms.items()}, gradients(model)
+
+
+class Boxes(nn.Module):
+    """Detections as tracing wants them, a tuple of tensors."""
+
+    def __init__(self, detector):
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, image):
+        return tuple(self.detector([image])[0].values())

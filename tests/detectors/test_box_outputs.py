@@ -19,6 +19,7 @@ from lit_dense.detectors import attached, find_detector, patch, set_box_outputs,
 from tests.builders.data_parallel import SPLITS, assert_equal_training, share_of, train_three_steps, weighted
 from tests.builders.detectors import (
     COUNTS,
+    Boxes,
     padded_batch,
     random_batch,
     small_faster_rcnn,
@@ -120,17 +121,6 @@ def test_retinanet__fast_methods_give_the_results_of_the_slow_ones(monkeypatch):
         mine = fast.eval()(padded_batch()[0])
     assert min(len(d["boxes"]) for d in mine) > 10
     torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-3)
-
-
-class Boxes(nn.Module):
-    """Detections as tracing wants them, a tuple of tensors."""
-
-    def __init__(self, detector):
-        super().__init__()
-        self.detector = detector
-
-    def forward(self, image):
-        return tuple(self.detector([image])[0].values())
 
 
 @of_both

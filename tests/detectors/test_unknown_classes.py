@@ -9,7 +9,7 @@ import torch
 from lit_dense.core.errors import UsageError
 from lit_dense.detectors import patch
 from lit_dense.training import LitDetector
-from tests.builders.data_parallel import SPLITS, assert_equal_training, share_of, train_three_steps, weighted
+from tests.builders.data_parallel import SPLITS, assert_equal_training, share_of, train_patched, weighted
 from tests.builders.detectors import (
     COUNTS,
     NUM_CLASSES,
@@ -146,20 +146,13 @@ def _batch(name, split):
     return images, targets
 
 
-def _train(name, share):
-    build, loss, box_loss, normalizer, weighters = CASES[name]
-    model = build()
-    criterion = patch(model, loss, box_loss, weighters, normalizer, class_counts=COUNTS)
-    return train_three_steps(model, share, criterion)
-
-
 def _share_of(rank, name, split):
-    return _train(name, share_of(rank, SPLITS[split], *_batch(name, split)))
+    return train_patched(CASES[name], share_of(rank, SPLITS[split], *_batch(name, split)))
 
 
 @pytest.mark.ddp
 @pytest.mark.parametrize("split", ["one rank empty", "unequal"])
 @pytest.mark.parametrize("name", CASES)
 def test_unknown_classes__gradients_of_two_processes_are_those_of_one(two_processes, name, split):
-    expected, state = _train(name, _batch(name, split))
+    expected, state = train_patched(CASES[name], _batch(name, split))
     assert_equal_training(two_processes(_share_of, name, split), expected, state, norm=math.inf)

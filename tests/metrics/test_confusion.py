@@ -7,23 +7,10 @@ import pytest
 from hotcoco import COCO, COCOeval
 
 from lit_dense.metrics.confusion import confusion_matrix
-from lit_dense.metrics.detection_table import CROWD, DETECTION, OBJECT, DetectionTable
-from tests.builders.detection_images import random_rows
+from lit_dense.metrics.detection_table import CROWD, DETECTION, OBJECT
+from tests.builders.detection_images import random_rows, rows_of
 
 A, FAR = (0, 0, 10, 10), (200, 200, 220, 220)
-
-
-def rows_of(*rows):
-    """Rows of image, kind, box, label and score."""
-    images, kinds, boxes, labels, scores = zip(*rows, strict=True)
-    return DetectionTable(
-        image_ids=np.arange(max(images) + 1),
-        images=np.array(images),
-        boxes=np.array(boxes, np.float32),
-        labels=np.array(labels, np.int32),
-        kinds=np.array(kinds, np.int32),
-        scores=np.array(scores, np.float32),
-    )
 
 
 def overlap(a, b, of_union=True):

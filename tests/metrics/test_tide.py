@@ -8,23 +8,11 @@ from lit_dense.metrics import tide as module
 from lit_dense.metrics.detection_table import ABSENT, CROWD, DETECTION, NOT_EXHAUSTIVE, OBJECT, DetectionTable
 from lit_dense.metrics.evaluation import evaluate
 from lit_dense.metrics.tide import CORRECT, ERRORS, SPECIAL, UNCOUNTED, tide
+from tests.builders.detection_images import rows_of
 
 CAT, DOG = 0, 1
 HERE, SHIFTED, OVER, FAR = (0, 0, 10, 10), (0, 0, 10, 3), (0, 0, 10, 8), (50, 50, 60, 60)
 """An object's box, and boxes whose IoU with it is 0.3, 0.8 and 0."""
-
-
-def rows_of(*rows):
-    """Rows of image, kind, box, label and score."""
-    images, kinds, boxes, labels, scores = zip(*rows, strict=True)
-    return DetectionTable(
-        image_ids=np.arange(max(images) + 1),
-        images=np.array(images),
-        boxes=np.array(boxes, np.float32),
-        labels=np.array(labels, np.int32),
-        kinds=np.array(kinds, np.int32),
-        scores=np.array(scores, np.float32),
-    )
 
 
 def found_cat(image, score=0.5):

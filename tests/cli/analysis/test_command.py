@@ -7,34 +7,17 @@ import sys
 
 import pytest
 import torch
-import yaml
 
 from lit_dense.__main__ import main
 from lit_dense.cli.lightning_cli import run
-from tests.builders.coco_files import data_arguments, write_shape_splits
+from tests.builders.trained import one_step
 from tests.cli.analysis.test_page import Page
-
-NETWORK = {"backbone": "tiny", "fpn_channels": 16, "min_size": 64, "max_size": 64}
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A configuration, and a checkpoint of one step."""
-    folder = tmp_path_factory.mktemp("analyze")
-    write_shape_splits(folder)
-    trainer = {
-        "accelerator": "cpu",
-        "max_steps": 1,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-        "logger": False,
-        "default_root_dir": str(folder / "runs"),
-    }
-    path = folder / "config.yaml"
-    path.write_text(yaml.safe_dump({"trainer": trainer, "model": NETWORK, "data": data_arguments(folder)}))
-    run(["fit", f"--config={path}"]).trainer.save_checkpoint(folder / "plain.ckpt")
-    return path, folder / "plain.ckpt"
+    return one_step(tmp_path_factory.mktemp("analyze"))
 
 
 def test_analyze__writes_a_page_beside_the_checkpoint(trained, capsys):

@@ -15,7 +15,7 @@ from torchvision.models.detection.image_list import ImageList
 
 from lit_dense.detectors import attached, patch, unpatch
 from lit_dense.detectors.retinanet import fast_methods
-from tests.builders.detectors import random_batch, small_retinanet
+from tests.builders.detectors import Boxes, random_batch, small_retinanet
 
 PICKLED = pytest.param(lambda m: pickle.loads(pickle.dumps(m)), id="pickle")
 COPIES = pytest.mark.parametrize("copied", [pytest.param(copy.deepcopy, id="deepcopy"), PICKLED])
@@ -238,17 +238,6 @@ def test_anchor_generator__anchors_kept_by_inference_serve_training():
     with torch.inference_mode():
         model.eval()(images)
     sum(model.train()(images, targets).values()).backward()
-
-
-class Boxes(nn.Module):
-    """Detections as tracing wants them, a tuple of tensors."""
-
-    def __init__(self, detector):
-        super().__init__()
-        self.detector = detector
-
-    def forward(self, image):
-        return tuple(self.detector([image])[0].values())
 
 
 def test_fast_methods__a_traced_detector_is_torchvisions():
