@@ -2,7 +2,6 @@
 
 import io
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +96,7 @@ def pull(source: str | Path, options: dict[str, Any]) -> LitDetector:
 
 
 def push(module: LitDetector, repo_id: str, private: bool | None, token: str | None) -> str:
-    """Upload a module to the Hub.
+    """Upload a module to the Hub, by the mixin of huggingface_hub.
 
     Args:
         module: A trained module.
@@ -112,11 +111,13 @@ def push(module: LitDetector, repo_id: str, private: bool | None, token: str | N
         UsageError: If a package is not installed.
     """
     hub = optional_package("huggingface_hub", "push_to_hub")
-    with tempfile.TemporaryDirectory() as folder:
-        write_pretrained(module, Path(folder))
-        api = hub.HfApi(token=token)
-        name = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        commit = api.upload_folder(repo_id=name, folder_path=folder, commit_message="Upload of a lit_dense detector")
+
+    class Uploaded(hub.ModelHubMixin):  # type: ignore[misc, name-defined]  # the package is optional
+        def _save_pretrained(self, save_directory: Path) -> None:
+            write_pretrained(module, save_directory)
+
+    message = "Upload of a lit_dense detector"
+    commit = Uploaded().push_to_hub(repo_id, private=private, token=token, commit_message=message)
     return str(commit.commit_url)
 
 

@@ -286,22 +286,22 @@ def test_from_pretrained__downloads_a_repository(predictor, pixels, tmp_path, mo
 
 
 def test_push_to_hub__uploads_the_folder(predictor, monkeypatch):
-    huggingface_hub = pytest.importorskip("huggingface_hub")
+    huggingface_hub, mixin = map(pytest.importorskip, ("huggingface_hub", "huggingface_hub.hub_mixin"))
     calls = []
 
     class Api:
         def __init__(self, token):
             calls.append(token)
 
-        def create_repo(self, name, private, exist_ok):
-            calls.append((name, private, exist_ok))
-            return huggingface_hub.RepoUrl(f"https://huggingface.co/{name}")
+        def create_repo(self, repo_id, private, exist_ok):
+            calls.append((repo_id, private, exist_ok))
+            return huggingface_hub.RepoUrl(f"https://huggingface.co/{repo_id}")
 
-        def upload_folder(self, repo_id, folder_path, commit_message):
+        def upload_folder(self, repo_id, folder_path, commit_message, **options):
             calls.append((repo_id, sorted(p.name for p in hub.Path(folder_path).iterdir())))
             return type("Commit", (), {"commit_url": "address"})
 
-    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    monkeypatch.setattr(mixin, "HfApi", Api)
     assert predictor.push_to_hub("user/model", private=True, token="t") == "address"
     files = ["README.md", "config.json", "model.safetensors"]
     assert calls == ["t", ("user/model", True, True), ("user/model", files)]
