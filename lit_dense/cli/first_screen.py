@@ -18,6 +18,13 @@ OF_OTHERS = r"(lightning|lightning_fabric|pytorch_lightning|torch|torchvision|to
 """Modules of other packages whose deprecations do not concern the user of the command."""
 HIDDEN = ("💡 Tip:", "TPU available: False", "Loading `train_dataloader` to estimate")
 """Beginnings of Lightning's log lines that do not concern the user."""
+HIDDEN_WARNINGS = (
+    "No seed found, seed set to",  # the next line tells the seed
+    "Be aware that when using `ckpt_path`, callbacks used to create",  # evaluation needs no callbacks of training
+    "Starting from v1.9.0, `tensorboardX` has been removed",  # logs are CSV files then
+    r"Checkpoint directory .* exists and is not empty",  # even if it holds no checkpoint: see checkpoint_lines
+)
+"""Beginnings of Lightning's warnings that do not concern the user."""
 MOST_CLASSES = 30  # rows of the table at the end
 
 
@@ -35,9 +42,8 @@ def quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
                 warnings.filterwarnings("ignore", category=category, module=OF_OTHERS)
-            warnings.filterwarnings("ignore", "No seed found, seed set to")  # the next line tells the seed
-            # evaluation and prediction need no callbacks of training
-            warnings.filterwarnings("ignore", "Be aware that when using `ckpt_path`, callbacks used to create")
+            for beginning in HIDDEN_WARNINGS:
+                warnings.filterwarnings("ignore", beginning)
             yield
     finally:
         logger.removeFilter(hide)
@@ -50,7 +56,8 @@ class FirstScreen(Callback):
         """Log the summary; log_dir is a collective, so all processes ask for it."""
         folder = _folder(trainer)
         if trainer.is_global_zero:
-            rank_zero_info("\n".join([*data_lines(trainer), *model_lines(trainer, pl_module), f"results: {folder}"]))
+            lines = [*data_lines(trainer), *model_lines(trainer, pl_module), *checkpoint_lines(trainer)]
+            rank_zero_info("\n".join([*lines, f"results: {folder}"]))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the AP of each class, the places of the results and the next command."""
@@ -98,6 +105,17 @@ def model_lines(trainer: Trainer, module: Any) -> list[str]:
     return [
         f"model: {module.detector_name}, {parameters / 1e6:.1f} million parameters; losses {loss}; {processes}"
         f"{module.device}, precision {trainer.precision}; {steps:,} steps"
+    ]
+
+
+def checkpoint_lines(trainer: Trainer) -> list[str]:
+    """Return a line for each folder of checkpoints that has some of an earlier run; none if the run resumes."""
+    if trainer.ckpt_path:
+        return []
+    folders = [Path(c.dirpath) for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.dirpath]
+    found = {folder: sorted(path.name for path in folder.glob("*.ckpt")) for folder in folders}
+    return [
+        f"checkpoints of an earlier run: {', '.join(names)} in {folder}" for folder, names in found.items() if names
     ]
 
 

@@ -7,11 +7,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from lit_dense import LitRetinaNet
 from lit_dense.cli import first_screen
-from lit_dense.cli.first_screen import FirstScreen, class_table, quiet
+from lit_dense.cli.first_screen import FirstScreen, checkpoint_lines, class_table, quiet
 from lit_dense.core.class_counts import ClassCounts
 from tests.builders.trainers import FakeTrainer
 
@@ -87,6 +88,8 @@ def test_quiet__hides_what_does_not_concern_the_user(caplog):
             warnings.warn_explicit("is deprecated", DeprecationWarning, "file.py", 1, module)
             warnings.warn_explicit("mind this", UserWarning, "file.py", 1, module)
         warnings.warn("Be aware that when using `ckpt_path`, callbacks used to create the checkpoint", stacklevel=1)
+        warnings.warn("Starting from v1.9.0, `tensorboardX` has been removed as a dependency", stacklevel=1)
+        warnings.warn("Checkpoint directory /a/b exists and is not empty.", stacklevel=1)
     assert [record.getMessage() for record in caplog.records] == ["`Trainer.fit` stopped"]
     messages = [str(w.message) for w in seen]
     assert len(messages) == 8
@@ -95,3 +98,15 @@ def test_quiet__hides_what_does_not_concern_the_user(caplog):
     with caplog.at_level(logging.INFO):
         rank_zero_info("💡 Tip: outside")
     assert caplog.records[-1].getMessage() == "💡 Tip: outside"
+
+
+def test_checkpoint_lines__name_the_checkpoints_of_an_earlier_run(tmp_path):
+    callbacks = [ModelCheckpoint(tmp_path), ModelCheckpoint(), object()]
+    trainer = FakeTrainer(tmp_path, checkpoint_callbacks=callbacks, ckpt_path=None)
+    (tmp_path / "lightning_logs").mkdir()
+    assert checkpoint_lines(trainer) == []
+    for name in ("last.ckpt", "best.ckpt"):
+        (tmp_path / name).touch()
+    assert checkpoint_lines(trainer) == [f"checkpoints of an earlier run: best.ckpt, last.ckpt in {tmp_path}"]
+    trainer.ckpt_path = "last.ckpt"
+    assert checkpoint_lines(trainer) == []
