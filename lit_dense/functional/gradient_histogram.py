@@ -11,6 +11,8 @@ from .unknown_classes import is_hidden
 
 FUSED_BINS = 64
 """Largest number of bins that are summed in one compiled kernel."""
+COUNTERS = 4
+"""Number of counters of each bin, for neighbouring columns; on a CPU three times as fast as one, and 8 as 4."""
 
 
 @torch.no_grad()
@@ -92,14 +94,28 @@ def norm_histogram(
         index = norm_bins(norms, bins, torch.int32)
         mask = True if counted is None else counted
         return torch.stack([((index == bin_number) & mask).sum() for bin_number in range(bins)]).double()
-    index = norm_bins(norms, bins, torch.int32).long()  # on a CPU twice as fast as conversion to int64 at once
+    index = norm_bins(norms, bins, torch.int32)
     if levels is not None:
         index = index + bins * levels
-    ones = torch.ones((), dtype=torch.int64, device=norms.device) if counted is None else counted.long()
-    # Integer sums are exact in any order. Unlike bincount, scatter_add_ needs no device synchronisation.
-    counts = torch.zeros(bins * num_levels, dtype=torch.int64, device=norms.device)
-    counts = counts.scatter_add_(0, index.flatten(), ones.expand_as(index).flatten()).double()
+    total = bins * num_levels
+    if counted is not None:  # others are in a bin of their own, after the last
+        index.clamp_(min=total * (~counted).to(index.dtype))
+    counts = _count_integers(index, total + 1)[:total].double()
     return counts if levels is None else counts.view(num_levels, bins)
+
+
+def _count_integers(index: Tensor, size: int) -> Tensor:
+    """Count each of the integers 0 to ``size - 1`` in a tensor [..., n] -> [size]; may modify the tensor."""
+    # Most norms are in one bin, and additions to one counter wait for each other. Neighbours have different counters.
+    index += size * (torch.arange(index.shape[-1], dtype=index.dtype, device=index.device) % COUNTERS)
+    index, sizes = index.flatten(), size * COUNTERS
+    if index.device.type == "cpu" and not torch.compiler.is_compiling():
+        counts = torch.bincount(index, minlength=sizes)
+    else:  # on a GPU bincount synchronises the device
+        ones = torch.ones((), dtype=torch.int64, device=index.device).expand_as(index)
+        # Integer sums are exact in any order.
+        counts = torch.zeros(sizes, dtype=torch.int64, device=index.device).scatter_add_(0, index.long(), ones)
+    return counts.view(COUNTERS, size).sum(0)
 
 
 def norm_bins(norms: Tensor, bins: int, dtype: torch.dtype) -> Tensor:
