@@ -9,6 +9,9 @@ from ..core.per_class_table import PerClassTable
 from ..functional.logit_adjustment import frequency_offsets
 from .base import Calibrator, StoredDetections
 
+LEAST_GAIN = 1e-4
+"""Smallest difference of AP that counts."""
+
 
 class LogitAdjustmentCalibrator(Calibrator):
     """Logit adjustment (https://arxiv.org/abs/2007.07314) after training: raises the scores of rare classes.
@@ -34,14 +37,11 @@ class LogitAdjustmentCalibrator(Calibrator):
         return logits - self.tau * frequency_offsets(self.counts.values).to(logits.dtype)[columns]
 
     def fitted(self, stored: StoredDetections) -> "LogitAdjustmentCalibrator":
-        """Find the tau of largest AP among 0, 0.1, ... 1; of equal ones the smallest."""
+        """Find the smallest tau among 0, 0.1, ... 1 whose AP is less than ``LEAST_GAIN`` below the largest."""
         counts = stored.counts.tolist()
-        best: tuple[float, LogitAdjustmentCalibrator] | None = None
-        for tenth in range(11):
-            candidate = LogitAdjustmentCalibrator(tenth / 10, counts)
+        candidates = [LogitAdjustmentCalibrator(tenth / 10, counts) for tenth in range(11)]
+        for candidate in candidates:
             candidate.prepare_all(len(counts))
-            ap = stored.mean_ap(candidate)
-            if best is None or ap > best[0]:
-                best = ap, candidate
-        assert best is not None  # for the type checker
-        return best[1]
+        precisions = [stored.mean_ap(candidate) for candidate in candidates]
+        best = max(precisions)
+        return next(c for c, ap in zip(candidates, precisions, strict=True) if ap > best - LEAST_GAIN)

@@ -35,6 +35,7 @@ class CalibrationReport:
         before: Numbers of the evaluation without calibration.
         after: Numbers with calibration.
         curves: Reliability curves without and with calibration.
+        score_thresh: Smallest score of a detection that the evaluation counts.
         path: The checkpoint that was written.
     """
 
@@ -42,6 +43,7 @@ class CalibrationReport:
     before: dict[str, float]
     after: dict[str, float]
     curves: tuple[Reliability, Reliability]
+    score_thresh: float
     path: Path
 
     @property
@@ -52,8 +54,8 @@ class CalibrationReport:
         lines = [f"{spec['class_path']}: " + ", ".join(f"{name}={value:g}" for name, value in arguments.items())]
         lines.append(f"{'':14}{'before':>8}{'after':>8}")
         shown = [name for name in SHOWN if name in self.before]
-        lines += [f"{name:14}{self.before[name]:8.4f}{self.after[name]:8.4f}" for name in shown]
-        lines.append(f"{'ece':14}{self.curves[0].error:8.4f}{self.curves[1].error:8.4f}")
+        lines += [f"{name:14}{_number(self.before[name])}{_number(self.after[name])}" for name in shown]
+        lines.append(f"{'ece':14}{_number(self.curves[0].error)}{_number(self.curves[1].error)}")
         columns = 2 * "   count precision   score "
         lines += ["", f"{'reliability:':14}{'before':27}after", f"{'score':14}{columns}".rstrip()]
         for index in range(len(self.curves[0].counts)):
@@ -64,7 +66,14 @@ class CalibrationReport:
                 for c in self.curves
             ]
             lines.append(f"{index / 10:.1f} to {(index + 1) / 10:.1f}    {''.join(cells)}".rstrip())
+        if not self.curves[1].counts.sum():
+            lines += ["", f"No calibrated score reaches {self.score_thresh:g}. Lower --model.eval_score_thresh."]
         return "\n".join([*lines, "", f"Written to {self.path}"])
+
+
+def _number(value: float) -> str:
+    """Format a number; -1 means that there is none, because no class has objects or there are no detections."""
+    return f"{'-':>8}" if value == -1 else f"{value:8.4f}"
 
 
 def calibrate(
@@ -134,7 +143,8 @@ def calibrate(
     fitted.prepare_all(module.num_classes or 0)
     plain, changed = stored.with_calibrator(None), stored.with_calibrator(fitted)
     curves = stored.reliability(plain), stored.reliability(changed)
-    report = CalibrationReport(fitted, stored.numbers(plain), stored.numbers(changed), curves, written)
+    numbers = stored.numbers(plain), stored.numbers(changed)
+    report = CalibrationReport(fitted, *numbers, curves, rules.score_thresh, written)
     _write(source, written, fitted)
     return report
 

@@ -95,6 +95,8 @@ def test_logit_adjustment__takes_the_tau_of_largest_ap():
     assert (fitted.tau, fitted.counts.given) == (0.3, [90, 9])
     flat = LogitAdjustmentCalibrator().fitted(stored(torch.zeros(4), torch.ones(4).bool()))
     assert flat.tau == 0
+    rounding = stored(torch.zeros(4), torch.ones(4).bool(), lambda calibrator: 0.3 + 1e-5 * calibrator.tau)
+    assert LogitAdjustmentCalibrator().fitted(rounding).tau == 0
 
 
 def test_fracal__takes_its_numbers_from_the_training_set():

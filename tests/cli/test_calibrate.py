@@ -24,6 +24,8 @@ def test_calibrate__writes_a_checkpoint_that_validation_uses(trained, tmp_path, 
     assert shown.startswith(f"{name}: ")
     for text in ("before", "map_rare", "map_frequent", "ece", "reliability", f"Written to {output}"):
         assert text in shown
+    assert "-1.0000" not in shown  # groups of classes without objects have a dash
+    assert ("No calibrated score reaches" in shown) == (name == "fracal")  # it squares the scores, near .01
     after = float(next(line for line in shown.splitlines() if line.startswith("map ")).split()[2])
     module = LitRetinaNet.load_from_checkpoint(output, map_location="cpu")
     assert module.criterion.spec["calibrator"]["class_path"] == name
