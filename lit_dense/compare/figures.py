@@ -11,6 +11,8 @@ from ..visualization.plot_style import LINES
 from .statistics import Difference
 
 REAL, NOISE = "#0072B2", "#888888"
+MARKERS = "osD^vPXp"
+"""Markers tell curves apart where colours are not seen."""
 WIDTH = 5.6
 
 
@@ -32,7 +34,8 @@ def curves_figure(curves: Mapping[str, Sequence[Sequence[tuple[int, float]]]], l
         values = [by_step[step] for step in steps]
         colour, style = LINES[number % len(LINES)], "-" if number < len(LINES) else (0, (4, 2))
         mean = [float(np.mean(v)) for v in values]
-        axes.plot(steps, mean, color=colour, linestyle=style, marker="o", markersize=4, linewidth=2, label=name)
+        marker = MARKERS[number % len(MARKERS)]
+        axes.plot(steps, mean, color=colour, linestyle=style, marker=marker, markersize=6, linewidth=2, label=name)
         axes.fill_between(steps, [min(v) for v in values], [max(v) for v in values], color=colour, alpha=0.15, lw=0)
     axes.set(xlabel="training step", ylabel=label, xlim=(0, None), ylim=(0, None))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -53,7 +56,8 @@ def differences_figure(differences: Mapping[str, Difference], baseline: str) -> 
     axes = figure.add_subplot()
     axes.axvline(0, color="black", linewidth=1)
     for row, difference in enumerate(differences.values()):
-        colour = REAL if difference.verdict in ("better", "worse", "one seed") else NOISE
+        is_real = difference.verdict in ("better", "worse", "one seed")
+        colour = REAL if is_real else NOISE
         if not np.isnan(difference.low):
             axes.plot(
                 [difference.low, difference.high],
@@ -64,7 +68,7 @@ def differences_figure(differences: Mapping[str, Difference], baseline: str) -> 
                 solid_capstyle="butt",
             )
         axes.plot(difference.per_seed, [row] * len(difference.per_seed), "o", color=colour, mfc="white", markersize=5)
-        axes.plot(difference.mean, row, "D", color=colour, markersize=7, zorder=3)
+        axes.plot(difference.mean, row, "D", color=colour, mfc=colour if is_real else "white", markersize=7, zorder=3)
     axes.set_yticks(range(len(differences)), list(differences))
     reach = 1.08 * max([abs(x) for x in axes.get_xlim()] + [1e-3])
     axes.set(ylim=(len(differences) - 0.4, -0.6), xlim=(-reach, reach), xlabel=f"AP minus AP of {baseline}")

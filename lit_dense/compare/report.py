@@ -11,6 +11,7 @@ from PIL import Image
 
 from ..cli.analysis import errors as error_sections
 from ..visualization import figures as run_figures
+from ..visualization.figures import to_svg
 from ..visualization.page import Panel, embedded_image, embedded_svg, template, to_webp
 from . import figures, sections
 from .files import write_text
@@ -23,6 +24,12 @@ HEADINGS = {
     "weights": "Weights of samples",
 }
 """Headings of the plots that callbacks save, by file or folder; other plots get the name of their file or folder."""
+DESCRIPTIONS = {
+    "curves": "AP of the validation set by training step. Line: mean over the seeds. Band: smallest and largest seed.",
+    "differences": "AP of each run minus AP of the baseline. Diamond: mean over the seeds. Circles: each seed. "
+    "Band: 95 % interval over the validation images. Grey, with a hollow diamond: within the noise.",
+}
+"""What the figures show."""
 DRAWN_HERE = ("precision_recall", "confusion")
 """Plots of callbacks that the report draws itself."""
 
@@ -37,6 +44,11 @@ def write(comparison: Comparison) -> list[Path]:
     paths = [comparison.folder / HTML, comparison.folder / TEXT]
     for path in paths:
         write_text(path, template("lit_dense.compare", path.name).render(context))
+    for name in DESCRIPTIONS:  # the text shows them
+        path = comparison.folder / f"{name}.svg"
+        path.unlink(missing_ok=True)
+        if name in context["figures"]:
+            write_text(path, to_svg(context["figures"][name]))
     return paths
 
 
@@ -54,6 +66,7 @@ def _context(comparison: Comparison) -> dict[str, Any]:
         "has_joined": not all(r.run.working_folder for r in runs),
         "baseline": comparison.baseline,
         "has_results": bool(comparison.shown),
+        "figures": {},
     }
     if comparison.shown:
         context |= {
@@ -83,15 +96,15 @@ def _charts(comparison: Comparison) -> dict[str, Any]:
         {name: _mean([one[k] for one in found]) for name, found in finished.items()} for k in ("step_seconds", key)
     )
     costs = figures.costs_figure(times, memory, "GPU memory" if on_gpu else "main memory")
-    charts = {
-        "curves_chart": embedded_svg(figures.curves_figure(curves, "AP of the validation set"), "curves", "AP by step"),
-        "costs_chart": embedded_svg(costs, "costs", "Time and memory of each run"),
-        "difference_chart": None,
-    }
+    drawn = {"curves": figures.curves_figure(curves, "AP of the validation set")}
     if known:
-        figure = figures.differences_figure(known, comparison.baseline)
-        charts["difference_chart"] = embedded_svg(figure, "differences", "AP of each run minus AP of the baseline")
-    return charts
+        drawn["differences"] = figures.differences_figure(known, comparison.baseline)
+    return {
+        "figures": drawn,
+        "descriptions": DESCRIPTIONS,
+        "charts": {name: embedded_svg(figure, name, DESCRIPTIONS[name]) for name, figure in drawn.items()},
+        "costs_chart": embedded_svg(costs, "costs", "Time and memory of each run"),
+    }
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -139,6 +139,17 @@ def test_write__the_text_has_the_same_tables(out):
     assert re.search(r"^\| bad \| 0\.\d{3} \(.*\| worse \|", text, re.MULTILINE)
 
 
+def test_write__the_text_shows_figures_that_lie_beside_it(out, tmp_path):
+    text = write(read(out))[1].read_text()
+    shown = re.findall(r"!\[\w+\]\((.*)\)", text)
+    assert shown == ["curves.svg", "differences.svg"]
+    assert all((out / name).read_text().startswith("<svg") for name in shown)
+    alone = write_folder(tmp_path, {"focal": 0.8}, seeds=(0,))
+    (alone / "differences.svg").write_text("of a former report")
+    assert "differences.svg" not in write(read(alone))[1].read_text()
+    assert not (alone / "differences.svg").exists()
+
+
 def test_write__words_of_the_user_are_never_markup(tmp_path):
     evil = "<script>alert('x')</script>"
     out = write_folder(tmp_path, {"focal": 0.8, "bce": 0.6}, seeds=(0,), classes=(evil, "a|b--><i>&$x$"))
@@ -246,6 +257,8 @@ def test_figures__rows_of_charts_are_named_and_means_leave_out_missing_values():
     found = {name: Difference(0.1, 0.0, 0.2, (0.1, 0.1), "better") for name in ("ghm", "bce")}
     (axes,) = figures.differences_figure(found, "focal").axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["ghm", "bce"]
+    curves = figures.curves_figure({name: [[(1, 0.1)]] for name in "abcdefgh"}, "AP").axes[0].get_lines()
+    assert len({line.get_marker() for line in curves}) == 8  # told apart without colours
     (left, right) = figures.costs_figure({"ghm": 0.1, "bce": 0.2}, {"ghm": 2**30, "bce": None}, "memory").axes
     assert [label.get_text() for label in left.get_yticklabels()] == ["ghm", "bce"]
     assert {bar.get_facecolor() for axes in (left, right) for bar in axes.patches} == {to_rgba(figures.LINES[0])}
