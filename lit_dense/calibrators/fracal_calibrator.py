@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import UsageError, check_range
-from ..core.per_class_table import PerClassTable
+from ..core.per_class_table import PerClassTable, numbers_of_classes
 from ..functional.fracal import fracal_logits, fracal_offsets, fractal_dimension
 from .base import Calibrator, StoredDetections
 
@@ -36,10 +36,10 @@ class FRACALCalibrator(Calibrator):
     ) -> None:
         super().__init__()
         self.power = check_range("fracal", "power", power, 0)
-        self.frequencies = PerClassTable("fracal", "frequencies", "frequencies", frequencies)
-        for label, dimension in enumerate(dimensions or ()):
+        self.frequencies = PerClassTable("fracal", "frequencies", "frequencies", frequencies, 1)
+        self.dimensions = None if dimensions is None else numbers_of_classes("fracal", "dimensions", dimensions)
+        for label, dimension in enumerate(self.dimensions or ()):
             check_range("fracal", f"dimensions (class {label})", dimension, 1, 2)
-        self.dimensions = None if dimensions is None else [float(number) for number in dimensions]
 
     def prepare(self, num_classes: int) -> None:
         """Check the number of dimensions.

@@ -56,7 +56,7 @@ def as_class_counts(counts: ClassCounts | Sequence[float] | None) -> ClassCounts
         counts: :class:`ClassCounts`, the number of boxes of each class [C], or None, which is returned as it is.
 
     Raises:
-        UsageError: If a number is negative or NaN.
+        UsageError: If a number is negative, infinite or NaN.
     """
     if counts is None or isinstance(counts, ClassCounts):
         return counts
@@ -65,6 +65,6 @@ def as_class_counts(counts: ClassCounts | Sequence[float] | None) -> ClassCounts
         numbers = torch.as_tensor(counts)
     except (TypeError, ValueError, RuntimeError) as error:  # counts is a string, a mapping or an uneven list
         raise UsageError(wrong) from error
-    if numbers.dim() != 1 or not bool((numbers >= 0).all()):
+    if numbers.dim() != 1 or not bool(((numbers >= 0) & numbers.isfinite()).all()):
         raise UsageError(wrong)
     return ClassCounts(numbers, numbers, num_images=int(numbers.sum()))

@@ -1,6 +1,5 @@
 """Weights of the classes in the classification loss: balanced by the class counts, or given by the user."""
 
-import sys
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -15,6 +14,8 @@ from .errors import UsageError, check_choice, check_range, nearest
 ClassWeightsLike = list[float] | dict[str, float] | str
 """``balanced``, one number for each class, or numbers by class name. Text is last: a command line tries it last."""
 ClassWeightOn = Literal["positives", "columns"]
+LARGEST = 1e30
+"""Largest number that is accepted: sums of more would not be finite."""
 SHOWN = 20
 """Largest number of class names in a message."""
 
@@ -144,11 +145,11 @@ class ClassWeights(Component):
 
     def _by_column(self, number: int) -> Tensor:
         if isinstance(self.given, list):
-            return torch.tensor(self.given)
+            return torch.tensor(self.given, dtype=torch.float64)
         assert isinstance(self.given, dict)  # for the type checker: "balanced" has no numbers
         names = list(self.names or [])
         by_name = [float(self.given.get(name, 1.0)) for name in names]
-        return torch.tensor([*by_name, *[1.0] * (number - len(names))])
+        return torch.tensor([*by_name, *[1.0] * (number - len(names))], dtype=torch.float64)
 
 
 def _checked(weights: ClassWeightsLike | Sequence[float]) -> list[float] | dict[str, float] | str:
@@ -173,4 +174,4 @@ def _checked(weights: ClassWeightsLike | Sequence[float]) -> list[float] | dict[
 
 
 def _checked_number(key: object, number: float) -> float:
-    return float(check_range("criterion", f"class_weights[{key}]", number, 0, sys.float_info.max))
+    return float(check_range("criterion", f"class_weights[{key}]", number, 0, LARGEST))

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import sys
 from collections.abc import Collection, Iterable
 from importlib.metadata import requires
 from importlib.util import find_spec
@@ -34,7 +35,7 @@ class NonFiniteLossError(RuntimeError):
     """A loss was NaN or infinite."""
 
 
-def check_range(owner: str, name: str, value: float, low: float, high: float = float("inf")) -> float:
+def check_range(owner: str, name: str, value: float, low: float, high: float = sys.float_info.max) -> float:
     """Return the value of an argument if it lies in a range.
 
     Args:
@@ -42,17 +43,21 @@ def check_range(owner: str, name: str, value: float, low: float, high: float = f
         name: Name of the argument.
         value: The value.
         low: Smallest accepted value.
-        high: Largest accepted value; by default there is no limit.
+        high: Largest accepted value; by default every finite number is accepted, with infinity infinity too.
 
     Raises:
         UsageError: If the value is not a number, is NaN or lies outside the range.
     """
     try:
-        inside = low <= value <= high
+        inside = max(low, -sys.float_info.max) <= value <= high
     except TypeError as error:  # value is a string, a list or None
         raise UsageError(f"{owner}: {name} must be a number, not {value!r}.") from error
     if not inside:
-        accepted = f"at least {low}" if high == float("inf") else f"in [{low}, {high}]"
+        accepted = f"at least {low}" if high >= sys.float_info.max else f"in [{low}, {high}]"
+        if value == float("inf") and high == sys.float_info.max:
+            accepted = f"finite and {accepted}"
+        if low == float("-inf"):
+            accepted = "finite"
         raise UsageError(f"{owner}: {name} must be {accepted}, not {value}.")
     return value
 

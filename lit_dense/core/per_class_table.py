@@ -1,5 +1,6 @@
 """A table with one number for each class, given by the user or taken from the training set."""
 
+import sys
 from collections.abc import Sequence
 from typing import Literal
 
@@ -23,9 +24,10 @@ class PerClassTable(Component):
         argument: Name of the component's argument for the numbers, for messages.
         kind: The numbers to take from the class counts: ``frequencies``, ``images`` or ``instances``.
         given: The numbers that the user gave [C]; None to take them from the training set.
+        high: Largest accepted number; by default every finite number is accepted.
 
     Raises:
-        UsageError: If a given number is negative or NaN.
+        UsageError: If a given number is negative, infinite, NaN, or no number, or if no list is given.
     """
 
     values: Tensor
@@ -36,13 +38,17 @@ class PerClassTable(Component):
         argument: str,
         kind: Literal["frequencies", "images", "instances"],
         given: Sequence[float] | None = None,
+        high: float = sys.float_info.max,
     ) -> None:
         super().__init__()
         self.owner, self.argument, self.kind = owner, argument, kind
-        self.given = None if given is None else [float(number) for number in given]
+        self.given = None if given is None else numbers_of_classes(owner, argument, given)
+        most = "" if high == sys.float_info.max else f" and at most {high:g}"
         for label, number in enumerate(self.given or ()):
-            if not number >= 0:
-                raise UsageError(f"{owner}: {argument} must be numbers of at least 0, not {number} (class {label}).")
+            if not 0 <= number <= high:
+                raise UsageError(
+                    f"{owner}: {argument} must be numbers of at least 0{most}, not {number} (class {label})."
+                )
         self.register_buffer("values", torch.empty(0))
 
     def prepare(self, num_classes: int) -> None:
@@ -80,6 +86,27 @@ class PerClassTable(Component):
                 f"class_counts (CocoDataModule does), give class_counts to SwapLoss, lit_dense.patch or Criterion, or "
                 f"give the argument {self.argument}, a number for each class."
             )
+
+
+def numbers_of_classes(owner: str, argument: str, given: Sequence[float]) -> list[float]:
+    """Return an argument that is a number for each class as plain numbers [C].
+
+    Args:
+        owner: Name of the component that has the argument, for messages.
+        argument: Name of the argument.
+        given: The numbers [C].
+
+    Raises:
+        UsageError: If no list is given, or if an entry is not a number.
+    """
+    listed: list[float] | None
+    try:
+        listed = None if isinstance(given, (str, dict)) else [float(number) for number in given]
+    except (TypeError, ValueError):  # one number, text, or a nested list
+        listed = None
+    if listed is None:
+        raise UsageError(f"{owner}: {argument} must be a list of numbers, one for each class, not {given!r}.")
+    return listed
 
 
 def number_or_table(owner: str, argument: str, given: float | Sequence[float]) -> float | PerClassTable:

@@ -182,6 +182,7 @@ class OneStageAdapter(ScaledIgnoreRegions):
         references = self.references(anchors)
 
         unknown = unknown_columns([target], logits.shape[-1], logits.device, first)
+        sizes = None if self._geometry is None else self._geometry.image_sizes[index : index + 1]
 
         def losses(rows: Tensor, matched: Tensor) -> Tensor:
             images = torch.zeros_like(labels), torch.zeros_like(rows)
@@ -196,6 +197,7 @@ class OneStageAdapter(ScaledIgnoreRegions):
                 1,
                 images[1],
                 self.box_coder,
+                known_image_sizes=sizes,
                 references=references[rows],
                 unknown=unknown,
             )

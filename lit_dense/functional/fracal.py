@@ -56,9 +56,9 @@ def fracal_offsets(frequencies: Tensor, dimensions: Tensor, power: float = 2.0) 
     Returns:
         Shift of each class, 0 for equal frequencies of 1 / C and equal dimensions [C].
     """
-    share = dimensions**power
+    log_share = (power * dimensions.log()).log_softmax(0)  # of D^power: a large power has no finite value
     number = len(frequencies)
-    return -(number * frequencies).log10() - (number * share / share.sum()).log10()
+    return -(number * frequencies).log10() - (math.log(number) + log_share) / math.log(10)
 
 
 def fracal_logits(logits: Tensor, offsets: Tensor) -> Tensor:

@@ -24,7 +24,9 @@ def mpdiou_loss(predicted: Tensor, target: Tensor, image_sizes: Tensor, variant:
         tensor([0.6600])
     """
     pairs = box_pairs(predicted, target)
-    diagonal = image_sizes.to(predicted.dtype).square().sum(1, keepdim=True)
-    distances = (predicted - target).square() * variant.axis_weights(pairs).repeat(1, 2) / diagonal
+    difference = predicted - target
+    difference = difference.float() if difference.dtype.itemsize < 4 else difference  # squares exceed half precision
+    diagonal = image_sizes.to(difference.dtype).square().sum(1, keepdim=True)
+    distances = difference.square() * variant.axis_weights(pairs).repeat(1, 2) / diagonal
     top_left, bottom_right = distances.unflatten(1, (2, 2)).sum(2).unbind(1)
     return variant.loss(pairs, top_left, bottom_right, *variant.shape_penalties(pairs))

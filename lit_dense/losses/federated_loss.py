@@ -36,6 +36,8 @@ class FederatedLoss(DenseLoss):
             unknown when training starts.
     """
 
+    accepts_class_weights = True
+
     def __init__(
         self,
         loss: LossLike = "bce",
@@ -46,6 +48,8 @@ class FederatedLoss(DenseLoss):
     ) -> None:
         super().__init__()
         inner = LOSSES.build(loss)
+        if isinstance(inner, FederatedLoss):
+            raise UsageError("federated: loss must be one of single logits, as focal is, not federated itself.")
         if not inner.accepts_class_weights:
             raise UsageError(
                 "federated: loss must be one of single logits, as focal is; "

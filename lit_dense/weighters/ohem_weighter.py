@@ -1,5 +1,6 @@
 """Online hard example mining, OHEM (https://arxiv.org/abs/1604.03540), as a weighter."""
 
+import math
 from typing import Any
 
 from ..core.errors import check_range
@@ -26,7 +27,7 @@ class OHEMWeighter(Weighter):
 
     def __init__(self, ratio: float = 3.0, k_min: int = 1, **schedule: Any) -> None:
         super().__init__(**schedule)
-        self.ratio = check_range("ohem", "ratio", ratio, 0)
+        self.ratio = check_range("ohem", "ratio", ratio, 0, math.inf)
         self.k_min = int(check_range("ohem", "k_min", k_min, 0))
 
     def forward(self, samples: DenseSamples, values: LossValues) -> Weights:

@@ -9,8 +9,10 @@ from lit_dense.box_losses import MPDIoULoss, WIoULoss
 from lit_dense.core.errors import UsageError
 from lit_dense.core.geometry import Geometry
 from lit_dense.criterion import Criterion
+from lit_dense.detectors import patch
 from lit_dense.functional import mpdiou_loss
 from lit_dense.functional.iou import paired_iou
+from tests.builders.detectors import padded_batch, small_fcos, small_retinanet
 from tests.builders.samples import samples_of
 
 
@@ -52,3 +54,11 @@ def test_mpdiou__distances_are_relative_to_the_image_of_each_positive():
     torch.testing.assert_close(MPDIoULoss()(samples.pos_boxes, samples.pos_gt_boxes, known), expected)
     with pytest.raises(UsageError, match="do not tell the sizes of their images: give known_image_sizes="):
         MPDIoULoss()(samples.pos_boxes, samples.pos_gt_boxes, replace(samples, geometry=None))
+
+
+@pytest.mark.parametrize("make", [small_retinanet, small_fcos])
+def test_mpdiou__paa_rates_candidates_by_it(make):
+    model = make()
+    patch(model, box_loss="mpdiou", assigner="paa")
+    images, targets = padded_batch()
+    assert model(images, targets)["bbox_regression"] > 0

@@ -99,6 +99,13 @@ def test_logit_adjustment__takes_the_tau_of_largest_ap():
     assert LogitAdjustmentCalibrator().fitted(rounding).tau == 0
 
 
+def test_fracal__large_power_is_finite():
+    dimensions = torch.tensor([1.8, 1.2, 1.0]).double()
+    offsets = fracal_offsets(torch.full((3,), 1 / 3).double(), dimensions, 1e4)
+    assert offsets.isfinite().all()
+    torch.testing.assert_close(offsets[0].item(), -torch.tensor(3.0).log10().item())
+
+
 def test_fracal__takes_its_numbers_from_the_training_set():
     fitted = FRACALCalibrator().fitted(stored(torch.zeros(4), torch.ones(4).bool()))
     assert fitted.dimensions == [2.0, 1.0]
@@ -111,7 +118,14 @@ def test_fracal__takes_its_numbers_from_the_training_set():
         ("temperature", {"temperature": 0}, "temperature: temperature must be at least"),
         ("logit_adjustment", {"tau": -1}, "logit_adjustment: tau must be at least 0"),
         ("logit_adjustment", {"counts": [1, -1]}, "counts must be numbers of at least 0"),
+        ("logit_adjustment", {"tau": float("inf")}, "logit_adjustment: tau must be finite and at least 0"),
+        ("logit_adjustment", {"counts": [1, float("inf")]}, r"of at least 0, not inf \(class 1\)"),
+        ("logit_adjustment", {"counts": 3}, "counts must be a list of numbers, one for each class, not 3"),
+        ("logit_adjustment", {"counts": "12"}, "counts must be a list of numbers, one for each class, not '12'"),
+        ("logit_adjustment", {"counts": [[1, 2]]}, "counts must be a list of numbers"),
         ("fracal", {"dimensions": [3.0]}, r"fracal: dimensions \(class 0\) must be in \[1, 2\]"),
+        ("fracal", {"dimensions": 3}, "fracal: dimensions must be a list of numbers"),
+        ("fracal", {"frequencies": [2, 0.1]}, r"frequencies must be numbers of at least 0 and at most 1, not 2.0"),
     ],
 )
 def test_calibrators__arguments_out_of_range_are_named(name, arguments, said):

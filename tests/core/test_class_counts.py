@@ -22,7 +22,7 @@ def test_as_class_counts__numbers_of_boxes_are_enough(counts):
 
 
 @pytest.mark.parametrize(
-    "counts", ["ab", {"a": 1}, [[1, 2], [3]], [[1, 2], [3, 4]], 4, [1, -1], [1, float("nan")], ["a"]]
+    "counts", ["ab", {"a": 1}, [[1, 2], [3]], [[1, 2], [3, 4]], 4, [1, -1], [1, float("nan")], [1, float("inf")], ["a"]]
 )
 def test_as_class_counts__refuses_what_is_no_number_of_boxes(counts):
     with pytest.raises(UsageError, match="class_counts must be the number of boxes of each class, at least 0, not"):

@@ -68,6 +68,13 @@ def test_class_weights__given_numbers_have_mean_1_over_the_classes_that_occur():
     close(values("balanced", number=1), [1.0])
 
 
+def test_class_weights__numbers_beyond_float32():
+    close(values([1e30, 1e30, 0, 0]), [2.0, 2.0, 0.0, 0.0])
+    close(values([1e-60, 1e-60, 3e-60, 3e-60]), [0.5, 0.5, 1.5, 1.5])
+    with pytest.raises(UsageError, match=r"class_weights\[0\] must be in \[0, 1e\+30\], not 1e\+300"):
+        values([1e300, 1, 1, 1])
+
+
 @pytest.mark.parametrize(
     ("weights", "names", "words"),
     [
@@ -121,6 +128,14 @@ def test_class_weights__of_every_loss_change_the_positives_of_the_class(name):
     assert weighted.isfinite()
     has_last = bool((samples.pos_labels == 3).any())
     assert (weighted > plain) == has_last
+
+
+@pytest.mark.parametrize("on", ["positives", "columns"])
+def test_class_weights__of_federated_are_those_of_the_loss_inside(on):
+    samples = samples_of((4, 2))
+    weights = {"class_weights": [1, 2, 4, 3], "class_weight_on": on, "normalizer": "none"}
+    every_class = {"class_path": "federated", "init_args": {"loss": "focal", "image_counts": [9, 9, 9, 9]}}
+    torch.testing.assert_close(terms(samples, loss=every_class, **weights), terms(samples, loss="focal", **weights))
 
 
 @pytest.mark.parametrize("name", ["softmax", "seesaw"])

@@ -3,7 +3,7 @@ import re
 import pytest
 from torch._utils import ExceptionWrapper
 
-from lit_dense.core.errors import UsageError, check_choice, missing_package
+from lit_dense.core.errors import UsageError, check_choice, check_range, missing_package
 from lit_dense.data import DataError
 
 
@@ -22,6 +22,17 @@ def test_check_choice__a_word_that_is_accepted_comes_back():
 def test_check_choice__a_word_that_is_not_accepted_is_named_with_the_nearest(value, message):
     with pytest.raises(UsageError, match=message):
         check_choice("ghm", "update", value, ("corrected", "paper"))
+
+
+def test_check_range__infinity_is_accepted_only_where_the_limit_is_infinite():
+    inf = float("inf")
+    assert check_range("ohem", "ratio", inf, 0, inf) == inf
+    with pytest.raises(UsageError, match=r"^bce: pos_weight must be finite and at least 0, not inf\.$"):
+        check_range("bce", "pos_weight", inf, 0)
+    with pytest.raises(UsageError, match=r"^focal_star: beta must be finite, not -inf\.$"):
+        check_range("focal_star", "beta", -inf, -inf)
+    with pytest.raises(UsageError, match=r"^swn: p must be in \[0, 1\], not inf\.$"):
+        check_range("swn", "p", inf, 0, 1)
 
 
 class OwnError(UsageError):

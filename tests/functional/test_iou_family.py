@@ -180,3 +180,16 @@ def test_nwd__of_all_pairs():
     (slopes,) = torch.autograd.grad(equal.sum(), predicted)
     assert (slopes == 0).all()
     assert equal.max() < 3e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_distances__of_boxes_in_half_precision_are_those_in_float32(dtype):
+    predicted = torch.tensor([[0.0, 0, 1024, 512], [8, 8, 16, 16]])
+    target = torch.tensor([[512.0, 256, 768, 1024], [8, 8, 16, 16]])
+    sizes = torch.tensor([[800.0, 1333]]).expand(2, 2)
+    for function, more in ((mpdiou_loss, (sizes,)), (nwd_loss, ())):
+        half = predicted.to(dtype).requires_grad_()
+        actual = function(half, target.to(dtype), *more)
+        torch.testing.assert_close(actual, function(predicted, target, *more))
+        actual.sum().backward()
+        assert half.grad.isfinite().all()

@@ -61,6 +61,10 @@ def test_losses__arguments_out_of_range_are_named():
         LOSSES.build({"class_path": "asl", "init_args": {"gamma_neg": 0.5}})
     with pytest.raises(UsageError, match=r"must be one of single logits.*SoftmaxLoss does not use class weights"):
         LOSSES.build({"class_path": "federated", "init_args": {"loss": "softmax"}})
+    with pytest.raises(UsageError, match=r"must be one of single logits, as focal is, not federated itself"):
+        LOSSES.build({"class_path": "federated", "init_args": {"loss": "federated"}})
+    with pytest.raises(UsageError, match=r"bce: pos_weight must be a list of numbers, one for each class, not \['a'\]"):
+        BCELoss(pos_weight=["a"])
     with pytest.raises(UsageError, match=r"eql: frequencies must be numbers of at least 0, not -1.0 \(class 1\)"):
         LOSSES.build({"class_path": "eql", "init_args": {"frequencies": [1, -1]}})
     with pytest.raises(
