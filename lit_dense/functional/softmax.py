@@ -44,17 +44,27 @@ def softmax_loss(
     """
 
     def rows(x: Tensor, labels: Tensor, targets: Tensor | None) -> Rows:
-        column = torch.where(labels >= 0, labels, x.shape[1] - 1)
-        weight = torch.where(labels >= 0, 1.0, background_weight).to(x.dtype)
+        background = labels < 0
+        column = labels.masked_fill(background, x.shape[1] - 1)
         log_p = log_softmax(x)
-        probabilities = log_p.detach().exp()
         if change.smoothing or change.form is not None:
-            targets = change.mixed_rows(column, probabilities, ~is_hidden(x) if has_unknown else None)
-            return Rows(-weight * (targets * log_p).sum(1), (probabilities - targets) * weight.unsqueeze(1))
-        own = OwnLogits(column, all_rows=True)
-        own_log_p = own.take(log_p)
-        slopes = own.replace(probabilities, torch.expm1(own_log_p.detach()))
-        return Rows(-weight * own_log_p, slopes.mul_(weight.unsqueeze(1)))
+            p = log_p.detach().exp()
+            targets = change.mixed_rows(column, p, ~is_hidden(x) if has_unknown else None)
+            values = -(targets * log_p).sum(1)
+
+            def slopes() -> Tensor:
+                return p - targets
+        else:
+            own = OwnLogits(column, every_row=True)
+            values = -own.take(log_p)
+
+            def slopes() -> Tensor:
+                return own.replace(log_p.detach().exp(), torch.expm1(-values.detach()))
+
+        if background_weight == 1:
+            return Rows(values, slopes)
+        weight = torch.ones_like(values).masked_fill(background, background_weight).detach()
+        return Rows(values * weight, lambda: slopes() * weight.unsqueeze(1))
 
     return per_anchor(logits, labels, rows)[0]
 

@@ -35,13 +35,18 @@ class Rows(NamedTuple):
 
     Args:
         values: Loss of each anchor [n].
-        slopes: Derivative of each value with respect to the logits of its anchor [n, L].
+        slopes: Derivative of each value with respect to the logits of its anchor [n, L]; or a function that computes
+            it, which is called only where the gradient is needed.
         statistic: Sum over the anchors of any quantity; its shape must not depend on n.
     """
 
     values: Tensor
-    slopes: Tensor
+    slopes: Tensor | Callable[[], Tensor]
     statistic: Tensor | None = None
+
+    def computed_slopes(self) -> Tensor:
+        """Return the slopes, computed if they are not yet [n, L]."""
+        return self.slopes if isinstance(self.slopes, Tensor) else self.slopes()
 
 
 Formula = Callable[[Tensor, Tensor, Tensor | None], Rows]
@@ -242,7 +247,7 @@ def _rows(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Compute values [n], slopes [n, L] or None, and statistic of a chunk."""
     rows = formula(readable(logits), labels, targets)
-    return rows.values, rows.slopes if with_slopes else None, rows.statistic
+    return rows.values, rows.computed_slopes() if with_slopes else None, rows.statistic
 
 
 @Chunked
@@ -250,7 +255,7 @@ def _scaled_slopes(
     logits: Tensor, labels: Tensor, targets: Tensor | None, slopes: Tensor, scale: Tensor, formula: Formula
 ) -> None:
     """Write the slopes of a chunk to ``slopes`` [n, L], multiplied by ``scale`` [n, 1]."""
-    slopes.copy_(formula(readable(logits), labels, targets).slopes * scale)
+    slopes.copy_(formula(readable(logits), labels, targets).computed_slopes() * scale)
 
 
 class _PerAnchor(torch.autograd.Function):
@@ -262,18 +267,20 @@ class _PerAnchor(torch.autograd.Function):
         # In two cases the backward pass computes the slopes again. In half precision, stored slopes would be rounded
         # before the loss scale is applied. A compiled formula is faster than reading stored slopes.
         keep = needs_grad and logits.dtype.itemsize >= 4 and not ctx.compiled
-        slopes = torch.empty_like(logits) if keep else None
 
-        values, statistic = [], None
+        values, slopes, statistic = [], None, None
         rows = _rows.over((logits, labels, targets), (formula, keep), ctx.compiled)
         for chunk, (value, slope, chunk_statistic) in rows:
             values.append(value)
-            if slopes is not None:
+            if slope is not None and len(slope) == len(logits):  # a single chunk is not copied
+                slopes = slope
+            elif slope is not None:
+                slopes = torch.empty_like(logits) if slopes is None else slopes
                 slopes[chunk] = slope
             if chunk_statistic is not None:
                 statistic = chunk_statistic if statistic is None else statistic + chunk_statistic
         ignored = labels == IGNORED
-        ctx.slopes = slopes
+        ctx.slopes, ctx.single_chunk = slopes, len(values) == 1
         ctx.save_for_backward(logits, labels, targets, ignored)
         if statistic is not None:
             ctx.mark_non_differentiable(statistic)
@@ -286,7 +293,9 @@ class _PerAnchor(torch.autograd.Function):
         scale = grad.masked_fill(ignored, 0.0).unsqueeze(1)
         slopes, ctx.slopes = ctx.slopes, None
         if slopes is not None:
-            return slopes.mul_(scale), None, None, None, None
+            # those of a single chunk can be a tensor of the formula, which must not change
+            product = slopes * scale if ctx.single_chunk else slopes.mul_(scale)
+            return product.to(logits.dtype), None, None, None, None
         slopes = torch.empty_like(logits)
 
         for _ in _scaled_slopes.over((logits, labels, targets, slopes, scale), (ctx.formula,), ctx.compiled):

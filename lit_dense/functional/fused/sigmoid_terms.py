@@ -171,15 +171,16 @@ class OwnLogits:
 
     Args:
         labels: Class of each anchor; negative for anchors without a class [n].
-        all_rows: Whether to read all rows on a CPU too, which is faster if most rows have a class.
+        every_row: Whether every row has a class.
     """
 
-    def __init__(self, labels: Tensor, all_rows: bool = False) -> None:
+    def __init__(self, labels: Tensor, every_row: bool = False) -> None:
         # torch 2.4 cannot compile context variables: test them last
-        all_rows = all_rows or torch.compiler.is_compiling() or labels.device.type != "cpu" or _all_rows.get()
+        self._every_row = every_row
+        all_rows = every_row or torch.compiler.is_compiling() or labels.device.type != "cpu" or _all_rows.get()
         self._rows = None if all_rows else (labels >= 0).nonzero().squeeze(1)
         self.labels = self._of_rows(labels)
-        self.column = self.labels.clamp(min=0) if all_rows else self.labels
+        self.column = self.labels.clamp(min=0) if all_rows and not every_row else self.labels
 
     def rows_of(self, values: Tensor | None) -> Tensor | None:
         """Select the entries of the rows that are read [n] -> [n or P]."""
@@ -208,7 +209,9 @@ class OwnLogits:
         if torch.compiler.is_compiling():  # a comparison is fused into the kernel, whereas indexing would end it
             return torch.where(self.mask(terms), values.unsqueeze(1), terms)
         column = self.column.unsqueeze(1)
-        own = torch.where(self.labels >= 0, values, terms.gather(1, column).squeeze(1)).unsqueeze(1)
+        own = values.unsqueeze(1)
+        if not self._every_row:
+            own = torch.where(self.labels.unsqueeze(1) >= 0, own, terms.gather(1, column))
         return terms.scatter_(1, column, own) if in_place else terms.scatter(1, column, own)
 
     def sum_by_class(self, terms: Tensor, values: Tensor) -> Tensor:
