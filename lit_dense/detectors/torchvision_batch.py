@@ -41,7 +41,8 @@ def collect_samples(
     gt_labels = torch.cat([t["labels"].reshape(-1) for t in targets]).long() - first_label
     device, target_fields = logits.device, fields_of_targets(targets, counts)
     unknown = unknown_columns(targets, logits.shape[1], device, first_label)
-    return DenseSamples(
+    numbers = [len(own) for own in anchors]
+    samples = DenseSamples(
         logits=logits,
         deltas=deltas,
         anchors=torch.cat(list(anchors)),
@@ -50,11 +51,13 @@ def collect_samples(
         gt_labels=gt_labels,
         gt_image_idxs=image_of_rows(counts, device),
         num_images=len(targets),
-        image_idxs=image_of_rows([len(own) for own in anchors], device),
+        image_idxs=image_of_rows(numbers, device),
         target_fields=target_fields,
         unknown=unknown,
         **fields,
     )
+    vars(samples)["counts_of_images"] = numbers
+    return samples
 
 
 def unknown_columns(

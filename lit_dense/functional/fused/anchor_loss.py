@@ -27,6 +27,7 @@ ALIGNED = 16
 
 _plain: ContextVar[bool] = ContextVar("plain", default=False)
 _forced: ContextVar[bool | None] = ContextVar("forced", default=None)
+_late: ContextVar[bool] = ContextVar("late", default=False)
 T = TypeVar("T")
 
 
@@ -209,6 +210,23 @@ def plain_path() -> Iterator[None]:
         _plain.reset(token)
 
 
+@contextmanager
+def slopes_in_backward(wanted: bool = True) -> Iterator[None]:
+    """Compute gradients in the backward pass, only for anchors whose weight is not 0, within this context.
+
+    It is faster where few anchors count, such as the hardest negatives. On other devices than the CPU it has no effect:
+    finding these anchors would synchronise the device.
+
+    Args:
+        wanted: Whether to do so.
+    """
+    token = _late.set(wanted)
+    try:
+        yield
+    finally:
+        _late.reset(token)
+
+
 def per_anchor(
     logits: Tensor, labels: Tensor, formula: Formula, targets: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
@@ -264,9 +282,10 @@ class _PerAnchor(torch.autograd.Function):
         ctx: Any, logits: Tensor, labels: Tensor, targets: Tensor | None, formula: Formula, needs_grad: bool
     ) -> tuple[Tensor, Tensor | None]:
         ctx.formula, ctx.compiled = formula, _rows.compiles(logits)
-        # In two cases the backward pass computes the slopes again. In half precision, stored slopes would be rounded
-        # before the loss scale is applied. A compiled formula is faster than reading stored slopes.
-        keep = needs_grad and logits.dtype.itemsize >= 4 and not ctx.compiled
+        ctx.late = _late.get() and logits.device.type == "cpu"
+        # In three cases the backward pass computes the slopes. In half precision, stored slopes would be rounded before
+        # the loss scale is applied. A compiled formula is faster than reading stored slopes. Few anchors may count.
+        keep = needs_grad and logits.dtype.itemsize >= 4 and not ctx.compiled and not ctx.late
 
         values, slopes, statistic = [], None, None
         rows = _rows.over((logits, labels, targets), (formula, keep), ctx.compiled)
@@ -296,8 +315,16 @@ class _PerAnchor(torch.autograd.Function):
             # those of a single chunk can be a tensor of the formula, which must not change
             product = slopes * scale if ctx.single_chunk else slopes.mul_(scale)
             return product.to(logits.dtype), None, None, None, None
-        slopes = torch.empty_like(logits)
+        rows = scale.squeeze(1).nonzero().squeeze(1) if ctx.late else None
+        if rows is None or 2 * len(rows) > len(logits):
+            return _all_slopes(ctx, logits, labels, targets, scale), None, None, None, None
+        few = (None if tensor is None else tensor[rows] for tensor in (logits, labels, targets, scale))
+        return torch.zeros_like(logits).index_copy_(0, rows, _all_slopes(ctx, *few)), None, None, None, None
 
-        for _ in _scaled_slopes.over((logits, labels, targets, slopes, scale), (ctx.formula,), ctx.compiled):
-            pass  # each chunk is written in place
-        return slopes, None, None, None, None
+
+def _all_slopes(ctx: Any, logits: Any, labels: Any, targets: Any, scale: Any) -> Tensor:
+    """Compute the slopes of anchors, multiplied by ``scale`` [n, L]."""
+    slopes = torch.empty_like(logits)
+    for _ in _scaled_slopes.over((logits, labels, targets, slopes, scale), (ctx.formula,), ctx.compiled):
+        pass  # each chunk is written in place
+    return slopes
