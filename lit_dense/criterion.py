@@ -300,16 +300,14 @@ class Criterion(nn.Module):
             anchor_weights, box_weights = [w.classification for w in weights], [w.box for w in weights]
             if samples.quality is not None and self.matcher is not None and self.matcher.weighs_boxes:
                 box_weights.append(samples.quality)
-            images, pos_images = samples.image_idxs, samples.pos_image_idxs
-            terms = {
-                "classification": weighted_total(values.classification, anchor_weights, values.image_scales, images)
-            }
+            images, loss = (samples.image_idxs, samples.counts_of_images), values.classification
+            terms = {"classification": weighted_total(loss, anchor_weights, values.image_scales, *images)}
             if self.box_loss is not None:
-                terms["bbox_regression"] = weighted_total(
-                    values.box, box_weights, values.box_scales, samples.pos_image_idxs
-                )
-            for name, value in samples.auxiliary.items():  # even if the box loss has its own normalizer
-                terms[name] = weighted_total(value, box_weights, self.box_loss_weight / divisor, pos_images)
+                images_of_boxes, scales = samples.pos_image_idxs, values.box_scales
+                terms["bbox_regression"] = weighted_total(values.box, box_weights, scales, images_of_boxes)
+            for name, value in samples.auxiliary.items():
+                scales = self.box_loss_weight / divisor  # even if the box loss has its own normalizer
+                terms[name] = weighted_total(value, box_weights, scales, samples.pos_image_idxs)
             for weighter, weighter_output in zip(self._weighters, weights, strict=True):
                 self._add_extra(terms, weighter, weighter_output.extra)
         if torch.is_grad_enabled():

@@ -22,7 +22,13 @@ def image_scales(inverse: Tensor, processes: float, weight: float, unnormalized:
     return inverse if weight == 1 else weight * inverse
 
 
-def weighted_total(values: Tensor, weights: Sequence[Tensor | None], scales: Tensor, image_idxs: Tensor) -> Tensor:
+def weighted_total(
+    values: Tensor,
+    weights: Sequence[Tensor | None],
+    scales: Tensor,
+    image_idxs: Tensor,
+    counts: Sequence[int] | None = None,
+) -> Tensor:
     """Compute the weighted sum of N losses, each multiplied by the scale of its image [].
 
     Args:
@@ -30,11 +36,17 @@ def weighted_total(values: Tensor, weights: Sequence[Tensor | None], scales: Ten
         weights: Weights of the losses; None for 1. Rows after the first N do not count [at least N].
         scales: Factor of each image [B].
         image_idxs: Image of each loss; rows after the first N do not count [at least N].
+        counts: Number of losses of each image, if they are known to be in the order of images.
     """
     for weight in weights:
         if weight is not None:
             values = values * _first(weight, len(values))
-    return (values * scales.to(values.dtype)[_first(image_idxs, len(values))]).sum()
+    scales = scales.to(values.dtype)
+    if counts and len(set(counts)) == 1:  # faster than an index
+        of_losses = scales.unsqueeze(1).expand(-1, counts[0]).reshape(-1)
+    else:
+        of_losses = scales[_first(image_idxs, len(values))]
+    return (values * of_losses).sum()
 
 
 def _first(rows: Tensor, number: int) -> Tensor:

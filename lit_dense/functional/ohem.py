@@ -44,12 +44,19 @@ def hard_negatives(
     if counts is None:
         counts, order = image_idxs.bincount(minlength=num_images).tolist(), image_idxs.argsort(stable=True)
         costs, labels = costs[order], labels[order]
-    of_images = pad_sequence(costs.split(list(counts)), batch_first=True, padding_value=float("inf"))
-    positive = pad_sequence((labels >= 0).split(list(counts)), batch_first=True)
+    of_images, positive = _by_image(costs, counts, float("inf")), _by_image(labels >= 0, counts, 0.0)
     number = ratio * positive.sum(1).clamp(min=k_min)
     number = number.nan_to_num(nan=float("inf"), posinf=float("inf"))  # inf * 0 is NaN: an infinite ratio keeps all
-    number = number.ceil().clamp(max=costs.shape[0]).long()
+    number = number.ceil().clamp(max=len(costs)).long()
     most = int(number.max()) if costs.device.type == "cpu" else max(counts)  # no device synchronisation
     hardest = stable_smallest(of_images, number.clamp(min=1), most) & (number > 0).unsqueeze(1)
-    kept = torch.cat([row[:count] for row, count in zip(hardest | positive, counts, strict=True)]).to(values.dtype)
+    marked = hardest | positive
+    kept = torch.cat([row[:count] for row, count in zip(marked, counts, strict=True)]).to(values.dtype)
     return kept if order is None else torch.empty_like(kept).scatter_(0, order, kept)
+
+
+def _by_image(values: Tensor, counts: Sequence[int], padding: float) -> Tensor:
+    """Arrange the values of anchors in one row for each image [B, K]; rows of smaller images are padded."""
+    if len(set(counts)) == 1:
+        return values.view(len(counts), -1)
+    return pad_sequence(values.split(list(counts)), batch_first=True, padding_value=padding)

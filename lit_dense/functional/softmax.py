@@ -42,10 +42,10 @@ def softmax_loss(
         >>> softmax_loss(torch.zeros(2, 4), torch.tensor([1, -1]))
         tensor([1.3863, 1.3863])
     """
+    columns = labels.masked_fill(labels < 0, logits.shape[1] - 1)
 
-    def rows(x: Tensor, labels: Tensor, targets: Tensor | None) -> Rows:
-        background = labels < 0
-        column = labels.masked_fill(background, x.shape[1] - 1)
+    def rows(x: Tensor, labels: Tensor, column: Tensor | None) -> Rows:
+        assert column is not None  # for the type checker: it is always given
         log_p = log_softmax(x)
         if change.smoothing or change.form is not None:
             p = log_p.detach().exp()
@@ -55,18 +55,18 @@ def softmax_loss(
             def slopes() -> Tensor:
                 return p - targets
         else:
-            own = OwnLogits(column, every_row=True)
-            values = -own.take(log_p)
+            values = F.nll_loss(log_p, column, reduction="none")
 
             def slopes() -> Tensor:
+                own = OwnLogits(column, every_row=True)
                 return own.replace(log_p.detach().exp(), torch.expm1(-values.detach()))
 
         if background_weight == 1:
             return Rows(values, slopes)
-        weight = torch.ones_like(values).masked_fill(background, background_weight).detach()
+        weight = torch.ones_like(values).masked_fill(labels < 0, background_weight).detach()
         return Rows(values * weight, lambda: slopes() * weight.unsqueeze(1))
 
-    return per_anchor(logits, labels, rows)[0]
+    return per_anchor(logits, labels, rows, columns)[0]
 
 
 def log_softmax(x: Tensor) -> Tensor:
