@@ -175,7 +175,7 @@ class RoIStage(DetectorAdapter):
         labels = torch.cat(sampled.labels)
         own = deltas.unflatten(1, (-1, 4))  # [N, C + 1, 4]; [N, 1, 4] where all classes share the deltas
         if own.shape[1] > 1:  # deltas of background are not trained: a negative uses those of its best class
-            column = torch.where(labels > 0, labels, logits[:, 1:].detach().argmax(1) + 1)
+            column = torch.where(labels > 0, labels, logits[:, 1:].detach().max(1).indices + 1)
             own = own.gather(1, column[:, None, None].expand(-1, 1, 4))
         samples = collect_samples(
             sampled.targets,
