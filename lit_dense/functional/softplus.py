@@ -10,7 +10,6 @@ LINEAR_FROM = 40.0
 """Logit from which softplus(x) is x: exp(-40) is below the rounding of float64. PyTorch's default 20 is not."""
 WORTH_MAPPING = 4096
 """Number of elements from which mapping the page of constants is worth its two microseconds."""
-_NEGATIVE_ZEROS = torch.full((64,), -0.0, device="cpu")
 
 
 def softplus(x: Tensor) -> Tensor:
@@ -56,4 +55,4 @@ def map_constants(x: Tensor) -> None:
     if torch.compiler.is_compiling():
         return
     if x.dtype == torch.float32 and x.device.type == "cpu" and x.numel() >= WORTH_MAPPING:
-        _NEGATIVE_ZEROS.log1p()
+        torch.full((64,), -0.0, device=x.device).log1p_()
