@@ -373,7 +373,7 @@ class Criterion(nn.Module):
         return values.classification.index_add(0, samples.positives, values.box.to(values.classification.dtype))
 
     def _values(self, samples: DenseSamples, divisor: Tensor) -> LossValues:
-        with slopes_in_backward(torch.is_grad_enabled() and any(w.weighs_few for w in self._weighters)):
+        with slopes_in_backward(torch.is_grad_enabled() and any(w.weighs_few_at(self.step) for w in self._weighters)):
             classification = self.loss(samples.logits, samples.labels, samples)
         if self.class_weights is not None and not self.loss.accepts_class_weights and torch.is_grad_enabled():
             classification = self.class_weights.of_anchors(classification, samples.positives, samples.pos_labels)

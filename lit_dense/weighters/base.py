@@ -130,6 +130,10 @@ class Weighter(Component):
             return 0.0
         return min(1.0, (step - self.warmup_steps + 1) / (self.fade_steps + 1))
 
+    def weighs_few_at(self, step: int) -> bool:
+        """Whether the weights of most anchors are 0 at a training step: not while the effect fades in."""
+        return self.weighs_few and self._share_at(step) == 1
+
     def scheduled(self, samples: DenseSamples, values: LossValues) -> Weights:
         """Compute the weights of a batch, scaled by warm-up and fade-in; empty in evaluation.
 
