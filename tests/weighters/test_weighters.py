@@ -294,9 +294,9 @@ def test_soft_background__wrong_arguments():
 
 def test_ohem__gradients_of_few_anchors_are_computed_once_the_effect_is_complete(monkeypatch):
     late = []
-    monkeypatch.setattr("lit_dense.criterion.slopes_in_backward", lambda wanted: late.append(wanted) or nullcontext())
     weighter = {"class_path": "ohem", "init_args": {"warmup_steps": 1, "fade_steps": 1}}
     samples, criterion = samples_of((3, 1)), Criterion(weighters=[weighter])
+    monkeypatch.setattr("lit_dense.criterion.slopes_in_backward", lambda wanted: late.append(wanted) or nullcontext())
     for _ in range(3):
         criterion(replace(samples, context=None))
     with torch.no_grad():
