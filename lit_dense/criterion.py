@@ -14,6 +14,7 @@ from .core.class_weights import ClassWeightOn, ClassWeights, ClassWeightsLike
 from .core.component import Component
 from .core.distributed import Reduce
 from .core.errors import UsageError, check_range
+from .core.loss_sums import image_scales, slopes_in_backward, weighted_total
 from .core.registry import Registry
 from .core.roles import check_roles
 from .core.samples import DenseSamples
@@ -299,13 +300,14 @@ class Criterion(nn.Module):
             anchor_weights, box_weights = [w.classification for w in weights], [w.box for w in weights]
             if samples.quality is not None and self.matcher is not None and self.matcher.weighs_boxes:
                 box_weights.append(samples.quality)
-            image_scales, image_idxs = values.image_scales, samples.image_idxs
-            terms = {"classification": _total(values.classification, anchor_weights, image_scales, image_idxs)}
+            images, loss = (samples.image_idxs, samples.counts_of_images), values.classification
+            terms = {"classification": weighted_total(loss, anchor_weights, values.image_scales, *images)}
             if self.box_loss is not None:
-                terms["bbox_regression"] = _total(values.box, box_weights, values.box_scales, samples.pos_image_idxs)
-            auxiliary_scales = self.box_loss_weight / divisor  # even if the box loss has its own normalizer
+                images_of_boxes, scales = samples.pos_image_idxs, values.box_scales
+                terms["bbox_regression"] = weighted_total(values.box, box_weights, scales, images_of_boxes)
             for name, value in samples.auxiliary.items():
-                terms[name] = _total(value, box_weights, auxiliary_scales, samples.pos_image_idxs)
+                scales = self.box_loss_weight / divisor  # even if the box loss has its own normalizer
+                terms[name] = weighted_total(value, box_weights, scales, samples.pos_image_idxs)
             for weighter, weighter_output in zip(self._weighters, weights, strict=True):
                 self._add_extra(terms, weighter, weighter_output.extra)
         if torch.is_grad_enabled():
@@ -371,7 +373,8 @@ class Criterion(nn.Module):
         return values.classification.index_add(0, samples.positives, values.box.to(values.classification.dtype))
 
     def _values(self, samples: DenseSamples, divisor: Tensor) -> LossValues:
-        classification = self.loss(samples.logits, samples.labels, samples)
+        with slopes_in_backward(torch.is_grad_enabled() and any(w.weighs_few_at(self.step) for w in self._weighters)):
+            classification = self.loss(samples.logits, samples.labels, samples)
         if self.class_weights is not None and not self.loss.accepts_class_weights and torch.is_grad_enabled():
             classification = self.class_weights.of_anchors(classification, samples.positives, samples.pos_labels)
         if self.box_loss is None:
@@ -381,14 +384,14 @@ class Criterion(nn.Module):
         else:
             box = self.box_loss(samples.pos_boxes, samples.pos_gt_boxes, samples)
         # A loss with its own normalizer divides by sums over all processes, and the terms of processes are averaged.
-        unnormalized = torch.full_like(divisor, float(samples.reduce.world_size))
         deciding = self.loss.exclusive | (frozenset() if self.box_loss is None else self.box_loss.exclusive)
+        inverse, number = divisor.reciprocal(), float(samples.reduce.world_size)
         return LossValues(
             classification=classification.masked_fill(~samples.valid, 0.0),
             box=box.sum(1) if box.dim() == 2 else box,
             box_coordinates=box,
-            image_scales=self.loss_weight * (unnormalized if "normalizer" in self.loss.exclusive else 1 / divisor),
-            box_scales=self.box_loss_weight * (unnormalized if "box_normalizer" in deciding else 1 / divisor),
+            image_scales=image_scales(inverse, number, self.loss_weight, "normalizer" in self.loss.exclusive),
+            box_scales=image_scales(inverse, number, self.box_loss_weight, "box_normalizer" in deciding),
             has_box=self.box_loss is not None,
         )
 
@@ -438,11 +441,3 @@ def named_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
         spec: The :attr:`Criterion.spec` of a checkpoint.
     """
     return {name: REGISTRIES[name].named(value) if name in REGISTRIES else value for name, value in spec.items()}
-
-
-def _total(values: Tensor, weights: Sequence[Tensor | None], scales: Tensor, image_idxs: Tensor) -> Tensor:
-    """Compute the weighted sum of N losses, each multiplied by the scale of its image []; further rows do not count."""
-    for weight in weights:
-        if weight is not None:
-            values = values * weight[: len(values)]
-    return (values * scales.to(values.dtype)[image_idxs[: len(values)]]).sum()

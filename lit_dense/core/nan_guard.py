@@ -21,9 +21,10 @@ class _Step(NamedTuple):
     stage: str = ""
 
     def raise_if_non_finite(self) -> None:
-        if bool(self.values.isfinite().all()):
+        values = self.values.tolist()
+        if all(map(math.isfinite, values)):
             return
-        named = zip(self.terms, self.values.tolist(), strict=True)
+        named = zip(self.terms, values, strict=True)
         bad = ", ".join(f"{name} = {value}" for name, value in named if not math.isfinite(value))
         where = f" in stage {self.stage!r}" if self.stage else ""
         raise NonFiniteLossError(

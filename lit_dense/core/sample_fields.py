@@ -176,9 +176,9 @@ def image_of_rows(counts: Sequence[int], device: torch.device) -> Tensor:
         counts: Number of rows of each image.
         device: Device of the result.
     """
-    images = torch.arange(len(counts), device=device)
-    # output_size avoids a device synchronisation
-    return images.repeat_interleave(on_device(counts, device), output_size=sum(counts))
+    if not counts:
+        return torch.zeros(0, dtype=torch.int64, device=device)
+    return torch.cat([torch.full((count,), image, device=device) for image, count in enumerate(counts)])
 
 
 def checked_unknown(unknown: Tensor, num_images: int, num_classes: int, columns: int) -> Tensor:

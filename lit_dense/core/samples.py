@@ -2,10 +2,11 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from copy import copy
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from torchvision.ops import box_iou
 from ..functional.fused.anchor_loss import IGNORED as IGNORED
 from ..functional.iou import paired_iou
 from ..functional.unknown_classes import unknown_negatives
+from .box_coder import BoxCoder as BoxCoder
 from .class_counts import ClassCounts
 from .distributed import Reduce
 from .dual_weights import DualWeights
@@ -24,16 +26,6 @@ from .sample_fields import checked_unknown, fields_of_rows, on_device, repeated_
 from .step_context import StepContext
 
 NEGATIVE = -1
-
-
-class BoxCoder(Protocol):
-    """Interface of a box coder: converts boxes into deltas of anchors and back, as torchvision's ``BoxCoder``."""
-
-    def encode_single(self, reference_boxes: Tensor, proposals: Tensor) -> Tensor:
-        """Encode boxes as deltas of the proposals [N, 4]."""
-
-    def decode_single(self, rel_codes: Tensor, boxes: Tensor) -> Tensor:
-        """Decode deltas of ``boxes`` into boxes [N, 4]."""
 
 
 def _identity(logits: Tensor) -> Tensor:
@@ -190,6 +182,11 @@ class DenseSamples:
         """Return the indices of the anchors of one image, in ascending order."""
         return (self.image_idxs == image).nonzero().squeeze(1)
 
+    @cached_property
+    def counts_of_images(self) -> Sequence[int] | None:
+        """Number of anchors of each image, if the anchors are known to be in the order of images; otherwise None."""
+        return None  # no field: a copy of the samples with other fields can have other anchors
+
     @property
     def anchors_per_image(self) -> int:
         """Number of anchors of an image, if all images have the same number and are in order.
@@ -267,6 +264,10 @@ class DenseSamples:
         return (self.matched_idxs >= 0).nonzero().squeeze(1)
 
     @cached_property
+    def _gt_of_matched(self) -> Tensor:
+        return self.matched_idxs[self._matched]
+
+    @cached_property
     def positives(self) -> Tensor:
         """Indices of the positive anchors; with dual weights, anchors inside several objects are there again [P]."""
         return self._matched if self.dual_weights is None else torch.cat([self._matched, self.dual_weights.anchors])
@@ -280,7 +281,7 @@ class DenseSamples:
     def labels(self) -> Tensor:
         """Class of each anchor: 0 to C - 1 of the matched ground truth, -1 background, -2 ignored [A]."""
         labels = self.matched_idxs.clamp(max=NEGATIVE)
-        return labels.index_put((self._matched,), self.gt_labels[self.matched_idxs[self._matched]])
+        return labels.index_put_((self._matched,), self.gt_labels[self._gt_of_matched])
 
     @property
     def unknown_negatives(self) -> Tensor:
@@ -339,8 +340,8 @@ class DenseSamples:
 
     def _replaced(self, **changes: Any) -> "DenseSamples":
         """Copy the samples with other fields; cached properties are kept, because some synchronise the device."""
-        copied = replace(self, **changes)
-        copied.__dict__.update({name: value for name, value in self.__dict__.items() if name not in copied.__dict__})
+        copied = copy(self)
+        vars(copied).update(changes)
         return copied
 
     def scatter_to_anchors(self, values: Tensor | None) -> Tensor | None:
@@ -363,8 +364,8 @@ class DenseSamples:
     @cached_property
     def pos_matched_idxs(self) -> Tensor:
         """Matched ground truth of each positive [P]."""
-        matched = self.matched_idxs[self._matched]
-        return matched if self.dual_weights is None else torch.cat([matched, self.dual_weights.matched_idxs])
+        matched, dual = self._gt_of_matched, self.dual_weights
+        return matched if dual is None else torch.cat([matched, dual.matched_idxs])
 
     @cached_property
     def pos_labels(self) -> Tensor:

@@ -1,10 +1,12 @@
 """The stage ``roi`` of Faster R-CNN: the loss of the box head in torchvision's RoI heads."""
 
 from collections.abc import Sequence
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
 from ..core.errors import UsageError
@@ -12,11 +14,14 @@ from ..core.samples import DenseSamples
 from .base import DetectorAdapter, Terms
 from .columns import loss_columns, own_scores
 from .ignore_regions import regions_of
+from .rebinding import rebound
 from .rpn import negatives_left_out
 from .torchvision_batch import all_labels, check_labels, collect_samples
 
 TERMS = {"classification": "loss_classifier", "bbox_regression": "loss_box_reg"}
 """torchvision's names of the criterion's terms."""
+LOSS = "fastrcnn_loss"
+"""Name of torchvision's function that computes the loss of the box head."""
 
 
 class _Sampled(NamedTuple):
@@ -26,13 +31,15 @@ class _Sampled(NamedTuple):
     proposals: list[Tensor]
     matched_idxs: list[Tensor]
     labels: list[Tensor]
+    target_deltas: list[Tensor]
 
 
 class RoIStage(DetectorAdapter):
     """The stage ``roi`` of an adapter: classes and boxes of the proposals that ``detector.roi_heads`` samples.
 
-    torchvision computes its own loss in a module-level function, for at most 512 proposals per image by default. Its
-    terms are replaced afterwards. The losses of masks and keypoints do not change.
+    torchvision computes its own loss in a module-level function. In the heads of this detector it does nothing, unless
+    their class has a ``forward`` of its own, and the terms are replaced afterwards. The losses of masks and
+    keypoints do not change.
     """
 
     def __init__(self, detector: nn.Module) -> None:
@@ -62,10 +69,25 @@ class RoIStage(DetectorAdapter):
         self.override(heads, "select_training_samples", "select_training_samples")
         if hasattr(heads, "assign_targets_to_proposals"):
             self.override(heads, "assign_targets_to_proposals", "assign_targets_to_proposals")
+        if type(heads).forward is RoIHeads.forward and "forward" not in vars(heads):
+            self.override(heads, "forward", "roi_forward")
         self.hook(heads.box_predictor, self._note_outputs)
         self.hook(heads, self._replace_terms)
         if self.criteria["roi"].calibrator or not own_scores(self.columns("roi"), self.criteria["roi"].loss):
             self.override(heads, "postprocess_detections", "postprocess_detections")
+
+    def roi_forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Replace ``RoIHeads.forward``: skip torchvision's loss of the box head.
+
+        Args:
+            args: Positional arguments of ``RoIHeads.forward``.
+            kwargs: Keyword arguments of ``RoIHeads.forward``.
+        """
+        heads = self.detector.roi_heads
+        forward = type(heads).forward
+        if forward is RoIHeads.forward and isinstance(forward, FunctionType) and LOSS in forward.__code__.co_names:
+            forward = rebound(forward, LOSS, _no_loss)
+        return forward(heads, *args, **kwargs)
 
     @property
     def classifier(self) -> Any:
@@ -96,7 +118,7 @@ class RoIStage(DetectorAdapter):
             check_labels(labels, self.columns("roi").classes, first_label=1)
         self._regions = [regions_of(target) for target in targets]
         sampled = type(heads).select_training_samples(heads, proposals, targets)
-        self._sampled = _Sampled(targets, *sampled[:3])
+        self._sampled = _Sampled(targets, *sampled)
         return sampled
 
     def postprocess_detections(
@@ -153,9 +175,9 @@ class RoIStage(DetectorAdapter):
         labels = torch.cat(sampled.labels)
         own = deltas.unflatten(1, (-1, 4))  # [N, C + 1, 4]; [N, 1, 4] where all classes share the deltas
         if own.shape[1] > 1:  # deltas of background are not trained: a negative uses those of its best class
-            column = torch.where(labels > 0, labels, logits[:, 1:].detach().argmax(1) + 1)
-            own = own[torch.arange(len(labels), device=labels.device), column]
-        return collect_samples(
+            column = torch.where(labels > 0, labels, logits[:, 1:].detach().max(1).indices + 1)
+            own = own.gather(1, column[:, None, None].expand(-1, 1, 4))
+        samples = collect_samples(
             sampled.targets,
             loss_columns(logits, self.criteria["roi"].loss.extra_logits),
             own.reshape(-1, 4),
@@ -166,6 +188,9 @@ class RoIStage(DetectorAdapter):
             box_coder=self.detector.roi_heads.box_coder,
             known_image_sizes=self._roi_image_sizes,
         )
+        # the heads have encoded them already
+        vars(samples)["pos_target_deltas"] = torch.cat(sampled.target_deltas)[samples.positives]
+        return samples
 
     def _reason(self, sampled: _Sampled | None, predicted: Any, terms: Terms) -> str:
         """Explain why the terms cannot be replaced."""
@@ -179,3 +204,9 @@ class RoIStage(DetectorAdapter):
             )
         listed, replaced = ", ".join(terms), " and ".join(sorted(TERMS.values()))
         return f"{type(heads).__name__} has the loss terms {listed}, without {replaced}, which are to be replaced."
+
+
+def _no_loss(logits: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
+    """Return terms that will be replaced, in place of torchvision's loss of the box head."""
+    zero = logits.new_zeros(())
+    return zero, zero

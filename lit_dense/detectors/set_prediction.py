@@ -145,7 +145,8 @@ class SetPredictionAdapter(DetectorAdapter):
 def corners(boxes: Tensor) -> Tensor:
     """Convert boxes from centre and size in fractions to x1 y1 x2 y2 in nominal pixels [..., 4] -> [N, 4]."""
     centre, size = boxes.reshape(-1, 4).float().mul(NOMINAL_SIZE).split(2, 1)
-    return torch.cat([centre - size / 2, centre + size / 2], 1)
+    half = size / 2
+    return torch.cat([centre - half, centre + half], 1)
 
 
 def matched(output: Output, counts: Sequence[int], first: int) -> Tensor:

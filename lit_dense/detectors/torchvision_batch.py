@@ -37,11 +37,13 @@ def collect_samples(
     """
     counts = [len(t["boxes"]) for t in targets]
     offsets = [sum(counts[:image]) for image in range(len(counts))]
-    unique = [torch.where(m >= 0, m + offset, m) for m, offset in zip(matched_idxs, offsets, strict=True)]
+    shifts = zip(matched_idxs, offsets, strict=True)
+    unique = [torch.where(m >= 0, m + offset, m) if offset else m for m, offset in shifts]
     gt_labels = torch.cat([t["labels"].reshape(-1) for t in targets]).long() - first_label
     device, target_fields = logits.device, fields_of_targets(targets, counts)
     unknown = unknown_columns(targets, logits.shape[1], device, first_label)
-    return DenseSamples(
+    numbers = [len(own) for own in anchors]
+    samples = DenseSamples(
         logits=logits,
         deltas=deltas,
         anchors=torch.cat(list(anchors)),
@@ -50,11 +52,13 @@ def collect_samples(
         gt_labels=gt_labels,
         gt_image_idxs=image_of_rows(counts, device),
         num_images=len(targets),
-        image_idxs=image_of_rows([len(own) for own in anchors], device),
+        image_idxs=image_of_rows(numbers, device),
         target_fields=target_fields,
         unknown=unknown,
         **fields,
     )
+    vars(samples)["counts_of_images"] = numbers
+    return samples
 
 
 def unknown_columns(
@@ -106,7 +110,7 @@ def check_labels(labels: Tensor, num_classes: int, first_label: int, taken: int 
     """
     if labels.numel() == 0:
         return
-    low, high = (torch.stack(labels.aminmax()) + first_label).tolist()  # one transfer for both
+    low, high = (number + first_label for number in torch.stack(labels.aminmax()).tolist())  # one transfer for both
     last_label = first_label + num_classes - 1
     if first_label <= low and high <= last_label:
         return

@@ -13,6 +13,7 @@ from ..core.errors import UsageError
 from ..criterion import Criterion, CriterionArgs
 from ..normalizers.native_normalizer import NativeNormalizer
 from .columns import Columns
+from .rebinding import rebound
 from .set_prediction import Matches, Output, SetPredictionAdapter
 
 CLASSIFIERS = ("class_labels_classifier", "class_embed", "enc_score_head", "enc_out_class_embed")
@@ -166,9 +167,7 @@ class TransformersAdapter(SetPredictionAdapter):
         stock, recorder = self.stock_loss(), _Recorder(self.family)
         # the same code with one name bound to another class: other models of the process do not change
         name = self.family.criterion
-        names = {**stock.__globals__, name: recorder.recording(stock.__globals__[name])}
-        run = types.FunctionType(stock.__code__, names, stock.__name__, stock.__defaults__, stock.__closure__)
-        run.__kwdefaults__ = stock.__kwdefaults__
+        run = rebound(stock, name, recorder.recording(stock.__globals__[name]))
         loss, terms, auxiliary = run(*args, **kwargs)
         own = self.own_terms(recorder)
         return loss + torch.stack(list(own.values())).sum(), {**terms, **own}, auxiliary

@@ -9,7 +9,7 @@ from .fused.sigmoid_terms import SigmoidTerms, ValueAndSlope, sum_over_classes
 from .softplus import softplus
 
 
-def focused_cost(x: Tensor, gamma: float, weight: float) -> ValueAndSlope:
+def focused_cost(x: Tensor, gamma: float, weight: float | Tensor) -> ValueAndSlope:
     """Focal loss of negative logits, ``weight * p ** gamma * -log(1 - p)``, and its derivative.
 
     For positive logits, pass ``-x`` and negate the derivative.
@@ -17,13 +17,14 @@ def focused_cost(x: Tensor, gamma: float, weight: float) -> ValueAndSlope:
     Args:
         x: Logits of any shape.
         gamma: Focusing exponent, at least 0.
-        weight: Factor of both results.
+        weight: Factor of both results, or one of each logit.
     """
     p, entropy = torch.sigmoid(x), softplus(x)
     # For gamma < 1 the derivative of p ** gamma is infinite at p = 0, so compute exp(gamma * log p), where
     # log p = x - softplus(x).
-    factor = weight * (p**gamma if gamma == 0 or gamma >= 1 else torch.exp(gamma * (x - entropy)))
-    return factor * entropy, factor * torch.addcmul(p, 1 - p, entropy, value=gamma)
+    factor = weight * torch.exp(gamma * (x - entropy)) if 0 < gamma < 1 else (p**gamma).mul_(weight)
+    slope = torch.addcmul(p, 1 - p, entropy, value=gamma).mul_(factor)
+    return entropy.mul_(factor), slope
 
 
 def of_labels(factor: float | Tensor, labels: Tensor) -> float | Tensor:
@@ -47,9 +48,7 @@ def focal_terms(alpha: float = 0.25, gamma: float = 2.0, pos_weight: float | Ten
         return focused_cost(x, gamma, 1 - alpha)
 
     def positive(x: Tensor, labels: Tensor, targets: Tensor | None) -> ValueAndSlope:
-        factor = of_labels(pos_weight, labels)
-        value, slope = focused_cost(-x, gamma, alpha)
-        value, slope = value * factor, slope * factor
+        value, slope = focused_cost(-x, gamma, alpha * of_labels(pos_weight, labels))
         if targets is None:
             return value, -slope
         neg_value, neg_slope = focused_cost(x, gamma, 1 - alpha)

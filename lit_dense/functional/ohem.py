@@ -1,11 +1,22 @@
 """Online hard example mining, OHEM (https://arxiv.org/abs/1604.03540), in the variant of dense detectors."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from .stable_top import stable_smallest
 
 
 def hard_negatives(
-    values: Tensor, labels: Tensor, image_idxs: Tensor, num_images: int, ratio: float = 3.0, k_min: int = 1
+    values: Tensor,
+    labels: Tensor,
+    image_idxs: Tensor,
+    num_images: int,
+    ratio: float = 3.0,
+    k_min: int = 1,
+    counts: Sequence[int] | None = None,
 ) -> Tensor:
     """Select all positives and the hardest background anchors of each image (https://arxiv.org/abs/1604.03540).
 
@@ -16,6 +27,8 @@ def hard_negatives(
         num_images: Number of images B.
         ratio: Number of background anchors to keep for each positive of an image.
         k_min: Lower bound of the number of positives of an image that ``ratio`` is applied to.
+        counts: Number of anchors of each image, if the anchors are in the order of images. By default anchors are
+            sorted by image and counted, which synchronises the device.
 
     Returns:
         1 for selected anchors, 0 for others [A].
@@ -25,15 +38,25 @@ def hard_negatives(
         >>> hard_negatives(values, labels, torch.zeros(4).long(), num_images=1, ratio=2)
         tensor([0., 1., 1., 1.])
     """
-    background = labels == -1
-    positives = torch.zeros(num_images, dtype=torch.int64, device=labels.device)
-    positives.scatter_add_(0, image_idxs, (labels >= 0).long())
-    number = ratio * positives.clamp(min=k_min)
+    if not len(values):
+        return torch.zeros_like(values)
+    costs, order = (-values.detach()).masked_fill_(labels != -1, float("inf")), None
+    if counts is None:
+        counts, order = image_idxs.bincount(minlength=num_images).tolist(), image_idxs.argsort(stable=True)
+        costs, labels = costs[order], labels[order]
+    of_images, positive = _by_image(costs, counts, float("inf")), _by_image(labels >= 0, counts, 0.0)
+    number = ratio * positive.sum(1).clamp(min=k_min)
     number = number.nan_to_num(nan=float("inf"), posinf=float("inf"))  # inf * 0 is NaN: an infinite ratio keeps all
-    hardness = values.detach().masked_fill(~background, float("-inf"))
-    order = hardness.argsort(descending=True, stable=True)
-    order = order[image_idxs[order].argsort(stable=True)]  # by image, then by hardness
-    sorted_images = image_idxs[order]
-    sorted_rank = torch.arange(len(order), device=order.device) - torch.searchsorted(sorted_images, sorted_images)
-    rank = torch.empty_like(order).scatter_(0, order, sorted_rank)
-    return ((rank < number[image_idxs]) & background | (labels >= 0)).to(values.dtype)
+    number = number.ceil().clamp(max=len(costs)).long()
+    most = int(number.max()) if costs.device.type == "cpu" else max(counts)  # no device synchronisation
+    hardest = stable_smallest(of_images, number.clamp(min=1), most) & (number > 0).unsqueeze(1)
+    marked = hardest | positive
+    kept = torch.cat([row[:count] for row, count in zip(marked, counts, strict=True)]).to(values.dtype)
+    return kept if order is None else torch.empty_like(kept).scatter_(0, order, kept)
+
+
+def _by_image(values: Tensor, counts: Sequence[int], padding: float) -> Tensor:
+    """Arrange the values of anchors in one row for each image [B, K]; rows of smaller images are padded."""
+    if len(set(counts)) == 1:
+        return values.view(len(counts), -1)
+    return pad_sequence(values.split(list(counts)), batch_first=True, padding_value=padding)

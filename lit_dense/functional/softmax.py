@@ -42,21 +42,31 @@ def softmax_loss(
         >>> softmax_loss(torch.zeros(2, 4), torch.tensor([1, -1]))
         tensor([1.3863, 1.3863])
     """
+    columns = labels.masked_fill(labels < 0, logits.shape[1] - 1)
 
-    def rows(x: Tensor, labels: Tensor, targets: Tensor | None) -> Rows:
-        column = torch.where(labels >= 0, labels, x.shape[1] - 1)
-        weight = torch.where(labels >= 0, 1.0, background_weight).to(x.dtype)
+    def rows(x: Tensor, labels: Tensor, column: Tensor | None) -> Rows:
+        assert column is not None  # for the type checker: it is always given
         log_p = log_softmax(x)
-        probabilities = log_p.detach().exp()
         if change.smoothing or change.form is not None:
-            targets = change.mixed_rows(column, probabilities, ~is_hidden(x) if has_unknown else None)
-            return Rows(-weight * (targets * log_p).sum(1), (probabilities - targets) * weight.unsqueeze(1))
-        own = OwnLogits(column, all_rows=True)
-        own_log_p = own.take(log_p)
-        slopes = own.replace(probabilities, torch.expm1(own_log_p.detach()))
-        return Rows(-weight * own_log_p, slopes.mul_(weight.unsqueeze(1)))
+            p = log_p.detach().exp()
+            targets = change.mixed_rows(column, p, ~is_hidden(x) if has_unknown else None)
+            values = -(targets * log_p).sum(1)
 
-    return per_anchor(logits, labels, rows)[0]
+            def slopes() -> Tensor:
+                return p - targets
+        else:
+            values = F.nll_loss(log_p, column, reduction="none")
+
+            def slopes() -> Tensor:
+                own = OwnLogits(column, every_row=True)
+                return own.replace(log_p.detach().exp(), torch.expm1(-values.detach()))
+
+        if background_weight == 1:
+            return Rows(values, slopes)
+        weight = torch.ones_like(values).masked_fill(labels < 0, background_weight).detach()
+        return Rows(values * weight, lambda: slopes() * weight.unsqueeze(1))
+
+    return per_anchor(logits, labels, rows, columns)[0]
 
 
 def log_softmax(x: Tensor) -> Tensor:

@@ -180,4 +180,5 @@ class SigmoidLoss(DenseLoss, ABC):
             return sum_with_dual_weights(logits, labels, terms, *pairs, samples.class_weights, has_unknown)
         if targets is not None:
             targets = samples.scatter_to_anchors(targets)
-        return sum_over_classes(logits, labels, terms, targets, samples.class_weights, has_unknown)
+        positives = samples.positives if labels is samples.labels else None
+        return sum_over_classes(logits, labels, terms, targets, samples.class_weights, has_unknown, positives)

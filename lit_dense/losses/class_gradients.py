@@ -41,9 +41,10 @@ class GradientBalancedLoss(SigmoidLoss):
 
     def forward(self, logits: Tensor, labels: Tensor, samples: DenseSamples) -> Tensor:
         """Compute the loss of each anchor, summed over classes [A]."""
-        targets = samples.scatter_to_anchors(self.pos_targets(samples))
+        targets, terms = samples.scatter_to_anchors(self.pos_targets(samples)), self.sigmoid_terms(samples)
+        has_unknown, positives = samples.unknown is not None, samples.positives if labels is samples.labels else None
         values, gradients = sum_over_classes_and_gradients(
-            logits, labels, self.sigmoid_terms(samples), targets, samples.class_weights, samples.unknown is not None
+            logits, labels, terms, targets, samples.class_weights, has_unknown, positives
         )
         positive, negative = samples.reduce.sum(torch.stack(gradients))
         self.stage(

@@ -65,6 +65,7 @@ class Weighter(Component):
 
     Attributes:
         weighs_classes: Whether the weighter implements :meth:`class_weights`.
+        weighs_few: Whether the weights of most anchors are 0, so that only the gradient of few anchors is computed.
         reads_anchors: Whether the weighter reads the boxes of anchors, which some detectors do not have.
         assigner: Assigner that replaces the matcher of the detector, from the first step on; None for most weighters. A
             weighter with an assigner has ``assignment`` in ``exclusive``.
@@ -74,6 +75,7 @@ class Weighter(Component):
     """
 
     weighs_classes: ClassVar[bool] = False
+    weighs_few: ClassVar[bool] = False
     reads_anchors: ClassVar[bool] = False
 
     def __init__(self, warmup_steps: int = 0, fade_steps: int = 0) -> None:
@@ -127,6 +129,10 @@ class Weighter(Component):
         if step < self.warmup_steps:
             return 0.0
         return min(1.0, (step - self.warmup_steps + 1) / (self.fade_steps + 1))
+
+    def weighs_few_at(self, step: int) -> bool:
+        """Whether the weights of most anchors are 0 at a training step: not while the effect fades in."""
+        return self.weighs_few and self._share_at(step) == 1
 
     def scheduled(self, samples: DenseSamples, values: LossValues) -> Weights:
         """Compute the weights of a batch, scaled by warm-up and fade-in; empty in evaluation.

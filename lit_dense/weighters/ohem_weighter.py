@@ -25,6 +25,8 @@ class OHEMWeighter(Weighter):
         UsageError: If an argument is out of range.
     """
 
+    weighs_few = True
+
     def __init__(self, ratio: float = 3.0, k_min: int = 1, **schedule: Any) -> None:
         super().__init__(**schedule)
         self.ratio = check_range("ohem", "ratio", ratio, 0, math.inf)
@@ -32,7 +34,6 @@ class OHEMWeighter(Weighter):
 
     def forward(self, samples: DenseSamples, values: LossValues) -> Weights:
         """Compute the weights: 1 for anchors that are kept, 0 for others."""
-        kept = hard_negatives(
-            values.classification, samples.labels, samples.image_idxs, samples.num_images, self.ratio, self.k_min
-        )
+        images, labels, counts = (samples.image_idxs, samples.num_images), samples.labels, samples.counts_of_images
+        kept = hard_negatives(values.classification, labels, *images, self.ratio, self.k_min, counts)
         return Weights(classification=kept)

@@ -1,12 +1,13 @@
 """Faster R-CNN with other losses: what they are told, the scores that they train, and what is refused."""
 
 import copy
+import pickle
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
-from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection import MaskRCNN, roi_heads
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork
@@ -356,3 +357,42 @@ def test_swap_loss__callbacks_of_both_stages_join_and_keep_their_states_apart():
     for callback in callbacks:  # the same callbacks in another run, as of trainer.test
         callback.setup(trainer, module, "test")
     assert attached(module).criteria == {"roi": roi, "rpn": rpn}
+
+
+def test_roi_forward__skips_torchvisions_loss_in_this_model_only(monkeypatch):
+    calls = []
+    own = roi_heads.fastrcnn_loss
+    monkeypatch.setattr(roi_heads, "fastrcnn_loss", lambda *args: calls.append(args) or own(*args))
+    images, targets = random_batch(first_label=1)
+    patched, stock = small_faster_rcnn(), small_faster_rcnn()
+    patch(patched, stage="roi")
+    copied = pickle.loads(pickle.dumps(copy.deepcopy(patched)))
+    for model in (patched, copied):
+        terms = model(images, copy.deepcopy(targets))
+        assert terms["loss_classifier"] > 0
+        assert not calls
+    stock(images, copy.deepcopy(targets))
+    assert len(calls) == 1
+    unpatch(patched)
+    assert "forward" not in vars(patched.roi_heads)
+    patched(images, copy.deepcopy(targets))
+    assert len(calls) == 2
+
+
+class OwnForward(RoIHeads):
+    def forward(self, *args):
+        return super().forward(*args)
+
+
+def test_roi_forward__heads_with_a_forward_of_their_own_keep_it():
+    images, targets = random_batch(first_label=1)
+    results = []
+    for own in (False, True):
+        model = small_faster_rcnn()
+        if own:
+            model.roi_heads.__class__ = OwnForward
+        patch(model, stage="roi")
+        assert ("forward" in vars(model.roi_heads)) is not own
+        torch.manual_seed(5)
+        results.append(model(images, copy.deepcopy(targets)))
+    torch.testing.assert_close(results[1], results[0])

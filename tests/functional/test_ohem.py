@@ -49,3 +49,22 @@ def test_hard_negatives__images_have_different_numbers_of_anchors():
     values, labels = torch.tensor([0.1, 0.9, 0.5, 0.2, 0.8, 0.7]), torch.tensor([-1, -1, 0, -1, 0, -1])
     images = torch.tensor([0, 0, 0, 1, 1, 2])
     assert hard_negatives(values, labels, images, 3, ratio=1).tolist() == [0, 1, 1, 1, 1, 1]
+
+
+@given(seed=st.integers(0, 200), counts=st.lists(st.integers(0, 9), min_size=1, max_size=4), ties=st.booleans())
+def test_hard_negatives__known_numbers_of_anchors_change_nothing(seed, counts, ties):
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.rand(sum(counts), generator=generator)
+    values = values.round(decimals=1) if ties else values
+    labels = torch.randint(-2, 2, (sum(counts),), generator=generator)
+    images = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    for ratio in (1.0, 1.5, 3.0):
+        arguments = values, labels, images, len(counts), ratio, 1
+        assert torch.equal(hard_negatives(*arguments, counts), hard_negatives(*arguments))
+    order = (-values).masked_fill(labels != -1, float("inf")).argsort(stable=True)  # the definition, image by image
+    expected = (labels >= 0).float()
+    for image in range(len(counts)):
+        hardest = [row for row in order.tolist() if images[row] == image and labels[row] == -1]
+        positives = int(((labels >= 0) & (images == image)).sum())
+        expected[hardest[: 3 * max(positives, 1)]] = 1
+    assert torch.equal(hard_negatives(values, labels, images, len(counts)), expected)

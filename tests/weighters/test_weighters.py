@@ -1,5 +1,6 @@
 """What weighters do to the terms of a batch."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -289,3 +290,15 @@ def test_soft_background__weights_follow_the_overlap_with_boxes_of_the_image():
 def test_soft_background__wrong_arguments():
     with pytest.raises(UsageError, match=r"soft_background: floor must be in \[0, 1\], not 2"):
         SoftBackgroundWeighter(floor=2)
+
+
+def test_ohem__gradients_of_few_anchors_are_computed_once_the_effect_is_complete(monkeypatch):
+    late = []
+    weighter = {"class_path": "ohem", "init_args": {"warmup_steps": 1, "fade_steps": 1}}
+    samples, criterion = samples_of((3, 1)), Criterion(weighters=[weighter])
+    monkeypatch.setattr("lit_dense.criterion.slopes_in_backward", lambda wanted: late.append(wanted) or nullcontext())
+    for _ in range(3):
+        criterion(replace(samples, context=None))
+    with torch.no_grad():
+        criterion(replace(samples, context=None))
+    assert late == [False, False, True, False]

@@ -27,6 +27,7 @@ ALIGNED = 16
 
 _plain: ContextVar[bool] = ContextVar("plain", default=False)
 _forced: ContextVar[bool | None] = ContextVar("forced", default=None)
+_late: ContextVar[bool] = ContextVar("late", default=False)
 T = TypeVar("T")
 
 
@@ -35,13 +36,18 @@ class Rows(NamedTuple):
 
     Args:
         values: Loss of each anchor [n].
-        slopes: Derivative of each value with respect to the logits of its anchor [n, L].
+        slopes: Derivative of each value with respect to the logits of its anchor [n, L]; or a function that computes
+            it, which is called only where the gradient is needed.
         statistic: Sum over the anchors of any quantity; its shape must not depend on n.
     """
 
     values: Tensor
-    slopes: Tensor
+    slopes: Tensor | Callable[[], Tensor]
     statistic: Tensor | None = None
+
+    def computed_slopes(self) -> Tensor:
+        """Return the slopes, computed if they are not yet [n, L]."""
+        return self.slopes if isinstance(self.slopes, Tensor) else self.slopes()
 
 
 Formula = Callable[[Tensor, Tensor, Tensor | None], Rows]
@@ -204,6 +210,23 @@ def plain_path() -> Iterator[None]:
         _plain.reset(token)
 
 
+@contextmanager
+def slopes_in_backward(wanted: bool = True) -> Iterator[None]:
+    """Compute gradients in the backward pass, only for anchors whose weight is not 0, within this context.
+
+    It is faster where few anchors count, such as the hardest negatives. On other devices than the CPU it has no effect:
+    finding these anchors would synchronise the device.
+
+    Args:
+        wanted: Whether to do so.
+    """
+    token = _late.set(wanted)
+    try:
+        yield
+    finally:
+        _late.reset(token)
+
+
 def per_anchor(
     logits: Tensor, labels: Tensor, formula: Formula, targets: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
@@ -242,7 +265,7 @@ def _rows(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Compute values [n], slopes [n, L] or None, and statistic of a chunk."""
     rows = formula(readable(logits), labels, targets)
-    return rows.values, rows.slopes if with_slopes else None, rows.statistic
+    return rows.values, rows.computed_slopes() if with_slopes else None, rows.statistic
 
 
 @Chunked
@@ -250,7 +273,7 @@ def _scaled_slopes(
     logits: Tensor, labels: Tensor, targets: Tensor | None, slopes: Tensor, scale: Tensor, formula: Formula
 ) -> None:
     """Write the slopes of a chunk to ``slopes`` [n, L], multiplied by ``scale`` [n, 1]."""
-    slopes.copy_(formula(readable(logits), labels, targets).slopes * scale)
+    slopes.copy_(formula(readable(logits), labels, targets).computed_slopes() * scale)
 
 
 class _PerAnchor(torch.autograd.Function):
@@ -259,21 +282,24 @@ class _PerAnchor(torch.autograd.Function):
         ctx: Any, logits: Tensor, labels: Tensor, targets: Tensor | None, formula: Formula, needs_grad: bool
     ) -> tuple[Tensor, Tensor | None]:
         ctx.formula, ctx.compiled = formula, _rows.compiles(logits)
-        # In two cases the backward pass computes the slopes again. In half precision, stored slopes would be rounded
-        # before the loss scale is applied. A compiled formula is faster than reading stored slopes.
-        keep = needs_grad and logits.dtype.itemsize >= 4 and not ctx.compiled
-        slopes = torch.empty_like(logits) if keep else None
+        ctx.late = _late.get() and logits.device.type == "cpu"
+        # In three cases the backward pass computes the slopes. In half precision, stored slopes would be rounded before
+        # the loss scale is applied. A compiled formula is faster than reading stored slopes. Few anchors may count.
+        keep = needs_grad and logits.dtype.itemsize >= 4 and not ctx.compiled and not ctx.late
 
-        values, statistic = [], None
+        values, slopes, statistic = [], None, None
         rows = _rows.over((logits, labels, targets), (formula, keep), ctx.compiled)
         for chunk, (value, slope, chunk_statistic) in rows:
             values.append(value)
-            if slopes is not None:
+            if slope is not None and len(slope) == len(logits):  # a single chunk is not copied
+                slopes = slope
+            elif slope is not None:
+                slopes = torch.empty_like(logits) if slopes is None else slopes
                 slopes[chunk] = slope
             if chunk_statistic is not None:
                 statistic = chunk_statistic if statistic is None else statistic + chunk_statistic
         ignored = labels == IGNORED
-        ctx.slopes = slopes
+        ctx.slopes, ctx.single_chunk = slopes, len(values) == 1
         ctx.save_for_backward(logits, labels, targets, ignored)
         if statistic is not None:
             ctx.mark_non_differentiable(statistic)
@@ -286,9 +312,19 @@ class _PerAnchor(torch.autograd.Function):
         scale = grad.masked_fill(ignored, 0.0).unsqueeze(1)
         slopes, ctx.slopes = ctx.slopes, None
         if slopes is not None:
-            return slopes.mul_(scale), None, None, None, None
-        slopes = torch.empty_like(logits)
+            # those of a single chunk can be a tensor of the formula, which must not change
+            product = slopes * scale if ctx.single_chunk else slopes.mul_(scale)
+            return product.to(logits.dtype), None, None, None, None
+        rows = scale.squeeze(1).nonzero().squeeze(1) if ctx.late else None
+        if rows is None or 2 * len(rows) > len(logits):
+            return _all_slopes(ctx, logits, labels, targets, scale), None, None, None, None
+        few = (None if tensor is None else tensor[rows] for tensor in (logits, labels, targets, scale))
+        return torch.zeros_like(logits).index_copy_(0, rows, _all_slopes(ctx, *few)), None, None, None, None
 
-        for _ in _scaled_slopes.over((logits, labels, targets, slopes, scale), (ctx.formula,), ctx.compiled):
-            pass  # each chunk is written in place
-        return slopes, None, None, None, None
+
+def _all_slopes(ctx: Any, logits: Any, labels: Any, targets: Any, scale: Any) -> Tensor:
+    """Compute the slopes of anchors, multiplied by ``scale`` [n, L]."""
+    slopes = torch.empty_like(logits)
+    for _ in _scaled_slopes.over((logits, labels, targets, slopes, scale), (ctx.formula,), ctx.compiled):
+        pass  # each chunk is written in place
+    return slopes

@@ -55,6 +55,7 @@ def sum_over_classes(
     soft_targets: Tensor | None = None,
     class_weights: Tensor | None = None,
     has_unknown: bool = False,
+    positives: Tensor | None = None,
 ) -> Tensor:
     """Sum a loss of single logits over the classes of each anchor.
 
@@ -65,11 +66,13 @@ def sum_over_classes(
         soft_targets: Target of the logit of each anchor's class, in [0, 1]; None means 1 [A].
         class_weights: Factor of each class's terms [C], or of its negative and positive terms [2, C]; None means 1.
         has_unknown: Whether some logits are hidden, because the class is unknown in the image; they have no term.
+        positives: Indices of the anchors with a class, in ascending order; by default they are searched [P].
 
     Returns:
         One value per anchor, 0 for ignored anchors, always connected to the logits [A].
     """
-    return per_anchor(logits, labels, rows_formula(terms, class_weights, has_unknown=has_unknown), soft_targets)[0]
+    formula = rows_formula(terms, class_weights, False, has_unknown, positives, len(labels))
+    return per_anchor(logits, labels, formula, soft_targets)[0]
 
 
 def sum_over_classes_and_gradients(
@@ -79,6 +82,7 @@ def sum_over_classes_and_gradients(
     soft_targets: Tensor | None = None,
     class_weights: Tensor | None = None,
     has_unknown: bool = False,
+    positives: Tensor | None = None,
 ) -> tuple[Tensor, ClassGradients]:
     """Compute :func:`sum_over_classes` and, in the same pass, the sums of gradients by class.
 
@@ -89,11 +93,12 @@ def sum_over_classes_and_gradients(
         soft_targets: Target of the logit of each anchor's class, in [0, 1]; None means 1 [A].
         class_weights: Factor of each class's terms [C], or of its negative and positive terms [2, C]; None means 1.
         has_unknown: Whether some logits are hidden, because the class is unknown in the image; they have no term.
+        positives: Indices of the anchors with a class, in ascending order; by default they are searched [P].
 
     Returns:
         One value per anchor [A], and the absolute gradients of each class.
     """
-    formula = rows_formula(terms, class_weights, with_gradients=True, has_unknown=has_unknown)
+    formula = rows_formula(terms, class_weights, True, has_unknown, positives, len(labels))
     values, sums = per_anchor(logits, labels, formula, soft_targets)
     assert sums is not None  # for the type checker: with_gradients always gives them
     return values, ClassGradients(sums[0], sums[1])
@@ -104,6 +109,8 @@ def rows_formula(
     class_weights: Tensor | None = None,
     with_gradients: bool = False,
     has_unknown: bool = False,
+    positives: Tensor | None = None,
+    number: int = 0,
 ) -> Callable[[Tensor, Tensor, Tensor | None], Rows]:
     """Make the formula of a loss of single logits, for :func:`per_anchor`.
 
@@ -112,10 +119,14 @@ def rows_formula(
         class_weights: Factor of each class's terms [C], or of its negative and positive terms [2, C]; None means 1.
         with_gradients: Whether the statistic is the sum of absolute gradients by class, positive and negative [2, C].
         has_unknown: Whether some logits are hidden, because the class is unknown in the image; they have no term.
+        positives: Indices of the anchors with a class, in ascending order; by default they are searched [P].
+        number: Number of all anchors, to which ``positives`` belong; in a part of them they are searched.
     """
 
     def rows(x: Tensor, labels: Tensor, targets: Tensor | None) -> Rows:
-        own = OwnLogits(labels)
+        # compiled code must not depend on the number of positives
+        known = not torch.compiler.is_compiling() and len(labels) == number
+        own = OwnLogits(labels, rows=positives if known else None)
         own_x, own_targets = own.take(x), own.rows_of(targets)
         value, slope = terms.negative(x, labels)
         if has_unknown:  # a loss with smoothed targets has a term at any logit
@@ -143,9 +154,10 @@ def sum_columns(values: Tensor) -> Tensor:
     if not sums_by_column(values):
         return values.sum(1)
     # ``Tensor.sum`` reduces one row after the other, which takes twice the time for short rows.
-    total, *others = values.unbind(1)
-    for column in others:
-        total = total + column
+    columns = values.unbind(1)
+    total = columns[0] + columns[1] if len(columns) > 1 else columns[0]
+    for column in columns[2:]:
+        total += column
     return total
 
 
@@ -171,15 +183,17 @@ class OwnLogits:
 
     Args:
         labels: Class of each anchor; negative for anchors without a class [n].
-        all_rows: Whether to read all rows on a CPU too, which is faster if most rows have a class.
+        every_row: Whether every row has a class.
+        rows: Indices of the rows with a class, if they are known [P].
     """
 
-    def __init__(self, labels: Tensor, all_rows: bool = False) -> None:
+    def __init__(self, labels: Tensor, every_row: bool = False, rows: Tensor | None = None) -> None:
         # torch 2.4 cannot compile context variables: test them last
-        all_rows = all_rows or torch.compiler.is_compiling() or labels.device.type != "cpu" or _all_rows.get()
-        self._rows = None if all_rows else (labels >= 0).nonzero().squeeze(1)
+        self._every_row = every_row
+        all_rows = every_row or torch.compiler.is_compiling() or labels.device.type != "cpu" or _all_rows.get()
+        self._rows = None if all_rows else (labels >= 0).nonzero().squeeze(1) if rows is None else rows
         self.labels = self._of_rows(labels)
-        self.column = self.labels.clamp(min=0) if all_rows else self.labels
+        self.column = self.labels.clamp(min=0) if all_rows and not every_row else self.labels
 
     def rows_of(self, values: Tensor | None) -> Tensor | None:
         """Select the entries of the rows that are read [n] -> [n or P]."""
@@ -208,7 +222,9 @@ class OwnLogits:
         if torch.compiler.is_compiling():  # a comparison is fused into the kernel, whereas indexing would end it
             return torch.where(self.mask(terms), values.unsqueeze(1), terms)
         column = self.column.unsqueeze(1)
-        own = torch.where(self.labels >= 0, values, terms.gather(1, column).squeeze(1)).unsqueeze(1)
+        own = values.unsqueeze(1)
+        if not self._every_row:
+            own = torch.where(self.labels.unsqueeze(1) >= 0, own, terms.gather(1, column))
         return terms.scatter_(1, column, own) if in_place else terms.scatter(1, column, own)
 
     def sum_by_class(self, terms: Tensor, values: Tensor) -> Tensor:

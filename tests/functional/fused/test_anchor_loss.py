@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lit_dense.functional import bce_loss, focal_loss, per_anchor, plain_path, quality_focal_loss, softmax_loss
 from lit_dense.functional.asymmetric import asymmetric_terms
@@ -15,7 +16,7 @@ from lit_dense.functional.equalization_v2 import equalization_v2_terms
 from lit_dense.functional.equalized_focal import equalized_focal_terms
 from lit_dense.functional.focal import focal_terms
 from lit_dense.functional.focal_star import focal_star_terms
-from lit_dense.functional.fused.anchor_loss import Rows
+from lit_dense.functional.fused.anchor_loss import Rows, slopes_in_backward
 from lit_dense.functional.fused.sigmoid_terms import sum_over_classes, sum_over_classes_and_gradients
 from lit_dense.functional.gce import gce_terms
 from lit_dense.functional.gradient_harmonized import harmonized_terms
@@ -191,3 +192,82 @@ def test_per_anchor__a_formula_of_rows():
     torch.testing.assert_close(values, logits.square().sum(1))
     torch.testing.assert_close(gradient, 2 * logits * torch.linspace(0.5, 2, 6)[:, None])
     assert per_anchor(logits, torch.full((6,), -1), rows)[1] == 6
+
+
+def test_per_anchor__does_not_change_a_tensor_of_the_formula():
+    def rows(x, labels, targets):
+        return Rows(x.squeeze(1) * targets, targets.unsqueeze(1))
+
+    factors = torch.tensor([1.0, 2.0, 3.0])
+    _, gradient = value_and_gradient(
+        lambda x: per_anchor(x, torch.zeros(3, dtype=torch.long), rows, factors)[0], torch.zeros(3, 1)
+    )
+    torch.testing.assert_close(gradient.squeeze(1), torch.tensor([0.5, 2.5, 6.0]))
+    assert factors.tolist() == [1, 2, 3]
+
+
+def test_per_anchor__computes_slopes_only_for_a_gradient():
+    called = []
+
+    def rows(x, labels, targets):
+        return Rows(x.square().sum(1), lambda: called.append(len(x)) or 2 * x)
+
+    logits, labels = torch.ones(4, 2), torch.full((4,), -1)
+    per_anchor(logits, labels, rows)
+    assert not called
+    _, gradient = value_and_gradient(lambda x: per_anchor(x, labels, rows)[0], logits)
+    assert called == [4]
+    torch.testing.assert_close(gradient[:, 0], 2 * torch.linspace(0.5, 2, 4))
+
+
+@pytest.mark.parametrize("kept", [[], [3], [3, 40, 5], range(50)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("loss", [focal_loss, quality_focal_loss, softmax_loss])
+def test_slopes_in_backward__have_the_same_gradient(loss, dtype, kept):
+    logits, labels, _ = random_anchors(4, anchors=50, classes=CLASSES)
+    logits, labels = logits.to(dtype), labels.clamp(max=CLASSES - 2)
+    weights = torch.zeros(50).index_fill(0, torch.tensor(list(kept), dtype=torch.long), 1.5)
+
+    def gradient(late):
+        x = logits.detach().requires_grad_()
+        with slopes_in_backward(late):
+            total = (loss(x, labels) * weights).sum()
+        return torch.autograd.grad(total, x)[0]
+
+    torch.testing.assert_close(gradient(True), gradient(False))
+
+
+@pytest.mark.parametrize("rows", [16, 1000])
+def test_sum_over_classes__of_known_positives(rows, monkeypatch):
+    logits, labels, targets = random_anchors(1, anchors=100, classes=CLASSES)
+    monkeypatch.setattr(
+        "lit_dense.functional.fused.anchor_loss.chunks",
+        lambda logits, start=0: (slice(first, first + rows) for first in range(start, len(logits), rows)),
+    )
+    positives = (labels >= 0).nonzero().squeeze(1)
+
+    def loss(x, known):
+        return sum_over_classes(x, labels, quality_focal_terms(), targets, positives=known)
+
+    expected = value_and_gradient(lambda x: loss(x, None), logits)
+    torch.testing.assert_close(value_and_gradient(lambda x: loss(x, positives), logits), expected)
+
+
+class Operations(TorchDispatchMode):
+    """Counts the operations that are dispatched."""
+
+    def __init__(self):
+        super().__init__()
+        self.number = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.number += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_focal_loss__dispatches_few_operations():
+    logits, labels, _ = random_anchors(0, anchors=200, classes=CLASSES)
+    positives = (labels >= 0).nonzero().squeeze(1)
+    with Operations() as seen:
+        value_and_gradient(lambda x: sum_over_classes(x, labels, focal_terms(), positives=positives), logits)
+    assert seen.number <= 48
