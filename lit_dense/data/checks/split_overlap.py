@@ -42,7 +42,10 @@ def check_overlap(splits: Mapping[str, CocoData], new: Collection[str], problems
     for first, second in itertools.combinations(splits, 2):
         if first not in new and second not in new:
             continue
-        shared = _shared(files[first], files[second]) if folders[first] == folders[second] else {}
+        shared = _shared(
+            _seen_from(folders[second], folders[first], files[first]),
+            _seen_from(folders[first], folders[second], files[second]),
+        )
         note_shared(splits, first, second, shared, "", problems)
         copies = _shared(sources[first], sources[second])
         copies = {index: other for index, other in copies.items() if index not in shared}
@@ -80,6 +83,12 @@ def note_shared(
     )
     one_file = first == "val" and data.path == other.path  # testing on the validation file is intended
     problems.add(data.path, what, details, count=len(shared), repair=KEPT, cure=cure, hint=one_file)
+
+
+def _seen_from(other: str, folder: str, files: dict[str, list[int]]) -> dict[str, list[int]]:
+    """Return the files of a folder with names relative to another folder, if it contains this one."""
+    inner = os.path.relpath(folder, other) if folder.startswith(os.path.join(other, "")) else "."  # noqa: PTH118
+    return files if inner == "." else {f"{inner}{os.sep}{name}": indices for name, indices in files.items()}
 
 
 def _roboflow_sources(data: CocoData) -> Iterable[str | None]:
