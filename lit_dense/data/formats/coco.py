@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from ..coco_data import Category
 from ..problems import Problems
 from .annotations import NO_ID, TABLE, WEIGHTED_TABLE, Annotations
-from .base import Format, Request, missing_file
+from .base import NOT_UTF8, Format, Request, missing_file, not_utf8
 from .coco_schema import IMAGE_KEYS, decode_coco, file_of
 
 LARGE = 50_000_000  # bytes; reading a larger file takes seconds
@@ -82,7 +82,7 @@ def read_coco(
     except json.JSONDecodeError as error:
         problems.add(path, f"not JSON: {error.msg} in line {error.lineno}, column {error.colno}")
     except UnicodeDecodeError as error:
-        problems.add(path, f"not UTF-8 text: {error.reason} at byte {error.start}")
+        problems.add(path, not_utf8(error), cure=NOT_UTF8)
     except (OSError, ValueError, RecursionError) as error:
         problems.add(path, f"cannot be read: {error}")
     else:

@@ -9,7 +9,7 @@ import yaml
 
 from ..problems import Problems
 from .base import Request, missing_file
-from .folders import CLASSES, list_files, read_names
+from .folders import CLASSES, file_of_names, list_files, read_lines
 
 KEYS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
@@ -98,8 +98,10 @@ def read_config(request: Request, problems: Problems) -> YOLOConfig | None:
 
 
 def _of_label_folder(request: Request, problems: Problems) -> YOLOConfig | None:
-    names = read_names(request.path, problems)
-    if not names:
+    path = file_of_names(request.path)
+    # an empty line is an index without a name: leaving it out would change the classes of all lines below
+    names = {} if path is None else {number: name for number, name in enumerate(read_lines(path, problems)) if name}
+    if path is None or not names:
         what = f"no class names: a folder of label files needs {CLASSES}, and other data needs data.yaml"
         problems.add(request.path, what)
         return None
@@ -110,9 +112,7 @@ def _of_label_folder(request: Request, problems: Problems) -> YOLOConfig | None:
     if not folder.is_dir():
         problems.add(folder, "no such image folder")
         return None
-    path = request.path / CLASSES
-    path = path if path.is_file() else request.path.parent / CLASSES
-    return YOLOConfig(path, dict(enumerate(names)), folder, list_files(folder), labels=str(request.path))
+    return YOLOConfig(path, names, folder, list_files(folder), labels=str(request.path))
 
 
 def _load(path: Path, problems: Problems) -> dict[str, Any] | None:
