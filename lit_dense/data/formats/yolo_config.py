@@ -136,6 +136,10 @@ def _load(path: Path, problems: Problems) -> dict[str, Any] | None:
 def _names(content: dict[str, Any], path: Path, problems: Problems) -> dict[int, str]:
     """Return the name of each class index; empty if there are none, which is reported."""
     given, count = content.get("names"), content.get("nc")
+    odd: list[str] = []
+    if isinstance(given, list | dict):
+        entries = given.items() if isinstance(given, dict) else enumerate(given)
+        odd = [f"{index}: {name!r}" for index, name in entries if not _is_name(name)]
     if isinstance(given, list):
         names = {number: str(name) for number, name in enumerate(given)}
     elif isinstance(given, dict) and all(str(key).isdigit() for key in given):
@@ -145,9 +149,18 @@ def _names(content: dict[str, Any], path: Path, problems: Problems) -> dict[int,
     if not names:
         keys = f"the keys are {', '.join(map(str, content)) or 'none'}" if given is None else f"it is {given!r}"
         problems.add(path, f"no class names: names must be a list, or a dict of index and name; {keys}")
-    elif count is not None and count != len(names):
+    elif odd:
+        cure = "put quotes around names such as 'no', 'off' and 'null', which YAML reads as false and as no value"
+        problems.add(path, "class names that are not text", odd, cure=cure)
+        return {}
+    elif count is not None and str(count) != str(len(names)):
         problems.add(path, f"nc is {count}, but there are {len(names)} names", repair="the names are used")
     return names
+
+
+def _is_name(name: Any) -> bool:
+    """Return whether a value of YAML is a name: text, or a number such as a digit that is a class."""
+    return type(name) in (int, float) or (isinstance(name, str) and bool(name.strip()))
 
 
 def _places(entries: list[Any], root: Any, path: Path, split: str, problems: Problems) -> list[Path]:
@@ -157,7 +170,7 @@ def _places(entries: list[Any], root: Any, path: Path, split: str, problems: Pro
     """
     bases = [path.parent / str(root), Path(str(root))] if root else []
     bases.append(path.parent)
-    places, missing = [], []
+    places, missing, others = [], [], []
     for entry in map(str, entries):
         tried = [base / entry for base in bases]
         if entry.startswith("../"):
@@ -165,8 +178,13 @@ def _places(entries: list[Any], root: Any, path: Path, split: str, problems: Pro
         found = next((place for place in tried if place.exists()), None)
         if found is None:
             missing.append(f"{split}: {entry}; looked for {', '.join(dict.fromkeys(map(str, tried)))}")
+        elif found.is_file() and b"\0" in found.read_bytes()[:1024]:
+            others.append(f"{split}: {found}")
         else:
             places.append(found)
+    if others:
+        cure = "an entry is a folder of images, or a text file with the path of an image on each line"
+        problems.add(path, "entries that are neither a folder nor a list of images", others, cure=cure)
     if missing:
         cure = "entries are relative to path, and path is relative to the file"
         problems.add(path, "missing image folders or lists of images", missing, cure=cure)
