@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path, PurePath
+from typing import Any
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
@@ -153,6 +154,11 @@ class ImageFinder:
 def image_entries(names: Sequence[str]) -> list[dict[str, object]]:
     """Return one entry for each image, with ids from 1."""
     return [{"id": number, "file_name": name} for number, name in enumerate(names, start=1)]
+
+
+def is_name(value: Any) -> bool:
+    """Return whether a value of JSON or YAML can be the name of a class: text, or a number such as a digit."""
+    return type(value) in (int, float) or (isinstance(value, str) and bool(value.strip()))
 
 
 def shown(path: str | Path, base: Path) -> str:

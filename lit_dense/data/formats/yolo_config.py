@@ -9,7 +9,7 @@ import yaml
 
 from ..problems import Problems
 from .base import Request, missing_file
-from .folders import CLASSES, file_of_names, list_files, read_lines
+from .folders import CLASSES, file_of_names, is_name, list_files, read_lines
 
 KEYS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
@@ -139,7 +139,7 @@ def _names(content: dict[str, Any], path: Path, problems: Problems) -> dict[int,
     odd: list[str] = []
     if isinstance(given, list | dict):
         entries = given.items() if isinstance(given, dict) else enumerate(given)
-        odd = [f"{index}: {name!r}" for index, name in entries if not _is_name(name)]
+        odd = [f"{index}: {name!r}" for index, name in entries if not is_name(name)]
     if isinstance(given, list):
         names = {number: str(name) for number, name in enumerate(given)}
     elif isinstance(given, dict) and all(str(key).isdigit() for key in given):
@@ -156,11 +156,6 @@ def _names(content: dict[str, Any], path: Path, problems: Problems) -> dict[int,
     elif count is not None and str(count) != str(len(names)):
         problems.add(path, f"nc is {count}, but there are {len(names)} names", repair="the names are used")
     return names
-
-
-def _is_name(name: Any) -> bool:
-    """Return whether a value of YAML is a name: text, or a number such as a digit that is a class."""
-    return type(name) in (int, float) or (isinstance(name, str) and bool(name.strip()))
 
 
 def _places(entries: list[Any], root: Any, path: Path, split: str, problems: Problems) -> list[Path]:
