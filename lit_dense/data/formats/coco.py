@@ -104,8 +104,8 @@ def read_coco(
 
 def _note_absent_keys(request: Request, problems: Problems) -> None:
     """Report a key of weights or of ignore regions that the file does not contain: probably a wrong name."""
-    keys = {"ignore_key": request.ignore_key, "weight_key": request.weight_key}
-    keys = {argument: key for argument, key in keys.items() if key is not None}
+    given = {"ignore_key": request.ignore_key, "weight_key": request.weight_key}
+    keys = {argument: key for argument, key in given.items() if key is not None}
     if not keys or not request.path.is_file():
         return
     content = request.path.read_bytes()
