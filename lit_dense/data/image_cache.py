@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from .coco_data import CocoData
@@ -172,6 +172,12 @@ def open_caches(
         remaining -= caches[split].used
     if mode == "disk":
         _make_room(folder, [cache for cache in caches.values() if isinstance(cache, DiskCache)], capacity)
+        if fault := _unwritable(folder):
+            rank_zero_warn(
+                f"data.cache=disk: {folder} cannot be written ({fault}), so images that are not in it are decoded each "
+                "time. Set the environment variable XDG_CACHE_HOME to a folder that can be written, or leave cache out."
+            )
+            return caches
     number, total = sum(cache.number for cache in caches.values()), sum(map(len, splits.values()))
     place = f" in {folder}" if mode == "disk" else ""
     beyond = "" if number == total else "; the others are decoded each time (data.cache_gib sets the bound)"
@@ -195,6 +201,16 @@ def _capacity(mode: CacheMode, gib: float | None, folder: Path) -> int:
         limit = free = _free_space(next(p for p in (folder, *folder.parents) if p.exists())) + stored
     wanted = min(free, limit) // 2 if gib is None else int(gib * GIB)
     return min(wanted, limit)
+
+
+def _unwritable(folder: Path) -> str:
+    """Create a folder, and return why no file can be written to it; empty if one can."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder):
+            return ""
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def _free_space(folder: Path) -> int:

@@ -16,7 +16,7 @@ from .formats import FORMATS
 from .formats.annotations import Annotations
 from .formats.base import ROBOFLOW_COCO, Format, Request
 from .image_files import Header, find_images, read_headers
-from .problems import Problems
+from .problems import KEPT, Problems
 
 MAX_LABEL = 9999  # labels=category_id makes a column for every number up to the largest id; larger ids are a mistake
 
@@ -238,6 +238,9 @@ class SourceReader:
         content = chosen.read(request, problems)
         if content is None or problems.errors(strict=False):
             _note_other_format(chosen, source.annotations, problems)
+        if content and self._ignore_key is not None and content.wording.crowd not in ("iscrowd", self._ignore_key):
+            what = f"ignore_key={self._ignore_key!r} is not read: boxes of this format have no keys"
+            problems.add(source.annotations, what, repair=KEPT)
         if content and not content.categories and not problems.errors(strict=False):
             problems.add(source.annotations, "no categories")
         self._contents[source] = content, problems
@@ -348,7 +351,8 @@ def read_images(
     """
     files, empty = find_images(patterns)
     if empty:
-        problems.add(where, "paths without an image", empty)
+        cure = "give image files, folders that hold some, or globs"
+        problems.add(where, "paths without an image", empty, cure=cure)
     headers = dict(zip(files, read_headers(files), strict=True))
     unreadable = [f"{file}: {header}" for file, header in headers.items() if not isinstance(header, Header)]
     if unreadable:

@@ -145,6 +145,21 @@ LOST = {
 }
 
 
+@pytest.mark.parametrize("name", [" dog", "dog\nhound"])
+def test_convert__names_of_classes_that_a_text_file_cannot_hold_are_refused(tmp_path, name):
+    write_coco(tmp_path)
+    document = content(tmp_path, "train.json")
+    document["categories"][0]["name"] = name
+    (tmp_path / "train.json").write_text(json.dumps(document))
+    for kind in ("voc", "csv"):
+        with pytest.raises(UsageError, match=r"cannot hold the name of the class ' ?dog"):
+            convert(source(tmp_path), kind, tmp_path / kind)
+    convert(source(tmp_path), "yolo", tmp_path / "yolo")
+    again = converted(tmp_path / "yolo", "yolo")
+    again.setup("fit")
+    assert name in [category["name"] for category in again.categories]
+
+
 @pytest.mark.parametrize("kind", list(LOST))
 def test_convert__says_what_the_format_cannot_hold(tmp_path, kind):
     rich(tmp_path)

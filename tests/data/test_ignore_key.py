@@ -4,9 +4,11 @@ import json
 
 import pytest
 
+from lit_dense import CocoDataModule
 from lit_dense.data import DataError
 from tests.builders.coco_files import box_entry, image_entry, write_image, write_json
 from tests.builders.data_modules import data_module
+from tests.builders.format_files import write_yolo
 
 BOXES = [
     box_entry(1, 1),
@@ -56,3 +58,18 @@ def test_ignore_key__are_in_batches_as_crowds(tmp_path):
     ((_, (target,)),) = data.train_dataloader()
     assert target["iscrowd"].tolist() == [0, 1, 0]
     assert data.class_counts.instances.tolist() == [2, 0]
+
+
+@pytest.mark.parametrize("argument", ["ignore_key", "weight_key"])
+def test_ignore_key__a_key_that_no_annotation_has_is_reported(tmp_path, argument):
+    with pytest.warns(
+        UserWarning, match=rf"no annotation has the key 'dificult' \({argument}\) Did you mean 'difficult'"
+    ):
+        crowds_of(tmp_path, BOXES, **{argument: "dificult"})
+
+
+def test_ignore_key__in_a_format_without_keys_is_reported(tmp_path):
+    write_yolo(tmp_path)
+    data = CocoDataModule(tmp_path, train_annotations="data.yaml", ignore_key="difficult")
+    with pytest.warns(UserWarning, match="ignore_key='difficult' is not read: boxes of this format have no keys"):
+        data.setup("fit")

@@ -262,3 +262,9 @@ def test_cache__two_processes_see_and_train_what_one_does_without(two_processes,
     assert its_weight == other_weight == pytest.approx(weight)
     if cache == "disk":
         assert len(list((folder / "disk").rglob("*.raw"))) == 9
+
+
+def test_open_caches__a_folder_that_cannot_be_written_is_told(data, folder):
+    (folder / "cache").write_text("a file")
+    with pytest.warns(UserWarning, match="cache/lit_dense/images cannot be written.*decoded each time.*XDG_CACHE_HOME"):
+        open_caches("disk", {"train": data})

@@ -70,7 +70,7 @@ def checked_images(
         problems.add(folder, "the image folder is a file" if folder.exists() else "no such image folder")
         return None
     if not content.images:
-        problems.add(content.path, "no images")
+        problems.add(content.path, "no images" if content.folder is None else f"no images in {content.folder}")
         return None
     images, dropped = check_images(content, folder, problems)
     if not images:

@@ -42,7 +42,7 @@ def check_overlap(splits: Mapping[str, CocoData], new: Collection[str], problems
     for first, second in itertools.combinations(splits, 2):
         if first not in new and second not in new:
             continue
-        shared = _shared(files[first], files[second]) if folders[first] == folders[second] else {}
+        shared = _same_files(files[first], folders[first], files[second], folders[second])
         note_shared(splits, first, second, shared, "", problems)
         copies = _shared(sources[first], sources[second])
         copies = {index: other for index, other in copies.items() if index not in shared}
@@ -80,6 +80,21 @@ def note_shared(
     )
     one_file = first == "val" and data.path == other.path  # testing on the validation file is intended
     problems.add(data.path, what, details, count=len(shared), repair=KEPT, cure=cure, hint=one_file)
+
+
+def _same_files(first: dict[str, list[int]], around: str, second: dict[str, list[int]], folder: str) -> dict[int, int]:
+    """Match files of two folders, which are one folder, or of which one lies in the other."""
+    if folder == around:
+        return _shared(first, second)
+    if folder.startswith(os.path.join(around, "")):  # noqa: PTH118
+        return _shared(first, _below(os.path.relpath(folder, around), second))
+    if around.startswith(os.path.join(folder, "")):  # noqa: PTH118
+        return _shared(_below(os.path.relpath(around, folder), first), second)
+    return {}
+
+
+def _below(folder: str, places: dict[str, list[int]]) -> dict[str, list[int]]:
+    return {f"{folder}{os.sep}{name}": indices for name, indices in places.items()}
 
 
 def _roboflow_sources(data: CocoData) -> Iterable[str | None]:

@@ -100,6 +100,15 @@ class Format(Component, ABC):
         raise UsageError(f"{type(self).__name__} cannot be written: choose another format.")
 
 
+NOT_UTF8 = "save the file as UTF-8: in a spreadsheet by the type 'CSV UTF-8', in an editor by 'Save with encoding'"
+
+
+def not_utf8(error: UnicodeDecodeError) -> str:
+    """Describe a file in another encoding than UTF-8, with the line of the first byte that is not UTF-8."""
+    line = error.object.count(b"\n", 0, error.start) + 1
+    return f"not UTF-8 text: {error.reason} at byte {error.start}, in line {line}"
+
+
 def missing_file(path: Path) -> str:
     """Describe a missing file: the folder that is missing too, or the most similar name in its folder."""
     if not path.parent.is_dir():

@@ -1,6 +1,7 @@
 """Reading of COCO JSON files, with checks of their form."""
 
 import json
+import re
 import struct
 from collections.abc import Mapping
 from functools import partial
@@ -11,15 +12,18 @@ import numpy as np
 import numpy.typing as npt
 from lightning.pytorch.utilities import rank_zero_info
 
+from ...core.errors import nearest
 from ..coco_data import Category
-from ..problems import Problems
+from ..problems import KEPT, Problems
 from .annotations import NO_ID, TABLE, WEIGHTED_TABLE, Annotations
-from .base import Format, Request, missing_file
+from .base import NOT_UTF8, Format, Request, missing_file, not_utf8
 from .coco_schema import IMAGE_KEYS, decode_coco, file_of
+from .folders import is_name
 
 LARGE = 50_000_000  # bytes; reading a larger file takes seconds
 
 _ROW = struct.Struct("<3q5dq")
+_KEY = re.compile(rb'"(\w+)"\s*:')
 _CROWD_TEXTS = {"0": 0, "0.0": 0, "false": 0, "no": 0, "1": 1, "1.0": 1, "true": 1, "yes": 1}
 _WEIGHT = struct.Struct("<d")
 
@@ -35,6 +39,8 @@ class COCOFormat(Format):
 
     def read(self, request: Request, problems: Problems) -> Annotations | None:
         """Read one file."""
+        if request.split == "train":
+            _note_absent_keys(request, problems)
         return read_coco(request.path, problems, request.weight_key, request.masks, request.ignore_key)
 
     def write(self, splits: Mapping[str, Annotations], folder: Path) -> list[str]:
@@ -82,7 +88,7 @@ def read_coco(
     except json.JSONDecodeError as error:
         problems.add(path, f"not JSON: {error.msg} in line {error.lineno}, column {error.colno}")
     except UnicodeDecodeError as error:
-        problems.add(path, f"not UTF-8 text: {error.reason} at byte {error.start}")
+        problems.add(path, not_utf8(error), cure=NOT_UTF8)
     except (OSError, ValueError, RecursionError) as error:
         problems.add(path, f"cannot be read: {error}")
     else:
@@ -94,6 +100,20 @@ def read_coco(
             return Annotations(path, images, annotations, categories, weight_key, segmentations=table.masks(rows))
         problems.add(path, f"not a COCO file: its JSON is {short(document)}, not an object with images and annotations")
     return None
+
+
+def _note_absent_keys(request: Request, problems: Problems) -> None:
+    """Report a key of weights or of ignore regions that the file does not contain: probably a wrong name."""
+    given = {"ignore_key": request.ignore_key, "weight_key": request.weight_key}
+    keys = {argument: key for argument, key in given.items() if key is not None}
+    if not keys or not request.path.is_file():
+        return
+    content = request.path.read_bytes()
+    for argument, key in keys.items():
+        if not any(json.dumps(key, ensure_ascii=ascii).encode() in content for ascii in (True, False)):
+            known = {name.decode() for name in _KEY.findall(content[:100_000])}
+            what = f"no annotation has the key {key!r} ({argument}){nearest(key, known)}"
+            problems.add(request.path, what, repair=KEPT, cure=f"correct {argument}, or leave it out")
 
 
 def integer(value: Any) -> int | None:
@@ -280,7 +300,7 @@ def _categories(entries: list[Any], path: Path, problems: Problems) -> list[Cate
     nameless, repeated = [], []
     for entry in entries:
         number = integer(entry.get("id")) if isinstance(entry, dict) else None
-        if number is None or entry.get("name") is None:
+        if number is None or not is_name(entry.get("name")):
             nameless.append(f"category {short(entry)}")
         elif number in categories:
             repeated.append(f"category id {number}: {categories[number]}, {entry['name']}")

@@ -90,7 +90,11 @@ def decode_coco(
         return None
     images = [_as_dict(image) for image in document.images]
     names = {category.id: category.name for category in document.categories}
-    if len(names) < len(document.categories) or (rows["iscrowd"] | 1 != 1).any():
+    if (
+        len(names) < len(document.categories)
+        or not all(map(str.strip, names.values()))
+        or (rows["iscrowd"] | 1 != 1).any()
+    ):
         return None
     segmentations = [row.segmentation for row in document.annotations] if masks else None
     return images, rows, [Category(id=number, name=names[number]) for number in sorted(names)], segmentations

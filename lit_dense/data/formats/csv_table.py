@@ -13,7 +13,7 @@ from ...core.array_types import Doubles, Ints
 from ...core.errors import nearest
 from ..problems import Problems
 from .annotations import Annotations, TextPlaces, Wording, numbered_by_name, table_of
-from .base import Format, Request, missing_file
+from .base import NOT_UTF8, Format, Request, missing_file, not_utf8
 from .faults import Faults
 from .folders import ImageFinder, image_entries, read_names
 
@@ -30,6 +30,7 @@ BOXES = {
     "sides": (("x", "y", "w", "h"), ("bbox_x", "bbox_y", "bbox_width", "bbox_height"), ("x", "y", "width", "height")),
 }
 """Accepted names of the columns of a box: x1, y1, x2, y2, or x, y, width and height."""
+DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 BRACKETS = re.compile(r"[\[\](){}]")
 ACCEPTED = (
     "an image (image_path, filename, image_id ...), a box (xmin, ymin, xmax, ymax; x, y, w, h; or bbox) and a class "
@@ -89,7 +90,7 @@ def _text(path: Path, problems: Problems) -> str | None:
     except FileNotFoundError:
         problems.add(path, missing_file(path))
     except UnicodeDecodeError as error:
-        problems.add(path, f"not UTF-8 text: {error.reason} at byte {error.start}")
+        problems.add(path, not_utf8(error), cure=NOT_UTF8)
     except OSError as error:
         problems.add(path, f"cannot be read: {error}")
     return None
@@ -141,6 +142,9 @@ class _Columns(NamedTuple):
             if weight < 0:
                 what = f"no column {request.weight_key!r} of weights{nearest(request.weight_key, header)}"
                 problems.add(request.path, f"{what}: the columns are {', '.join(header)}")
+        used = (header[position] for position in (image, label, *box, *size, weight) if position >= 0)
+        if repeated := sorted({name for name in used if header.count(name) > 1}):
+            problems.add(request.path, "names of several columns", repeated, repair="the first column is used")
         return cls(mark, len(header), image, label, box, corners, size, weight)
 
 
@@ -162,6 +166,10 @@ def _report_header(header: Sequence[str], missing: Sequence[str], path: Path, pr
     guesses = [f"{name!r}:{hint}" for name in unknown if (hint := nearest(name, known))]
     what = f"line 1: no column of the {' and the '.join(missing)}: the columns are {', '.join(header) or 'none'}"
     cure = f"the header must name {ACCEPTED}"
+    if not header:
+        cure = f"the first line must be the header, without empty lines before it: it must name {ACCEPTED}"
+    elif len(header) == 1:
+        cure += "; columns are separated by commas, semicolons or tabs"
     if sum(_is_number(name) for name in header) >= 2:
         cure = f"the first line looks like a box, not like a header: write one that names {ACCEPTED}"
     elif guesses:
@@ -192,14 +200,16 @@ class _Reader:
         """Read all rows."""
         columns = self.columns
         kept: list[tuple[int, str, float, float, float, float, float, int]] = []
-        for line, fields in self._fields(text):
+        for line, last, fields in self._fields(text):
             if not any(fields):
                 continue
             if len(fields) != columns.width:
-                detail = f"line {line}: {len(fields)} columns, the header has {columns.width}"
-                self.faults.add("rows with a wrong number of columns", "dropped", detail, self._cure(fields))
+                self._note_width(line, last, fields)
                 continue
             written = fields[columns.image].strip()
+            if not written:
+                self.faults.add("rows without an image", "dropped", f"line {line}")
+                continue
             index = self.image_names.setdefault(written, len(self.image_names))
             if columns.size and index not in self.sizes:
                 self.sizes[index] = _whole(fields[columns.size[0]]), _whole(fields[columns.size[1]])
@@ -207,23 +217,34 @@ class _Reader:
             if box is None:
                 continue
             label = fields[columns.label].strip() if columns.label >= 0 else (self.names or [""])[0]
-            if not label:
+            if not label or label.lower() == "nan":  # as programs write an empty cell
                 self.faults.add("rows without a class", "dropped", f"line {line}: {written}")
                 continue
             weight = _number(fields[columns.weight]) if columns.weight >= 0 else 1.0
             kept.append((index, label, *box, weight, line))
         return self._table(self._of_known_classes(kept))
 
-    def _fields(self, text: str) -> Iterator[tuple[int, list[str]]]:
-        """Yield line and fields of each row after the header."""
+    def _fields(self, text: str) -> Iterator[tuple[int, int, list[str]]]:
+        """Yield first line, last line and fields of each row after the header."""
         reader = csv.reader(io.StringIO(text), delimiter=self.columns.separator)
         try:
             next(reader, None)
+            line = reader.line_num
             for fields in reader:
-                yield reader.line_num, fields
+                yield line + 1, reader.line_num, fields
+                line = reader.line_num
         except csv.Error as error:
             cure = "close all quotation marks"
             self.problems.add(self.request.path, f"line {reader.line_num} cannot be read: {error}", cure=cure)
+
+    def _note_width(self, line: int, last: int, fields: Sequence[str]) -> None:
+        detail = f"{len(fields)} columns, the header has {self.columns.width}"
+        if last == line:
+            what = "rows with a wrong number of columns"
+            self.faults.add(what, "dropped", f"line {line}: {detail}", self._cure(fields))
+            return
+        what, cure = "rows of several lines, with a wrong number of columns", "close all quotation marks"
+        self.faults.add(what, "all of their lines are dropped", f"lines {line} to {last}: {detail}", cure)
 
     def _cure(self, fields: Sequence[str]) -> str:
         others = [mark for mark in SEPARATORS if mark != self.columns.separator and mark in "".join(fields)]
@@ -239,6 +260,10 @@ class _Reader:
         box = self.columns.box
         if len(box) > 1:
             texts = [fields[position] for position in box]
+            if self.columns.separator != "," and any(DECIMAL_COMMA.fullmatch(text.strip()) for text in texts):
+                detail = f"line {line}: {', '.join(map(repr, texts))}"
+                self.faults.add("boxes with decimal commas", "read", detail, "write decimals with a point")
+                texts = [text.replace(",", ".") if DECIMAL_COMMA.fullmatch(text.strip()) else text for text in texts]
         else:
             texts = BRACKETS.sub(" ", fields[box[0]]).replace(",", " ").split()
         try:
@@ -256,10 +281,11 @@ class _Reader:
         if self.names is None:
             return rows
         known = set(self.names)
+        cure = "write one of the classes of classes.txt or of the argument names, or add the class there"
         for row in rows:
             if row[1] not in known:
                 detail = f"line {row[7]}: {row[1]}{nearest(row[1], known)}"
-                self.faults.add("rows of unknown classes", "dropped", detail)
+                self.faults.add("rows of unknown classes", "dropped", detail, cure)
         return [row for row in rows if row[1] in known]
 
     def _table(self, rows: list[Any]) -> Annotations:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .annotations import Annotations
 from .folders import CLASSES
-from .losses import Losses, boxes_by_image, check_writable, plain
+from .losses import Losses, boxes_by_image, check_names, check_writable, plain
 
 COLUMNS = ("image_path", "xmin", "ymin", "xmax", "ymax", "label")
 
@@ -23,6 +23,7 @@ def write_csv(splits: Mapping[str, Annotations], folder: Path) -> list[str]:
     Returns:
         A line about each kind of content that the format cannot hold.
     """
+    check_names(splits)
     check_writable(splits, folder, stems=False, sizes=False)
     losses = Losses(splits)
     losses.crowds()

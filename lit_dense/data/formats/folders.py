@@ -3,11 +3,13 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path, PurePath
+from typing import Any
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from ..problems import Problems
 from .annotations import Wording
+from .base import NOT_UTF8, not_utf8
 
 CLASSES = "classes.txt"
 
@@ -38,17 +40,37 @@ def read_names(folder: Path, problems: Problems) -> list[str] | None:
 
     Args:
         folder: The folder of the annotations.
-        problems: Repeated names are added to it.
+        problems: Repeated names, and a file that cannot be read, are added to it.
     """
-    for path in (folder / CLASSES, folder.parent / CLASSES):
-        if path.is_file():
-            lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-            names = [line.strip() for line in lines if line.strip()]
-            repeated = sorted({name for name in names if names.count(name) > 1})
-            if repeated:
-                problems.add(path, "class names given more than once", repeated, repair="the first is used")
-            return list(dict.fromkeys(names))
-    return None
+    path = file_of_names(folder)
+    if path is None:
+        return None
+    names = [name for name in read_lines(path, problems) if name]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        problems.add(path, "class names given more than once", repeated, repair="the first is used")
+    return list(dict.fromkeys(names))
+
+
+def file_of_names(folder: Path) -> Path | None:
+    """Return ``classes.txt`` in a folder or else in its parent; None if there is none."""
+    return next((path for path in (folder / CLASSES, folder.parent / CLASSES) if path.is_file()), None)
+
+
+def read_lines(path: Path, problems: Problems) -> list[str]:
+    """Read the lines of a text file, without the spaces around them; no lines if it cannot be read.
+
+    Args:
+        path: An existing file.
+        problems: The fault of a file that cannot be read is added to it.
+    """
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        problems.add(path, not_utf8(error), cure=NOT_UTF8)
+    except OSError as error:
+        problems.add(path, f"cannot be read: {error}")
+    return []
 
 
 class ImageFinder:
@@ -132,6 +154,11 @@ class ImageFinder:
 def image_entries(names: Sequence[str]) -> list[dict[str, object]]:
     """Return one entry for each image, with ids from 1."""
     return [{"id": number, "file_name": name} for number, name in enumerate(names, start=1)]
+
+
+def is_name(value: Any) -> bool:
+    """Return whether a value of JSON or YAML can be the name of a class: text, or a number such as a digit."""
+    return type(value) in (int, float) or (isinstance(value, str) and bool(value.strip()))
 
 
 def shown(path: str | Path, base: Path) -> str:

@@ -129,6 +129,24 @@ def check_writable(splits: Mapping[str, Annotations], folder: Path, stems: bool,
                 )
 
 
+def check_names(splits: Mapping[str, Annotations]) -> None:
+    """Check that text files, one name a line, can hold the names of all classes.
+
+    Args:
+        splits: Checked annotations of each split.
+
+    Raises:
+        UsageError: A name has spaces at its ends or line breaks.
+    """
+    for category in next(iter(splits.values())).categories:
+        name = category["name"]
+        if name != name.strip() or len(name.splitlines()) > 1:
+            raise UsageError(
+                f"This format cannot hold the name of the class {name!r}: spaces at its ends and line breaks would be "
+                "lost. Rename it first."
+            )
+
+
 def plain(value: float) -> str:
     """Format pixels with at most six decimals, which undo the rounding errors of sums and differences."""
     text = f"{value:.6f}".rstrip("0").rstrip(".")

@@ -208,7 +208,8 @@ class _Reader:
             return
         if self.known and name not in self.known:
             detail = f"{self._line(file, number)}: {name}{nearest(name, self.known)}"
-            self.faults.add("objects of unknown classes", "dropped", detail)
+            cure = "write one of the classes of classes.txt or of the argument names, or add the class there"
+            self.faults.add("objects of unknown classes", "dropped", detail, cure)
             return
         weight = 1.0 if entry.weight is None else _number(entry.weight)
         crowd = 0 if difficult in (None, "0") else 1 if difficult == "1" else self._odd(difficult or "", file, number)

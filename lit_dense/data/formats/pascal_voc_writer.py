@@ -7,7 +7,7 @@ from xml.sax.saxutils import escape
 
 from .annotations import Annotations
 from .folders import CLASSES, stem_of
-from .losses import Losses, boxes_by_image, check_writable, plain
+from .losses import Losses, boxes_by_image, check_names, check_writable, plain
 
 FOLDER = "annotations"
 
@@ -23,6 +23,7 @@ def write_voc(splits: Mapping[str, Annotations], folder: Path, first_pixel: int)
     Returns:
         A line about each kind of content that the format cannot hold.
     """
+    check_names(splits)
     check_writable(splits, folder, stems=True, sizes=True)
     losses = Losses(splits)
     losses.masks(polygons=False)

@@ -82,7 +82,7 @@ def _regular(content: bytes) -> VOCFile | None:
         return None
     objects = [VOCObject(m[0].strip(), (m[2], m[3], m[4], m[5]), m[1] or None) for m in _OBJECT.findall(text)]
     name, size = _FILENAME.search(text), _SIZE.search(text)
-    if not text.lstrip("\ufeff \t\r\n").startswith("<annotation>") or len(objects) != text.count("<object"):
+    if not text.lstrip("\ufeff \t\r\n").startswith("<annotation>") or len(objects) != text.lower().count("<object"):
         return None
     if name is None or size is None:
         return None
@@ -95,7 +95,9 @@ def _from_tree(root: Element, weight_key: str | None) -> VOCFile | str:
     size = root.find("size")
     width, height = (None if size is None else size.findtext(side) for side in ("width", "height"))
     objects = []
-    for entry in root.iterfind("object"):
+    for entry in root.iter():
+        if not isinstance(entry.tag, str) or entry.tag.lower() != "object":  # comments have no text as tag
+            continue
         box = entry.find("bndbox")
         x1, y1, x2, y2 = ("" if box is None else (box.findtext(key) or "") for key in CORNERS)
         weight = None if weight_key is None else entry.findtext(weight_key)
@@ -115,6 +117,6 @@ def line_of_object(path: Path, number: int) -> int:
         content = path.read_bytes()
     except OSError:
         return 1
-    starts: Iterator[re.Match[bytes]] = re.finditer(rb"<object[\s>/]", content)
+    starts: Iterator[re.Match[bytes]] = re.finditer(rb"<object[\s>/]", content, re.IGNORECASE)
     start = next((match.start() for index, match in enumerate(starts, start=1) if index == number), 0)
     return content.count(b"\n", 0, start) + 1

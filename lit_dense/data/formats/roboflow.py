@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from ..problems import Problems
 from .annotations import Annotations
@@ -83,7 +84,9 @@ def _format_of(path: Path) -> Format | None:
         return None
     if (folder.parent / "data.yaml").is_file() and (folder / "images").is_dir():
         return YOLOFormat()
-    return VOCFormat() if any(file.suffix.lower() == ".xml" for file in folder.iterdir()) else None
+    suffixes = {file.suffix.lower() for file in folder.iterdir()}
+    # without images beside them, the XML files of a folder train are no export but Pascal VOC's
+    return VOCFormat() if ".xml" in suffixes and not suffixes.isdisjoint(IMG_EXTENSIONS) else None
 
 
 def _without_group(content: Annotations, problems: Problems) -> Annotations:

@@ -178,8 +178,8 @@ def _texts(folder: str) -> dict[str, str]:
 
 def _inside(values: Doubles, places: TextPlaces, path: Path, problems: Problems) -> tuple[Doubles, Bools]:
     """Return x, y, width and height of the rows to keep, [N, 4], and which rows these are, [M]."""
-    boxes = np.concatenate([values[:, :2] - values[:, 2:] / 2, values[:, 2:]], axis=1)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
+        boxes = np.concatenate([values[:, :2] - values[:, 2:] / 2, values[:, 2:]], axis=1)
         outside: Bools = np.asarray(((values < -TOLERANCE) | (values > 1 + TOLERANCE)).any(1))
         far: Bools = np.asarray(outside & (np.abs(values) > FAR).any(1))
     keep: Bools = np.ones(len(values), bool)
@@ -194,8 +194,8 @@ def _inside(values: Doubles, places: TextPlaces, path: Path, problems: Problems)
         cure = "these look like pixels: divide x and width by the image's width, y and height by its height"
         problems.add(path, what, describe(np.flatnonzero(outside)), cure=cure)
         return boxes[~outside], ~outside
-    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1).clip(0, 1)
     with np.errstate(invalid="ignore"):
+        corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1).clip(0, 1)
         lost: Bools = np.asarray(outside & (far | ~(corners[:, 2:] > corners[:, :2]).all(1)))
     clipped = outside & ~lost
     if clipped.any():

@@ -9,7 +9,7 @@ import yaml
 
 from ..problems import Problems
 from .base import Request, missing_file
-from .folders import CLASSES, list_files, read_names
+from .folders import CLASSES, file_of_names, is_name, list_files, read_lines
 
 KEYS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
@@ -98,8 +98,10 @@ def read_config(request: Request, problems: Problems) -> YOLOConfig | None:
 
 
 def _of_label_folder(request: Request, problems: Problems) -> YOLOConfig | None:
-    names = read_names(request.path, problems)
-    if not names:
+    path = file_of_names(request.path)
+    # an empty line is an index without a name: leaving it out would change the classes of all lines below
+    names = {} if path is None else {number: name for number, name in enumerate(read_lines(path, problems)) if name}
+    if path is None or not names:
         what = f"no class names: a folder of label files needs {CLASSES}, and other data needs data.yaml"
         problems.add(request.path, what)
         return None
@@ -110,9 +112,7 @@ def _of_label_folder(request: Request, problems: Problems) -> YOLOConfig | None:
     if not folder.is_dir():
         problems.add(folder, "no such image folder")
         return None
-    path = request.path / CLASSES
-    path = path if path.is_file() else request.path.parent / CLASSES
-    return YOLOConfig(path, dict(enumerate(names)), folder, list_files(folder), labels=str(request.path))
+    return YOLOConfig(path, names, folder, list_files(folder), labels=str(request.path))
 
 
 def _load(path: Path, problems: Problems) -> dict[str, Any] | None:
@@ -136,6 +136,10 @@ def _load(path: Path, problems: Problems) -> dict[str, Any] | None:
 def _names(content: dict[str, Any], path: Path, problems: Problems) -> dict[int, str]:
     """Return the name of each class index; empty if there are none, which is reported."""
     given, count = content.get("names"), content.get("nc")
+    odd: list[str] = []
+    if isinstance(given, list | dict):
+        entries = given.items() if isinstance(given, dict) else enumerate(given)
+        odd = [f"{index}: {name!r}" for index, name in entries if not is_name(name)]
     if isinstance(given, list):
         names = {number: str(name) for number, name in enumerate(given)}
     elif isinstance(given, dict) and all(str(key).isdigit() for key in given):
@@ -145,7 +149,11 @@ def _names(content: dict[str, Any], path: Path, problems: Problems) -> dict[int,
     if not names:
         keys = f"the keys are {', '.join(map(str, content)) or 'none'}" if given is None else f"it is {given!r}"
         problems.add(path, f"no class names: names must be a list, or a dict of index and name; {keys}")
-    elif count is not None and count != len(names):
+    elif odd:
+        cure = "put quotes around names such as 'no', 'off' and 'null', which YAML reads as false and as no value"
+        problems.add(path, "class names that are not text", odd, cure=cure)
+        return {}
+    elif count is not None and str(count) != str(len(names)):
         problems.add(path, f"nc is {count}, but there are {len(names)} names", repair="the names are used")
     return names
 
@@ -157,7 +165,7 @@ def _places(entries: list[Any], root: Any, path: Path, split: str, problems: Pro
     """
     bases = [path.parent / str(root), Path(str(root))] if root else []
     bases.append(path.parent)
-    places, missing = [], []
+    places, missing, others = [], [], []
     for entry in map(str, entries):
         tried = [base / entry for base in bases]
         if entry.startswith("../"):
@@ -165,8 +173,13 @@ def _places(entries: list[Any], root: Any, path: Path, split: str, problems: Pro
         found = next((place for place in tried if place.exists()), None)
         if found is None:
             missing.append(f"{split}: {entry}; looked for {', '.join(dict.fromkeys(map(str, tried)))}")
+        elif found.is_file() and b"\0" in found.read_bytes()[:1024]:
+            others.append(f"{split}: {found}")
         else:
             places.append(found)
+    if others:
+        cure = "an entry is a folder of images, or a text file with the path of an image on each line"
+        problems.add(path, "entries that are neither a folder nor a list of images", others, cure=cure)
     if missing:
         cure = "entries are relative to path, and path is relative to the file"
         problems.add(path, "missing image folders or lists of images", missing, cure=cure)

@@ -12,6 +12,7 @@ from ..problems import Problems
 from .faults import Faults
 
 SEPARATORS = re.compile(r"[,;|]")
+OTHER_SEPARATORS = re.compile(r"[;|]")
 DECIMAL_COMMA = re.compile(r"(?<=\d),(?=\d)")
 Values = tuple[int, float, float, float, float]
 
@@ -65,9 +66,9 @@ class LineReader:
         where = f"{name}, line {number}"
         parts = text.split()
         if SEPARATORS.search(text):
-            # decimal commas if the spaces already separate enough columns, else separators
-            point = DECIMAL_COMMA.sub(".", text)
-            decimal = len(parts) >= 5 and not SEPARATORS.search(point)
+            # decimal commas if spaces or other separators already separate enough columns, else separators
+            point = OTHER_SEPARATORS.sub(" ", DECIMAL_COMMA.sub(".", text))
+            decimal = len(point.split()) >= 5 and "," not in point
             parts = point.split() if decimal else SEPARATORS.sub(" ", text).split()
             self._fault("lines with other separators than spaces", "read with them", f"{where}: {_short(text)}")
         if not parts:

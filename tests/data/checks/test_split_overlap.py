@@ -35,6 +35,16 @@ def test_check_overlap__the_same_names_in_other_folders_are_other_images():
     assert not told({"train": split("a.json", "1.png"), "val": split("b.json", "1.png", folder="val")}).found
 
 
+def test_check_overlap__one_split_has_the_folder_around_that_of_the_other():
+    whole = split("a.json", "train/1.png", "val/1.png", folder="images")
+    inner = split("b.json", "1.png", "2.png", folder="images/val")
+    (problem,) = told({"train": whole, "val": inner}).found
+    assert problem.examples == ("image 1 (1.png) is image 2 (val/1.png) of a.json",)
+    (problem,) = told({"train": inner, "val": whole}).found
+    assert problem.examples == ("image 2 (val/1.png) is image 1 (1.png) of b.json",)
+    assert not told({"train": whole, "val": split("b.json", "1.png", folder="images_val")}).found
+
+
 def test_check_overlap__an_evaluation_set_that_is_the_training_set():
     data = split("train.json", "a.png", "b.png")
     (problem,) = told({"train": data, "val": data}).found

@@ -88,11 +88,14 @@ def test_read_coco__a_byte_order_mark_is_accepted(tmp_path):
 
 def test_read_coco__categories_are_sorted_and_checked(tmp_path):
     categories = [{"id": 9, "name": "b"}, {"id": 2, "name": 7}, {"id": 9, "name": "c"}, {"name": "d"}, "e"]
+    categories += [{"id": 10, "name": " "}, {"id": 11, "name": ["f"]}, {"id": 12, "name": True}]
     content, problems = read(write_json(tmp_path / "a.json", categories=categories))
     assert content.categories == [{"id": 2, "name": "7"}, {"id": 9, "name": "b"}]
     report = problems.report(strict=False)
     assert "! category ids used more than once: 1\n      category id 9: b, c" in report
-    assert "! categories without an integer id or a name: 2" in report
+    assert "! categories without an integer id or a name: 5" in report
+    _, problems = read(write_json(tmp_path / "a.json", categories=[{"id": 1, "name": ""}]))
+    assert [problem.what for problem in problems.found] == ["categories without an integer id or a name"]
 
 
 @pytest.mark.parametrize(

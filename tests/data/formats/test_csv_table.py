@@ -117,6 +117,74 @@ def test_read__names_of_images_are_found_and_corrections_reported(tmp_path):
     assert "the image's name must be relative to the image folder" in text
 
 
+HEADER = "image_path,xmin,ymin,xmax,ymax,label\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "detail", "cure"),
+    [
+        (
+            HEADER + 'a.png,5,5,15,15,dog\n"a.png,5,5,15,15,dog\nb.png,5,5,15,15,dog\n',
+            "rows of several lines, with a wrong number of columns",
+            "lines 3 to 4: 1 columns",
+            "close all quotation marks",
+        ),
+        (HEADER + "a.png,5,5,15,15,dog\n,5,5,15,15,dog\n", "rows without an image", "line 3", ""),
+        (HEADER + "a.png,5,5,15,15,dog\nb.png,5,5,15,15,nan\n", "rows without a class", "line 3: b.png", ""),
+        (
+            "image_path,label,xmin,ymin,xmax,ymax,label\na.png,dog,5,5,15,15,cat\n",
+            "names of several columns",
+            "label",
+            "",
+        ),
+    ],
+)
+def test_read__what_is_dropped_is_told(tmp_path, text, what, detail, cure):
+    content, problems = read(write_csv(tmp_path, text=text))
+    (problem,) = problems.found
+    assert (problem.what, problem.count) == (what, 1)
+    assert problem.examples[0].startswith(detail)
+    assert cure in problem.cure
+    assert len(content.annotations) == 1
+    assert content.categories == [{"id": 1, "name": "dog"}]
+
+
+def test_read__the_line_of_a_row_is_its_first(tmp_path):
+    text = 'image_path,note,xmin,ymin,xmax,ymax,label\na.png,"1\n2",5,5,15,15,dog\na.png,,5,x,15,15,dog\n'
+    content, problems = read(write_csv(tmp_path, text=text))
+    assert content.place(0) == "train.csv, line 2"
+    assert problems.found[0].examples[0].startswith("line 4")
+
+
+def test_read__decimal_commas_between_semicolons(tmp_path):
+    text = "image_path;xmin;ymin;xmax;ymax;label\na.png;5,5;5;15,25;15;dog\na.png;1;2;3;4;dog\n"
+    content, problems = read(write_csv(tmp_path, text=text))
+    assert content.annotations["bbox"].tolist() == [[5.5, 5, 9.75, 10], [1, 2, 2, 2]]
+    (problem,) = problems.found
+    assert (problem.what, problem.repair, problem.count) == ("boxes with decimal commas", "read", 1)
+    assert problem.examples == ("line 2: '5,5', '5', '15,25', '15'",)
+
+
+def test_read__other_separators_and_encodings_are_named(tmp_path):
+    _, problems = read(write_csv(tmp_path, text=HEADER.replace(",", "|")))
+    assert "columns are separated by commas, semicolons or tabs" in problems.found[0].cure
+    _, problems = read(write_csv(tmp_path, text=f"\n{HEADER}"))
+    assert "without empty lines before it" in problems.found[0].cure
+    path = write_csv(tmp_path)
+    path.write_bytes(f"{HEADER}a.png,5,5,15,15,\u00e4\n".encode("latin-1"))
+    _, problems = read(path)
+    assert problems.found[0].what.endswith("in line 2")
+    assert "UTF-8" in problems.found[0].cure
+
+
+def test_read__class_names_in_another_encoding_are_an_error(tmp_path):
+    path = write_csv(tmp_path)
+    (tmp_path / "classes.txt").write_bytes("dog\nFu\u00dfg\u00e4nger\n".encode("latin-1"))
+    _, problems = read(path)
+    assert (problems.found[0].path, problems.found[0].repair) == (tmp_path / "classes.txt", "")
+    assert problems.found[0].what.endswith("in line 2")
+
+
 def test_read__classes_txt_sets_the_order_and_one_name_replaces_the_column(tmp_path):
     path = write_csv(tmp_path)
     (tmp_path / "classes.txt").write_text("dog\ncat\n")

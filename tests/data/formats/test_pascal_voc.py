@@ -1,4 +1,5 @@
 import pickle
+import shutil
 
 import pytest
 
@@ -7,7 +8,8 @@ from lit_dense.core.errors import UsageError
 from lit_dense.data import DataError, check
 from lit_dense.data.formats.base import Request
 from lit_dense.data.formats.pascal_voc import VOCFormat
-from lit_dense.data.formats.pascal_voc_xml import _regular, parse_voc
+from lit_dense.data.formats.pascal_voc_xml import _regular, line_of_object, parse_voc
+from lit_dense.data.formats.roboflow import RoboflowFormat
 from lit_dense.data.problems import Problems
 from tests.builders.format_files import object_of, write_images, write_voc, write_xml, xml_of
 
@@ -216,6 +218,27 @@ def test_parse_voc__files_of_the_usual_form_and_others_are_read_alike(tmp_path, 
     assert _regular(usual.encode()) == parse_voc(str(write_xml(tmp_path, "a.png", usual)))
     assert parse_voc(str(write_xml(tmp_path, "b.png", usual.replace(old, new)))) == _regular(usual.encode())
     assert (_regular(usual.replace(old, new).encode()) is None) == ("source" not in new)
+
+
+@pytest.mark.parametrize("other", ["", "<!-- of another form, for the slower parser -->"])
+@pytest.mark.parametrize(("old", "new"), [("object>", "Object>"), ("object>", "OBJECT>"), ("", "")])
+def test_parse_voc__objects_in_other_case_or_inside_another_element_are_not_lost(tmp_path, old, new, other):
+    entry = object_of("dog", 5, 5, 15, 15)
+    changed = entry.replace(old, new) if old else f"<objects>\n{entry}</objects>\n"
+    path = tmp_path / "a.xml"
+    path.write_text(xml_of("a.png", entry + changed + other))
+    content = parse_voc(str(path))
+    assert [entry.corners for entry in content.objects] == [("5", "5", "15", "15")] * 2
+    start = changed.lower().partition("<object>")[0].count("\n")
+    assert line_of_object(path, 2) == line_of_object(path, 1) + entry.count("\n") + start
+
+
+def test_recognises__folders_train_and_val_of_xml_files_are_no_export_without_images(tmp_path):
+    folder = write_voc(tmp_path)
+    for split in ("train", "valid"):
+        shutil.copytree(folder, tmp_path / "all" / split)
+    assert not RoboflowFormat().recognises(tmp_path / "all")
+    assert VOCFormat().recognises(tmp_path / "all")
 
 
 def test_parse_voc__corners_in_another_order_and_names_in_other_scripts(tmp_path):

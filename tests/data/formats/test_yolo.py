@@ -198,6 +198,54 @@ def test_read__faults_of_data_yaml(tmp_path, text, message):
         module(tmp_path).setup("fit")
 
 
+@pytest.mark.parametrize("names", [[None, "cat"], [False, "cat"], {0: "dog", 1: ["cat"]}, ["dog", " "]])
+def test_read__names_that_are_not_text_are_an_error(tmp_path, names):
+    content, problems = read(write_yolo(tmp_path, names=names))
+    assert content is None
+    (problem,) = problems.found
+    assert (problem.what, problem.count, problem.repair) == ("class names that are not text", 1, "")
+    assert "put quotes around names such as 'no'" in problem.cure
+
+
+def test_read__numbers_are_names(tmp_path):
+    content, problems = read(write_yolo(tmp_path, names=[7, 8], nc="2"))
+    assert not problems.found
+    assert [category["name"] for category in content.categories] == ["7", "8"]
+
+
+def test_read__an_entry_that_is_an_image(tmp_path):
+    content, problems = read(write_yolo(tmp_path, train="images/train/a.png"))
+    assert content is None
+    assert problems.found[0].what == "entries that are neither a folder nor a list of images"
+
+
+def test_read__decimal_commas_between_other_separators(tmp_path):
+    path = write_yolo(tmp_path)
+    write_label(
+        tmp_path, "b.png", "1;0,5;0,5;0,25;0,5\n1 ; 0,5 ; 0,5 ; 0,25 ; 0,5\n1|0.5|0.5|0.25|0.5\n1,0.5,0.5,0.25,0.5\n"
+    )
+    content, problems = read(path)
+    assert content.annotations["bbox"][2:].tolist() == [[0.375, 0.25, 0.25, 0.5]] * 4
+    assert problems.found[0].count == 4
+
+
+def test_read__infinite_values_give_no_warning_of_numpy(tmp_path, recwarn):
+    path = write_yolo(tmp_path)
+    write_label(tmp_path, "b.png", "1 inf 0.5 inf 0.2\n1 -inf 0.5 inf 0.2\n1 nan 0.5 0.2 0.2\n1 0.5 0.5 1e308 1e308\n")
+    read(path)
+    assert not recwarn.list
+
+
+def test_read__an_empty_or_repeated_line_of_classes_txt_keeps_the_other_indices(tmp_path):
+    write_yolo(tmp_path)
+    (tmp_path / "labels/train/classes.txt").write_text("cat\n\ncat\ndog\n")
+    write_label(tmp_path, "b.png", "3 0.5 0.5 0.25 0.5\n1 0.5 0.5 0.25 0.5\n")
+    content, problems = read(tmp_path / "labels/train")
+    assert content.categories == [{"id": 0, "name": "cat"}, {"id": 2, "name": "cat"}, {"id": 3, "name": "dog"}]
+    assert content.annotations["category_id"].tolist() == [0, 3]
+    assert "class indices without a name: 2 (dropped)" in told(problems)
+
+
 def test_read__a_missing_file_names_the_nearest(tmp_path):
     write_yolo(tmp_path)
     with pytest.raises(DataError, match=r"no such file. Did you mean 'data.yaml'\?"):
