@@ -103,10 +103,11 @@ class Criterion(nn.Module):
         self.assigner = None if assigner is None else ASSIGNERS.build(assigner)
         self.calibrator = None if calibrator is None else CALIBRATORS.build(calibrator)
         chosen = None if normalizer is None else NORMALIZERS.build(normalizer)
-        weights = None if class_weights is None else ClassWeights(class_weights, class_weight_power, class_weight_on)
-        self.class_weights = weights
+        given = "balanced" if class_weights is None else class_weights
+        weights = ClassWeights(given, class_weight_power, class_weight_on)  # checks its arguments, even if not used
+        self.class_weights = None if class_weights is None else weights
         self.class_weight_power, self.class_weight_on = class_weight_power, class_weight_on
-        on = None if weights is None else class_weight_on
+        on = None if class_weights is None else class_weight_on
         check_roles(self.loss, self.box_loss, self._weighters, self.assigner, chosen, on)
         own = None if self.matcher is None else self.matcher.default_normalizer
         self.normalizer = chosen or NORMALIZERS.build(own or "image")

@@ -164,6 +164,12 @@ def test_class_weights__compose_with_weighters_and_are_off_in_evaluation():
         Criterion(class_weights="balanced")(samples)  # counts are not needed either
 
 
+@pytest.mark.parametrize("argument", [{"class_weight_power": 5}, {"class_weight_on": "rows"}])
+def test_criterion__arguments_of_class_weights_are_checked_without_weights(argument):
+    with pytest.raises(UsageError, match=next(iter(argument))):
+        Criterion(**argument)
+
+
 def test_class_weights__state_dict_and_spec():
     plain, weighted = Criterion(), Criterion(class_weights="balanced", class_counts=COUNTS)
     weighted.prepare(NUM_CLASSES)
