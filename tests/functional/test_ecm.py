@@ -47,7 +47,7 @@ def test_ecm__counts_are_those_of_images_and_scores_have_no_margin():
 
 
 class Batch:
-    class_weights = soft_targets = dual_weights = unknown = None
+    labels = class_weights = soft_targets = dual_weights = unknown = None
 
     def scatter_to_anchors(self, values):
         return values
