@@ -76,6 +76,7 @@ def test_criterion__a_step_of_every_part_stays_on_its_device(parts, mode):
     moved_module(criterion, mode)
     samples = dataclasses.replace(real, **tensors, extra_logits=extra, score_logits=criterion.loss.score_logits)
     samples.__dict__["positives"] = moved(real.positives, mode)  # how many there are depends on numbers
+    samples.__dict__["counts_of_images"] = real.image_idxs.bincount(minlength=real.num_images).tolist()  # so do these
     with mode:
         samples.logits.requires_grad_()
         samples.deltas.requires_grad_()

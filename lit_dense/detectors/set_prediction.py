@@ -115,7 +115,7 @@ class SetPredictionAdapter(DetectorAdapter):
         names = ("deltas", "anchors", "box_coder")
         missing: Any = {name: MissingField(name.replace("_", " "), reason) for name in names}
         image_of_object = image_of_rows(counts, device)
-        return DenseSamples(
+        samples = DenseSamples(
             logits=torch.cat([output.logits.flatten(0, 1) for output in outputs]),
             boxes=torch.cat([corners(output.boxes) for output in outputs]),
             matched_idxs=torch.cat(
@@ -140,6 +140,8 @@ class SetPredictionAdapter(DetectorAdapter):
             unknown=None if unknown is None else unknown.repeat(layers, 1),
             **missing,
         )
+        vars(samples)["counts_of_images"] = [output.logits.shape[1] for output in outputs for _ in range(images)]
+        return samples
 
 
 def corners(boxes: Tensor) -> Tensor:

@@ -108,13 +108,10 @@ def _count_integers(index: Tensor, size: int) -> Tensor:
     """Count each of the integers 0 to ``size - 1`` in a tensor [..., n] -> [size]; may modify the tensor."""
     # Most norms are in one bin, and additions to one counter wait for each other. Neighbours have different counters.
     index += size * (torch.arange(index.shape[-1], dtype=index.dtype, device=index.device) % COUNTERS)
-    index, sizes = index.flatten(), size * COUNTERS
-    if index.device.type == "cpu" and not torch.compiler.is_compiling():
-        counts = torch.bincount(index, minlength=sizes)
-    else:  # on a GPU bincount synchronises the device
-        ones = torch.ones((), dtype=torch.int64, device=index.device).expand_as(index)
-        # Integer sums are exact in any order.
-        counts = torch.zeros(sizes, dtype=torch.int64, device=index.device).scatter_add_(0, index.long(), ones)
+    ones = torch.ones(index.numel(), dtype=torch.int64, device=index.device)
+    # Integer sums are exact in any order. Unlike bincount, scatter_add_ needs no device synchronisation.
+    counts = torch.zeros(size * COUNTERS, dtype=torch.int64, device=index.device)
+    counts.scatter_add_(0, index.flatten().long(), ones)
     return counts.view(COUNTERS, size).sum(0)
 
 
