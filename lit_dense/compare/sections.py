@@ -116,8 +116,8 @@ def main_table(comparison: Comparison) -> Table:
         "In brackets: the smallest and the largest seed. Difference: to the baseline, over the seeds that both have.",
         f"Interval: 95 % bootstrap over the {images} validation images ({RESAMPLES} resamples, the same for both runs, "
         "seeds averaged).",
-        "Within the noise: the interval contains 0, or the spread over seeds explains the difference (Student's t, "
-        "95 %).",
+        "Within the noise: the interval contains 0, the difference is 0.000, or the spread over seeds explains it "
+        "(Student's t, 95 %).",
         "One seed: the difference is more than the images explain, but the spread over seeds is unknown.",
         f"Curve: still rising if AP gained more than {_percent(LARGEST_GAIN)} of its final value over the last third "
         f"of the steps; {DASH} with fewer than three validations.",

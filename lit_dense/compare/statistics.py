@@ -17,6 +17,8 @@ Verdict = Literal["better", "worse", "within the noise", "one seed", "not known"
 
 RESAMPLES = 1000
 LEVEL = 0.95
+LEAST_DIFFERENCE = 0.0005
+"""Smaller differences are shown as 0.000. A method that hardly changes AP has a small spread too."""
 
 T_QUANTILES = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131),
@@ -148,17 +150,17 @@ def judge(per_seed: Sequence[float], low: float, high: float) -> Verdict:
         high: Upper end of the interval.
 
     Returns:
-        ``not known`` without an interval. ``within the noise`` if the interval contains 0, or if the spread over
-        several seeds explains their mean. ``one seed`` if the interval excludes 0 but there is only one seed. Otherwise
-        ``better`` or ``worse``.
+        ``not known`` without an interval. ``within the noise`` if the interval contains 0, if the spread over several
+        seeds explains their mean, or if the mean is smaller than :data:`LEAST_DIFFERENCE`. ``one seed`` if the interval
+        excludes 0 but there is only one seed. Otherwise ``better`` or ``worse``.
     """
     if np.isnan(low) or np.isnan(high):
         return "not known"
-    if low <= 0 <= high:
+    mean = float(np.mean(per_seed))
+    if low <= 0 <= high or abs(mean) < LEAST_DIFFERENCE:
         return "within the noise"
     if len(per_seed) < 2:
         return "one seed"
-    mean = float(np.mean(per_seed))
     error = float(np.std(per_seed, ddof=1) / np.sqrt(len(per_seed)))
     allowed = T_QUANTILES[min(len(per_seed) - 1, len(T_QUANTILES)) - 1]
     if abs(mean) <= allowed * error or (mean > 0) != (low > 0):

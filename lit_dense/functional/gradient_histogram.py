@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .fused.anchor_loss import IGNORED, Chunked
-from .fused.sigmoid_terms import OwnLogits
+from .fused.sigmoid_terms import OwnLogits, may_read_numbers
 from .unknown_classes import is_hidden
 
 FUSED_BINS = 64
@@ -108,10 +108,13 @@ def _count_integers(index: Tensor, size: int) -> Tensor:
     """Count each of the integers 0 to ``size - 1`` in a tensor [..., n] -> [size]; may modify the tensor."""
     # Most norms are in one bin, and additions to one counter wait for each other. Neighbours have different counters.
     index += size * (torch.arange(index.shape[-1], dtype=index.dtype, device=index.device) % COUNTERS)
-    ones = torch.ones(index.numel(), dtype=torch.int64, device=index.device)
-    # Integer sums are exact in any order. Unlike bincount, scatter_add_ needs no device synchronisation.
-    counts = torch.zeros(size * COUNTERS, dtype=torch.int64, device=index.device)
-    counts.scatter_add_(0, index.flatten().long(), ones)
+    index, sizes = index.flatten(), size * COUNTERS
+    if may_read_numbers(index):
+        counts = torch.bincount(index, minlength=sizes)
+    else:  # bincount synchronises the device
+        ones = torch.ones((), dtype=torch.int64, device=index.device).expand_as(index)
+        # Integer sums are exact in any order.
+        counts = torch.zeros(sizes, dtype=torch.int64, device=index.device).scatter_add_(0, index.long(), ones)
     return counts.view(COUNTERS, size).sum(0)
 
 

@@ -62,6 +62,7 @@ def test_compare__difference_of_hand_worked_runs():
         ((0.0, 0.1, 0.2), 0.05, 0.15, "within the noise"),  # the seeds do: 1.7 standard errors
         ((0.1, 0.14, 0.06), 0.05, 0.15, "better"),  # mean .1, error .0231: 4.33 of them, just over 4.303
         ((0.1, 0.141, 0.059), 0.05, 0.15, "within the noise"),  # 4.22 of them
+        ((-4e-5, -4.1e-5, -3.9e-5), -6e-5, -2e-5, "within the noise"),  # sure, but nothing
         ((0.1,), 0.05, 0.15, "one seed"),
         ((0.1,), -0.05, 0.15, "within the noise"),
         ((0.1, 0.1), np.nan, np.nan, "not known"),

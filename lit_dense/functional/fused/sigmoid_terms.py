@@ -171,6 +171,12 @@ def rows_as_on_a_gpu() -> Iterator[None]:
         _all_rows.reset(token)
 
 
+def may_read_numbers(tensor: Tensor) -> bool:
+    """Whether operations may depend on numbers of a tensor: on a CPU, where no device has to be waited for."""
+    # torch 2.4 cannot compile context variables: test them last
+    return not torch.compiler.is_compiling() and tensor.device.type == "cpu" and not _all_rows.get()
+
+
 class OwnLogits:
     """Access to the logit of each positive's class: read it, and replace its term.
 
@@ -188,9 +194,8 @@ class OwnLogits:
     """
 
     def __init__(self, labels: Tensor, every_row: bool = False, rows: Tensor | None = None) -> None:
-        # torch 2.4 cannot compile context variables: test them last
         self._every_row = every_row
-        all_rows = every_row or torch.compiler.is_compiling() or labels.device.type != "cpu" or _all_rows.get()
+        all_rows = every_row or not may_read_numbers(labels)
         self._rows = None if all_rows else (labels >= 0).nonzero().squeeze(1) if rows is None else rows
         self.labels = self._of_rows(labels)
         self.column = self.labels.clamp(min=0) if all_rows and not every_row else self.labels
