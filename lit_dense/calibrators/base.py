@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..core.component import Component
+from ..functional.precision import float32_or_wider
 from ..functional.tracing import records_graph
 
 
@@ -53,8 +54,7 @@ class Calibrator(Component, ABC):
 
     def forward(self, logits: Tensor) -> Tensor:
         """Convert the score logits of all classes [..., C]."""
-        wide = logits.float() if logits.dtype.itemsize < 4 else logits
-        return self.calibrated(wide, torch.arange(logits.shape[-1], device=logits.device))
+        return self.calibrated(float32_or_wider(logits), torch.arange(logits.shape[-1], device=logits.device))
 
     def check_ready_once(self) -> None:
         """Check, before the first scores, that the calibrator has all its numbers.

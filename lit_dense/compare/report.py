@@ -12,7 +12,7 @@ from PIL import Image
 from ..cli.analysis import errors as error_sections
 from ..visualization import figures as run_figures
 from ..visualization.figures import to_svg
-from ..visualization.page import Panel, embedded_image, embedded_svg, template, to_webp
+from ..visualization.page import Panel, embedded_image, embedded_svg, embedded_svg_text, template, to_webp
 from . import figures, sections
 from .files import write_text
 from .results import Comparison, Result
@@ -48,7 +48,7 @@ def write(comparison: Comparison) -> list[Path]:
         path = comparison.folder / f"{name}.svg"
         path.unlink(missing_ok=True)
         if name in context["figures"]:
-            write_text(path, to_svg(context["figures"][name]))
+            write_text(path, context["figures"][name])
     return paths
 
 
@@ -96,13 +96,13 @@ def _charts(comparison: Comparison) -> dict[str, Any]:
         {name: _mean([one[k] for one in found]) for name, found in finished.items()} for k in ("step_seconds", key)
     )
     costs = figures.costs_figure(times, memory, "GPU memory" if on_gpu else "main memory")
-    drawn = {"curves": figures.curves_figure(curves, "AP of the validation set")}
+    drawn = {"curves": to_svg(figures.curves_figure(curves, "AP of the validation set"))}
     if known:
-        drawn["differences"] = figures.differences_figure(known, comparison.baseline)
+        drawn["differences"] = to_svg(figures.differences_figure(known, comparison.baseline))
     return {
         "figures": drawn,
         "descriptions": DESCRIPTIONS,
-        "charts": {name: embedded_svg(figure, name, DESCRIPTIONS[name]) for name, figure in drawn.items()},
+        "charts": {name: embedded_svg_text(svg, name, DESCRIPTIONS[name]) for name, svg in drawn.items()},
         "costs_chart": embedded_svg(costs, "costs", "Time and memory of each run"),
     }
 

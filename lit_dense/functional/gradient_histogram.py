@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .fused.anchor_loss import IGNORED, Chunked
 from .fused.sigmoid_terms import OwnLogits, may_read_numbers
+from .precision import float32_or_wider
 from .unknown_classes import is_hidden
 
 FUSED_BINS = 64
@@ -61,7 +62,7 @@ def _chunk_histogram(
     num_levels: int,
     has_unknown: bool,
 ) -> Tensor:
-    p = torch.sigmoid(logits.float() if logits.dtype.itemsize < 4 else logits)
+    p = torch.sigmoid(float32_or_wider(logits))
     own = OwnLogits(labels)
     counted: Tensor = (labels != IGNORED).unsqueeze(1)
     if has_unknown:

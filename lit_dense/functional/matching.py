@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_area
 
+from .precision import float32_or_wider
+
 BLOCK = 128
 """Anchors per block on the CPU. A block covers neighbouring grid cells; a box overlaps only a few blocks."""
 FEW_PAIRS = 2**17
@@ -152,9 +154,7 @@ def _iou(corners: Tensor, areas: Tensor, gt_corners: Tensor, gt_areas: Tensor) -
     infinity, which also compares with itself. One difference has no effect: infinity can be the best IoU of a ground
     truth, and NaN cannot, but these anchors are positive already.
     """
-    sides = torch.minimum(corners[2:], gt_corners[2:]) - torch.maximum(corners[:2], gt_corners[:2])
-    if sides.dtype.itemsize < 4:
-        sides = sides.float()
+    sides = float32_or_wider(torch.minimum(corners[2:], gt_corners[2:]) - torch.maximum(corners[:2], gt_corners[:2]))
     width, height = sides.clamp_(min=0)
     intersection = width.mul_(height)
     union = (gt_areas + areas).sub_(intersection)

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from .box_pairs import box_pairs
 from .iou_variant import PLAIN, IoUVariant
+from .precision import float32_or_wider
 
 
 def mpdiou_loss(predicted: Tensor, target: Tensor, image_sizes: Tensor, variant: IoUVariant = PLAIN) -> Tensor:
@@ -24,8 +25,7 @@ def mpdiou_loss(predicted: Tensor, target: Tensor, image_sizes: Tensor, variant:
         tensor([0.6600])
     """
     pairs = box_pairs(predicted, target)
-    difference = predicted - target
-    difference = difference.float() if difference.dtype.itemsize < 4 else difference  # squares exceed half precision
+    difference = float32_or_wider(predicted - target)  # squares exceed half precision
     diagonal = image_sizes.to(difference.dtype).square().sum(1, keepdim=True)
     distances = difference.square() * variant.axis_weights(pairs).repeat(1, 2) / diagonal
     top_left, bottom_right = distances.unflatten(1, (2, 2)).sum(2).unbind(1)

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from .precision import float32_or_wider
+
 LEAST_SQUARE = 1e-7
 """Added to the squared distance, as in the authors' code: the slope of a square root is infinite at 0."""
 
@@ -24,8 +26,7 @@ def normalized_wasserstein(predicted: Tensor, target: Tensor, constant: float = 
         >>> normalized_wasserstein(torch.tensor([[0.0, 0, 4, 2]]), torch.tensor([[0.0, 0, 2, 2]]))
         tensor([0.8954])
     """
-    difference = predicted - target
-    difference = difference.float() if difference.dtype.itemsize < 4 else difference  # squares exceed half precision
+    difference = float32_or_wider(predicted - target)  # squares exceed half precision
     low, high = difference.split(2, -1)  # twice the difference of centres is low + high, of sides high - low
     squares = ((low + high) / 2).square() + ((high - low) / 2).square()
     return torch.exp(-(squares.sum(-1) + LEAST_SQUARE).sqrt() / constant)

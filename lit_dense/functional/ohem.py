@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from .fused.sigmoid_terms import may_read_numbers
 from .stable_top import stable_smallest
 
 
@@ -48,7 +49,7 @@ def hard_negatives(
     number = ratio * positive.sum(1).clamp(min=k_min)
     number = number.nan_to_num(nan=float("inf"), posinf=float("inf"))  # inf * 0 is NaN: an infinite ratio keeps all
     number = number.ceil().clamp(max=len(costs)).long()
-    most = int(number.max()) if costs.device.type == "cpu" else max(counts)  # no device synchronisation
+    most = int(number.max()) if may_read_numbers(costs) else max(counts)  # no device synchronisation
     hardest = stable_smallest(of_images, number.clamp(min=1), most) & (number > 0).unsqueeze(1)
     marked = hardest | positive
     kept = torch.cat([row[:count] for row, count in zip(marked, counts, strict=True)]).to(values.dtype)

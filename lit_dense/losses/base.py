@@ -180,5 +180,10 @@ class SigmoidLoss(DenseLoss, ABC):
             return sum_with_dual_weights(logits, labels, terms, *pairs, samples.class_weights, has_unknown)
         if targets is not None:
             targets = samples.scatter_to_anchors(targets)
-        positives = samples.positives if labels is samples.labels else None
-        return sum_over_classes(logits, labels, terms, targets, samples.class_weights, has_unknown, positives)
+        known = known_positives(labels, samples)
+        return sum_over_classes(logits, labels, terms, targets, samples.class_weights, has_unknown, known)
+
+
+def known_positives(labels: Tensor, samples: DenseSamples) -> Tensor | None:
+    """Return the indices of the anchors with a class, if the labels are those of the samples [P]; otherwise None."""
+    return samples.positives if labels is samples.labels else None

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..core.samples import DenseSamples
 from ..functional.equalization_v2 import gradient_ratio
 from ..functional.fused.sigmoid_terms import sum_over_classes_and_gradients
-from .base import SigmoidLoss
+from .base import SigmoidLoss, known_positives
 
 
 class GradientBalancedLoss(SigmoidLoss):
@@ -42,9 +42,9 @@ class GradientBalancedLoss(SigmoidLoss):
     def forward(self, logits: Tensor, labels: Tensor, samples: DenseSamples) -> Tensor:
         """Compute the loss of each anchor, summed over classes [A]."""
         targets, terms = samples.scatter_to_anchors(self.pos_targets(samples)), self.sigmoid_terms(samples)
-        has_unknown, positives = samples.unknown is not None, samples.positives if labels is samples.labels else None
+        has_unknown, known = samples.unknown is not None, known_positives(labels, samples)
         values, gradients = sum_over_classes_and_gradients(
-            logits, labels, terms, targets, samples.class_weights, has_unknown, positives
+            logits, labels, terms, targets, samples.class_weights, has_unknown, known
         )
         positive, negative = samples.reduce.sum(torch.stack(gradients))
         self.stage(

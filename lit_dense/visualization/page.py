@@ -81,7 +81,18 @@ def embedded_svg(figure: Figure, name: str, description: str) -> Markup:
         name: A name that no other figure of the page has. It becomes the prefix of ids, which matplotlib repeats.
         description: Text for readers who do not see the figure.
     """
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", to_svg(figure))
+    return embedded_svg_text(to_svg(figure), name, description)
+
+
+def embedded_svg_text(svg: str, name: str, description: str) -> Markup:
+    """Embed a figure that is rendered already; arguments and result are those of :func:`embedded_svg`.
+
+    Args:
+        svg: The ``<svg>`` element.
+        name: A name that no other figure of the page has.
+        description: Text for readers who do not see the figure.
+    """
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1))
 
 

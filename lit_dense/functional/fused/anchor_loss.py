@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..precision import float32_or_wider
+
 IGNORED = -2
 LARGEST_LOGIT = 1e5  # larger than any finite float16, so that only infinite half-precision logits are changed
 WORTH_COMPILING = 2**20
@@ -255,8 +257,7 @@ def per_anchor(
 
 def readable(logits: Tensor) -> Tensor:
     """Copy logits for a formula: float32 or wider, with infinite logits replaced by very large ones."""
-    wide = logits.float() if logits.dtype.itemsize < 4 else logits
-    return wide.clamp(-LARGEST_LOGIT, LARGEST_LOGIT)
+    return float32_or_wider(logits).clamp(-LARGEST_LOGIT, LARGEST_LOGIT)
 
 
 @Chunked
