@@ -28,6 +28,8 @@ FULL = [
     ["losses.py"],
     ["losses.py", "--anchors", "49104", "--classes", "1203", "--peers", "torchvision focal"],
     ["weighters.py"],
+    ["box_losses.py"],
+    ["calibrators.py"],
     ["adapters.py"],
     ["step.py", "--classes", "1203", "--size", "320", "--steps", "1"],
     ["step.py", "--classes", "80", "--size", "800", "--steps", "1"],
