@@ -9,6 +9,8 @@ time, memory and device synchronisations of losses, whole steps, matching and po
 the largest batch; evaluation beside torchmetrics'. "copy" copies the logits: no loss can read them and write a gradient
 in less time.
 
+Tests and agreement use several processes on a GPU; the other parts use one, alone.
+
 The parts have time limits. A process that exceeds one is ended, and the next part has a new one. Seconds that a part
 does not need are left to the next ones. What a part could not measure in time is listed.
 
@@ -100,6 +102,8 @@ def read_rows(path: Path) -> tuple[list[Row], list[Row]]:
             planned = row["plan"]
         else:
             rows.append(row)
+    if planned:  # several processes finish in any order
+        rows.sort(key=lambda row: planned.index(row["item"]))
     return planned, rows
 
 

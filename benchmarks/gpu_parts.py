@@ -11,17 +11,22 @@ import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from argparse import Namespace
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
+from importlib.util import find_spec
+from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch._dynamo
+import torch._inductor.config
 from evaluation import make_images, with_metric
 from losses import PEERS, Size, extra_memory, make, prepared, seconds
 from matching import WAYS as MATCHERS
@@ -44,6 +49,8 @@ LONG_TESTS = "test_anchor_loss_chunks.py"
 """The file whose tests compile every loss; it runs last, because the time may not suffice for it."""
 DTYPES = ["bfloat16", "float32"]
 FEW_LOSSES = ["focal", "ghm", "softmax"]
+PROCESSES = min(6, max(1, (os.cpu_count() or 1) // 2))
+"""Processes that compile at the same time on a GPU, in the parts that measure no speed."""
 AGREEMENT = {"float32": 1e-5, "bfloat16": 1e-2}
 """Largest difference between compiled and plain numbers, relative to the largest number."""
 
@@ -117,16 +124,19 @@ def gpu_tests(item: Item, device: str, left: float) -> Item:
         "--tb=line",
         "-p",
         "no:cacheprovider",
+        *(["-n", str(PROCESSES)] if device != "cpu" and find_spec("xdist") else []),
         *map(str, files),
     ]
     start, cut = time.perf_counter(), False
-    try:
-        done = subprocess.run(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=max(1.0, left)
-        )
-        output = done.stdout
-    except subprocess.TimeoutExpired as error:
-        output, cut = error.stdout or b"", True
+    with tempfile.TemporaryDirectory(
+        ignore_cleanup_errors=True
+    ) as cache:  # of its own
+        env = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": cache}
+        kwargs = {"cwd": ROOT, "env": env, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        try:
+            output = subprocess.run(command, timeout=max(1.0, left), **kwargs).stdout
+        except subprocess.TimeoutExpired as error:
+            output, cut = error.stdout or b"", True
     text = output.decode(errors="replace")
     print(text)  # the part's log
     return {**outcomes(text), "cut off": cut, "s": time.perf_counter() - start}
@@ -134,6 +144,8 @@ def gpu_tests(item: Item, device: str, left: float) -> Item:
 
 def outcomes(output: str) -> Item:
     """Count the outcomes in what ``pytest -v`` prints, also if it was cut off; name the failed tests."""
+    # With several processes (pytest-xdist) a line begins with the process and the outcome: the same form is made of it.
+    output = re.sub(r"^\[gw\d+\] \[ *\d+%\] (\w+) (\S.*?) *$", r"\2 \1", output, flags=re.MULTILINE)
     kinds = {kind: re.findall(rf"^(\S+::.+?) {kind}\b", output, re.MULTILINE) for kind in ("PASSED", "FAILED", "ERROR")}
     skipped = re.findall(r"^\S+::.+? SKIPPED\b", output, re.MULTILINE)
     broken = re.findall(r"^ERROR (?:collecting )?(\S+)", output, re.MULTILINE)
@@ -343,31 +355,47 @@ MEASURES: dict[str, Callable[[Item, str, float], Item]] = {
 }
 
 
-def run(part: str, items: list[Item], device: str, left: Callable[[], float], write: Callable[[Item], None]) -> None:
-    """Measure the items one after another; write each result, error or omission at once.
+def run(part: str, items: list[Item], device: str, end: float, write: Callable[[Item], None]) -> None:
+    """Measure the items; write each result, error or omission at once.
 
     Args:
         part: Key of :data:`MEASURES`.
         items: What to measure.
         device: Device of the tensors.
-        left: Returns the seconds that are left.
+        end: Time of the monotonic clock from which no item begins.
         write: Called with one row for each item.
     """
-    for item in items:
-        if left() <= 0:
-            write({"item": item, "skipped": "out of time"})
-            continue
-        torch._dynamo.reset()  # else each call looks through the graphs of all former items
-        with warnings.catch_warnings(record=True) as seen:
-            warnings.simplefilter("always", UserWarning)
-            try:
-                row = {"item": item, "result": MEASURES[part](item, device, left())}
-            except Exception as error:  # whatever it is, the other items are still measured
-                why = str(error).strip().split("\n")[0]
-                row = {"item": item, "error": f"{type(error).__name__}: {why}"[:300]}
-        told = [str(warning.message) for warning in seen if "Losses run uncompiled" in str(warning.message)]
-        write(row | ({"warnings": told} if told else {}))
-        free(device)
+    if part != "agreement" or device == "cpu":
+        for item in items:
+            write(row_of(part, item, device, end))
+        return
+    with ProcessPoolExecutor(PROCESSES, get_context("spawn"), initializer=compile_in_this_process) as pool:
+        for future in as_completed([pool.submit(row_of, part, item, device, end) for item in items]):
+            write(future.result())
+
+
+def compile_in_this_process() -> None:
+    """Start no further processes to compile in."""
+    as_in_training()
+    torch._inductor.config.compile_threads = 1
+
+
+def row_of(part: str, item: Item, device: str, end: float) -> Item:
+    """Measure one item; return it with its result, its error or the reason why it was skipped."""
+    left = end - time.monotonic()
+    if left <= 0:
+        return {"item": item, "skipped": "out of time"}
+    torch._dynamo.reset()  # else each call looks through the graphs of all former items
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            row = {"item": item, "result": MEASURES[part](item, device, left)}
+        except Exception as error:  # whatever it is, the other items are still measured
+            why = str(error).strip().split("\n")[0]
+            row = {"item": item, "error": f"{type(error).__name__}: {why}"[:300]}
+    told = [str(warning.message) for warning in seen if "Losses run uncompiled" in str(warning.message)]
+    free(device)
+    return row | ({"warnings": told} if told else {})
 
 
 def serve(connection: Connection) -> None:
@@ -388,7 +416,7 @@ def serve(connection: Connection) -> None:
         write = partial(append, path)
         items = plan(part, device, quick)
         write({"plan": items})
-        run(part, items, device, lambda end=end: end - time.monotonic(), write)
+        run(part, items, device, end, write)
         sys.stdout.flush()
         connection.send("done")
 

@@ -2,6 +2,7 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -52,9 +53,11 @@ def test_run__what_has_no_time_left_is_written_as_skipped_and_a_failure_ends_not
         return {"ms": 1.0}
 
     monkeypatch.setitem(gpu_parts.MEASURES, "losses", measure)
-    rows, seconds = [], iter([3, 3, 2, 2, 1, 1, 0])
+    clock = iter([7, 8, 9, 10])
+    monkeypatch.setattr(gpu_parts, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    rows: list = []
     items = [{"loss": name} for name in ("focal", "bad", "bce", "ghm")]
-    gpu_parts.run("losses", items, "cpu", lambda: next(seconds), rows.append)
+    gpu_parts.run("losses", items, "cpu", 10, rows.append)
     assert rows == [
         {"item": {"loss": "focal"}, "result": {"ms": 1.0}},
         {"item": {"loss": "bad"}, "error": "RuntimeError: no kernel"},
@@ -136,6 +139,14 @@ tests/b.py::test_e """
         "skipped": 1,
         "failed tests": ["tests/a.py::test_c"],
     }
+    several = """
+[gw0] [ 20%] PASSED tests/a.py::test_a
+tests/a.py::test_c
+[gw1] [ 40%] PASSED tests/a.py::test_b[torch.float32-x y]
+[gw1] [ 60%] FAILED tests/a.py::test_c
+[gw0] [ 80%] SKIPPED tests/a.py::test_d
+tests/b.py::test_e """
+    assert gpu_parts.outcomes(several) == gpu_parts.outcomes(output)
     assert gpu_parts.outcomes("ERROR tests/b.py - ImportError: x")["failed tests"] == ["tests/b.py"]
 
 
