@@ -4,7 +4,6 @@ The first line of a part's file lists its items. Each further line is one item w
 why it was skipped.
 """
 
-import gc
 import json
 import os
 import re
@@ -31,7 +30,7 @@ from evaluation import make_images, with_metric
 from losses import PEERS, Size, extra_memory, make, prepared, seconds
 from matching import WAYS as MATCHERS
 from matching import anchors_of, objects
-from measuring import as_in_training, extra_memory_of
+from measuring import as_in_training, extra_memory_of, free, kernel_time
 from postprocess import WAYS as POSTPROCESSORS
 from postprocess import detect, detector, outputs
 from step import NAMES, largest_batch, measure, measured, training_step
@@ -45,6 +44,8 @@ from lit_dense.metrics import DetectionMAP
 from lit_dense.testing.host_sync import host_reads
 
 ROOT = Path(__file__).parents[1]
+RANKING = frozenset({"ap", "alrp", "rs"})
+"""Losses that sort all logits of the batch and have no formula to compile."""
 LONG_TESTS = "test_anchor_loss_chunks.py"
 """The file whose tests compile every loss; it runs last, because the time may not suffice for it."""
 DTYPES = ["bfloat16", "float32"]
@@ -66,21 +67,16 @@ def plan(part: str, device: str, quick: bool) -> list[Item]:
     if part == "tests":
         return [{"tests": "pytest -m gpu"}]
     if part == "agreement":
-        return [{"loss": name, "dtype": dtype, "classes": 5 if quick else 80} for dtype in dtypes for name in names]
+        compiled = [name for name in names if name not in RANKING]
+        return [{"loss": name, "dtype": dtype, "classes": 5 if quick else 80} for dtype in dtypes for name in compiled]
     if part == "losses":
         peers = [name for name in PEERS if name in ("copy", "torchvision focal", "focal, not compiled")]
+        few = ["copy", *sorted(set(peers) - {"copy"}), *FEW_LOSSES[: len(names)]]
         sizes = [(b, c, d) for c in classes for b in batches for d in dtypes]
-        few = FEW_LOSSES[: len(names)]
+        rows = [(name, *size) for size in sizes for name in few]
+        rows += [(name, batches[0], classes[0], d) for d in dtypes for name in names if name not in few]
         anchors = 5000 if quick else 120087
-        return [
-            {"loss": name, "images": size[0], "anchors": anchors, "classes": size[1], "dtype": size[2]}
-            for size in sizes
-            for name in [
-                "copy",
-                *sorted(set(peers) - {"copy"}),
-                *(names if size[:2] == (batches[0], classes[0]) else few),
-            ]
-        ]
+        return [{"loss": name, "images": b, "anchors": anchors, "classes": c, "dtype": d} for name, b, c, d in rows]
     if part == "steps":
         return [
             {"model": name, "images": images, "pixels": pixels, "classes": number, "dtype": dtype}
@@ -90,10 +86,10 @@ def plan(part: str, device: str, quick: bool) -> list[Item]:
             for name in NAMES
         ]
     if part == "largest":
-        first, within, most = (1, 1, 2) if device == "cpu" else (16, 4, 512)
-        limits = {"first": first, "within": within, "most": most}
-        kinds = [(number, dtype) for number in classes for dtype in dtypes[:1]]
-        return [{"model": m, "pixels": pixels, "classes": c, "dtype": d, **limits} for c, d in kinds for m in NAMES]
+        limits = {"within": 1, "most": 2} if device == "cpu" else {"within": 4, "most": 512}
+        return [
+            {"model": m, "pixels": pixels, "classes": c, "dtype": dtypes[0], **limits} for c in classes for m in NAMES
+        ]
     if part == "matching":
         return [{"objects": number, "pixels": pixels} for number in ([7] if quick else [7, 100, 500])]
     if part == "postprocess":
@@ -128,9 +124,7 @@ def gpu_tests(item: Item, device: str, left: float) -> Item:
         *map(str, files),
     ]
     start, cut = time.perf_counter(), False
-    with tempfile.TemporaryDirectory(
-        ignore_cleanup_errors=True
-    ) as cache:  # of its own
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:  # of its own
         env = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": cache}
         kwargs = {"cwd": ROOT, "env": env, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         try:
@@ -212,11 +206,13 @@ def loss_part(item: Item, device: str, left: float) -> Item:
     milliseconds = timed(step, device)
     waits = synchronisations(step, device)
     number = graphs() - before
+    kernels = {} if device == "cpu" else {"kernels, ms": kernel_time(step)}
     del step
     free(device)
     logits = size.images * size.anchors * size.classes * size.dtype.itemsize / 2**20
     extra = extra_memory(item["loss"], size) / logits
-    return {"ms": milliseconds, "graphs": number, "synchronisations": waits, "extra memory over logits": extra}
+    counts = {"graphs": number, "synchronisations": waits, "extra memory over logits": extra}
+    return {"ms": milliseconds, **kernels, **counts}
 
 
 def whole_step(item: Item, device: str, left: float) -> Item:
@@ -248,7 +244,15 @@ def largest(item: Item, device: str, left: float) -> Item:
             free(device)
         return True
 
-    return {"largest batch": largest_batch(fits, item["first"], item["within"], item["most"])}
+    # Memory grows evenly with the images: two small batches tell where the limit is, and few large ones are tried.
+    if device == "cpu":
+        first = 1
+    else:
+        few, more = (measure(item["model"], size._replace(images=images)).peak for images in (4, 12))
+        free(device)
+        memory = torch.cuda.mem_get_info()[0] / 2**20
+        first = int(4 + 8 * (memory - few) / (more - few)) - item["within"]
+    return {"largest batch": largest_batch(fits, first, item["within"], item["most"])}
 
 
 def matching(item: Item, device: str, left: float) -> Item:
@@ -336,22 +340,15 @@ def synchronisations(step: Callable[[], object], device: str) -> int:
     return sum("called a synchronizing" in str(warning.message) for warning in seen)
 
 
-def free(device: str) -> None:
-    """Return the memory of finished items to the device."""
-    gc.collect()
-    if device != "cpu":
-        torch.cuda.empty_cache()
-
-
 MEASURES: dict[str, Callable[[Item, str, float], Item]] = {
-    "tests": gpu_tests,
     "agreement": agreement,
+    "tests": gpu_tests,
     "losses": loss_part,
     "steps": whole_step,
-    "largest": largest,
     "matching": matching,
     "postprocess": postprocess,
     "evaluation": evaluation,
+    "largest": largest,
 }
 
 

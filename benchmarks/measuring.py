@@ -1,5 +1,6 @@
 """What the benchmarks have in common: memory, spreads, the machine's name, and rows for the table of all."""
 
+import gc
 import json
 import os
 import platform
@@ -42,6 +43,30 @@ def as_in_training() -> None:
     """One thread, and an allocator that has seen a tensor of some size go: before that it gives each small one back."""
     torch.set_num_threads(1)
     torch.zeros(5_000_000)
+
+
+def kernel_time(step: Callable[[], object]) -> float:
+    """Milliseconds in which the device computes during a step, without those in which it waits for the processor."""
+    torch.cuda.synchronize()
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profile:
+        step()
+        torch.cuda.synchronize()
+    events = [
+        event
+        for event in profile.events()
+        if event.device_type == torch.autograd.DeviceType.CUDA and not getattr(event, "is_user_annotation", False)
+    ]
+    slowest = sorted(((event.time_range.elapsed_us(), event.name) for event in events), reverse=True)
+    print(*(f"{microseconds:9.1f} us  {name}" for microseconds, name in slowest[:12]), sep="\n")  # the part's log
+    return sum(microseconds for microseconds, _ in slowest) / 1000
+
+
+def free(device: str) -> None:
+    """Return the memory of finished items to the device."""
+    gc.collect()
+    if device != "cpu":
+        torch.cuda.empty_cache()
 
 
 def spread(ratios: Sequence[float]) -> str:

@@ -29,6 +29,8 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from lit_dense import patch
 
 OBJECTS = 10
+DIFFERENT = 16
+"""Images of a batch that differ; a larger batch has them more than once, for their noise takes long to make."""
 NAMES = ["torchvision", "lit_dense"]
 T = TypeVar("T")
 
@@ -91,7 +93,11 @@ def batch(images: int, size: int, classes: int, device: str) -> tuple[list[Tenso
     """Images of noise, with objects of all sizes."""
     generator = torch.Generator().manual_seed(0)
     pictures, targets = [], []
-    for _ in range(images):
+    for number in range(images):
+        if number >= DIFFERENT:
+            pictures.append(pictures[number % DIFFERENT].clone())
+            targets.append(targets[number % DIFFERENT])
+            continue
         corner = torch.rand(OBJECTS, 2, generator=generator) * 0.5 * size
         sides = (torch.rand(OBJECTS, 2, generator=generator) * 0.4 + 0.1) * size
         labels = torch.randint(classes, (OBJECTS,), generator=generator)
@@ -229,21 +235,23 @@ def show(found: dict[str, list[Measured]], size: Size) -> None:
 
 
 def largest_batch(fits: Callable[[int], bool], first: int = 1, within: int = 1, most: int = 2**14) -> int:
-    """Find the largest batch that fits: twice as many images until the memory is full, then halving steps.
+    """Find the largest batch that fits: from a first guess in growing steps, up or down, and then in halving ones.
 
     Args:
         fits: Whether a step with a number of images fits the memory.
         first: Images that are tried first.
-        within: Difference between the result and the smallest number found too large, at most.
+        within: Difference between the result and the smallest number found too large, at most; also the first step.
         most: Images that are never exceeded.
     """
     good, bad = 0, most + 1
+    images, step = max(1, min(first, most)), within
     while bad - good > within and good < most:
-        images = min(most, max(first, 2 * good)) if bad > most else (good + bad) // 2
         if fits(images):
             good = images
         else:
             bad = images
+        images = min(most, good + step) if bad > most else (good + bad) // 2 if good else max(1, bad - step)
+        step *= 2
     return good
 
 

@@ -94,7 +94,9 @@ def norm_histogram(
         # One kernel with one sum per bin is faster than scatter_add_, whose atomic additions wait for each other.
         index = norm_bins(norms, bins, torch.int32)
         mask = True if counted is None else counted
-        return torch.stack([((index == bin_number) & mask).sum() for bin_number in range(bins)]).double()
+        # Sums of int32 need half the registers of int64; a chunk has fewer than 2**31 norms.
+        counts = [((index == number) & mask).sum(dtype=torch.int32) for number in range(bins)]
+        return torch.stack(counts).double()
     index = norm_bins(norms, bins, torch.int32)
     if levels is not None:
         index = index + bins * levels

@@ -32,11 +32,11 @@ def gpu_parts():
 
 
 def test_limit__a_part_has_its_share_and_what_those_before_it_left(gpu):
-    chosen = ["tests", "matching", "evaluation"]  # shares of 60, 15 and 30
-    assert gpu.limit("tests", chosen, 210, 0) == pytest.approx(120)
-    assert gpu.limit("matching", chosen, 210, 120) == pytest.approx(30)
-    assert gpu.limit("matching", chosen, 210, 20) == pytest.approx(130)
-    assert gpu.limit("evaluation", chosen, 210, 209) == pytest.approx(1)
+    chosen = ["tests", "matching", "evaluation"]  # shares of 90, 15 and 20
+    assert gpu.limit("tests", chosen, 250, 0) == pytest.approx(180)
+    assert gpu.limit("matching", chosen, 250, 180) == pytest.approx(30)
+    assert gpu.limit("matching", chosen, 250, 20) == pytest.approx(190)
+    assert gpu.limit("evaluation", chosen, 250, 249) == pytest.approx(1)
     assert gpu.limit("evaluation", chosen, 210, 300) == 0
 
 
@@ -104,7 +104,7 @@ def test_with_ratios__compares_rows_of_the_same_size(gpu):
 def test_findings__names_slow_losses_other_numbers_recompilations_and_failures(gpu):
     rows = [loss_row("copy", 1.0), loss_row("torchvision focal", 12.0), loss_row("focal", 4.0), loss_row("bce", 2.0)]
     assert gpu.findings("losses", rows) == [
-        "losses, focal bfloat16: 4.0 times the copy of the logits (8 images, 80 classes)"
+        "losses, focal bfloat16: kernels 4.0 times the copy of the logits (8 images, 80 classes)"
     ]
 
     def agreement(**result):
