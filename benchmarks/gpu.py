@@ -7,8 +7,8 @@
 The parts: compiled beside plain numbers of all losses, with seconds of compilation and recompilations; GPU tests; time,
 memory and device synchronisations of losses, whole steps, matching and post-processing beside torchvision's;
 evaluation beside torchmetrics'; the largest batch. "copy" copies the logits: no loss can read them and write a gradient
-in less time. "ms" is a step that starts on an idle device; "kernels, ms" is the part of it in which the device computes.
-The rest is the processor's, which runs ahead of the device in training.
+in less time. "ms" is a step that starts on an idle device; "kernels, ms" is the part in which the device computes. The
+rest is the processor's, which runs ahead of the device in training.
 
 Tests and agreement use several processes on a GPU; the other parts use one, alone.
 
