@@ -71,7 +71,7 @@ def plan(part: str, device: str, quick: bool) -> list[Item]:
     if part == "losses":
         peers = [name for name in PEERS if name in ("copy", "torchvision focal", "focal, not compiled")]
         few = ["copy", *sorted(set(peers) - {"copy"}), *FEW_LOSSES[: len(names)]]
-        sizes = [(b, c, d) for c in classes for b in batches for d in dtypes]
+        sizes = [(b, c, d) for b in batches for d in dtypes for c in classes]
         rows = [(name, *size) for size in sizes for name in few]
         rows += [(name, batches[0], classes[0], d) for d in dtypes for name in names if name not in few]
         anchors = 5000 if quick else 120087

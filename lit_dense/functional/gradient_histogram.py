@@ -11,7 +11,7 @@ from .precision import float32_or_wider
 from .unknown_classes import is_hidden
 
 FUSED_BINS = 64
-"""Largest number of bins that are summed in one compiled kernel."""
+"""Largest number of bins that are counted in one compiled kernel."""
 COUNTERS = 4
 """Number of counters of each bin, for neighbouring columns; on a CPU three times as fast as one, and 8 as 4."""
 
@@ -46,9 +46,9 @@ def classification_histogram(
         tensor([2., 1.], dtype=torch.float64)
     """
     logits = logits.detach()
-
     rows, args = (logits, labels, levels), (bins, class_weights, num_levels, has_unknown)
-    counts = [count for _, count in _chunk_histogram.over(rows, args, _chunk_histogram.compiles(logits))]
+    chunks = [found for _, found in _chunk_histogram.over(rows, args, _chunk_histogram.compiles(logits))]
+    counts = [_sum_of_rows(found, bins, logits.shape[1]) if found.dtype == torch.int32 else found for found in chunks]
     return torch.stack(counts).sum(0)
 
 
@@ -72,7 +72,40 @@ def _chunk_histogram(
         used = uses_negatives.expand_as(p).clone()
         counted = counted & own.replace(used, uses_positives[own.column])
     norms = own.replace(p, 1 - own.take(p))
+    if torch.compiler.is_compiling() and bins <= FUSED_BINS and levels is None:
+        return _row_counts(norm_bins(norms, bins, torch.int32), counted, bins)
     return norm_histogram(norms, bins, counted, None if levels is None else levels.unsqueeze(1), num_levels)
+
+
+def _row_counts(index: Tensor, counted: Tensor, bins: int) -> Tensor:
+    """Count the bins of each row, in one compiled kernel; a number has the counts of several bins, int32 [G, n].
+
+    On a GPU, ``scatter_add_`` takes several times as long, because its atomic additions wait for each other. So does a
+    kernel that has sums over all rows, one of each bin, in its registers.
+
+    Args:
+        index: Bin of each logit, int32 [n, C].
+        counted: Mask of the logits to count, broadcastable to ``index``.
+        bins: Number of bins.
+    """
+    fields, bits = _fields(index.shape[1])
+    one = torch.bitwise_left_shift(torch.ones_like(index), bits * (index % fields))
+    group = torch.where(counted, index // fields, -1)
+    groups = range(-(-bins // fields))
+    return torch.stack([torch.where(group == number, one, 0).sum(1, dtype=torch.int32) for number in groups])
+
+
+def _sum_of_rows(row_counts: Tensor, bins: int, columns: int) -> Tensor:
+    """Sum the results of :func:`_row_counts` over the rows, float64 [bins]."""
+    fields, bits = _fields(columns)
+    each = [((row_counts >> bits * field) & (2**bits - 1)).sum(1) for field in range(fields)]
+    return torch.stack(each, 1).flatten()[:bins].double()
+
+
+def _fields(columns: int) -> tuple[int, int]:
+    """Return how many counts one int32 has, and their bits: each can be as large as the number of columns."""
+    fields = 3 if columns < 2**10 else 2 if columns < 2**15 else 1
+    return fields, 30 // fields
 
 
 def norm_histogram(
@@ -90,13 +123,6 @@ def norm_histogram(
     Returns:
         Counts [bins]; with ``levels`` one row per level [num_levels, bins].
     """
-    if torch.compiler.is_compiling() and bins <= FUSED_BINS and levels is None:
-        # One kernel with one sum per bin is faster than scatter_add_, whose atomic additions wait for each other.
-        index = norm_bins(norms, bins, torch.int32)
-        mask = True if counted is None else counted
-        # Sums of int32 need half the registers of int64; a chunk has fewer than 2**31 norms.
-        counts = [((index == number) & mask).sum(dtype=torch.int32) for number in range(bins)]
-        return torch.stack(counts).double()
     index = norm_bins(norms, bins, torch.int32)
     if levels is not None:
         index = index + bins * levels

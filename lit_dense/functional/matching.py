@@ -14,6 +14,8 @@ FEW_PAIRS = 2**17
 """Up to this number of pairs, computing all IoUs is faster than selecting blocks."""
 PAIRS_AT_ONCE = 2**22
 """Pairs per chunk: 16 MiB in float32; six such arrays exist at a time."""
+PAIRS_ON_DEVICE = 2**24
+"""The same when boxes of a device are matched by IoU: small chunks leave a GPU idle."""
 
 
 def match_by_iou(
@@ -125,9 +127,9 @@ def _is_proper(areas: Tensor) -> Tensor:
     return (areas > 0) & areas.isfinite()
 
 
-def gt_chunks(num_anchors: int, num_gt: int) -> Iterator[slice]:
-    """Split the ground truths into slices whose IoU matrix with all anchors takes at most 16 MiB, or is one row."""
-    step = max(1, PAIRS_AT_ONCE // max(1, num_anchors))
+def gt_chunks(num_anchors: int, num_gt: int, pairs: int = PAIRS_AT_ONCE) -> Iterator[slice]:
+    """Split the ground truths into slices with at most ``pairs`` pairs with all anchors, or of one ground truth."""
+    step = max(1, pairs // max(1, num_anchors))
     return (slice(start, start + step) for start in range(0, num_gt, step))
 
 
@@ -138,7 +140,8 @@ def _best_by_chunks(anchors: Tensor, gt_boxes: Tensor) -> tuple[Tensor, Tensor, 
     best = torch.zeros_like(areas, dtype=torch.promote_types(areas.dtype, gt_areas.dtype))
     match = torch.zeros_like(best, dtype=torch.int64)
     is_best_of_gt = torch.zeros_like(best, dtype=torch.bool)
-    for rows in gt_chunks(len(anchors), len(gt_boxes)):
+    pairs = PAIRS_AT_ONCE if anchors.device.type == "cpu" else PAIRS_ON_DEVICE
+    for rows in gt_chunks(len(anchors), len(gt_boxes), pairs):
         iou = _iou(corners[:, None], areas, gt_corners[:, rows], gt_areas[rows])
         is_best_of_gt |= (iou == iou.amax(1, keepdim=True)).any(0)
         value, first = iou.max(0)

@@ -21,7 +21,8 @@ def top_scores(logits: Tensor, score_thresh: float, number: int) -> tuple[Tensor
 
     Scores and their order are bit-identical to torchvision's. Blocks whose largest logit cannot be among the best are
     skipped, and scores are computed only for the rest. If scores are equal, the selection depends on the sorting
-    algorithm. In that case, and in half precision, where ties are frequent, it sorts exactly what torchvision sorts.
+    algorithm. In that case, in half precision, where ties are frequent, and on other devices than a CPU, where
+    synchronisations would cost more than the skipped blocks, it sorts exactly what torchvision sorts.
 
     Args:
         logits: Logits of all anchors and classes of a level [N, C].
@@ -37,7 +38,8 @@ def top_scores(logits: Tensor, score_thresh: float, number: int) -> tuple[Tensor
         [2, 3]
     """
     flat = logits.flatten()
-    if len(flat) < 2 * BLOCK * number or flat.dtype.itemsize < 4 or not logits.is_contiguous():
+    too_few = len(flat) < 2 * BLOCK * number
+    if too_few or flat.dtype.itemsize < 4 or flat.device.type != "cpu" or not logits.is_contiguous():
         return _sorted_all(logits, score_thresh, number)
     whole = len(flat) // BLOCK * BLOCK
     maxima = flat.detach()[:whole].view(-1, BLOCK).amax(1)
@@ -90,13 +92,11 @@ def _logit_of_less(logit: float) -> float:
 
 
 def _sigmoid_at(flat: Tensor, positions: Tensor) -> Tensor:
-    """Compute ``flat.sigmoid()[positions]``, bit-identical, without computing all of it.
+    """Compute ``flat.sigmoid()[positions]`` on a CPU, bit-identical, without computing all of it.
 
-    On the CPU each thread computes the remainder of its range, which does not fill a vector, with other instructions.
+    Each thread computes the remainder of its range, which does not fill a vector, with other instructions.
     The last bit can differ.
     """
-    if flat.device.type != "cpu":
-        return flat[positions].sigmoid()
     padded = F.pad(flat[positions], (0, -len(positions) % VECTORS))
     scores = torch.cat([chunk.sigmoid() for chunk in padded.split(MIN_PARALLEL // 2)])[: len(positions)]
     for start, end in _thread_ranges(len(flat)):

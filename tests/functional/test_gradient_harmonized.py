@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lit_dense.box_losses import GHMRLoss
+from lit_dense.functional import gradient_histogram
 from lit_dense.functional.fused.anchor_loss import plain_path
 from lit_dense.functional.fused.sigmoid_terms import sum_over_classes
 from lit_dense.functional.gradient_harmonized import (
@@ -189,3 +190,16 @@ def test_ghm_r_loss__worked_values(update, expected):
     flat = torch.cat([deltas[0], deltas[1, :1]])[:, None]  # five coordinates
     loss = GHMRLoss(momentum=0.0, update=update, power=1.0).forward(flat, torch.zeros_like(flat), OneProcess)
     assert loss.sum().item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("columns", [1, 7, 1023, 1024, 40_000])
+@pytest.mark.parametrize("bins", [1, 5, 30, 64])
+def test_row_counts__hold_all_counts_of_a_row(columns, bins):
+    generator = torch.Generator().manual_seed(columns)
+    index = torch.randint(bins, (6, columns), generator=generator, dtype=torch.int32)
+    index[0] = bins - 1  # all logits of a row in one bin: the largest count
+    counted = torch.rand(6, columns, generator=generator) < 0.9
+    counted[0] = True
+    row_counts = gradient_histogram._row_counts(index, counted, bins)
+    counts = gradient_histogram._sum_of_rows(row_counts, bins, columns)
+    assert torch.equal(counts, torch.bincount(index[counted], minlength=bins).double())
