@@ -254,7 +254,7 @@ def advise_few(figures: Figures) -> Advice | None:
         return None
     pasted = [Trial("copy_paste", {"data": {"augmentation": ["copy_paste"]}})]
     mosaic = [Trial("mosaic", {"data": {"augmentation": ["mosaic"]}})] if figures.small_share < SMALL_SHARE else []
-    return Advice("few_images", f"Only {with_objects:,} images have objects.", "few-images", (*mosaic, *pasted))
+    return Advice("few_images", f"Only {with_objects:,} images have objects.", "few-images", (*pasted, *mosaic))
 
 
 RULES: tuple[Callable[[Figures], Advice | None], ...] = (
