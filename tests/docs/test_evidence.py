@@ -1,0 +1,57 @@
+"""docs/evidence.md: the numbers of its tables are those of the committed results."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+PAGE = Path(__file__).parents[2] / "docs" / "evidence.md"
+RESULTS = PAGE.parent / "evidence" / "results"
+
+
+def tables():
+    """The folder of results that each comparison's ``--out`` names, and the rows of its first table."""
+    for part in PAGE.read_text(encoding="utf-8").split("\n## ")[1:]:
+        out = re.search(r"--out runs/(\w+)", part)
+        rows = re.findall(r"^\| `(.+?)` \|(.+)\|$", part, re.MULTILINE)
+        if out and rows:
+            head = next(line for line in part.splitlines() if line.startswith("| run |")).strip("| ").split(" | ")[1:]
+            yield out[1], {name: dict(zip(head, map(str.strip, cells.split("|")), strict=True)) for name, cells in rows}
+
+
+TABLES = dict(tables())
+
+
+def final_ap(folder, name):
+    """AP at the end of each seed's run, and of each class, averaged over the seeds."""
+    found = [json.loads(p.read_text())["found"] for p in sorted((RESULTS / folder).glob(f"{name}-seed-*.json"))]
+    classes = {key for key in found[0]["numbers"] if re.fullmatch(r"map/\w+", key)}
+    by_class = {key[4:].lower(): sum(f["numbers"][key] for f in found) / len(found) for key in classes}
+    return [f["curve"][-1]["map"] for f in found], by_class
+
+
+def short(value):
+    return f"{value:.3f}".lstrip("0")
+
+
+def test_evidence__every_folder_of_results_has_its_table():
+    assert set(TABLES) == {folder.name for folder in RESULTS.iterdir()}
+
+
+@pytest.mark.parametrize("folder", TABLES)
+def test_evidence__numbers_are_those_of_the_results(folder):
+    rows = TABLES[folder]
+    assert set(rows) == {path.name.rsplit("-seed-", 1)[0] for path in (RESULTS / folder).glob("*.json")}
+    baseline = sum(final_ap(folder, next(iter(rows)))[0]) / 3
+    for name, cells in rows.items():
+        seeds, by_class = final_ap(folder, name)
+        mean = sum(seeds) / len(seeds)
+        assert cells["AP, three seeds"].split() == [short(value) for value in seeds], name
+        assert cells["mean"] == short(mean), name
+        if cells["difference"]:
+            shown = float(cells["difference"].replace("\N{MINUS SIGN}", "-"))
+            assert shown == pytest.approx(mean - baseline, abs=6e-4), name
+        for label, cell in cells.items():
+            if label.lower() in by_class:
+                assert cell == short(by_class[label.lower()]), (name, label)
