@@ -11,13 +11,15 @@ RESULTS = PAGE.parent / "evidence" / "results"
 
 
 def tables():
-    """The folder of results that each comparison's ``--out`` names, and the rows of its first table."""
+    """The folder of results that each comparison's ``--out`` names, and the rows of its table of runs."""
     for part in PAGE.read_text(encoding="utf-8").split("\n## ")[1:]:
-        out = re.search(r"--out runs/(\w+)", part)
-        rows = re.findall(r"^\| `(.+?)` \|(.+)\|$", part, re.MULTILINE)
-        if out and rows:
-            head = next(line for line in part.splitlines() if line.startswith("| run |")).strip("| ").split(" | ")[1:]
-            yield out[1], {name: dict(zip(head, map(str.strip, cells.split("|")), strict=True)) for name, cells in rows}
+        table = re.search(r"^\| (run \|.+) \|\n\|[-|]+\|\n((?:\|.+\n)+)", part, re.MULTILINE)
+        if table:
+            folder = next(out for out in re.findall(r"--out runs/(\w+)", part) if (RESULTS / out).is_dir())
+            head, *rows = (
+                [cell.strip() for cell in line.strip("|").split("|")] for line in table.group(0).splitlines()
+            )
+            yield folder, {cells[0].strip("`"): dict(zip(head[1:], cells[1:], strict=True)) for cells in rows[1:]}
 
 
 TABLES = dict(tables())
