@@ -51,6 +51,11 @@ def config(folder, tmp_path, monkeypatch) -> Path:
     return path
 
 
+def some_quick(names, *quick):
+    """All names as parameters, of which only a few are not slow: each trains in its own test too."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in sorted(names)]
+
+
 class LogitSum(DenseLoss):
     def forward(self, logits, labels, samples):
         return logits.sum(1)
@@ -378,14 +383,14 @@ def test_cli__a_class_of_the_users_script_is_named_by_its_class(config):
     assert type(fit(run, config, "--model.loss=LogitSum").criterion.loss) is LogitSum
 
 
-@pytest.mark.parametrize("loss", sorted(LOSSES.points))
+@pytest.mark.parametrize("loss", some_quick(LOSSES.points, "focal", "ghm", "rs", "seesaw", "federated"))
 def test_cli__every_loss_trains_by_its_name(config, loss):
     module = fit(run, config, f"--model.loss={loss}")
     assert type(module.criterion.loss) is LOSSES.load(loss)
     assert module.criterion.step == 1
 
 
-@pytest.mark.parametrize("box_loss", sorted(BOX_LOSSES.points))
+@pytest.mark.parametrize("box_loss", some_quick(BOX_LOSSES.points, "l1", "giou", "dfl"))
 def test_cli__every_box_loss_trains_by_its_name(config, box_loss):
     module = fit(run, config, f"--model.box_loss={box_loss}", "--model.box_loss_weight=2")
     assert type(module.criterion.box_loss) is BOX_LOSSES.load(box_loss)

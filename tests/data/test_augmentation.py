@@ -72,6 +72,7 @@ def test_augmentation__workers_have_no_effect(folder):
         assert seen(several, epoch) == seen(alone, epoch)
 
 
+@pytest.mark.slow
 def test_augmentation__workers_of_another_start_method_have_no_effect(folder):
     alone, spawned = loader(folder, max_epochs=4), loader(folder, max_epochs=4, num_workers=1, cache="ram")
     spawned.multiprocessing_context = "spawn"  # the default of Windows and macOS

@@ -102,9 +102,8 @@ def test_ddp__script_runs(tmp_path):
 
 
 @pytest.mark.ddp
-@pytest.mark.parametrize(
-    ("name", "number"), [("custom_detector", 2), pytest.param("custom_loss", 4, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "number"), [("custom_detector", 2), ("custom_loss", 4)])
 def test_example_packages__their_own_tests_pass(installed, name, number):
     source, environment = installed(name)
     assert f"{number} passed" in ran(["pytest", "-q", "-p", "no:cacheprovider", "tests"], source, environment)

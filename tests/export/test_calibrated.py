@@ -53,7 +53,13 @@ def test_detection_graph__has_the_calibrated_scores_of_predictions(detector, nam
 
 
 @pytest.mark.parametrize(
-    ("detector", "name"), [*(("retinanet", name) for name in CALIBRATORS), ("fcos", "fracal"), ("ssd", "fracal")]
+    ("detector", "name"),
+    [
+        ("retinanet", "temperature"),
+        ("ssd", "fracal"),
+        *(pytest.param("retinanet", name, marks=pytest.mark.slow) for name in CALIBRATORS if name != "temperature"),
+        pytest.param("fcos", "fracal", marks=pytest.mark.slow),
+    ],
 )
 @torch.no_grad()
 def test_export__a_file_has_the_calibrated_scores_of_predictions(detector, name, tmp_path):

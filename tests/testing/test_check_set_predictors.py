@@ -9,10 +9,10 @@ from tests.builders import set_predictors as models
 from tests.builders.kit import CHECKS
 
 ATTACHING = {"found", "own_loss", "own_detections", "random_stream", "copies", "removal", "steps_counted", "offers"}
-QUICK = ("deformable_detr", "detr", "lw_detr")
-SAME_LOSS = ("conditional_detr", "d_fine_denoising", "dab_detr", "rf_detr", "rt_detr_denoising")
+QUICK = ("detr",)
+SAME_LOSS = ("conditional_detr", "dab_detr", "deformable_detr", "lw_detr", "rf_detr", "rt_detr_denoising")
 """Models of which all but how the adapter is attached follows from the others."""
-ALL = (*QUICK, *SAME_LOSS, "d_fine", "rt_detr", "rt_detr_v2", "rt_detr_v2_denoising")
+ALL = (*QUICK, *SAME_LOSS, "d_fine", "d_fine_denoising", "rt_detr", "rt_detr_v2", "rt_detr_v2_denoising")
 
 
 def check(name, skip, **how):

@@ -298,6 +298,7 @@ def test_check_classification_loss__class_counts_decide_the_number_of_classes():
 
 
 @pytest.mark.ddp
+@pytest.mark.slow
 def test_check_classification_loss__reports_a_process_that_waits_for_ever():
     found = failure(LeavesTheOtherProcessAlone(), skip=ALL_BUT_PROCESSES)
     assert found.failed.keys() == {"two_processes"}
