@@ -104,7 +104,12 @@ def test_with_ratios__compares_rows_of_the_same_size(gpu):
 def test_findings__names_slow_losses_other_numbers_recompilations_and_failures(gpu):
     rows = [loss_row("copy", 1.0), loss_row("torchvision focal", 12.0), loss_row("focal", 4.0), loss_row("bce", 2.0)]
     assert gpu.findings("losses", rows) == [
-        "losses, focal bfloat16: kernels 4.0 times the copy of the logits (8 images, 80 classes)"
+        "losses, focal bfloat16: the call 4.0 times the copy of the logits (8 images, 80 classes)"
+    ]
+    for row, kernels in zip(rows, (0.5, 8.0, 2.5, 1.0), strict=True):
+        row["result"]["kernels, ms"] = kernels
+    assert gpu.findings("losses", rows) == [
+        "losses, focal bfloat16: kernels 5.0 times the copy of the logits (8 images, 80 classes)"
     ]
 
     def agreement(**result):

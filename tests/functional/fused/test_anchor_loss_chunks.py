@@ -176,6 +176,22 @@ def test_chunked__running_out_of_memory_does_not_switch_the_compiler_off(monkeyp
         list(function.over((torch.ones(3, 2),), (), compiled=True))
 
 
+def test_chunked__raises_the_limit_of_compiled_graphs_only_during_its_calls(monkeypatch):
+    config = torch._dynamo.config
+    limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"  # before torch 2.6
+    seen = []
+
+    def fails(rows):
+        seen.append(getattr(config, limit))
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(torch, "compile", lambda function: fails)
+    with config.patch({limit: 3}):  # pytest's own patch deletes the entry when it ends
+        with pytest.warns(UserWarning, match="no compiler"):
+            list(Chunked(lambda logits: logits.sum()).over((torch.ones(3, 2),), (), compiled=True))
+        assert (seen, getattr(config, limit)) == ([anchor_loss.COMPILED_AT_MOST], 3)
+
+
 def test_chunked__compiles_nothing_on_a_cpu_or_without_anchors():
     function = Chunked(lambda logits: logits.sum())
     assert not function.compiles(torch.zeros(2000, 1000))
