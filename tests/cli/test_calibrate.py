@@ -15,7 +15,7 @@ def trained(tmp_path_factory):
     return one_step(tmp_path_factory.mktemp("calibrate"), limit_val_batches=2)
 
 
-@pytest.mark.parametrize("name", ["temperature", "logit_adjustment", "fracal"])
+@pytest.mark.parametrize("name", ["temperature", pytest.param("logit_adjustment", marks=pytest.mark.slow), "fracal"])
 def test_calibrate__writes_a_checkpoint_that_validation_uses(trained, tmp_path, capsys, name):
     config, checkpoint = trained
     output = tmp_path / "out" / "calibrated.ckpt"

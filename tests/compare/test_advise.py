@@ -31,6 +31,7 @@ def config(tmp_path, monkeypatch):
     return "my.yaml"
 
 
+@pytest.mark.slow
 def test_report__the_printed_commands_are_accepted_by_compare(config):
     text = report(["--config", config, "--model.max_size=300", "--model.lr", "0.01"])
     assert "train.json:\n  images          6, without objects" in text

@@ -231,6 +231,7 @@ def compare(monkeypatch):
     return compare
 
 
+@pytest.mark.slow
 def test_compare__only_runs_without_a_result_are_trained(compare):
     assert compare("--runs", "focal", "bce", "--out", "a") == [("focal", 0), ("bce", 0)]
     shutil.copytree("a/results", "kept")

@@ -1,5 +1,7 @@
 """The package under examples/custom_detector, installed as anybody's is."""
 
+import pytest
+
 from tests.builders.example_packages import ran
 
 SWAP = """
@@ -29,6 +31,7 @@ print(swap.criterion.step, type(swap.criterion.loss).__name__)
 """
 
 
+@pytest.mark.slow
 def test_custom_detector__trains_in_another_projects_module(installed, tmp_path):
     _, environment = installed("custom_detector")
     (tmp_path / "swap.py").write_text(SWAP)

@@ -2,8 +2,12 @@
 
 import json
 
+import pytest
+
 from tests.builders.coco_files import write_image
 from tests.builders.example_packages import ran
+
+pytestmark = pytest.mark.slow
 
 
 def test_custom_format__its_own_tests_pass(installed):

@@ -56,7 +56,7 @@ def test_detection_graph__has_the_calibrated_scores_of_predictions(detector, nam
     ("detector", "name"),
     [
         ("retinanet", "temperature"),
-        ("ssd", "fracal"),
+        pytest.param("ssd", "fracal", marks=pytest.mark.slow),
         *(pytest.param("retinanet", name, marks=pytest.mark.slow) for name in CALIBRATORS if name != "temperature"),
         pytest.param("fcos", "fracal", marks=pytest.mark.slow),
     ],
@@ -89,7 +89,14 @@ def test_export_graph__a_calibrator_without_numbers_is_refused():
         module.export_graph(SIZE)
 
 
-@pytest.mark.parametrize(("detector", "format"), [("retinanet", FORMAT), ("fcos", "pt2"), ("retinanet", "torchscript")])
+@pytest.mark.parametrize(
+    ("detector", "format"),
+    [
+        pytest.param("retinanet", FORMAT, marks=pytest.mark.slow),
+        ("fcos", "pt2"),
+        ("retinanet", "torchscript"),
+    ],
+)
 @torch.no_grad()
 def test_export__a_file_decodes_the_box_outputs_of_a_loss(detector, format, tmp_path):
     module = small_module(detector, box_loss="dfl", nms_thresh=0.9)

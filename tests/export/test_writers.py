@@ -72,6 +72,7 @@ def test_export__an_unknown_format_has_a_nearest_match(tmp_path):
         export(small_module().export_graph(SIZE), tmp_path / "model", "onx", [])
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_to_onnx__of_a_module_in_training_writes_the_same_file(tmp_path):
     for name in NEEDED["onnx"]:

@@ -29,7 +29,11 @@ DETECTORS = {
 
 
 @pytest.mark.ddp
-@pytest.mark.parametrize("make", DETECTORS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make",
+    [pytest.param(make, marks=pytest.mark.slow if make is small_ssdlite else []) for make in DETECTORS],
+    ids=lambda make: make.__name__,
+)
 def test_check_detector__own_adapters_pass(make, two_processes):
     check_detector(DETECTORS[make], make, skip=["combinations"], two_processes=two_processes)
 

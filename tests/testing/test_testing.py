@@ -34,7 +34,11 @@ VARIANTS = [
 
 
 @pytest.mark.ddp
-@pytest.mark.parametrize("loss", [*sorted(LOSSES.points), *VARIANTS], ids=str)
+@pytest.mark.parametrize(
+    "loss",
+    [*sorted({*LOSSES.points} - {"alrp"}), pytest.param("alrp", marks=pytest.mark.slow), *VARIANTS],
+    ids=str,
+)
 def test_check_classification_loss__own_losses_pass(loss, two_processes):
     skip = DETACHED.get(loss, []) if isinstance(loss, str) else []
     check_classification_loss(loss, skip=skip, two_processes=two_processes)

@@ -49,8 +49,14 @@ def graphs():
 
 
 # without the ranking losses, which compare anchors with each other and so have no formula of single anchors
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", sorted({*LOSSES.points} - {"ap", "alrp", "rs"}))
+COMPILED = sorted({*LOSSES.points} - {"ap", "alrp", "rs"})
+FEW_COMPILED = {"efl", "eql_v2", "federated", "focal", "ghm", "qfl", "seesaw", "softmax"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)], ids=str)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in FEW_COMPILED else pytest.mark.slow) for name in COMPILED]
+)
 def test_anchor_loss__every_loss_has_the_same_numbers_and_is_compiled_once(name, dtype, traced):
     loss, compiled, seen = ready(name), ready(name), []
     for counts in ((3, 1), (3, 0, 4)):  # another number of anchors and of objects
@@ -210,7 +216,7 @@ def test_chunks__cover_all_anchors_once(shape, compiled):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("name", sorted({*LOSSES.points} - {"ap", "alrp", "rs"}))
+@pytest.mark.parametrize("name", COMPILED)
 def test_anchor_loss__a_gpu_compiles_by_itself_and_has_the_numbers_of_the_cpu(name, dtype, monkeypatch):
     monkeypatch.setattr(anchor_loss, "WORTH_COMPILING", 1)
     forget_functions(monkeypatch)
