@@ -211,8 +211,8 @@ class _Reader:
                 self.faults.add("rows without an image", "dropped", f"line {line}")
                 continue
             index = self.image_names.setdefault(written, len(self.image_names))
-            if columns.size and index not in self.sizes:
-                self.sizes[index] = _whole(fields[columns.size[0]]), _whole(fields[columns.size[1]])
+            if columns.size:
+                self._read_size(index, written, fields, line)
             box = self._numbers(fields, line)
             if box is None:
                 continue
@@ -245,6 +245,16 @@ class _Reader:
             return
         what, cure = "rows of several lines, with a wrong number of columns", "close all quotation marks"
         self.faults.add(what, "all of their lines are dropped", f"lines {line} to {last}: {detail}", cure)
+
+    def _read_size(self, index: int, image: str, fields: Sequence[str], line: int) -> None:
+        size = _whole(fields[self.columns.size[0]]), _whole(fields[self.columns.size[1]])
+        first = self.sizes.get(index, (None, None))
+        if None in first:
+            self.sizes[index] = size
+        elif None not in size and size != first:
+            detail = f"line {line}: {image} is {size[0]} x {size[1]}, and {first[0]} x {first[1]} before"
+            cure = "write the size of the image file in each of its rows, and boxes in its pixels"
+            self.faults.add("rows that give an image another size", "the size of its first row is used", detail, cure)
 
     def _cure(self, fields: Sequence[str]) -> str:
         others = [mark for mark in SEPARATORS if mark != self.columns.separator and mark in "".join(fields)]

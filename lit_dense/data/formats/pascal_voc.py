@@ -196,7 +196,7 @@ class _Reader:
         return found or written or f"{stem}.jpg"
 
     def _read_object(self, index: int, number: int, entry: VOCObject, file: str) -> None:
-        name, _, difficult, _ = entry
+        name, difficult = entry.name, entry.difficult
         try:
             x1, y1, x2, y2 = map(float, entry.corners)
         except ValueError:
@@ -206,6 +206,10 @@ class _Reader:
             text = ", ".join(f"{key} is {text or 'missing'}" for key, text in texts) if name else "no name"
             self.faults.add("objects without a name or four numbers", "dropped", f"{self._line(file, number)}: {text}")
             return
+        if entry.boxes > 1:
+            detail = f"{self._line(file, number)}: {name} has {entry.boxes} bndbox elements"
+            cure = "write an object element for each box"
+            self.faults.add("objects with several boxes", "their first box is used", detail, cure)
         if self.known and name not in self.known:
             detail = f"{self._line(file, number)}: {name}{nearest(name, self.known)}"
             cure = "write one of the classes of classes.txt or of the argument names, or add the class there"

@@ -18,12 +18,14 @@ class VOCObject(NamedTuple):
         corners: The texts of xmin, ymin, xmax and ymax; empty if they are missing.
         difficult: The mark; None if there is none.
         weight: The weight; None if there is none or none was asked for.
+        boxes: Number of its ``bndbox`` elements; the corners are those of the first.
     """
 
     name: str
     corners: tuple[str, str, str, str]
     difficult: str | None = None
     weight: str | None = None
+    boxes: int = 1
 
 
 class VOCFile(NamedTuple):
@@ -98,11 +100,11 @@ def _from_tree(root: Element, weight_key: str | None) -> VOCFile | str:
     for entry in root.iter():
         if not isinstance(entry.tag, str) or entry.tag.lower() != "object":  # comments have no text as tag
             continue
-        box = entry.find("bndbox")
-        x1, y1, x2, y2 = ("" if box is None else (box.findtext(key) or "") for key in CORNERS)
+        boxes = entry.findall("bndbox")
+        x1, y1, x2, y2 = (boxes[0].findtext(key) or "" if boxes else "" for key in CORNERS)
         weight = None if weight_key is None else entry.findtext(weight_key)
         name = (entry.findtext("name") or "").strip()
-        objects.append(VOCObject(name, (x1, y1, x2, y2), entry.findtext("difficult"), weight))
+        objects.append(VOCObject(name, (x1, y1, x2, y2), entry.findtext("difficult"), weight, len(boxes)))
     return VOCFile((root.findtext("filename") or "").strip(), width, height, objects)
 
 

@@ -214,6 +214,17 @@ def test_read__sizes_and_weights(tmp_path):
         module(tmp_path, weight_key="hrad").setup("fit")
 
 
+def test_read__another_size_of_the_same_image_is_reported(tmp_path):
+    header = "image_path,width,height,xmin,ymin,xmax,ymax,label\n"
+    rows = ["a.png,,,5,5,15,15,dog", "a.png,40,30,5,5,15,15,dog", "a.png,80,60,40,6,56,30,cat", "a.png,,,0,0,9,9,cat"]
+    content, problems = read(write_csv(tmp_path, text=header + "\n".join(rows)))
+    (problem,) = problems.found
+    assert (problem.what, problem.count) == ("rows that give an image another size", 1)
+    assert problem.examples == ("line 4: a.png is 80 x 60, and 40 x 30 before",)
+    assert (content.images[0]["width"], content.images[0]["height"]) == (40, 30)
+    assert len(content.annotations) == 4
+
+
 def test_check__content_is_checked_as_in_every_format(tmp_path):
     rows = ["a.png,5,5,15,15,dog", "a.png,5,5,15,15,dog", "a.png,30,5,50,15,cat", "a.png,9,9,9,12,cat"]
     write_csv(tmp_path, text="\n".join(["image_path,xmin,ymin,xmax,ymax,label", *rows]))

@@ -89,6 +89,18 @@ def test_read__faulty_objects_are_reported_with_file_and_line(tmp_path, entry, d
     assert len(content.annotations) == 2
 
 
+def test_read__an_object_with_several_boxes_is_reported(tmp_path):
+    path = write_voc(tmp_path)
+    first, second = object_of("dog", 5, 5, 15, 15), object_of("dog", 20, 3, 28, 15)
+    box = second[second.index("<bndbox>") : second.index("</object>")]
+    write_xml(tmp_path, "a.png", xml_of("a.png", first.replace("</object>", f"{box}</object>")))
+    content, problems = read(path)
+    (problem,) = problems.found
+    assert (problem.what, problem.repair) == ("objects with several boxes", "their first box is used")
+    assert problem.examples == ("annotations/a.xml, line 4: dog has 2 bndbox elements",)
+    assert content.annotations["bbox"].tolist()[0] == [5, 5, 10, 10]
+
+
 @pytest.mark.parametrize(
     ("text", "detail"),
     [
