@@ -194,7 +194,7 @@ class _Reader:
         self.folder = request.images or request.path.parent
         self.finder = ImageFinder(self.folder, XYWH)
         self.image_names: dict[str, int] = {}  # the index of each image as written
-        self.sizes: dict[int, tuple[Any, Any]] = {}
+        self.sizes: dict[tuple[int, int, int], int] = {}  # image, width and height: the first line that has them
 
     def read(self, text: str) -> Annotations:
         """Read all rows."""
@@ -212,7 +212,9 @@ class _Reader:
                 continue
             index = self.image_names.setdefault(written, len(self.image_names))
             if columns.size:
-                self._read_size(index, written, fields, line)
+                width, height = (_whole(fields[position]) for position in columns.size)
+                if width is not None and height is not None:
+                    self.sizes.setdefault((index, width, height), line)
             box = self._numbers(fields, line)
             if box is None:
                 continue
@@ -245,16 +247,6 @@ class _Reader:
             return
         what, cure = "rows of several lines, with a wrong number of columns", "close all quotation marks"
         self.faults.add(what, "all of their lines are dropped", f"lines {line} to {last}: {detail}", cure)
-
-    def _read_size(self, index: int, image: str, fields: Sequence[str], line: int) -> None:
-        size = _whole(fields[self.columns.size[0]]), _whole(fields[self.columns.size[1]])
-        first = self.sizes.get(index, (None, None))
-        if None in first:
-            self.sizes[index] = size
-        elif None not in size and size != first:
-            detail = f"line {line}: {image} is {size[0]} x {size[1]}, and {first[0]} x {first[1]} before"
-            cure = "write the size of the image file in each of its rows, and boxes in its pixels"
-            self.faults.add("rows that give an image another size", "the size of its first row is used", detail, cure)
 
     def _cure(self, fields: Sequence[str]) -> str:
         others = [mark for mark in SEPARATORS if mark != self.columns.separator and mark in "".join(fields)]
@@ -319,8 +311,7 @@ class _Reader:
         if self.request.weight_key is not None:
             weights = np.array([row[6] for row in rows], np.float64)[by_image]
         entries = image_entries(list(merged))
-        for index, (width, height) in self.sizes.items():
-            entries[ids[index] - 1] |= {"width": width, "height": height}
+        self._set_sizes(entries, ids)
         self.finder.report(self.request.path, self.problems)
         self.faults.report(self.request.path, self.problems)
         return Annotations(
@@ -334,6 +325,16 @@ class _Reader:
             place=TextPlaces([self.request.path.name], np.zeros(len(rows), np.int64), lines),
             wording=CORNERS if self.columns.corners else XYWH,
         )
+
+    def _set_sizes(self, entries: list[dict[str, Any]], ids: Ints) -> None:
+        for (index, width, height), line in self.sizes.items():
+            entry = entries[ids[index] - 1]
+            first = entry.setdefault("width", width), entry.setdefault("height", height)
+            if first != (width, height):
+                detail = f"line {line}: {entry['file_name']} is {width} x {height}, and {first[0]} x {first[1]} before"
+                cure = "write the size of the image file in each of its rows, and boxes in its pixels"
+                what, repair = "images with several sizes", "the size of their first row is used"
+                self.faults.add(what, repair, detail, cure)
 
 
 def _whole(text: str) -> int | None:

@@ -219,10 +219,13 @@ def test_read__another_size_of_the_same_image_is_reported(tmp_path):
     rows = ["a.png,,,5,5,15,15,dog", "a.png,40,30,5,5,15,15,dog", "a.png,80,60,40,6,56,30,cat", "a.png,,,0,0,9,9,cat"]
     content, problems = read(write_csv(tmp_path, text=header + "\n".join(rows)))
     (problem,) = problems.found
-    assert (problem.what, problem.count) == ("rows that give an image another size", 1)
+    assert (problem.what, problem.count) == ("images with several sizes", 1)
     assert problem.examples == ("line 4: a.png is 80 x 60, and 40 x 30 before",)
     assert (content.images[0]["width"], content.images[0]["height"]) == (40, 30)
     assert len(content.annotations) == 4
+    rows[2] = rows[2].replace("a.png", "images/a.png")  # another spelling of the same image
+    _, problems = read(write_csv(tmp_path, text=header + "\n".join(rows)))
+    assert "images with several sizes" in [problem.what for problem in problems.found]
 
 
 def test_check__content_is_checked_as_in_every_format(tmp_path):
