@@ -1,7 +1,8 @@
 """A callback that replaces the loss of the detector inside any LightningModule."""
 
+import weakref
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -13,13 +14,25 @@ from ..core.class_counts import ClassCounts
 from ..core.class_weights import ClassWeightOn, ClassWeightsLike
 from ..core.distributed import Reduce
 from ..core.errors import UsageError
+from ..core.nan_guard import check_finite_weights
 from ..criterion import REGISTRIES, Criterion, CriterionArgs, named_spec
 from ..data.label_map import offered_categories
-from ..detectors import DetectorAdapter, attach, attached, find_detector, unpatch
-from ..detectors.attach import build_criterion, check_stage, detectors_inside, set_prior
+from ..detectors import DetectorAdapter, attach, attached, find_detector
+from ..detectors.attach import (
+    adapters_with,
+    build_criterion,
+    check_stage,
+    detach,
+    detectors_inside,
+    set_prior,
+    warn_of_own_losses,
+)
 from ..losses import LossLike
 from ..normalizers import NormalizerLike
 from ..weighters import WeightersLike
+
+UNUSED_BATCHES = 10
+"""Training batches without the replaced loss after which a run is refused."""
 
 
 class SwapLoss(Callback):
@@ -48,7 +61,7 @@ class SwapLoss(Callback):
         class_counts: Class counts of the training set, or the number of boxes of each class; by default those of the
             data module, if it has an attribute ``class_counts``.
         prior: Initial score of an object, to which the classifier's bias is set if training starts at the first step;
-            by default the bias does not change.
+            by default the bias does not change. A checkpoint that is resumed keeps its bias.
         stage: Name of the loss to replace, if the detector has several; by default the first (``roi`` in Faster R-CNN).
             Use one callback for each stage.
         module: Path of the detector within the LightningModule, such as ``model.student``; needed if it has several.
@@ -62,6 +75,8 @@ class SwapLoss(Callback):
         >>> from lightning.pytorch import Trainer
         >>> trainer = Trainer(callbacks=[SwapLoss("bce", normalizer="batch")], logger=False, enable_checkpointing=False)
     """
+
+    _built: ClassVar[weakref.WeakSet[Criterion]] = weakref.WeakSet()  # by any callback; a run may end without teardown
 
     def __init__(
         self,
@@ -98,7 +113,9 @@ class SwapLoss(Callback):
         self.stage, self.module = stage, module
         self._restored: dict[str, Any] = {}
         self._optimizer: torch.optim.Optimizer | None = None
-        self._attached = False
+        self._trained: weakref.ref[torch.nn.Module] | None = None  # the network of the last fit
+        self._step_before = 0
+        self._unused_batches: int | None = 0  # None: the loss has been computed
         self.criterion: Criterion | None = None
 
     @property
@@ -115,35 +132,73 @@ class SwapLoss(Callback):
                 f"SwapLoss: {type(pl_module).__name__} has its own arguments for the loss, weighters and other parts: "
                 "use these instead of the callback."
             )
-        self._attached = False
-        if detectors_inside(pl_module):
+        self._unused_batches = 0
+        if self._network_exists(pl_module):
             self._attach(trainer, pl_module, stage)
 
+    def _network_exists(self, pl_module: LightningModule) -> bool:
+        if self.module is None or self.module in dict(pl_module.named_modules()):
+            return bool(detectors_inside(pl_module))
+        return False
+
+    def _find(self, pl_module: LightningModule) -> DetectorAdapter:
+        """Return the adapter of the detector to patch; copies of the detector that is patched already are ignored."""
+        own = adapters_with(pl_module, self.criterion)
+        if self.module is None and len(own) == 1:
+            others = [
+                detector for detector, _ in detectors_inside(pl_module).values() if detector is not own[0].detector
+            ]
+            if all(attached(detector) for detector in others):
+                return own[0]
+        return find_detector(pl_module, self.module)
+
     def _attach(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Attach the criterion; it is built on the first call."""
-        adapter = find_detector(pl_module, self.module)
-        own_stage = check_stage(adapter, self.stage)
-        self._check_alone(trainer, adapter, own_stage)
-        first = self.criterion is None
-        if self.criterion is None:
-            self.criterion = build_criterion(adapter.defaults(own_stage), self._given, self._class_counts)
-        adapter = attach(adapter, {own_stage: self.criterion})
-        self._attached = True
-        data = getattr(trainer, "datamodule", None)
-        if own_stage == adapter.stages[0]:
-            if (categories := offered_categories(data)) is not None:
-                self.criterion.receive_class_names([category["name"] for category in categories])
-            if (counts := getattr(data, "class_counts", None)) is not None and self.criterion.class_counts is None:
-                self.criterion.receive_class_counts(counts)
-        if first and self._restored:
-            self._restore(self.criterion)
-        elif first and self._prior is not None and stage == "fit":
-            set_prior(adapter, own_stage, self.criterion, self._prior)
-        if stage == "fit":
-            self.criterion.check_ready()
+        """Attach the criterion; it is built on the first call.
+
+        Called again when the run begins: the module may have replaced its network, or the network's head, after
+        ``setup``.
+        """
+        # Lightning evaluates in inference mode; what is created there could not be trained later
+        with torch.inference_mode(False), torch.enable_grad():
+            adapter = self._find(pl_module)
+            own_stage = check_stage(adapter, self.stage)
+            self._check_alone(trainer, adapter, own_stage)
+            first = self.criterion is None
+            if self.criterion is None:
+                warn_of_own_losses(adapter, own_stage, self._given)
+                self.criterion = build_criterion(adapter.defaults(own_stage), self._given, self._class_counts)
+                self._built.add(self.criterion)
+            adapter = attach(adapter, {own_stage: self.criterion})
+            self.criterion.to(pl_module.device)
+            data = getattr(trainer, "datamodule", None)
+            if own_stage == adapter.stages[0]:
+                if (categories := offered_categories(data)) is not None:
+                    self.criterion.receive_class_names([category["name"] for category in categories])
+                if (counts := getattr(data, "class_counts", None)) is not None and self.criterion.class_counts is None:
+                    self.criterion.receive_class_counts(counts)
+            if first and self._restored:
+                self._restore(self.criterion)
+            if stage == "fit":
+                self._begin_training(trainer, adapter, own_stage, self.criterion)
+
+    def _begin_training(self, trainer: Trainer, adapter: DetectorAdapter, stage: str, criterion: Criterion) -> None:
+        """Set the prior of a network that this callback has not trained yet."""
+        criterion.check_ready()
+        if self._trained is not None and self._trained() is adapter.detector:
+            return
+        self._trained = weakref.ref(adapter.detector)
+        if self._restored or getattr(trainer, "ckpt_path", None) is not None:
+            return
+        if criterion.step:
+            raise UsageError(
+                f"{self._described()} has the state of {criterion.step} training steps of another network: give each "
+                "run a new SwapLoss."
+            )
+        if self._prior is not None:
+            set_prior(adapter, stage, criterion, self._prior)
 
     def _check_alone(self, trainer: Trainer, adapter: DetectorAdapter, stage: str) -> None:
-        """Refuse to replace the loss of another callback, which would no longer be trained."""
+        """Refuse to replace the loss of another callback or of ``patch``, which would no longer be trained."""
         for other in getattr(trainer, "callbacks", ()):
             taken = other is not self and isinstance(other, SwapLoss) and other.criterion is not None
             if taken and adapter.criteria.get(stage) is other.criterion:
@@ -153,6 +208,13 @@ class SwapLoss(Callback):
                     f"{type(adapter.detector).__name__}{f', stage {stage!r}' if stage else ''}: keep one of them"
                     f"{f', or let one name stage {others}' if others else ''}."
                 )
+        present = adapter.criteria.get(stage)
+        if present is not None and present is not self.criterion and present not in self._built:
+            where = f"{type(adapter.detector).__name__}{f', stage {stage!r},' if stage else ''}"
+            raise UsageError(
+                f"The loss of {where} has been replaced by {type(present.loss).__name__} already: leave "
+                f"{self._described()} out, or call lit_dense.unpatch on the model before."
+            )
 
     def _described(self) -> str:
         loss = self._given["loss"]
@@ -163,36 +225,59 @@ class SwapLoss(Callback):
         }
         return f"SwapLoss({', '.join(f'{name}={value!r}' for name, value in given.items() if value is not None)})"
 
-    def _attach_late(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if not self._attached:
-            self._attach(trainer, pl_module, stage)
-
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Replace the loss, if the network did not exist at setup."""
-        self._attach_late(trainer, pl_module, "validate")
+        """Replace the loss of a network that did not exist at setup; within training it is in place."""
+        if trainer.state.fn != "fit" or not adapters_with(pl_module, self.criterion):
+            self._attach(trainer, pl_module, "validate")
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Replace the loss, if the network did not exist at setup."""
-        self._attach_late(trainer, pl_module, "test")
+        """Replace the loss of a network that did not exist at setup."""
+        self._attach(trainer, pl_module, "test")
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Replace the loss, if the network did not exist at setup."""
-        self._attach_late(trainer, pl_module, "predict")
+        """Replace the loss of a network that did not exist at setup."""
+        self._attach(trainer, pl_module, "predict")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Restore the detector's own losses."""
-        self._attached = False
-        if detectors_inside(pl_module):
-            unpatch(pl_module, self.module)
+        for adapter in adapters_with(pl_module, self.criterion):
+            detach(adapter, [self._ready()])
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set the criterion's epoch."""
-        if self.criterion is not None:
-            self.criterion.epoch = trainer.current_epoch
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Restore the detector's own losses, because Lightning does not call ``teardown`` after an exception."""
+        self.teardown(trainer, pl_module, "fit")
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Set the criterion's epoch, and note its step, to see whether the batch uses it."""
+        criterion = self._ready()
+        # not at the start of an epoch: Lightning leaves that hook out where a run resumes at the end of another
+        criterion.epoch, self._step_before = trainer.current_epoch, criterion.step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Refuse a run whose first batches do not compute the replaced loss.
+
+        Raises:
+            UsageError: If none of the first 10 batches, or of the first epoch, has computed it.
+        """
+        if self._unused_batches is None:
+            return
+        if self._ready().step != self._step_before:
+            self._unused_batches = None
+            return
+        self._unused_batches += 1
+        if self._unused_batches == UNUSED_BATCHES or trainer.is_last_batch:
+            raise UsageError(
+                f"{self._described()}: {self._unused_batches} training batches have not computed the replaced loss. "
+                f"{type(pl_module).__name__} may compute a loss of its own, its network may override compute_loss, or "
+                "the network or its head was replaced after training began. Call a loss of lit_dense there, or name "
+                "the detector that is trained by module=."
+            )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Create the optimiser of the weighters' networks, and broadcast their parameters to all processes."""
-        self._attach_late(trainer, pl_module, "fit")
+        self._attach(trainer, pl_module, "fit")
         criterion = self._ready()
         if not list(criterion.parameters()):
             return
@@ -226,15 +311,16 @@ class SwapLoss(Callback):
         self._optimizer.zero_grad()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Check the last step's loss for NaN before its weights are saved."""
+        """Check the last step's loss and the weights for NaN before the weights are saved."""
         self._check_last_loss(pl_module)
+        check_finite_weights(pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check the last step's loss for NaN."""
         self._check_last_loss(pl_module)
 
     def _check_last_loss(self, pl_module: LightningModule) -> None:
-        if (adapter := attached(pl_module, self.module)) is not None:
+        for adapter in adapters_with(pl_module, self.criterion):
             adapter.nan_guard.flush()
 
     def _ready(self) -> Criterion:

@@ -1,4 +1,4 @@
-"""A guard that stops training at the first loss term that is NaN or infinite."""
+"""A guard that stops training at the first loss term that is NaN or infinite, and a check of weights."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from .component import Component
 from .errors import NonFiniteLossError
@@ -99,3 +100,26 @@ class NaNGuard:
             step, ready = self._pending.pop(stage)
             ready.synchronize()
             step.raise_if_non_finite()
+
+
+def check_finite_weights(module: nn.Module) -> None:
+    """Check that all trained weights are finite; called before a checkpoint replaces one that can be resumed.
+
+    A finite loss can have a gradient that is not, and an optimiser step can overflow. The loss of the next step shows
+    it, which is too late for a checkpoint between the two.
+
+    Args:
+        module: The module whose weights a checkpoint will contain.
+
+    Raises:
+        NonFiniteLossError: If a trained weight is NaN or infinite.
+    """
+    weights = {name: p.detach() for name, p in module.named_parameters() if p.requires_grad and not is_lazy(p)}
+    bad = [name for name, weight in weights.items() if not weight.isfinite().all()]
+    if bad:
+        more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+        raise NonFiniteLossError(
+            f"Weights are not finite after the last step, although its loss was finite: {bad[0]}{more} of "
+            f"{len(weights)} trained parameters. This checkpoint is not written. Resume from an earlier one, with a "
+            "lower learning rate, a longer warm-up or gradient clipping (--trainer.gradient_clip_val=10)."
+        )

@@ -267,6 +267,7 @@ class CocoDataModule(DataModule):
         else:
             self._categories = self._read_categories(Problems())
         if stage == "fit":
+            self._train_loader, self._resumed = None, {}  # of an earlier run; a checkpoint is read after setup
             mirrored_labels(self.flip_pairs, self.categories)  # raises an error if a class is unknown
             self.class_counts = self.data["train"].class_counts(self._category_ids())
 

@@ -49,8 +49,16 @@ class ResumableLoader(DataLoader[Any]):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Return the epoch, the number of drawn positions, and the settings that these depend on."""
-        return {"epoch": self._epoch, "drawn": self._drawn, **self._conditions()}
+        """Return the epoch, the number of drawn positions, and the settings that these depend on.
+
+        A batch that the trainer has drawn but not finished, because an exception stopped it, counts as not drawn: the
+        resumed trainer asks for it again.
+        """
+        drawn = self._drawn
+        if self.trainer is not None:
+            batches: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
+            drawn = max(0, drawn - (batches.ready - batches.processed) * self._step)
+        return {"epoch": self._epoch, "drawn": drawn, **self._conditions()}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Resume from a state when its epoch is iterated over next.

@@ -100,6 +100,8 @@ def patch(
         "class_weight_on": class_weight_on,
         "calibrator": calibrator,
     }
+    if stage not in adapter.criteria:
+        warn_of_own_losses(adapter, stage, given)
     criterion = build_criterion(adapter.defaults(stage), given, class_counts)
     adapter.check(stage, criterion)
     criterion.check_ready()  # before anything is changed
@@ -121,10 +123,22 @@ def unpatch(model: nn.Module, module: str | None = None) -> None:
     Raises:
         UsageError: If the model contains several patched detectors, or no module of this path.
     """
-    if (adapter := attached(model, module)) is None:
-        return
+    if (adapter := attached(model, module)) is not None:
+        detach(adapter, list(adapter.criteria.values()))
+
+
+def detach(adapter: DetectorAdapter, criteria: Sequence[Criterion]) -> None:
+    """Restore a detector's own losses in place of some criteria; other criteria that are attached stay.
+
+    Warns if the detector's own inference does not compute the scores that a criterion's loss has trained.
+
+    Args:
+        adapter: The adapter that is attached.
+        criteria: The criteria to remove.
+    """
     name = type(adapter.detector).__name__
-    for stage, criterion in adapter.criteria.items():
+    removed = {stage: own for stage, own in adapter.criteria.items() if any(own is one for one in criteria)}
+    for stage, criterion in removed.items():
         columns = adapter.columns(stage)
         if criterion.box_loss is not None and criterion.box_loss.box_outputs != 4:
             warnings.warn(
@@ -139,7 +153,10 @@ def unpatch(model: nn.Module, module: str | None = None) -> None:
                 "the model again, or give SwapLoss to the Trainer that tests it).",
                 stacklevel=2,
             )
+    others = {stage: criterion for stage, criterion in adapter.criteria.items() if stage not in removed}
     adapter.remove()
+    if others:
+        attach(adapter, others)
 
 
 def build_criterion(
@@ -236,6 +253,37 @@ def set_box_outputs(
     adapter.set_box_outputs(built.box_outputs, stage)
 
 
+def warn_of_own_losses(adapter: DetectorAdapter, stage: str, given: CriterionArgs) -> None:
+    """Warn if a subclass computes its own loss, and the user has not named the one that replaces it.
+
+    The detector's own loss, which is the default, is known for torchvision's classes only.
+
+    Args:
+        adapter: The adapter, not attached.
+        stage: Name of the stage.
+        given: The user's arguments; None means not given.
+    """
+    owners = adapter.loss_owners(stage)
+    for argument, modules in owners.items():
+        own = [m for m in modules if not _module_of(m, "compute_loss").startswith("torchvision.")]
+        if own and given.get(argument) is None:
+            stock = dict(adapter.defaults(stage)).get(argument)
+            warnings.warn(
+                f"{type(own[0]).__name__} has its own compute_loss, which lit_dense replaces by torchvision's "
+                f"{argument} ({_name_of(stock)}): name {argument} if you want another one.",
+                stacklevel=3,
+            )
+
+
+def _module_of(module: nn.Module, method: str) -> str:
+    """Return the name of the Python module that defines a method; torchvision's if there is no such method."""
+    return str(getattr(getattr(type(module), method, None), "__module__", "torchvision."))
+
+
+def _name_of(spec: Any) -> str:
+    return str(spec["class_path"] if isinstance(spec, Mapping) else spec)
+
+
 def check_stage(adapter: DetectorAdapter, stage: str | None) -> str:
     """Return the name of the stage; the first stage of the adapter if the name is None.
 
@@ -268,6 +316,19 @@ def attached(model: nn.Module, module: str | None = None) -> DetectorAdapter | N
         names = ", ".join(adapters)
         raise UsageError(f"{type(model).__name__} contains several detectors: {names}. Name one by module.")
     return next(iter(adapters.values()), None)
+
+
+def adapters_with(model: nn.Module, criterion: Criterion | None) -> list[DetectorAdapter]:
+    """Return the adapters inside a module through which this criterion computes a loss.
+
+    A copy of a patched detector has a copy of the criterion, so its adapter is not among them.
+
+    Args:
+        model: Any module.
+        criterion: The criterion; None for an empty list.
+    """
+    found = [vars(inner)[ATTRIBUTE] for inner in model.modules() if ATTRIBUTE in vars(inner)]
+    return [adapter for adapter in found if any(own is criterion for own in adapter.criteria.values())]
 
 
 def find_detector(model: nn.Module, module: str | None = None) -> DetectorAdapter:

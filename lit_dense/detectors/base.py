@@ -3,9 +3,10 @@
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from ..core.errors import UsageError
@@ -91,6 +92,14 @@ class DetectorAdapter(ABC):
     @abstractmethod
     def install(self) -> None:
         """Replace the detector's loss by :meth:`terms`, with overrides and hooks."""
+
+    def loss_owners(self, stage: str) -> Mapping[str, Sequence[nn.Module]]:
+        """Return the modules whose ``compute_loss`` a ``loss`` and a ``box_loss`` replace; empty if there are none.
+
+        Args:
+            stage: Name of the stage.
+        """
+        return {}
 
     def set_class_bias(self, bias: Tensor, stage: str) -> None:
         """Set the classifier's bias, in the order of the loss's columns.
@@ -187,7 +196,8 @@ class DetectorAdapter(ABC):
         Raises:
             NonFiniteLossError: If a term is NaN or infinite.
         """
-        criterion = self.criteria[stage].to(samples.device)
+        with torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext():
+            criterion = self.criteria[stage].to(samples.device)  # tensors that training can change later
         terms: Terms = {self.term_name(stage, name): value for name, value in criterion(samples).items()}
         self.nan_guard(terms, targets, criterion, stage)
         return terms

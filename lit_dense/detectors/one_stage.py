@@ -1,7 +1,7 @@
 """The base class of adapters of torchvision's one-stage detectors, in which one method computes the loss."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -37,6 +37,7 @@ class OneStageAdapter(ScaledIgnoreRegions):
     def __init__(self, detector: nn.Module) -> None:
         super().__init__(detector)
         self._geometry: Geometry | None = None
+        self._used = False  # whether the forward pass has computed the replaced loss
 
     def columns(self, stage: str) -> Columns:
         """Return one column for each class."""
@@ -107,15 +108,44 @@ class OneStageAdapter(ScaledIgnoreRegions):
         nn.init.zeros_(new.bias)  # type: ignore[arg-type]  # it has a bias
         self.detector.head.regression_head.bbox_reg = new
 
+    def loss_owners(self, stage: str) -> Mapping[str, Sequence[nn.Module]]:
+        """Return the head and its two parts, which compute the loss."""
+        head = self.detector.head
+        parts = {"loss": "classification_head", "box_loss": "regression_head"}
+        return {name: [head, *([getattr(head, part)] if hasattr(head, part) else [])] for name, part in parts.items()}
+
     def install(self) -> None:
         """Replace the head's loss; in evaluation the head gives the scores that the criterion's loss trains."""
         self.install_ignore_regions()
         self.override(self.detector.head, "compute_loss", "compute_loss")
-        self.hook(self.detector, self._check_inputs, pre=True, with_kwargs=True)
+        self.hook_inputs()
         self.hook(self.detector.head, self._convert_outputs)
         if self.box_loss_coder is not None:
             self.override(self.detector, "postprocess_detections", "postprocess_outputs")
         self.hook(self.detector.anchor_generator, self._note_geometry, pre=True)
+
+    def hook_inputs(self) -> None:
+        """Check the inputs of each batch, and that a training batch computes the replaced loss."""
+        # another forward may take another format; what its transform gets is torchvision's
+        own_forward = not type(self.detector).forward.__module__.startswith("torchvision.")
+        checked = self.detector.transform if own_forward else self.detector
+        self.hook(checked, self._check_inputs, pre=True, with_kwargs=True)
+        self.hook(self.detector, self._note_start, pre=True)
+        self.hook(self.detector, self._check_loss_is_used)
+
+    def _note_start(self, detector: nn.Module, inputs: Any) -> None:
+        self._used = False
+
+    def _check_loss_is_used(self, detector: nn.Module, inputs: Any, outputs: Any) -> None:
+        """Refuse terms of another loss, which a subclass has computed without the head's ``compute_loss``."""
+        terms = isinstance(outputs, dict) and all(isinstance(v, Tensor) and v.ndim == 0 for v in outputs.values())
+        if self._used or not (detector.training and terms and outputs):
+            return
+        raise UsageError(
+            f"{type(detector).__name__} computes its training loss without calling {type(self.detector.head).__name__}."
+            "compute_loss, which lit_dense has replaced: call self.head.compute_loss(...) there, or call a loss of "
+            "lit_dense with logits and labels."
+        )
 
     def compute_loss(
         self,
@@ -130,6 +160,7 @@ class OneStageAdapter(ScaledIgnoreRegions):
             UsageError: If a label has no column.
             NonFiniteLossError: If a term is NaN or infinite.
         """
+        self._used = True
         matched, quality = self.matched(targets, head_outputs, anchors, matched_idxs)
         samples = self.samples(targets, head_outputs, anchors, matched)
         if quality is not None:
@@ -378,16 +409,17 @@ class OneStageAdapter(ScaledIgnoreRegions):
         detections: Detections = type(detector).postprocess_detections(detector, outputs, anchors, image_shapes)
         return detections
 
-    def _check_inputs(self, detector: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _check_inputs(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Reject a batch in another format with a clear message before torchvision fails on it."""
         if self.batch_is_checked or records_graph():
             return
         inputs = {**dict(zip(("images", "targets"), args, strict=False)), **kwargs}
+        detector = self.detector
         check_format(detector, list(inputs["images"]), inputs.get("targets"), objects=detector.training)
 
     def _convert_outputs(self, head: nn.Module, args: Any, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         outputs = self._per_anchor(outputs)
-        return outputs if head.training else self.with_scores(outputs)
+        return outputs if self.detector.training else self.with_scores(outputs)  # the head may be frozen, in eval mode
 
     def _per_anchor(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Join the box outputs of each anchor [B, K, n]: torchvision's heads give rows of 4 of them."""

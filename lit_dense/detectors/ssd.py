@@ -79,6 +79,21 @@ class SSDAdapter(OneStageAdapter):
             self.override(self.detector, "postprocess_detections", "postprocess_detections")
         self.hook(self.detector.anchor_generator, self._note_geometry, pre=True)
 
+    def loss_owners(self, stage: str) -> Mapping[str, Sequence[nn.Module]]:
+        """Return the detector, whose own method computes the loss."""
+        return {"loss": [self.detector], "box_loss": [self.detector]}
+
+    def compute_loss(
+        self,
+        targets: list[dict[str, Tensor]],
+        head_outputs: dict[str, Tensor],
+        anchors: list[Tensor],
+        matched_idxs: list[Tensor],
+    ) -> Terms:
+        """Compute the criterion's loss terms in torchvision's order, the boxes' first."""
+        terms = super().compute_loss(targets, head_outputs, anchors, matched_idxs)
+        return {"bbox_regression": terms.pop("bbox_regression"), **terms}
+
     @property
     def anchors_per_cell(self) -> Sequence[int]:
         """Number of default boxes of a cell, for each level."""

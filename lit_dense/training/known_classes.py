@@ -82,8 +82,23 @@ class KnownClasses(LightningModule):
         self._stage = str(getattr(stage, "value", stage))
         data = getattr(self.trainer, "datamodule", None)
         self.label_map = match_labels(self.categories, offered_categories(data), self.num_classes or 0)
-        if self._stage != "fit" or self.label_map.problem:
+        if self._stage == "fit" and not self.label_map.problem:
+            self._pass_to_criterion(data)
+            self.criterion.check_ready()
+
+    def announce_classes(self) -> None:
+        """Pass the class counts to the criterion before ``setup``.
+
+        ``EMAWeightAveraging`` copies the module before ``setup``, and evaluates with the copy's buffers.
+        """
+        data = getattr(self._trainer, "datamodule", None)
+        if self._stage or getattr(data, "class_counts", None) is None:
             return
+        self.label_map = match_labels(self.categories, offered_categories(data), self.num_classes or 0)
+        if not self.label_map.problem:
+            self._pass_to_criterion(data)
+
+    def _pass_to_criterion(self, data: Any) -> None:
         if names := [str(category["name"]) for category in self.categories or self.data_categories or []]:
             self.criterion.receive_class_names(names)
         if (counts := getattr(data, "class_counts", None)) is not None:
@@ -91,7 +106,6 @@ class KnownClasses(LightningModule):
                 counts = counts.in_columns(self.label_map.columns, self.num_classes)
             self.criterion.receive_class_counts(counts)
             self.class_images = counts.images.tolist()
-        self.criterion.check_ready()
 
     def classes_to_save(self) -> dict[str, Any]:
         """Return the data about the classes for a checkpoint."""

@@ -16,6 +16,7 @@ from ..calibrators import CalibratorLike
 from ..core.class_weights import ClassWeightOn, ClassWeightsLike
 from ..core.component import agrees
 from ..core.errors import check_choice
+from ..core.nan_guard import check_finite_weights
 from ..criterion import Criterion, CriterionArgs, named_spec
 from ..data.checks.thin_images import check_all_sizes
 from ..detectors.attach import attach, find_detector, set_box_outputs, set_prior
@@ -30,6 +31,7 @@ from .evaluation_settings import EvaluationSettings, check_outputs, check_precis
 from .exportable import Exportable
 from .learning_rates import LearningRates, refuse_finders, warn_of_ended_schedule
 from .optimization import Optimization, OptimizerName, ScheduleName, build_optimizer
+from .random_states import random_states, restore_random_states
 
 
 class LitDetector(Exportable):
@@ -234,6 +236,7 @@ class LitDetector(Exportable):
         self._untrained_backbone = self._from_scratch = False
         self._first_bias: Tensor | None = None
         self._rates: LearningRates | None = None
+        self._random_states: dict[str, Tensor] = {}  # of the run that is resumed, until it starts
         names = known_categories(detector, backbone, weights)
         if names is not None and num_classes == len(names) and self.network_options["keep_classifier"]:
             self.categories = [{"id": label, "name": name} for label, name in enumerate(names, network.background)]
@@ -245,10 +248,15 @@ class LitDetector(Exportable):
         if self.num_classes is None:
             number = getattr(getattr(self._trainer, "datamodule", None), "num_classes", None)
             self.num_classes = int(number) if number else None
-        if self.num_classes is None or "model" in self._modules:
+        if self.num_classes is None:
             return
+        if "model" not in self._modules:
+            self._build(self.num_classes)
+        self.announce_classes()
+
+    def _build(self, num_classes: int) -> None:
         loss, network = self.criterion.loss, NETWORKS[self.detector_name]
-        self.model = self.build_model(self.num_classes + (network.background or loss.extra_logits))
+        self.model = self.build_model(num_classes + (network.background or loss.extra_logits))
         adapter = find_detector(self.model)
         pairs = zip(adapter.stages, (self.criterion, self.rpn_criterion), strict=False)
         criteria = {stage: criterion for stage, criterion in pairs if criterion is not None}
@@ -318,6 +326,7 @@ class LitDetector(Exportable):
             UsageError: If the loss needs class counts and the data module has none, or the precision is not supported.
         """
         check_precision(str(self.trainer.precision))
+        self._stage = stage  # match_classes passes the class counts, only for training
         self.configure_model()
         self.match_classes(stage)
 
@@ -343,19 +352,19 @@ class LitDetector(Exportable):
             )
 
     def on_train_start(self) -> None:
-        """Update rates and schedule after callbacks and a checkpoint; warn if a finished run is resumed."""
+        """Update rates, schedule and random states after a checkpoint; warn if a finished run is resumed."""
+        restore_random_states(self, self._random_states)
+        self._random_states = {}
         if not warn_of_ended_schedule(self) and self._rates is not None:
             self._rates.start(self)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Update the optimiser if a callback has changed ``lr``."""
-        if self._rates is not None:
-            self._rates.follow(self)
-
-    def on_train_epoch_start(self) -> None:
-        """Set the epoch of the criteria."""
+        """Set the epoch of the criteria, and update the optimiser if a callback has changed ``lr``."""
+        # not at the start of an epoch: Lightning leaves that hook out where a run resumes at the end of another
         for criterion in self._named_criteria().values():
             criterion.epoch = self.current_epoch
+        if self._rates is not None:
+            self._rates.follow(self)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Create the optimiser and a schedule that is updated at each optimiser step."""
@@ -380,11 +389,13 @@ class LitDetector(Exportable):
         """Save the components and classes as plain data that rebuilds this module, even if a subclass saved objects.
 
         Raises:
-            NonFiniteLossError: If the loss of the last step is NaN or infinite (a GPU detects it one step late).
+            NonFiniteLossError: If the loss of the last step (a GPU detects it one step late) or a weight is NaN or
+                infinite; the checkpoints that exist stay as they are.
         """
         self._adapter.nan_guard.flush()
+        check_finite_weights(self)
         specs = {name: criterion.spec for name, criterion in self._named_criteria().items()}
-        checkpoint["lit_dense"] = {**specs, "lr": self.lr, **self.classes_to_save()}
+        checkpoint["lit_dense"] = {**specs, "lr": self.lr, "random": random_states(self), **self.classes_to_save()}
         saved = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
         saved.update({name: spec for name, spec in self._specs().items() if name in saved})
         if "num_classes" in saved:
@@ -411,7 +422,8 @@ class LitDetector(Exportable):
         self._untrained_backbone = False
         self.take_classes(saved)
         if self._stage and self._trainer is not None:  # the trainer loads the checkpoint after setup
-            self.lr = saved.get("lr", self.lr) if self._stage == "fit" else self.lr
+            if self._stage == "fit":
+                self.lr, self._random_states = saved.get("lr", self.lr), saved.get("random", {})
             self.match_classes(self._stage)
         elif "val_map" in self._modules:
             self._make_metrics()

@@ -67,6 +67,9 @@ class Recorder(LightningModule):
     def validation_step(self, batch, batch_idx):
         pass
 
+    def predict_step(self, batch, batch_idx):
+        pass
+
     def on_validation_epoch_end(self):
         self.validated.append(len(self.seen))
 

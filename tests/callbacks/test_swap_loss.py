@@ -243,7 +243,6 @@ def test_swap_loss__every_parameter_of_a_weighter_is_trained_once_with_its_setti
 
 def test_swap_loss__hooks_before_setup():
     swap, trainer = SwapLoss(), SimpleNamespace(current_epoch=3, precision_plugin=None)
-    swap.on_train_epoch_start(trainer, Foreign())
     assert swap.state_dict() == {}
     with pytest.raises(UsageError, match="SwapLoss is used before its setup"):
         swap.on_before_optimizer_step(trainer, Foreign(), None)
@@ -253,7 +252,7 @@ def test_swap_loss__hooks_before_setup():
 
 def test_swap_loss__the_epoch_reaches_the_loss():
     swap, trainer, module, _ = swap_with_gradients(1.0)
-    swap.on_train_epoch_start(trainer, module)
+    swap.on_train_batch_start(trainer, module, None, 0)
     seen = []
     swap.criterion.observers.append(lambda samples, values, weights: seen.append((samples.epoch, samples.step)))
     swap.criterion.step = 7
@@ -312,11 +311,9 @@ def test_swap_loss__state_is_restored_before_and_after_setup():
 
 
 def test_swap_loss__the_box_loss_is_the_models_own_unless_another_is_given():
-    module = Foreign()
-    module.net = small_retinanet(box_loss="giou")
     for given, expected in ((None, "GIoULoss"), ("l1", "L1Loss")):
         swap = SwapLoss("focal", box_loss=given)
-        swap.setup(SimpleNamespace(), module, "validate")
+        swap.setup(SimpleNamespace(), Foreign(small_retinanet(box_loss="giou")), "validate")
         assert type(swap.criterion.box_loss).__name__ == expected
 
 

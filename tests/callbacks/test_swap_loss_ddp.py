@@ -25,9 +25,9 @@ def _train(share, stages):
     module = Foreign(small_faster_rcnn(drawn=(10**6, 10**6)))  # all are drawn, none by chance
     callbacks = [SwapLoss(**arguments) for arguments in STAGES[stages]]
     trainer = SimpleNamespace(callbacks=callbacks, current_epoch=0)
-    for hook in ("setup", "on_fit_start", "on_train_epoch_start"):
+    for hook, arguments in {"setup": ["fit"], "on_fit_start": [], "on_train_batch_start": [None, 0]}.items():
         for callback in callbacks:
-            getattr(callback, hook)(trainer, module, *(["fit"] if hook == "setup" else []))
+            getattr(callback, hook)(trainer, module, *arguments)
     wrapped = DistributedDataParallel(module) if torch.distributed.is_initialized() else module
     for _ in range(STEPS):
         wrapped.zero_grad()

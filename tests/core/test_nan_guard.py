@@ -4,13 +4,17 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_dense import LitRetinaNet
 from lit_dense.callbacks import SwapLoss
-from lit_dense.core.nan_guard import NaNGuard, NonFiniteLossError, _Step
+from lit_dense.core.nan_guard import NaNGuard, NonFiniteLossError, _Step, check_finite_weights
 from lit_dense.criterion import Criterion
 from lit_dense.detectors import attached, patch
-from tests.builders.detectors import random_batch, small_faster_rcnn, small_retinanet
+from tests.builders.detectors import random_batch, small_faster_rcnn
+from tests.builders.lit_modules import Foreign, SmallRetinaNet
+from tests.builders.trainers import fit
 
 TARGETS = [{"image_id": 3}, {"image_id": torch.tensor(8)}]
 
@@ -81,8 +85,8 @@ def test_nan_guard__no_checkpoint_is_written_of_a_bad_last_step(hook):
     module = LitRetinaNet(backbone="tiny", num_classes=2)
     module.configure_model()
     leave_a_bad_step(module.model)
-    model, callback = small_retinanet(), SwapLoss("focal")
-    patch(model)
+    model, callback = Foreign(), SwapLoss("focal")
+    callback.setup(SimpleNamespace(), model, "fit")
     leave_a_bad_step(model)
     checkpoint = [{}] if hook == "on_save_checkpoint" else []
     for call in (lambda: getattr(module, hook)(*checkpoint), lambda: getattr(callback, hook)(None, model, *checkpoint)):
@@ -97,3 +101,29 @@ def test_nan_guard__on_a_gpu_a_bad_step_is_found_in_the_next():
     check(terms(float("nan"), "cuda"), TARGETS, Criterion())
     with pytest.raises(NonFiniteLossError, match="images 3, 8"):
         check(terms(1.0, "cuda"), [{}], Criterion())
+
+
+def test_check_finite_weights__names_the_weight_and_spares_those_that_are_not_trained():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    check_finite_weights(model)
+    check_finite_weights(torch.nn.LazyLinear(1))
+    with torch.no_grad():
+        model[1].bias[0], model[0].weight[1, 1] = float("inf"), float("nan")
+    with pytest.raises(NonFiniteLossError, match=r"0\.weight and 1 more of 4 trained parameters"):
+        check_finite_weights(model)
+    model.requires_grad_(False)
+    check_finite_weights(model)
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+def test_check_finite_weights__no_checkpoint_is_written_after_an_infinite_gradient(foreign, tmp_path):
+    class Overflow(Callback):
+        def on_before_optimizer_step(self, trainer, module, optimizer):
+            if trainer.global_step == 2:
+                next(p for p in module.parameters() if p.grad is not None).grad.fill_(float("inf"))
+
+    saver = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    module, swap = (Foreign(), [SwapLoss("ghm")]) if foreign else (SmallRetinaNet(4, warmup_steps=0), [])
+    with pytest.raises(NonFiniteLossError, match="although its loss was finite"):
+        fit(tmp_path, module, Overflow(), *swap, saver, batches=4, limit_val_batches=0)
+    assert {path.name for path in tmp_path.glob("*.ckpt")} == {"step=1.ckpt", "step=2.ckpt"}

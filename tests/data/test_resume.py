@@ -3,12 +3,22 @@
 import functools
 
 import pytest
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from tests.builders.coco_files import write_noise
 from tests.builders.data_modules import data_module
-from tests.builders.lit_modules import record
+from tests.builders.lit_modules import Recorder, record
+from tests.builders.trainers import trainer_in
 
 EPOCHS, BATCHES = 3, 4  # 9 images in batches of 2: four batches, one image left out
+
+
+class Broken(Recorder):
+    """Fails in the step after so many steps."""
+
+    def on_train_batch_start(self, batch, batch_idx):
+        if len(self.seen) == self.stop_after:
+            raise RuntimeError("broken batch")
 
 
 def fit(folder, checkpoints, *arguments, **options):
@@ -51,6 +61,31 @@ def test_resume__in_the_middle_of_an_epoch(run, whole, stop_after, every, worker
     done = stop_after // every * every
     seen, _ = run(ckpt_path=checkpoints[-1], workers=workers)
     assert seen == whole[done:]
+
+
+@pytest.mark.parametrize("stop_after", [3, 5])
+def test_resume__with_the_data_module_of_the_interrupted_run(folder, tmp_path, whole, stop_after):
+    data = data_module(folder, "train", "val", seed=3)
+    record(data, tmp_path, stop_after)
+    last = max(tmp_path.glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
+    assert record(data, tmp_path / "again", ckpt_path=last).seen == whole[stop_after:]
+
+
+@pytest.mark.parametrize("evaluate", ["validate", "predict"])
+@pytest.mark.parametrize("step", [2, 4])
+def test_coco_data_module__a_new_run_after_an_evaluation_with_a_checkpoint(folder, tmp_path, whole, evaluate, step):
+    data = data_module(folder, "train", "val", seed=3, predict=folder / "val")
+    record(data, tmp_path, max_epochs=1)
+    getattr(trainer_in(tmp_path), evaluate)(Recorder(), data, ckpt_path=tmp_path / f"step={step}.ckpt")
+    assert record(data, tmp_path / "new").seen == whole
+
+
+def test_resume__from_a_checkpoint_that_an_exception_wrote(folder, tmp_path, whole):
+    saver = ModelCheckpoint(tmp_path, filename="exception", save_on_exception=True)
+    with pytest.raises(RuntimeError, match="broken batch"):
+        trainer_in(tmp_path, saver, max_epochs=EPOCHS).fit(Broken(6), data_module(folder, "train", "val", seed=3))
+    data = data_module(folder, "train", "val", seed=3)
+    assert record(data, tmp_path / "again", ckpt_path=tmp_path / "exception.ckpt").seen == whole[6:]
 
 
 @pytest.mark.parametrize(("batch_size", "lengths"), [(1, [7, 9]), (3, [2, 3]), (4, [1, 2])])

@@ -70,8 +70,10 @@ def test_swap_loss__one_of_several_detectors_is_named(build):
     said = rf"2 detectors: student \({kind}\), teacher \({kind}\)\. Pass one of them, or name it by module="
     with pytest.raises(UsageError, match=said):
         SwapLoss("focal").setup(TRAINER, module, "fit")
+    misspelt = SwapLoss("focal", module="pupil")
+    misspelt.setup(TRAINER, module, "fit")  # configure_model may build it
     with pytest.raises(UsageError, match=r"has no module 'pupil'\. Detectors in it: student, teacher"):
-        SwapLoss("focal", module="pupil").setup(TRAINER, module, "fit")
+        misspelt.on_fit_start(TRAINER, module)
     swap = SwapLoss("focal", module="student")
     swap.setup(TRAINER, module, "fit")
     swap.on_fit_start(TRAINER, module)

@@ -18,7 +18,7 @@ def module_of(stage="val", loaders=1, **arguments):
     """A module that is about to evaluate, and what it logs."""
     module = SmallRetinaNet(NUM_CLASSES, **arguments)
     module.categories = CATEGORIES
-    module.trainer = SimpleNamespace(num_val_batches=[1] * loaders, num_test_batches=[2] * loaders)
+    module.trainer = SimpleNamespace(num_val_batches=[1] * loaders, num_test_batches=[2] * loaders, world_size=1)
     module.logged = {}
 
     def log_dict(values, **options):

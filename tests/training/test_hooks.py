@@ -50,10 +50,10 @@ def test_setup__other_precisions_are_left_to_the_trainer(precision):
     attached(SmallRetinaNet(2), precision=precision).setup("predict")
 
 
-def test_on_train_epoch_start__the_epoch_reaches_the_criterion(monkeypatch):
+def test_on_train_batch_start__the_epoch_reaches_the_criterion(monkeypatch):
     module = LoggedRetinaNet(4)
     monkeypatch.setattr(LitRetinaNet, "current_epoch", 3)
-    module.on_train_epoch_start()
+    module.on_train_batch_start(None, 0)
     seen = []
     module.criterion.observers.append(lambda samples, values, weights: seen.append(samples.epoch))
     module.training_step(random_batch((2, 1)), 0)

@@ -352,8 +352,8 @@ def test_lit_retinanet__a_loss_with_columns_of_its_own(tmp_path, data, loss, ext
     torch.testing.assert_close(loaded.state_dict(), module.state_dict())
     images, _ = next(iter(data.val_dataloader()))
     features = [torch.randn(1, 16, size, size) for size in (8, 4)]
-    raw = loaded.model.head.train()(features)["cls_logits"]
-    scores = loaded.model.head.eval()(features)["cls_logits"].sigmoid()
+    raw = loaded.train().model.head(features)["cls_logits"]
+    scores = loaded.eval().model.head(features)["cls_logits"].sigmoid()
     classes = raw[..., :2].softmax(-1) * raw[..., 2:].softmax(-1)[..., :1]
     expected = raw.softmax(-1)[..., :2] if loss == "softmax" else classes
     torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-6)

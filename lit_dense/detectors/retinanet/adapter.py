@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 from torchvision.models.detection.retinanet import RetinaNetRegressionHead
 
-from ...criterion import CriterionArgs
+from ...core.errors import UsageError
+from ...criterion import Criterion, CriterionArgs
 from ..base import Terms
 from .fast_methods import FastMethods
 
@@ -30,6 +31,21 @@ class RetinaNetAdapter(FastMethods):
         if box_loss == "smooth_l1":
             box_loss = {"class_path": "smooth_l1", "init_args": {"beta": 1.0}}
         return {**self.stock[stage], "box_loss": box_loss}
+
+    def check(self, stage: str, criterion: Criterion) -> None:
+        """Reject a criterion that does not fit, or a regression head with another box coder than the detector.
+
+        Raises:
+            UsageError: If the criterion does not fit.
+        """
+        super().check(stage, criterion)
+        trained = getattr(getattr(self.detector.head.regression_head, "box_coder", None), "weights", None)
+        decoded = getattr(self.detector.box_coder, "weights", None)
+        if trained is not None and trained != decoded:
+            raise UsageError(
+                f"{type(self.detector).__name__}: the box_coder of head.regression_head has weights {trained} and that "
+                f"of the detector {decoded}, so predictions would not be what was trained: give both the same."
+            )
 
     def detector_loss(
         self,
