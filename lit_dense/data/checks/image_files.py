@@ -111,7 +111,9 @@ def _named(content: Annotations, folder: Path, notes: _ImageNotes) -> tuple[dict
         fields = entry if isinstance(entry, dict) else {}
         image_id, file_name = integer(fields.get("id")), fields.get("file_name")
         if image_id is None or not isinstance(file_name, str) or not file_name:
-            notes.drop("images without an integer id or a file name", image_id, f"image {short(entry)}")
+            what = "images without an integer id or a file name"
+            notes.drop(what, image_id, f"image {short(entry)}")
+            notes.cures[what] = "each image needs an id, a number without quotation marks, and a file_name, a text"
         elif image_id in entries:
             detail = f"image {image_id}: {entries[image_id]['file_name']}, {file_name}"
             notes.note("image ids used more than once", "", detail)
