@@ -60,12 +60,14 @@ def relocated(file_name: str, folder: Path) -> str | None:
 
 
 def similar(file_name: str, folder: Path) -> str:
-    """Return the end of a message that names a file similar to a missing one; empty if there is none.
+    """Return the end of a message that says why a file is missing, or names a similar one; empty if there is neither.
 
     Args:
         file_name: The name in the COCO file. Its own folder is searched first, then the image folder.
         folder: The image folder.
     """
+    if inside(file_name, folder) is not None and (target := _broken_link(folder / file_name)):
+        return f"; it is a link to {target}, which does not exist"
     parent, _, last = file_name.replace("\\", "/").rpartition("/")
     for place in dict.fromkeys((folder / parent, folder)):
         if place != folder and inside(parent, folder) is None:
@@ -75,9 +77,18 @@ def similar(file_name: str, folder: Path) -> str:
         except (OSError, ValueError):
             continue
         for key in (_plain, lambda name: _plain(PurePath(name).stem)):
-            if found := next((name for name in names if key(name) == key(last)), None):
+            alike = (name for name in names if key(name) == key(last))
+            if found := next((name for name in alike if (place / name).exists()), None):
                 return f"; there is {place / found}"
     return ""
+
+
+def _broken_link(path: Path) -> str:
+    """Return the target of a symbolic link to a missing file; empty for any other path."""
+    try:
+        return os.readlink(path) if path.is_symlink() and not path.exists() else ""  # noqa: PTH115 (as written)
+    except (OSError, ValueError):
+        return ""
 
 
 def _plain(name: str) -> str:

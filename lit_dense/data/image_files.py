@@ -55,12 +55,14 @@ class Header(NamedTuple):
         height: Height in pixels.
         swapped: Whether the orientation swaps width and height.
         deep: Whether the file has more than 8 bits per channel.
+        turned: Whether the orientation turns or mirrors the image.
     """
 
     width: int
     height: int
     swapped: bool
     deep: bool = False
+    turned: bool = False
 
 
 def read_image(path: str | Path, upright: bool = True) -> Tensor:
@@ -114,11 +116,13 @@ def read_header(path: str | Path) -> Header | str:
         with Image.open(path) as image:
             _check_planes(image)
             width, height = image.size
-            swapped = _orientation(image) >= 5
+            orientation = _orientation(image)
             deep = image.mode == "F" or image.mode.startswith("I") or ";16" in str(getattr(image, "tile", ""))
     except _UNREADABLE as error:
         return _reason(error, path)
-    return Header(height, width, True, deep) if swapped else Header(width, height, False, deep)
+    if orientation not in _TURNS:
+        return Header(width, height, False, deep)
+    return Header(height, width, True, deep, True) if orientation >= 5 else Header(width, height, False, deep, True)
 
 
 def white_level(path: str | Path) -> float | None:

@@ -74,6 +74,14 @@ def test_similar__the_file_that_is_most_like_a_missing_one(folder):
     assert similar("b.png", folder) == similar("", folder) == ""
 
 
+def test_similar__a_link_to_a_missing_file_is_named_and_never_proposed(folder):
+    (folder / "c.png").symlink_to("/elsewhere/c.png")
+    assert similar("c.png", folder) == "; it is a link to /elsewhere/c.png, which does not exist"
+    assert similar("C.png", folder) == ""
+    (folder.parent / "d.png").symlink_to("/elsewhere/d.png")
+    assert similar("../d.png", folder) == ""
+
+
 def test_cures__of_missing_and_leaving_names(folder):
     assert str(folder) in cure_of_missing(["a.png"], folder)
     assert "download" in cure_of_missing(["a.png", "https://host/pics/b.png"], folder)

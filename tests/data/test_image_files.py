@@ -98,6 +98,7 @@ def test_read_image__exif_orientation(tmp_path, suffix, orientation):
     header = read_header(path)
     assert (header.height, header.width) == expected.shape[:2]
     assert header.swapped == (orientation >= 5 and suffix != "tif")
+    assert header.turned == (orientation >= 2 and suffix != "tif")
     if suffix != "tif":
         raw = read_image(path, upright=False)
         assert raw.shape == (3, 8, 16)
@@ -105,6 +106,14 @@ def test_read_image__exif_orientation(tmp_path, suffix, orientation):
 
 def test_read_image__damaged_exif_data_is_no_orientation(tmp_path):
     Image.fromarray(RAMP[:8]).save(tmp_path / "a.jpg", exif=b"Exif\0\0XX*\0garbage")
+    assert read_header(tmp_path / "a.jpg") == Header(16, 8, False)
+    assert read_image(tmp_path / "a.jpg").shape == (3, 8, 16)
+
+
+def test_read_header__an_orientation_that_exif_does_not_define_turns_nothing(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 9
+    Image.fromarray(RAMP[:8]).save(tmp_path / "a.jpg", exif=exif)
     assert read_header(tmp_path / "a.jpg") == Header(16, 8, False)
     assert read_image(tmp_path / "a.jpg").shape == (3, 8, 16)
 

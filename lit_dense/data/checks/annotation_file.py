@@ -13,10 +13,12 @@ from ..formats.lvis import FEDERATED_KEYS, read_federated
 from ..problems import KEPT, Problems
 from .annotation_filter import AnnotationFilter
 from .box_formats import note_other_units, note_small, note_stated_sizes
+from .category_ids import drop_unknown_categories
 from .duplicate_annotations import note_repeated_annotations
 from .image_files import CheckedImage, check_images
 
 ROUNDING = 0.02  # pixels: COCO's boxes have two decimals, so x + width may exceed the border by 0.01
+AREA = "area must be that of the mask or of the box, in square pixels; without the key, the area of the box is used"
 
 
 class CheckedAnnotations(NamedTuple):
@@ -203,10 +205,7 @@ def check_boxes(
     image_index = _index(np.array([image.id for image in images]), table["image_id"])
     annotations.drop(image_index < 0, "annotations of images that are not listed", lambda row: "no such image")
     if content.categories:
-        unknown = _index(np.array([c["id"] for c in content.categories]), table["category_id"]) < 0
-        annotations.drop(
-            unknown, "annotations of unknown categories", lambda row: f"category {table['category_id'][row]}"
-        )
+        drop_unknown_categories(annotations, content.categories)
     stated = np.array([image.stated or (0, 0) for image in images])[:, ::-1]
     boxes, clipped = _check_coordinates(annotations, sizes[image_index], stated[image_index])
     ids = _check_ids(annotations)
@@ -282,13 +281,16 @@ def _check_ids(annotations: AnnotationFilter) -> Ints:
 def _note_areas(annotations: AnnotationFilter) -> None:
     """Report areas that are impossible for a mask in its box; evaluation uses areas to group objects by size."""
     given = annotations.table["area"]
+
+    def describe(row: int) -> str:
+        return f"area {given[row]:g}, {annotations.box(row)}"
+
     with np.errstate(invalid="ignore", over="ignore"):  # NaN if the file has none; boxes that are already dropped
         box = annotations.table["bbox"][:, 2:].prod(1)
+        unusable = (given.astype(np.float32) <= 0) | (given >= 1e30)
         bad = ((given > 1.5 * box + 2) & (given < 1e30)) | ((given > 0) & (given <= 1) & (box > 100))
-    cure = "area must be that of the mask or of the box, in square pixels; without the key, the area of the box is used"
-    annotations.note(
-        bad, "areas that do not fit their boxes", KEPT, lambda row: f"area {given[row]:g}, {annotations.box(row)}", cure
-    )
+    annotations.note(unusable, "areas that are not positive numbers", "the area of the box is used", describe, AREA)
+    annotations.note(bad, "areas that do not fit their boxes", KEPT, describe, AREA)
 
 
 def _check_weights(annotations: AnnotationFilter, key: str) -> Floats:

@@ -25,9 +25,12 @@ def note_other_units(annotations: AnnotationFilter, sizes: Ints) -> Bools:
     """
     good = np.flatnonzero(annotations.keep)
     fractions = np.zeros(len(sizes), bool)
-    if not len(good) or not annotations.wording.pixels:
+    if not len(good):
         return fractions
     bbox, limits = annotations.table["bbox"][good], sizes[good][:, ::-1].astype(np.float64)
+    if not annotations.wording.pixels:
+        _note_other_shares(annotations, good, bbox, limits)
+        return fractions
     with np.errstate(over="ignore"):
         unit = ((bbox >= -0.01) & (bbox <= 1.01)).all(1) & (limits.max(1) > 2)
         fractions[good] = unit
@@ -42,6 +45,35 @@ def note_other_units(annotations: AnnotationFilter, sizes: Ints) -> Bools:
         bad[good[rest][which]] = True
         annotations.note(bad, f"boxes that look like {what}", KEPT, annotations.box, cure)
     return fractions
+
+
+def _note_other_shares(annotations: AnnotationFilter, good: Ints, bbox: Doubles, limits: Doubles) -> None:
+    """Report shares of the image that were written as corners, or from the upper left corner.
+
+    Args:
+        annotations: The annotations, whose boxes were written as middle, width and height.
+        good: The M rows of valid annotations.
+        bbox: Their boxes, x, y, width and height in pixels, [M, 4].
+        limits: Width and height of their images, [M, 2].
+    """
+    point, side = bbox[:, :2] + bbox[:, 2:] / 2, bbox[:, 2:]  # as written, in pixels
+    far = _any((bbox[:, :2] < -FAR * limits) | (bbox[:, :2] + side > (1 + FAR) * limits))
+    within = _all((point >= -SLACK) & (side <= limits + SLACK))
+    if far.sum() < 3 or within.mean() < 0.98:
+        return
+    chance = (side / 2 / (limits - side).clip(min=1)).clip(0, 1)
+    near_end = _any(point + side > limits + SLACK)
+    expected = (1 - (1 - chance).prod(1)).sum()  # the number of boxes so near to the end if point is the middle
+    if _all(side > point).mean() >= 0.98:
+        what, cure = "x1, y1, x2, y2", "write (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1 and y2 - y1"
+    elif expected >= 4 and near_end.sum() <= 0.02 * expected:
+        what, cure = "x, y, width, height", "if x and y are the upper left corner, add half of the width and height"
+    else:
+        return
+    bad = np.zeros(len(annotations.table), bool)
+    bad[good] = True
+    what = f"boxes that look like {what} in shares of the image"
+    annotations.note(bad, what, KEPT, annotations.box, f"{annotations.wording.box}: {cure}")
 
 
 def _note_fractions(annotations: AnnotationFilter, fractions: Bools, bbox: Doubles, most: bool) -> None:

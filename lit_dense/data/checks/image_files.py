@@ -14,6 +14,9 @@ from ..formats.coco import integer, short
 from ..image_files import Header, read_headers
 from ..problems import KEPT, SHOWN, Problems
 from .bit_depth import note_depths
+from .exif_rotations import ExifRotations
+
+UNTURNED = "read without the rotation"
 
 
 class CheckedImage(NamedTuple):
@@ -73,7 +76,7 @@ def check_images(content: Annotations, folder: Path, problems: Problems) -> tupl
     entries, names = _named(content, folder, notes)
     headers = dict(zip(names, read_headers([f"{folder}/{name}" for name in names.values()]), strict=True))
     _find_again(names, headers, folder, notes, content.wording)
-    images, missing = [], []
+    images, missing, rotations = [], [], ExifRotations()
     for image_id, file_name in names.items():
         header = headers[image_id]
         name = f"image {image_id} ({file_name})"
@@ -84,9 +87,12 @@ def check_images(content: Annotations, folder: Path, problems: Problems) -> tupl
         elif isinstance(header, str):
             notes.drop("unreadable image files", image_id, f"{name}: {header}")
         else:
-            images.append(_sized(image_id, file_name, entries[image_id], header, notes, content.wording))
+            entry = entries[image_id]
+            images.append(_sized(image_id, file_name, entry, header, notes, content.wording))
+            rotations.add(image_id, header, (integer(entry.get("width")), integer(entry.get("height"))))
     if missing:
         notes.cures["missing image files"] = cure_of_missing(missing, folder, content.wording.name)
+    images = _as_the_others(images, headers, rotations, notes, problems, content.path)
     notes.report(content.path, problems)
     _note_shared_files(images, content.path, problems)
     _note_stems(images, content, problems)
@@ -105,7 +111,9 @@ def _named(content: Annotations, folder: Path, notes: _ImageNotes) -> tuple[dict
         fields = entry if isinstance(entry, dict) else {}
         image_id, file_name = integer(fields.get("id")), fields.get("file_name")
         if image_id is None or not isinstance(file_name, str) or not file_name:
-            notes.drop("images without an integer id or a file name", image_id, f"image {short(entry)}")
+            what = "images without an integer id or a file name"
+            notes.drop(what, image_id, f"image {short(entry)}")
+            notes.cures[what] = "each image needs an id, a number without quotation marks, and a file_name, a text"
         elif image_id in entries:
             detail = f"image {image_id}: {entries[image_id]['file_name']}, {file_name}"
             notes.note("image ids used more than once", "", detail)
@@ -149,7 +157,9 @@ def _sized(
         return CheckedImage(image_id, file_name, header.height, header.width, True)
     if header.swapped and (height, width) == size:
         # The boxes were drawn on the image without its EXIF rotation, so the rotation would misplace them.
-        notes.note("sizes of images before their EXIF rotation", "read without the rotation", name)
+        what = "sizes of images before their EXIF rotation"
+        notes.note(what, UNTURNED, name)
+        notes.cures[what] = "the boxes fit the pixels as stored: save the images without the EXIF orientation"
         return CheckedImage(image_id, file_name, header.width, header.height, False)
     if width is None or height is None or min(width, height) < 1:
         notes.note("images without width and height", "read from the image file", name)
@@ -163,6 +173,41 @@ def _sized(
     sizes = f"{width} x {height}, the file {header.width} x {header.height}"
     notes.note(what, "the image file's are used", f"{name}: the {wording.file} says {sizes}")
     return CheckedImage(image_id, file_name, header.height, header.width, True, (width, height))
+
+
+def _as_the_others(
+    images: list[CheckedImage],
+    headers: Mapping[int, Header | str],
+    rotations: ExifRotations,
+    notes: _ImageNotes,
+    problems: Problems,
+    path: Path,
+) -> list[CheckedImage]:
+    """Read images whose size does not show the EXIF rotation as the other images of the file, and report them."""
+    undecided = {image_id for image_id in rotations.undecided if image_id in notes.num_boxes}
+    if not undecided or rotations.verdict == "after":
+        return images
+    what = "images whose sizes do not show whether their boxes were drawn before the EXIF rotation"
+    if rotations.verdict == "before":
+        for image in images:
+            if image.id in undecided:
+                notes.note(what, f"{UNTURNED}, as the other images", f"image {image.id} ({image.file_name})")
+        notes.cures[what] = "save the images without the EXIF orientation, and the boxes stay where they are"
+        return [_unturned(image, headers[image.id]) if image.id in undecided else image for image in images]
+    details = [f"image {image.id} ({image.file_name})" for image in images if image.id in undecided]
+    others = "; the sizes of the other images disagree" if rotations.verdict == "mixed" else ""
+    cure = (
+        f"they are read with the rotation{others}: look at one with its boxes; if these are misplaced, save the images "
+        "without the EXIF orientation"
+    )
+    problems.add(path, what, details, repair=KEPT, cure=cure, hint=not others)
+    return images
+
+
+def _unturned(image: CheckedImage, header: Header | str) -> CheckedImage:
+    swapped = isinstance(header, Header) and header.swapped
+    height, width = (image.width, image.height) if swapped else (image.height, image.width)
+    return image._replace(height=height, width=width, upright=False)
 
 
 def _note_shared_files(images: list[CheckedImage], path: Path, problems: Problems) -> None:

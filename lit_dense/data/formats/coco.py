@@ -24,6 +24,11 @@ LARGE = 50_000_000  # bytes; reading a larger file takes seconds
 
 _ROW = struct.Struct("<3q5dq")
 _KEY = re.compile(rb'"(\w+)"\s*:')
+_TEXT_ID = re.compile(r'_id is "')
+_FROM_MASKS = (
+    "of polygons it is the smallest x, the smallest y, the largest x minus the smallest, and the largest y minus the "
+    "smallest"
+)
 _CROWD_TEXTS = {"0": 0, "0.0": 0, "false": 0, "no": 0, "1": 1, "1.0": 1, "true": 1, "yes": 1}
 _WEIGHT = struct.Struct("<d")
 
@@ -141,9 +146,11 @@ class _Table:
         self.row_size = dtype.itemsize
         self.buffer = bytearray()
         self.broken: dict[int, str] = {}
+        self.with_masks = False
         self.odd_crowds: dict[int, Any] = {}
         self.segmentations: list[Any] | None = None
         self.odd_ignores: dict[int, Any] = {}
+        self.odd_areas: dict[int, Any] = {}
 
     def keep(self, entry: dict[str, Any]) -> Any:
         """Replace a parsed JSON object by its needed parts; the parser calls this with every object."""
@@ -198,11 +205,14 @@ class _Table:
         if not isinstance(bbox, list) or len(bbox) != 4 or not all(_is_number(value) for value in bbox):
             wrong.append(f"bbox is {short(bbox)}, not four numbers" if "bbox" in entry else "no bbox")
             bbox = [0.0] * 4
+            self.with_masks |= bool(entry.get("segmentation"))
         if wrong:
             name = f"annotation {short(entry.get('id'))} of image {short(entry.get('image_id'))}"
             self.broken[row] = f"{name}: {', '.join(wrong)}"
         number = integer(entry.get("id"))
         area = entry.get("area")
+        if area is not None and not _is_number(area):
+            self.odd_areas[row] = area
         self.buffer += _ROW.pack(
             NO_ID if number is None else number,
             ids["image_id"] or 0,
@@ -218,7 +228,8 @@ class _Table:
         broken = [self.broken[row] for row in rows if type(row) is _Row and row in self.broken]
         details = broken + [f"{short(entry)}: no image_id, no bbox" for entry in others]
         if details:
-            problems.add(path, "annotations with missing keys or values of a wrong type", details, repair="dropped")
+            what = "annotations with missing keys or values of a wrong type"
+            problems.add(path, what, details, repair="dropped", cure=self._cure())
         kept = self._kept(rows)
         table: npt.NDArray[np.void] = np.frombuffer(self.buffer, self.dtype)[np.array(kept, np.int64)]
         _note_odd_crowds(
@@ -226,15 +237,25 @@ class _Table:
             path,
             problems,
         )
-        odd = [
-            f"annotation {table['id'][place]} of image {table['image_id'][place]}: {short(self.odd_ignores[row])}"
-            for place, row in enumerate(kept)
-            if row in self.odd_ignores
-        ]
-        if odd:
+        if areas := _values_of(self.odd_areas, kept, table):
+            what = "areas that are not numbers"
+            cure = "write area as a number of square pixels, or leave it out"
+            problems.add(path, what, areas, repair="the area of the box is used", cure=cure)
+        if odd := _values_of(self.odd_ignores, kept, table):
             what = f"values of {self.ignore_key} (ignore_key) that are neither true nor false"
             problems.add(path, what, odd, cure="write 1 or true for a region to ignore, and 0 or false for an object")
         return table
+
+    def _cure(self) -> str:
+        """Return the advice for the annotations that cannot be read, by what is wrong with them."""
+        texts = "; ".join(self.broken.values())
+        cures = []
+        if _TEXT_ID.search(texts):
+            cures.append("write ids as numbers without quotation marks, in images, annotations and categories")
+        if "bbox is" in texts or "no bbox" in texts:
+            boxes = "write bbox as a list of four numbers without quotation marks: x, y, width and height in pixels"
+            cures.append(f"{boxes}; {_FROM_MASKS}" if self.with_masks else boxes)
+        return "; ".join(cures) or "each annotation needs image_id and category_id, which are integers, and bbox"
 
     def masks(self, rows: list[Any]) -> list[Any] | None:
         """Return the masks of the rows that ``select`` returns; None if masks are not kept."""
@@ -242,6 +263,17 @@ class _Table:
 
     def _kept(self, rows: list[Any]) -> list[_Row]:
         return [row for row in rows if type(row) is _Row and row not in self.broken]
+
+
+def _values_of(values: Mapping[int, Any], kept: list[_Row], table: npt.NDArray[np.void]) -> list[str]:
+    """Return a line about each value of an annotation that is kept; values are given by row."""
+    return [f"{_named(table[place])}: {short(values[row])}" for place, row in enumerate(kept) if row in values]
+
+
+def _named(row: Any) -> str:
+    """Return the ids of a row of the table."""
+    number = "without id" if row["id"] == NO_ID else row["id"]
+    return f"annotation {number} of image {row['image_id']}"
 
 
 def crowd_of(value: Any) -> int | None:
@@ -259,8 +291,7 @@ def _note_odd_crowds(given: list[tuple[Any, Any]], path: Path, problems: Problem
     texts: list[str] = []
     others: list[str] = []
     for row, value in given:
-        number = "without id" if row["id"] == NO_ID else row["id"]
-        name = f"annotation {number} of image {row['image_id']}: iscrowd is {short(value)}"
+        name = f"{_named(row)}: iscrowd is {short(value)}"
         meaning = crowd_of(value)
         if meaning is None:
             unclear.append(name)

@@ -28,6 +28,19 @@ class Faults:
             examples.append(detail)
         self._cures[what] = cure
 
+    def make_error(self, what: str, found: str, cure: str) -> None:
+        """Turn the faults of one kind into an error, because all of them together show their cause.
+
+        Args:
+            what: The kind, which was added with one repair.
+            found: The new description of the kind.
+            cure: The new advice.
+        """
+        for key in [key for key in self._counts if key[0] == what]:
+            self._counts[found, ""] = self._counts.pop(key)
+            self._examples[found, ""] = self._examples.pop(key)
+            self._cures[found] = cure
+
     def report(self, path: Path, problems: Problems) -> None:
         """Add one problem for each kind.
 

@@ -30,6 +30,7 @@ WORDING = Wording(
 )
 FOLDERS = ("JPEGImages", "images", "Images", "")
 """Names of image folders beside the folder of the XML files; the last is that folder itself."""
+SHAPES = "rotated boxes and polygons are not read: write the upright box around each as its bndbox"
 ODD = "Unspecified", "unspecified"
 
 
@@ -204,7 +205,13 @@ class _Reader:
         if not name or math.isnan(x1 + y1 + x2 + y2):
             texts = zip(CORNERS, entry.corners, strict=True)
             text = ", ".join(f"{key} is {text or 'missing'}" for key, text in texts) if name else "no name"
-            self.faults.add("objects without a name or four numbers", "dropped", f"{self._line(file, number)}: {text}")
+            cure = "an object needs name, and bndbox with xmin, ymin, xmax and ymax, which are numbers of pixels"
+            if entry.shape:
+                text = f"{text}; it has {entry.shape}"
+                cure += f"; {SHAPES}"
+            self.faults.add(
+                "objects without a name or four numbers", "dropped", f"{self._line(file, number)}: {text}", cure
+            )
             return
         if entry.boxes > 1:
             detail = f"{self._line(file, number)}: {name} has {entry.boxes} bndbox elements"

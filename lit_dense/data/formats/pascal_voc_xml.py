@@ -8,6 +8,8 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
+SHAPES = ("robndbox", "polygon", "segmentation", "mask", "point", "line")
+"""Elements of shapes other than an upright box."""
 
 
 class VOCObject(NamedTuple):
@@ -19,6 +21,7 @@ class VOCObject(NamedTuple):
         difficult: The mark; None if there is none.
         weight: The weight; None if there is none or none was asked for.
         boxes: Number of its ``bndbox`` elements; the corners are those of the first.
+        shape: The element of another shape, if there is no ``bndbox``; else empty.
     """
 
     name: str
@@ -26,6 +29,7 @@ class VOCObject(NamedTuple):
     difficult: str | None = None
     weight: str | None = None
     boxes: int = 1
+    shape: str = ""
 
 
 class VOCFile(NamedTuple):
@@ -104,7 +108,8 @@ def _from_tree(root: Element, weight_key: str | None) -> VOCFile | str:
         x1, y1, x2, y2 = (boxes[0].findtext(key) or "" if boxes else "" for key in CORNERS)
         weight = None if weight_key is None else entry.findtext(weight_key)
         name = (entry.findtext("name") or "").strip()
-        objects.append(VOCObject(name, (x1, y1, x2, y2), entry.findtext("difficult"), weight, len(boxes)))
+        shape = "" if boxes else next((tag for tag in SHAPES if entry.find(tag) is not None), "")
+        objects.append(VOCObject(name, (x1, y1, x2, y2), entry.findtext("difficult"), weight, len(boxes), shape))
     return VOCFile((root.findtext("filename") or "").strip(), width, height, objects)
 
 

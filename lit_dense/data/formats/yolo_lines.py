@@ -10,10 +10,13 @@ from ...core.array_types import Doubles, Ints
 from ...core.errors import nearest
 from ..problems import Problems
 from .faults import Faults
+from .shifted_ids import shift_of
+from .yolo_keypoints import MOST, meaning_of
 
 SEPARATORS = re.compile(r"[,;|]")
 OTHER_SEPARATORS = re.compile(r"[;|]")
 DECIMAL_COMMA = re.compile(r"(?<=\d),(?=\d)")
+NAMELESS = "class indices without a name"
 Values = tuple[int, float, float, float, float]
 
 
@@ -36,6 +39,9 @@ class LineReader:
         self._places: list[tuple[int, int]] = []
         self._rows: list[Values] = []
         self._faults = Faults()
+        self._unknown: set[int] = set()
+        self._long: list[list[float]] = []
+        self._long_places: list[str] = []
         self.polygons: dict[int, list[list[float]]] = {}
 
     def read(self, index: int, content: bytes, name: str) -> None:
@@ -64,13 +70,7 @@ class LineReader:
         """Read a line that is not five regular columns: a polygon, other separators, or a faulty line."""
         text = line.decode("utf-8-sig", errors="replace").strip()
         where = f"{name}, line {number}"
-        parts = text.split()
-        if SEPARATORS.search(text):
-            # decimal commas if spaces or other separators already separate enough columns, else separators
-            point = OTHER_SEPARATORS.sub(" ", DECIMAL_COMMA.sub(".", text))
-            decimal = len(point.split()) >= 5 and "," not in point
-            parts = point.split() if decimal else SEPARATORS.sub(" ", text).split()
-            self._fault("lines with other separators than spaces", "read with them", f"{where}: {_short(text)}")
+        parts = self._split(text, where)
         if not parts:
             return
         category = self._category(parts[0], where)
@@ -79,8 +79,11 @@ class LineReader:
         except ValueError:
             self._fault("lines with values that are not numbers", "dropped", f"{where}: {_short(text)}")
             return
-        if self._keypoints and len(values) > 4:
+        if self._keypoints:
             values = values[:4]
+        elif len(values) > 4 and len(self._long) < MOST:
+            self._long.append(values)
+            self._long_places.append(f"{where}: {_short(text)}")
         polygon = None
         if len(values) >= 6 and len(values) % 2 == 0:
             polygon = values
@@ -97,6 +100,16 @@ class LineReader:
         self._places.append((index, number))
         self._rows.append((category, values[0], values[1], values[2], values[3]))
 
+    def _split(self, text: str, where: str) -> list[str]:
+        """Split a line; other separators than spaces are reported."""
+        if not SEPARATORS.search(text):
+            return text.split()
+        # decimal commas if spaces or other separators already separate enough columns, else separators
+        point = OTHER_SEPARATORS.sub(" ", DECIMAL_COMMA.sub(".", text))
+        decimal = len(point.split()) >= 5 and "," not in point
+        self._fault("lines with other separators than spaces", "read with them", f"{where}: {_short(text)}")
+        return point.split() if decimal else SEPARATORS.sub(" ", text).split()
+
     def _category(self, text: str, where: str) -> int | None:
         """Return a class index that is written as a decimal number or as a name; None if there is no such class."""
         try:
@@ -110,8 +123,10 @@ class LineReader:
             return None
         if number in self._names:
             return int(number)
+        if number.is_integer():
+            self._unknown.add(int(number))
         known = f"there are {len(self._names)} classes, {min(self._names)} to {max(self._names)}"
-        self._fault("class indices without a name", "dropped", f"{where}: class {text}, {known}")
+        self._fault(NAMELESS, "dropped", f"{where}: class {text}, {known}")
         return None
 
     def _fault(self, what: str, repair: str, detail: str) -> None:
@@ -124,7 +139,16 @@ class LineReader:
             path: The file that the problems are reported for.
             problems: The faults are added to it.
         """
+        used = self._unknown and self._unknown | {row[0] for row in self._rows}
+        if shift := shift_of(used, set(self._names)):
+            what, change = ("less", "add 1 to") if shift < 0 else ("more", "subtract 1 from")
+            found = f"class indices that are one {what} than those of the names"
+            cure = f"the labels use {min(used)} to {max(used)}, the names have {min(self._names)} to {max(self._names)}"
+            self._faults.make_error(NAMELESS, found, f"{cure}: {change} each index, or correct the names in data.yaml")
         self._faults.report(path, problems)
+        if meaning := meaning_of(self._long):
+            what = f"lines that look like {meaning[0]}"
+            problems.add(path, what, self._long_places, cure=meaning[1])
 
     def columns(self) -> tuple[Ints, Ints, Ints, Doubles]:
         """Return image index, line and class of each row [N], and middle x, middle y, width and height [N, 4]."""
@@ -137,7 +161,7 @@ CURES = {
     "lines with other separators than spaces": "separate the columns by spaces",
     "lines with a wrong number of columns": "a box has 5 columns (class, middle x, middle y, width, height); a polygon "
     "has an odd number of at least 7 (class, then x and y of each point)",
-    "class indices without a name": "indices count from 0: correct them, or add the names to data.yaml",
+    NAMELESS: "indices count from 0: correct them, or add the names to data.yaml",
     "class names instead of class indices": "write the index of the class in data.yaml, from 0",
 }
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from lit_dense.data.formats.yolo import WORDING as YOLO
 from lit_dense.data.problems import KEPT
 from tests.builders.box_entries import check_entries
 from tests.builders.problems import whats
@@ -133,6 +134,46 @@ def test_box_formats__boxes_of_the_size_that_the_file_states(boxes):
     problem = next(p for p in problems.found if "size in the COCO file" in p.what)
     assert "the JSON says 1280 x 960, the file is 640 x 480" in problem.examples[0]
     assert "scale or rotate the boxes" in problem.cure
+
+
+def from_centres(written):
+    """x, y, width and height of boxes whose four numbers are read as middle, width and height."""
+    return np.concatenate([written[:, :2] - written[:, 2:] / 2, written[:, 2:]], axis=1)
+
+
+@pytest.mark.parametrize(
+    ("write", "what", "cure"),
+    [
+        (np.array, "x1, y1, x2, y2", "write (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1 and y2 - y1"),
+        (as_xywh, "x, y, width, height", "add half of the width and height"),
+    ],
+)
+def test_box_formats__shares_in_another_format_than_centres_are_recognised(boxes, write, what, cure):
+    _, problems = check_entries(from_centres(write(boxes)), wording=YOLO)
+    (problem,) = [p for p in problems.found if "look like" in p.what]
+    assert problem.what == f"boxes that look like {what} in shares of the image"
+    assert (problem.count, problem.repair) == (100, KEPT)
+    assert cure in problem.cure
+
+
+def test_box_formats__shares_as_centres_are_right_also_if_they_pass_the_border(boxes):
+    assert not check_entries(from_centres(as_centres(boxes)), wording=YOLO)[1].found
+    moved = from_centres(as_centres(boxes)) + np.array([60, -40, 0, 0])
+    assert not any("look like" in what for what in whats(check_entries(moved, wording=YOLO)[1]))
+
+
+@pytest.mark.parametrize("centre", [(0.3, 0.3, 0.9, 0.9), (0.5, 0.4, 1, 1)])
+def test_box_formats__two_shares_that_pass_the_border_prove_nothing(centre):
+    written = np.array([centre] * 2) * [640, 480, 640, 480]
+    assert not any("look like" in what for what in whats(check_entries(from_centres(written), wording=YOLO)[1]))
+
+
+@pytest.mark.parametrize(("area", "told"), [(-5, True), (0, True), (float("inf"), True), (0.5, False), (None, False)])
+def test_box_formats__areas_that_are_not_positive_are_replaced_and_reported(area, told):
+    data, problems = check_entries([(5, 5, 8, 10)], area=area)
+    found = [problem for problem in problems.found if problem.what == "areas that are not positive numbers"]
+    assert [problem.repair for problem in found] == ["the area of the box is used"] * told
+    assert data.area.tolist() == [80 if told or area is None else area]
 
 
 @pytest.mark.parametrize(("area", "told"), [(95, False), (100, False), (165, True), (0.3, True), (None, False)])

@@ -98,3 +98,10 @@ def test_check_images__dark_images_of_12_bits_are_reported(check, folder):
     Image.effect_noise((40, 30), 50).convert("I").point(lambda value: value * 16).convert("I;16").save(folder / "2.png")
     _, problems = check(image_entry(2))
     assert problems.found[0].what.startswith("images of more than 8 bits that become nearly black")
+
+
+def test_check_images__ids_as_text_are_dropped_with_the_cure(check):
+    _, problems = check(image_entry(1), image_entry("2", file_name="2.png"))
+    (problem,) = problems.found
+    assert problem.what == "images without an integer id or a file name"
+    assert "a number without quotation marks" in problem.cure

@@ -215,3 +215,28 @@ def test_read_coco__a_missing_file_is_named_with_the_nearest_one_or_the_missing_
         f"no such file: there is no folder {tmp_path / 'other'}",
         "no such file",
     ]
+
+
+@pytest.mark.parametrize(
+    ("change", "cure"),
+    [
+        ({"image_id": "1"}, "write ids as numbers without quotation marks"),
+        ({"bbox": ["5", "5", "9", "9"]}, "write bbox as a list of four numbers without quotation marks"),
+        ({"bbox": [], "segmentation": [[1, 1, 9, 1, 9, 9]]}, "of polygons it is the smallest x, the smallest y"),
+        ({"category_id": 1.5}, "each annotation needs image_id and category_id, which are integers, and bbox"),
+    ],
+)
+def test_read_coco__annotations_that_cannot_be_read_have_a_cure(tmp_path, change, cure):
+    _, problems = read(write_json(tmp_path / "a.json", [image_entry(1)], [box_entry(1, 1) | change]))
+    assert cure in problems.found[0].cure
+    assert ("of polygons" in problems.found[0].cure) == ("segmentation" in change)
+
+
+@pytest.mark.parametrize("area", ["1200", "", [3], {}])
+def test_read_coco__areas_that_are_not_numbers_are_reported(tmp_path, area):
+    path = write_json(tmp_path / "a.json", [image_entry(1)], [box_entry(7, 1, area=area), box_entry(8, 1, area=None)])
+    content, problems = read(path)
+    assert np.isnan(content.annotations["area"]).all()
+    (problem,) = problems.found
+    assert (problem.what, problem.repair) == ("areas that are not numbers", "the area of the box is used")
+    assert problem.examples == (f"annotation 7 of image 1: {json.dumps(area)}",)

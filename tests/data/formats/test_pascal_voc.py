@@ -267,3 +267,22 @@ def test_recognises__folders_of_xml_files(tmp_path):
     assert VOCFormat().recognises(tmp_path / "annotations")
     assert not VOCFormat().recognises(tmp_path / "images")
     assert not VOCFormat().recognises(tmp_path)  # a data set with its images in another folder
+
+
+@pytest.mark.parametrize("shape", ["robndbox", "polygon"])
+def test_read__objects_of_another_shape_are_dropped_with_the_cure(tmp_path, shape):
+    path = write_voc(tmp_path)
+    other = f"<object><name>dog</name><{shape}><x1>1</x1><y1>2</y1></{shape}></object>"
+    write_xml(tmp_path, "a.png", xml_of("a.png", other + object_of("cat", 1, 2, 9, 9)))
+    _, problems = read(path)
+    (problem,) = problems.found
+    assert problem.what == "objects without a name or four numbers"
+    assert problem.examples[0].endswith(f"ymax is missing; it has {shape}")
+    assert "write the upright box around each as its bndbox" in problem.cure
+
+
+def test_read__objects_without_a_box_or_a_name_have_a_cure_without_shapes(tmp_path):
+    path = write_voc(tmp_path)
+    write_xml(tmp_path, "a.png", xml_of("a.png", "<object><name>dog</name></object>"))
+    (problem,) = read(path)[1].found
+    assert problem.cure.endswith("xmin, ymin, xmax and ymax, which are numbers of pixels")

@@ -305,3 +305,30 @@ def test_read__a_folder_of_labels_with_classes_txt(tmp_path):
     assert not problems.found
     assert len(content.annotations) == 3
     assert YOLOFormat().recognises(tmp_path / "labels" / "train")
+
+
+@pytest.mark.parametrize(
+    ("names", "classes", "word", "cure"),
+    [
+        (["dog", "cat"], (1, 2), "more", "the labels use 1 to 2, the names have 0 to 1: subtract 1 from each index"),
+        ({1: "dog", 2: "cat"}, (0, 1), "less", "the labels use 0 to 1, the names have 1 to 2: add 1 to each index"),
+    ],
+)
+def test_read__indices_that_are_all_shifted_by_one_are_an_error(tmp_path, names, classes, word, cure):
+    _, problems = read(write_yolo(tmp_path, {"a.png": [(index, 5, 5, 9, 9) for index in classes]}, names=names))
+    (error,) = problems.errors(strict=False)
+    assert (error.what, error.count) == (f"class indices that are one {word} than those of the names", 1)
+    assert "labels/train/a.txt, line" in error.examples[0]
+    assert cure in error.cure
+
+
+def test_read__keypoints_without_kpt_shape_are_an_error(tmp_path):
+    path = write_yolo(tmp_path)
+    line = "0 0.7 0.7 0.2 0.2 0.65 0.7 1 0.75 0.7 0\n"
+    write_label(tmp_path, "a.png", line * 6)
+    _, problems = read(path)
+    (error,) = problems.errors(strict=False)
+    assert (error.what, error.count) == ("lines that look like a box with keypoints", 6)
+    assert error.examples[0] == f"labels/train/a.txt, line 1: {line.strip()}"
+    assert "kpt_shape: [2, 3]" in error.cure
+    assert not read(write_yolo(tmp_path / "posed", kpt_shape=[2, 3]))[1].found
