@@ -13,6 +13,7 @@ from torchvision.models.detection._utils import Matcher
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
+from lit_dense.core.errors import UsageError
 from lit_dense.detectors import attached, patch, unpatch
 from lit_dense.detectors.retinanet import fast_methods
 from tests.builders.detectors import Boxes, random_batch, small_retinanet
@@ -183,7 +184,8 @@ def test_fast_methods__an_attribute_that_the_host_set_stays():
     model = small_retinanet()
     model.compute_loss = lambda *args: {"own": torch.zeros(())}
     patch(model, "focal")
-    assert list(model(*random_batch())) == ["own"]
+    with pytest.raises(UsageError, match="computes its training loss without calling RetinaNetHead"):
+        model(*random_batch())
     unpatch(model)
     assert list(model(*random_batch())) == ["own"]
 
