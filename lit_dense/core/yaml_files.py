@@ -11,7 +11,7 @@ MERGE = "tag:yaml.org,2002:merge"
 NOT_A_CONFIGURATION = "write the sections model, data and trainer, such as 'model: {loss: focal}'"
 
 
-class RepeatedKeyError(yaml.YAMLError):
+class RepeatedKeyError(yaml.YAMLError):  # type: ignore[misc]  # yaml has no types
     """A mapping has one key twice.
 
     Args:
@@ -25,7 +25,7 @@ class RepeatedKeyError(yaml.YAMLError):
         self.key, self.first, self.again = key, first, again
 
 
-class UniqueKeyLoader(yaml.SafeLoader):
+class UniqueKeyLoader(yaml.SafeLoader):  # type: ignore[misc]
     """PyYAML's safe loader, which refuses repeated keys; keys that ``<<`` merges can be given again."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode | None:

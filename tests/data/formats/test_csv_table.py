@@ -242,7 +242,7 @@ def test_check__content_is_checked_as_in_every_format(tmp_path):
 def test_read__a_quotation_mark_that_is_not_closed_is_an_error(tmp_path):
     header = "image_path,xmin,ymin,xmax,ymax,label\n"
     write_csv(tmp_path, text=header + '"a.png,5,5,15,15,dog\n' + "b.png,5,5,15,15,dog\n" * 10_000)
-    with pytest.raises(DataError, match=r"cannot be read: one text of 200,020 char(.*\n)*.*close all quotation marks"):
+    with pytest.raises(DataError, match=r"they are one text of 200,020 char(.*\n)*.*close all quotation marks"):
         module(tmp_path).setup("fit")
 
 
