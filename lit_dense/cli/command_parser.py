@@ -1,15 +1,19 @@
 """The argument parser of ``lit-dense``, which reports errors in one line instead of a hundred lines of usage."""
 
+import os
 import re
 import sys
 from collections.abc import Iterator
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
+from jsonargparse import Namespace
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import LightningArgumentParser
 
 from ..core.cli_types import refused
 from ..core.errors import nearest
+from ..core.yaml_files import read_config_file
 from .user_errors import tracebacks_wanted
 
 OF_TRAINER = ("fit", "validate", "test", "predict", "check", "calibrate", "analyze", "export")
@@ -26,6 +30,22 @@ A_LIST = "Expected a <class 'collections.abc.Sequence'>"  # said only if nothing
 
 class CommandParser(LightningArgumentParser):
     """LightningCLI's parser with one-line errors; ``JSONARGPARSE_DEBUG=true`` shows jsonargparse's own errors."""
+
+    def parse_path(self, path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Namespace:
+        """Parse a configuration file, after checking that no key in it or in the files of its sections is repeated.
+
+        Args:
+            path: The file.
+            args: Further arguments of jsonargparse's method.
+            kwargs: Further arguments of jsonargparse's method.
+
+        Raises:
+            UsageError: A file cannot be read, or gives a key twice.
+        """
+        if (file := Path(path)).is_file():  # other places, such as URLs, are read by jsonargparse
+            _check_file(file)
+        parsed: Namespace = super().parse_path(path, *args, **kwargs)
+        return parsed
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the error in one line, and exit with status 2."""
@@ -75,6 +95,15 @@ class CommandParser(LightningArgumentParser):
             if isinstance(action.choices, dict):  # subcommands and their parsers
                 for parser in action.choices.values():
                     yield from (name for inner in parser._actions for name in inner.option_strings)
+
+
+def _check_file(path: Path) -> None:
+    content = read_config_file(path)
+    for section in (content, *(value for name, value in content.items() if name in OF_TRAINER)):
+        for value in section.values() if isinstance(section, dict) else ():
+            named = isinstance(value, str) and value.endswith((".yaml", ".yml")) and value != path.name
+            if named and (file := path.parent / value).is_file():  # as in data: data.yaml
+                read_config_file(file)
 
 
 def _plain_types(line: str) -> str:

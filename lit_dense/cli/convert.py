@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..core.errors import UsageError
+from ..core.yaml_files import read_config_file
 from ..data import CocoDataModule
 from ..data.conversion import convert
 from .command_parser import CommandParser
@@ -67,7 +66,7 @@ def _take_configs(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 def _data_section(file: str) -> dict[str, Any]:
     if not Path(file).is_file():
         raise UsageError(f"convert: there is no configuration {file}.")
-    content = yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {}
+    content = read_config_file(Path(file))
     section = (content.get("fit") or content).get("data") or {}
     if not section:
         raise UsageError(f"convert: {file} has no section data.")

@@ -7,7 +7,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -18,6 +17,7 @@ from ..calibrators import CALIBRATORS, CalibratorLike
 from ..callbacks import PredictionWriter
 from ..core.errors import UsageError, check_range
 from ..core.registry import Registry
+from ..core.yaml_files import load_yaml
 from ..criterion import REGISTRIES
 from ..data import CocoDataModule, check
 from ..detectors.backbones import loads_checkpoint
@@ -146,7 +146,7 @@ class LitDenseCLI(LightningCLI):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # otherwise --optimizer and --lr_scheduler silently replace --model.optimizer and --model.schedule
-        super().__init__(*args, **{"auto_configure_optimizers": False, **kwargs})
+        super().__init__(*args, **{"auto_configure_optimizers": False, "parser_class": CommandParser, **kwargs})
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -319,7 +319,6 @@ def run(arguments: Sequence[str]) -> LitDenseCLI:
             CocoDataModule,
             trainer_class=CheckingTrainer,
             trainer_defaults={"callbacks": [FirstScreen()]},
-            parser_class=CommandParser,
             save_config_kwargs={"overwrite": True},
             parser_kwargs={"prog": "lit-dense", "version": __version__, "epilog": ALSO},
             # Lightning warns if args are given and differ from sys.argv
@@ -349,8 +348,8 @@ def _in_files(config: Any, verb: str) -> set[str]:
     """Return the model's arguments in the configuration files; null values do not count."""
     names: set[str] = set()
     for place in (config, config[verb]):
-        for path in place.get("config") or []:
-            content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        for path in filter(None, place.get("config") or []):  # None stands for a configuration in the command itself
+            content = load_yaml(Path(path).read_text(encoding="utf-8-sig")) or {}
             model = (content.get(verb) or content).get("model") or {}
             names |= {name for name, value in model.items() if value is not None}
     return names

@@ -9,7 +9,6 @@ from typing import Any, cast
 from jsonargparse import ArgumentError
 
 from .._version import __version__
-from ..cli.command_parser import CommandParser
 from ..cli.lightning_cli import CheckingTrainer, LitDenseCLI
 from ..core.errors import UsageError
 from ..criterion import CriterionArgs
@@ -57,7 +56,6 @@ def read_configuration(arguments: Sequence[str], owner: str) -> dict[str, Any]:
                 LitDetector,
                 CocoDataModule,
                 trainer_class=CheckingTrainer,
-                parser_class=CommandParser,
                 parser_kwargs={"prog": "lit-dense", "version": __version__, **strict, "fit": strict},
                 args=["fit", *arguments],
             )
@@ -97,7 +95,6 @@ def build_data(arguments: Sequence[str]) -> tuple[CocoDataModule, LitDetector]:
             LitDetector,
             CocoDataModule,
             trainer_class=CheckingTrainer,
-            parser_class=CommandParser,
             parser_kwargs={"prog": "lit-dense", "version": __version__},
             args=["check", *arguments],
         )

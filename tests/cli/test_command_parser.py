@@ -8,6 +8,7 @@ from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch import Callback
 
 from lit_dense.cli.command_parser import VERBS, CommandParser
+from lit_dense.core.errors import UsageError
 from lit_dense.losses import LossLike
 from lit_dense.weighters import WeightersLike
 
@@ -121,6 +122,27 @@ def test_command_parser__keys_of_a_file_have_nearest_matches(capsys, tmp_path):
     assert "lit-dense: --model.loss: Unknown loss 'focall'. Did you mean 'focal'?" in line_of(
         capsys, "fit", f"--config={path}"
     )
+
+
+@pytest.mark.parametrize("text", ["model: {lr: 3}\nmodel: {loss: bce}", "model: {lr: 3,\n  lr: 4}"])
+def test_command_parser__a_key_that_a_file_gives_twice_is_an_error(tmp_path, text):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=r"c\.yaml, line 2: the key (model|lr) was given in line 1 already"):
+        parser().parse_args(["fit", f"--config={path}"])
+
+
+def test_command_parser__the_files_of_sections_are_checked_too(tmp_path):
+    (tmp_path / "c.yaml").write_text("model: m.yaml")
+    (tmp_path / "m.yaml").write_text("lr: 3\nlr: 4\n")
+    with pytest.raises(UsageError, match=r"m\.yaml, line 2: the key lr was given in line 1 already"):
+        parser().parse_args(["fit", f"--config={tmp_path}/c.yaml"])
+    (tmp_path / "m.yaml").write_text("lr: 3\n")
+    assert parser().parse_args(["fit", f"--config={tmp_path}/c.yaml"]).fit.model.lr == 3
+
+
+def test_command_parser__a_folder_is_no_configuration(capsys, tmp_path):
+    assert "--config: Path is not a file" in line_of(capsys, "fit", f"--config={tmp_path}")
 
 
 def test_command_parser__an_old_mistake_is_not_reported_again(capsys):

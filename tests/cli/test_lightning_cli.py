@@ -66,6 +66,13 @@ def test_main__a_bug_of_a_plugin_keeps_its_traceback():
         main(["fit", *NETWORK, "--model.loss={class_path: Broken}"])
 
 
+def test_main__a_configuration_that_gives_a_key_twice_is_one_line(capsys, tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("model: {loss: ghm}\nmodel: {lr: 0.1}\n")
+    assert "c.yaml, line 2: the key model was given in line 1 already" in line_of(capsys, "fit", f"--config={path}")
+    assert "c.yaml, line 2: the key model" in line_of(capsys, "convert", "--to=yolo", "--out=x", f"--config={path}")
+
+
 def test_main__a_traceback_can_be_asked_for(monkeypatch):
     monkeypatch.setenv("JSONARGPARSE_DEBUG", "true")
     with pytest.raises(UsageError, match="gradient_clip_val"):
@@ -113,6 +120,7 @@ def test_in_files__lists_the_model_arguments_of_the_files(tmp_path):
     second = {"fit": {"model": {"loss": "bce"}}, "model": {"prior": 0.1}}
     config = {"config": [file(first), file(None)], "fit": {"config": [file(second), file({"data": {}})]}}
     assert _in_files(config, "fit") == {"lr", "loss"}
+    assert _in_files({"config": [None], "fit": {"config": [None]}}, "fit") == set()  # given as text
     assert _in_files({"config": None, "fit": {"config": None}}, "fit") == set()
 
 

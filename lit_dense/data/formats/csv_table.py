@@ -4,8 +4,9 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -14,34 +15,21 @@ from ...core.errors import nearest
 from ..problems import Problems
 from .annotations import Annotations, TextPlaces, Wording, numbered_by_name, table_of
 from .base import NOT_UTF8, Format, Request, missing_file, not_utf8
+from .coco import crowd_of
+from .csv_choice import choose_columns
+from .csv_columns import SEPARATORS, Columns
 from .faults import Faults
 from .folders import ImageFinder, image_entries, read_names
 
-SEPARATORS = (",", ";", "\t")
-IMAGE = ("image_path", "filename", "file_name", "image_id", "image", "img", "path", "file", "image_name", "imageid")
-LABEL = ("label", "class", "class_name", "category", "category_name", "name", "labelname", "class_id", "category_id")
-BOXES = {
-    "corners": (
-        ("xmin", "ymin", "xmax", "ymax"),
-        ("x_min", "y_min", "x_max", "y_max"),
-        ("x1", "y1", "x2", "y2"),
-        ("left", "top", "right", "bottom"),
-    ),
-    "sides": (("x", "y", "w", "h"), ("bbox_x", "bbox_y", "bbox_width", "bbox_height"), ("x", "y", "width", "height")),
-}
-"""Accepted names of the columns of a box: x1, y1, x2, y2, or x, y, width and height."""
+LONGEST = 131_072  # characters of a text of several lines: longer ones are quotation marks that are not closed
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 BRACKETS = re.compile(r"[\[\](){}]")
-ACCEPTED = (
-    "an image (image_path, filename, image_id ...), a box (xmin, ymin, xmax, ymax; x, y, w, h; or bbox) and a class "
-    "(label, class ...)"
-)
 XYWH = Wording(
     file="CSV",
     whole="CSV file",
     box="a box must be x, y, width and height in pixels",
     name="the image's name",
-    crowd="",
+    crowd="iscrowd",
     sized=False,
 )
 CORNERS = XYWH._replace(box="xmin, ymin, xmax and ymax must be in pixels", xywh=False)
@@ -74,14 +62,26 @@ class CSVFormat(Format):
         if text is None:
             return None
         names = self.names or read_names(request.path.parent, problems)
-        columns = _Columns.of(text, request, names, problems)
-        return None if columns is None else _Reader(columns, names, request, problems).read(text)
+        with _fields_of_any_length(text):
+            columns = Columns.of(text, request, names, problems)
+            return None if columns is None else _Reader(columns, names, request, problems).read(text)
 
     def write(self, splits: Mapping[str, Annotations], folder: Path) -> list[str]:
         """Write ``SPLIT.csv`` with DeepForest's columns, and ``classes.txt``."""
         from .csv_writer import write_csv
 
         return write_csv(splits, folder)
+
+
+@contextmanager
+def _fields_of_any_length(text: str) -> Iterator[None]:
+    """Let Python's reader accept long fields, such as masks; its limit holds for the whole process."""
+    before = csv.field_size_limit()
+    csv.field_size_limit(max(before, len(text)))
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def _text(path: Path, problems: Problems) -> str | None:
@@ -96,99 +96,10 @@ def _text(path: Path, problems: Problems) -> str | None:
     return None
 
 
-class _Columns(NamedTuple):
-    """Positions of the columns.
-
-    Args:
-        separator: The separator.
-        width: Number of columns of the header.
-        image: Position of the image's name.
-        label: Position of the class; -1 if all boxes have one class.
-        box: Positions of four numbers, or of one text with four numbers.
-        corners: Whether the numbers are x1, y1, x2, y2, not x, y, width and height.
-        size: Positions of the image's width and height; empty if there are none.
-        weight: Position of the weight; -1 if none is read.
-    """
-
-    separator: str
-    width: int
-    image: int
-    label: int
-    box: tuple[int, ...]
-    corners: bool
-    size: tuple[int, ...]
-    weight: int
-
-    @classmethod
-    def of(cls, text: str, request: Request, names: Sequence[str] | None, problems: Problems) -> "_Columns | None":
-        """Find the columns by the header; None if some are missing, which is reported."""
-        first = text.partition("\n")[0]
-        headers = {mark: next(csv.reader([first], delimiter=mark), []) for mark in SEPARATORS}
-        mark = max(headers, key=lambda mark: len(headers[mark]))
-        header = [name.strip().strip('"').lower() for name in headers[mark]]
-        image, label = _first(header, IMAGE), _first(header, LABEL)
-        box, corners = _box(header)
-        one_class = names is not None and len(names) == 1
-        wanted = {"image": image >= 0, "box": bool(box), "class": label >= 0 or one_class}
-        missing = [word for word, present in wanted.items() if not present]
-        if missing:
-            _report_header(header, missing, request.path, problems)
-            return None
-        sides = tuple(_first(header, (side, f"image_{side}", f"img_{side}")) for side in ("width", "height"))
-        size = () if min(sides) < 0 or set(sides) & set(box) else sides
-        weight = -1
-        if request.weight_key is not None:
-            weight = _first(header, (request.weight_key.lower(),))
-            if weight < 0:
-                what = f"no column {request.weight_key!r} of weights{nearest(request.weight_key, header)}"
-                problems.add(request.path, f"{what}: the columns are {', '.join(header)}")
-        used = (header[position] for position in (image, label, *box, *size, weight) if position >= 0)
-        if repeated := sorted({name for name in used if header.count(name) > 1}):
-            problems.add(request.path, "names of several columns", repeated, repair="the first column is used")
-        return cls(mark, len(header), image, label, box, corners, size, weight)
-
-
-def _first(header: Sequence[str], accepted: Sequence[str]) -> int:
-    return next((header.index(name) for name in accepted if name in header), -1)
-
-
-def _box(header: Sequence[str]) -> tuple[tuple[int, ...], bool]:
-    for kind, accepted in BOXES.items():
-        for names in accepted:
-            if all(name in header for name in names):
-                return tuple(header.index(name) for name in names), kind == "corners"
-    return ((header.index("bbox"),), False) if "bbox" in header else ((), False)
-
-
-def _report_header(header: Sequence[str], missing: Sequence[str], path: Path, problems: Problems) -> None:
-    known = [*IMAGE, *LABEL, "bbox", *(name for names in BOXES.values() for row in names for name in row)]
-    unknown = [name for name in header if name and name not in known]
-    guesses = [f"{name!r}:{hint}" for name in unknown if (hint := nearest(name, known))]
-    what = f"line 1: no column of the {' and the '.join(missing)}: the columns are {', '.join(header) or 'none'}"
-    cure = f"the header must name {ACCEPTED}"
-    if not header:
-        cure = f"the first line must be the header, without empty lines before it: it must name {ACCEPTED}"
-    elif len(header) == 1:
-        cure += "; columns are separated by commas, semicolons or tabs"
-    if sum(_is_number(name) for name in header) >= 2:
-        cure = f"the first line looks like a box, not like a header: write one that names {ACCEPTED}"
-    elif guesses:
-        cure += f"; {'; '.join(guesses)}"
-    problems.add(path, what, cure=cure)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 class _Reader:
     """A reader of the rows of one file."""
 
-    def __init__(self, columns: _Columns, names: Sequence[str] | None, request: Request, problems: Problems) -> None:
+    def __init__(self, columns: Columns, names: Sequence[str] | None, request: Request, problems: Problems) -> None:
         self.columns, self.names, self.request, self.problems = columns, names, request, problems
         self.faults = Faults()
         self.folder = request.images or request.path.parent
@@ -198,8 +109,10 @@ class _Reader:
 
     def read(self, text: str) -> Annotations:
         """Read all rows."""
-        columns = self.columns
-        kept: list[tuple[int, str, float, float, float, float, float, int]] = []
+        chosen = choose_columns(self.columns, self._fields(text), self.finder, self.names)
+        columns = self.columns = chosen.columns
+        chosen.report(self.request.path, self.problems)
+        kept: list[tuple[int, str, float, float, float, float, float, int, int]] = []
         for line, last, fields in self._fields(text):
             if not any(fields):
                 continue
@@ -223,8 +136,23 @@ class _Reader:
                 self.faults.add("rows without a class", "dropped", f"line {line}: {written}")
                 continue
             weight = _number(fields[columns.weight]) if columns.weight >= 0 else 1.0
-            kept.append((index, label, *box, weight, line))
+            kept.append((index, label, *box, weight, line, self._crowd(fields, line)))
         return self._table(self._of_known_classes(kept))
+
+    def _crowd(self, fields: Sequence[str], line: int) -> int:
+        """Return 1 for a box that is a region to ignore, by the marks of the file and the one that the user names."""
+        marked = 0
+        for position in (*self.columns.crowd, self.columns.ignore):
+            text = fields[position].strip() if position >= 0 else ""
+            if text and text.lower() != "nan":
+                value = crowd_of(text)
+                if value is None:
+                    named = position == self.columns.ignore
+                    what = f"values of {self.request.ignore_key} (ignore_key)" if named else "marks of crowds"
+                    repair = "" if named else "read as 0"
+                    self.faults.add(f"{what} that are neither 0 nor 1", repair, f"line {line}: {text[:60]}", "0 or 1")
+                marked |= value or 0
+        return marked
 
     def _fields(self, text: str) -> Iterator[tuple[int, int, list[str]]]:
         """Yield first line, last line and fields of each row after the header."""
@@ -236,7 +164,7 @@ class _Reader:
                 yield line + 1, reader.line_num, fields
                 line = reader.line_num
         except csv.Error as error:
-            cure = "close all quotation marks"
+            cure = "save the table as 'CSV UTF-8' again"
             self.problems.add(self.request.path, f"line {reader.line_num} cannot be read: {error}", cure=cure)
 
     def _note_width(self, line: int, last: int, fields: Sequence[str]) -> None:
@@ -245,7 +173,13 @@ class _Reader:
             what = "rows with a wrong number of columns"
             self.faults.add(what, "dropped", f"line {line}: {detail}", self._cure(fields))
             return
-        what, cure = "rows of several lines, with a wrong number of columns", "close all quotation marks"
+        cure = "close all quotation marks"
+        longest = max(map(len, fields))
+        if longest > LONGEST:  # most of the file is lost
+            what = f"lines {line} to {last} cannot be read: they are one text of {longest:,} characters"
+            self.problems.add(self.request.path, what, cure=cure)
+            return
+        what = "rows of several lines, with a wrong number of columns"
         self.faults.add(what, "all of their lines are dropped", f"lines {line} to {last}: {detail}", cure)
 
     def _cure(self, fields: Sequence[str]) -> str:
@@ -310,6 +244,8 @@ class _Reader:
         weights = None
         if self.request.weight_key is not None:
             weights = np.array([row[6] for row in rows], np.float64)[by_image]
+        table = table_of(image_ids[by_image], classes, values, weights)
+        table["iscrowd"] = np.array([row[8] for row in rows], np.int64)[by_image]
         entries = image_entries(list(merged))
         self._set_sizes(entries, ids)
         self.finder.report(self.request.path, self.problems)
@@ -317,7 +253,7 @@ class _Reader:
         return Annotations(
             path=self.request.path,
             images=entries,
-            annotations=table_of(image_ids[by_image], classes, values, weights),
+            annotations=table,
             categories=numbered_by_name(names),
             weight_key=self.request.weight_key,
             folder=self.folder,

@@ -105,6 +105,10 @@ class ImageFinder:
         """Return the images with a stem, folders included."""
         return self._stems.get(stem, [])
 
+    def seek(self, written: str) -> str | None:
+        """Return the image that a name means, without reporting how it was found; None if it is not in the folder."""
+        return self._look(written)[0]
+
     def find(self, written: str, where: str = "", any_suffix: bool = False) -> str | None:
         """Return the image that a name means; None if it is not in the folder.
 
@@ -113,15 +117,18 @@ class ImageFinder:
             where: The place in the annotation file, for the report.
             any_suffix: Whether a name without a suffix is regular, as in files that give ids of images.
         """
-        if written in self._known:
-            return written
-        name = os.path.normpath(written.replace("\\", "/")) if written else ""
-        if name.startswith(root := f"{os.path.abspath(self._folder)}/"):  # noqa: PTH100 (resolve() would replace links)
-            name = name[len(root) :]
-        found, what = self._search(name)
+        found, what = self._look(written)
         if found is not None and found != written and not (any_suffix and what == "without their suffix"):
             self._corrected.setdefault(what, []).append(f"{where}{written}: read as {found}")
         return found
+
+    def _look(self, written: str) -> tuple[str | None, str]:
+        if written in self._known:
+            return written, ""
+        name = os.path.normpath(written.replace("\\", "/")) if written else ""
+        if name.startswith(root := f"{os.path.abspath(self._folder)}/"):  # noqa: PTH100 (resolve() would replace links)
+            name = name[len(root) :]
+        return self._search(name)
 
     def _search(self, name: str) -> tuple[str | None, str]:
         if name in self._known:

@@ -7,8 +7,9 @@ from typing import Any
 
 import yaml
 
+from ...core.yaml_files import RepeatedKeyError, load_yaml
 from ..problems import Problems
-from .base import Request, missing_file
+from .base import NOT_UTF8, Request, missing_file, not_utf8
 from .folders import CLASSES, file_of_names, is_name, list_files, read_lines
 
 KEYS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
@@ -40,7 +41,7 @@ class YOLOConfig:
 def splits_of(path: Path) -> tuple[str, ...]:
     """Return the splits that ``data.yaml`` gives; a validation set that is the training set is left out."""
     try:
-        content = yaml.safe_load(_file(path).read_text(encoding="utf-8-sig"))
+        content = load_yaml(_file(path).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, yaml.YAMLError):  # reported when the file is read
         return ()
     if not isinstance(content, dict):
@@ -117,9 +118,13 @@ def _of_label_folder(request: Request, problems: Problems) -> YOLOConfig | None:
 
 def _load(path: Path, problems: Problems) -> dict[str, Any] | None:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        content = load_yaml(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         problems.add(path, missing_file(path))
+    except UnicodeDecodeError as error:
+        problems.add(path, not_utf8(error), cure=NOT_UTF8)
+    except RepeatedKeyError as error:
+        problems.add(path, str(error), cure="keep one of them, and number the names without repetition")
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -140,6 +145,10 @@ def _names(content: dict[str, Any], path: Path, problems: Problems) -> dict[int,
     if isinstance(given, list | dict):
         entries = given.items() if isinstance(given, dict) else enumerate(given)
         odd = [f"{index}: {name!r}" for index, name in entries if not is_name(name)]
+    indices = [int(key) for key in given if str(key).isdigit()] if isinstance(given, dict) else []
+    if twice := sorted({f"{index}" for index in indices if indices.count(index) > 1}):  # such as 1 and "1"
+        problems.add(path, "class indices given more than once in names", twice, cure="number the names from 0")
+        return {}
     if isinstance(given, list):
         names = {number: str(name) for number, name in enumerate(given)}
     elif isinstance(given, dict) and all(str(key).isdigit() for key in given):

@@ -1,3 +1,5 @@
+import csv
+
 import pytest
 
 from lit_dense import CocoDataModule
@@ -240,8 +242,61 @@ def test_check__content_is_checked_as_in_every_format(tmp_path):
 def test_read__a_quotation_mark_that_is_not_closed_is_an_error(tmp_path):
     header = "image_path,xmin,ymin,xmax,ymax,label\n"
     write_csv(tmp_path, text=header + '"a.png,5,5,15,15,dog\n' + "b.png,5,5,15,15,dog\n" * 10_000)
-    with pytest.raises(DataError, match=r"cannot be read: field larger than(.*\n)*.*close all quotation marks"):
+    with pytest.raises(DataError, match=r"they are one text of 200,020 char(.*\n)*.*close all quotation marks"):
         module(tmp_path).setup("fit")
+
+
+BOX = "image_path,xmin,ymin,xmax,ymax,label"
+
+
+@pytest.mark.parametrize("column", ["iscrowd", "difficult", "IsGroupOf"])
+def test_read__marks_of_crowds_are_read(tmp_path, column):
+    rows = [f"a.png,{x},5,{x + 9},15,dog,{mark}" for x, mark in enumerate(["1", "0", "true", "False", "", "nan", "-1"])]
+    content, problems = read(write_csv(tmp_path, text="\n".join([f"{BOX},{column}", *rows])))
+    assert content.annotations["iscrowd"].tolist() == [1, 0, 1, 0, 0, 0, 0]
+    (problem,) = problems.found
+    assert (problem.what, problem.repair) == ("marks of crowds that are neither 0 nor 1", "read as 0")
+    assert problem.examples == ("line 8: -1",)
+
+
+def test_read__a_mark_follows_its_box_if_rows_are_not_sorted(tmp_path):
+    content, _ = read(write_csv(tmp_path, text=f"{BOX},iscrowd\nb.png,5,5,15,15,dog,1\na.png,1,1,9,9,dog,0\n"))
+    assert content.annotations["image_id"].tolist() == [1, 2]
+    assert content.annotations["iscrowd"].tolist() == [0, 1]
+
+
+def test_read__a_column_of_weights_is_no_mark(tmp_path):
+    path = write_csv(tmp_path, text=f"{BOX},difficult\na.png,5,5,15,15,dog,1\n")
+    content, problems = read(path, weight_key="difficult")
+    assert not problems.found
+    assert (content.annotations["iscrowd"].tolist(), content.annotations["weight"].tolist()) == ([0], [1])
+
+
+def test_data_module__ignore_key_names_a_column(tmp_path):
+    write_csv(tmp_path, text=f"{BOX},Blurred\na.png,5,5,15,15,dog,1\na.png,1,1,9,9,dog,0\n")
+    data = module(tmp_path, ignore_key="Blurred")
+    data.setup("fit")
+    assert data.data["train"].iscrowd.tolist() == [1, 0]
+    with pytest.warns(UserWarning, match=r"no column 'blured' \(ignore_key\) Did you mean 'blurred'"):
+        module(tmp_path, ignore_key="blured").setup("fit")
+    write_csv(tmp_path, text=f"{BOX},blurred\na.png,5,5,15,15,dog,2\n")
+    with pytest.raises(DataError, match=r"values of blurred \(ignore_key\) that are neither 0 nor 1(.*\n)*.*line 2: 2"):
+        module(tmp_path, ignore_key="blurred").setup("fit")
+
+
+def test_read__a_long_field_that_is_not_used(tmp_path):
+    text = f"{BOX},rle\na.png,5,5,15,15,dog,{'1 2 ' * 40_000}\nb.png,5,5,15,15,cat,1 2\n"
+    before = csv.field_size_limit()
+    content, problems = read(write_csv(tmp_path, text=text))
+    assert not problems.found
+    assert len(content.annotations) == 2
+    assert csv.field_size_limit() == before
+
+
+def test_read__a_long_header_is_shortened(tmp_path):
+    _, problems = read(write_csv(tmp_path, text="x" * 200_000 + "\n"))
+    assert "no column of the image" in problems.found[0].what
+    assert len(problems.found[0].what) < 700
 
 
 def test_read__a_file_that_is_no_text(tmp_path):

@@ -185,6 +185,9 @@ def test_read__a_listed_image_that_is_missing_is_reported_as_in_every_format(tmp
     [
         ("train: [images", "not YAML: .* in line 1, column"),
         ("- a\n", "not a data.yaml of YOLO"),
+        ("names:\n  0: cat\n  1: dog\n  1: bird\n", "line 4: the key 1 was given in line 3 already"),
+        ("train: images/train\nnames: [cat]\nnames: [dog]\n", "line 3: the key names was given in line 2 already"),
+        ("train: images/train\nnames: {1: cat, '1': dog}\n", "class indices given more than once"),
         ("train: images/train\n", "no class names: .* the keys are train"),
         ("train: images/train\nnames: 3\n", "no class names: .*; it is 3"),
         ("names: [dog, cat]\nvalue: 3\n", "no entry 'train': the keys are names, value"),
@@ -195,6 +198,13 @@ def test_read__faults_of_data_yaml(tmp_path, text, message):
     write_yolo(tmp_path)
     (tmp_path / "data.yaml").write_text(text)
     with pytest.raises(DataError, match=message):
+        module(tmp_path).setup("fit")
+
+
+def test_read__a_data_yaml_in_another_encoding_is_named(tmp_path):
+    write_yolo(tmp_path)
+    (tmp_path / "data.yaml").write_bytes("# \u00e9\ntrain: images/train\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"not UTF-8 text: .* in line 1\.(.*\n?)*save the file as UTF-8"):
         module(tmp_path).setup("fit")
 
 
