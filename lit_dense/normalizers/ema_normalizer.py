@@ -12,9 +12,8 @@ class EMANormalizer(Normalizer):
     """Divides the loss sum of the batch by a moving average of its number of positives over training steps.
 
     The divisor varies less than that of ``batch`` if batches are small. Positives are counted over all processes, so
-    that all have the same average. Steps without positives count as one positive. Evaluation does not change the
-    average: it divides by the positives of its own batch, as ``batch`` does. detectron2's version also starts at 100,
-    but each of its processes averages only its own positives.
+    that all have the same average. Steps without positives count as one positive. Evaluation uses the average and does
+    not change it. detectron2's version also starts at 100, but each of its processes averages only its own positives.
 
     Args:
         momentum: Weight of the past in the average, in [0, 1].
@@ -34,7 +33,7 @@ class EMANormalizer(Normalizer):
     def forward(self, samples: DenseSamples) -> Tensor:
         """Compute the divisor of each image [B]."""
         if not torch.is_grad_enabled():
-            return same_for_all_images(positives_of_batch(samples).clamp(min=1), samples)
+            return same_for_all_images(self.positives, samples)
         positives = self.momentum * self.positives + (1 - self.momentum) * positives_of_batch(samples).clamp(min=1)
         self.stage(positives=positives)
         return same_for_all_images(positives, samples)

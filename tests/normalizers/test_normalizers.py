@@ -94,7 +94,7 @@ def test_soft_targets_normalizer__sums_targets_over_processes(two_processes):
 def test_ema_normalizer__moves_only_in_training():
     samples, criterion = images_with([1.0], [4]), Criterion(Given(), normalizer=EMANormalizer(0.5, 8.0))
     with torch.no_grad():
-        torch.testing.assert_close(criterion(samples)["classification"], torch.tensor(1 / 4))  # its own positives
+        torch.testing.assert_close(criterion(samples)["classification"], torch.tensor(1 / 8))
     for average in (6.0, 5.0, 4.5):
         torch.testing.assert_close(criterion(samples)["classification"], torch.tensor(1 / average))
     assert criterion.normalizer.positives == 4.5
