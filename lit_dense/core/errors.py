@@ -35,6 +35,15 @@ class NonFiniteLossError(RuntimeError):
     """A loss was NaN or infinite."""
 
 
+def line_of(error: UnicodeDecodeError) -> int:
+    """Return the line, from 1, of the first byte that cannot be decoded.
+
+    Args:
+        error: The error of decoding a whole file.
+    """
+    return error.object.count(b"\n", 0, error.start) + 1
+
+
 def check_range(owner: str, name: str, value: float, low: float, high: float = sys.float_info.max) -> float:
     """Return the value of an argument if it lies in a range.
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from .errors import UsageError
+from .errors import UsageError, line_of
 
 MERGE = "tag:yaml.org,2002:merge"
 NOT_A_CONFIGURATION = "write the sections model, data and trainer, such as 'model: {loss: focal}'"
@@ -74,8 +74,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8-sig")
         content = load_yaml(text)
     except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        byte = f"byte 0x{error.object[error.start]:02x} in line {line}"
+        byte = f"byte 0x{error.object[error.start]:02x} in line {line_of(error)}"
         raise UsageError(f"{path}: not UTF-8 text ({byte}); save the file as UTF-8.") from error
     except OSError as error:
         raise UsageError(f"{path}: the configuration cannot be read: {error.strerror}.") from error

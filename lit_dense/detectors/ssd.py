@@ -9,6 +9,7 @@ from torchvision.models.detection.ssd import SSD
 from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image
 
 from ..core.errors import UsageError
+from ..core.samples import DenseSamples
 from ..criterion import Criterion, CriterionArgs
 from .base import Detections, DetectorAdapter, Terms
 from .columns import Columns, loss_columns, own_scores
@@ -83,15 +84,9 @@ class SSDAdapter(OneStageAdapter):
         """Return the detector, whose own method computes the loss."""
         return {"loss": [self.detector], "box_loss": [self.detector]}
 
-    def compute_loss(
-        self,
-        targets: list[dict[str, Tensor]],
-        head_outputs: dict[str, Tensor],
-        anchors: list[Tensor],
-        matched_idxs: list[Tensor],
-    ) -> Terms:
+    def terms(self, stage: str, samples: DenseSamples, targets: Sequence[Mapping[str, Any]]) -> Terms:
         """Compute the criterion's loss terms in torchvision's order, the boxes' first."""
-        terms = super().compute_loss(targets, head_outputs, anchors, matched_idxs)
+        terms = super().terms(stage, samples, targets)
         return {"bbox_regression": terms.pop("bbox_regression"), **terms}
 
     @property

@@ -47,7 +47,6 @@ def test_random_states__a_new_run_from_the_weights_keeps_its_seed(tmp_path):
     trainer = trainer_in(tmp_path, max_steps=1, limit_val_batches=0)
     torch.manual_seed(5)
     first = torch.get_rng_state()
-    module.on_train_batch_end = lambda *_: None
     seen = []
     module.on_train_epoch_start = lambda: seen.append(torch.get_rng_state())
     trainer.fit(module, data_module(tmp_path, "train", seed=3))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..coco_data import Category
-from ..formats.shifted_ids import shift_of
+from ..formats.shifted_ids import shift_of, words_of
 from .annotation_filter import AnnotationFilter
 
 
@@ -27,13 +27,13 @@ def drop_unknown_categories(annotations: AnnotationFilter, categories: Sequence[
     what, cure = "annotations of unknown categories", "list their categories, or correct category_id"
     shift = shift_of(used, set(listed))
     if shift:
-        word, opposite = ("less", "add 1 to") if shift < 0 else ("more", "subtract 1 from")
+        word, change = words_of(shift)
         names = ", ".join(f"{number} ({name})" for number, name in sorted(listed.items())[:5])
         more = ", ..." if len(listed) > 5 else ""
         what = f"category ids that are one {word} than those in the list of categories"
         cure = (
             f"the annotations count categories from {min(used)}, the list from {min(listed)}: {names}{more}; "
-            f"{opposite} category_id of every annotation, or number the list like the annotations"
+            f"{change} category_id of every annotation, or number the list like the annotations"
         )
     annotations.note(unknown, what, "" if shift else "dropped", describe, cure)
     annotations.keep &= ~unknown

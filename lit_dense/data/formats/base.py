@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...core.component import Component
-from ...core.errors import UsageError, nearest
+from ...core.errors import UsageError, line_of, nearest
 from ..problems import Problems
 from .annotations import Annotations
 
@@ -105,8 +105,7 @@ NOT_UTF8 = "save the file as UTF-8: in a spreadsheet by the type 'CSV UTF-8', in
 
 def not_utf8(error: UnicodeDecodeError) -> str:
     """Describe a file in another encoding than UTF-8, with the line of the first byte that is not UTF-8."""
-    line = error.object.count(b"\n", 0, error.start) + 1
-    return f"not UTF-8 text: {error.reason} at byte {error.start}, in line {line}"
+    return f"not UTF-8 text: {error.reason} at byte {error.start}, in line {line_of(error)}"
 
 
 def missing_file(path: Path) -> str:

@@ -9,3 +9,12 @@ def shift_of(used: set[int], listed: set[int]) -> int:
         listed: The ids of all classes.
     """
     return next((shift for shift in (-1, 1) if listed and used == {number + shift for number in listed}), 0)
+
+
+def words_of(shift: int) -> tuple[str, str]:
+    """Return how shifted ids compare with those of the list, and the beginning of the advice that corrects them.
+
+    Args:
+        shift: The result of :func:`shift_of`, not 0.
+    """
+    return ("less", "add 1 to") if shift < 0 else ("more", "subtract 1 from")

@@ -10,7 +10,7 @@ from ...core.array_types import Doubles, Ints
 from ...core.errors import nearest
 from ..problems import Problems
 from .faults import Faults
-from .shifted_ids import shift_of
+from .shifted_ids import shift_of, words_of
 from .yolo_keypoints import MOST, meaning_of
 
 SEPARATORS = re.compile(r"[,;|]")
@@ -141,8 +141,8 @@ class LineReader:
         """
         used = self._unknown and self._unknown | {row[0] for row in self._rows}
         if shift := shift_of(used, set(self._names)):
-            what, change = ("less", "add 1 to") if shift < 0 else ("more", "subtract 1 from")
-            found = f"class indices that are one {what} than those of the names"
+            word, change = words_of(shift)
+            found = f"class indices that are one {word} than those of the names"
             cure = f"the labels use {min(used)} to {max(used)}, the names have {min(self._names)} to {max(self._names)}"
             self._faults.make_error(NAMELESS, found, f"{cure}: {change} each index, or correct the names in data.yaml")
         self._faults.report(path, problems)
