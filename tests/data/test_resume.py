@@ -74,8 +74,8 @@ def test_resume__with_the_data_module_of_the_interrupted_run(folder, tmp_path, w
 @pytest.mark.parametrize("evaluate", ["validate", "predict"])
 @pytest.mark.parametrize("step", [2, 4])
 def test_coco_data_module__a_new_run_after_an_evaluation_with_a_checkpoint(folder, tmp_path, whole, evaluate, step):
+    record(data_module(folder, "train", "val", seed=3), tmp_path, max_epochs=1)
     data = data_module(folder, "train", "val", seed=3, predict=folder / "val")
-    record(data, tmp_path, max_epochs=1)
     getattr(trainer_in(tmp_path), evaluate)(Recorder(), data, ckpt_path=tmp_path / f"step={step}.ckpt")
     assert record(data, tmp_path / "new").seen == whole
 
