@@ -13,7 +13,7 @@ from ..core.errors import UsageError, check_range
 from ..core.score_threshold import hidden_note, keep_scores, lower_threshold
 from ..data.label_map import label_categories
 from ..visualization.draw import draw_boxes, side_by_side
-from .image_log import log_picture
+from .image_log import check_picture_name, log_picture
 
 
 class DetectionPlots(Callback):
@@ -34,14 +34,15 @@ class DetectionPlots(Callback):
         file_name: File name of the plot in the folder of the run.
 
     Raises:
-        UsageError: If ``num_images`` is below 1 or ``score_thresh`` not between 0 and 1; after the first batch, if
+        UsageError: If ``num_images`` is below 1, ``score_thresh`` not between 0 and 1, or ``file_name`` without the
+            suffix of an image format; after the first batch, if
             ``validation_step`` returns a dictionary without ``detections``, or if the batch has another form.
     """
 
     def __init__(self, num_images: int = 8, score_thresh: float = 0.3, file_name: str = "detections.png") -> None:
         self.num_images = int(check_range("DetectionPlots", "num_images", num_images, 1))
         self.score_thresh = check_range("DetectionPlots", "score_thresh", score_thresh, 0, 1)
-        self.file_name = file_name
+        self.file_name = check_picture_name("DetectionPlots", file_name)
         self._seen: list[tuple[Tensor, dict[str, Any], dict[str, Tensor]]] = []
         self._path: Path | None = None
         self._hidden = ""

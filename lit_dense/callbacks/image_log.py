@@ -8,6 +8,23 @@ import numpy as np
 from lightning.pytorch import Trainer
 from PIL import Image
 
+from ..core.errors import UsageError
+
+
+def check_picture_name(owner: str, name: str) -> str:
+    """Return the file name of a picture after checking that its suffix is that of an image format.
+
+    Args:
+        owner: Name of the callback, for the message.
+        name: The file name.
+
+    Raises:
+        UsageError: If Pillow cannot write a file with this suffix.
+    """
+    if Path(name).suffix.lower() not in Image.registered_extensions():
+        raise UsageError(f"{owner}: file_name={name!r} needs the suffix of an image format, such as {name}.png.")
+    return name
+
 
 def log_picture(trainer: Trainer, image: Image.Image, path: Path, tag: str, step: int | None = None) -> None:
     """Save an image to a file, and send it to the trainer's loggers that accept images. Called on the first process.

@@ -16,6 +16,9 @@ from ..data.label_map import unique_names
 FormatName = Literal["coco", "yolo", "voc", "csv", "parquet"]
 SUFFIXES = {"coco": ".json", "csv": ".csv", "parquet": ".parquet"}
 """Suffix of the formats that are one file; the others are a folder."""
+PLACES = {"yolo": ("labels", "*.txt"), "voc": ("annotations", "*.xml")}
+"""Folder and pattern of the files of the other formats."""
+CLASSES = "classes.txt"
 COLUMNS = ("image_path", "xmin", "ymin", "xmax", "ymax", "label", "score", "image_id")
 """Columns of a table of predictions, one row per detection. The first six are those of CSV annotations."""
 DIGITS = 6  # decimals of a share of the image
@@ -77,6 +80,38 @@ def check_format(name: FormatName, path: str | None) -> None:
             f"PredictionWriter: path={path} has the suffix of format={other}, but format={name} is written: choose "
             f"another path, or --predictions.format={other}."
         )
+
+
+def find_other_file(name: FormatName, path: Path) -> Path | None:
+    """Return an existing file that would be replaced and does not contain predictions, such as annotations.
+
+    Args:
+        name: Name of the format.
+        path: The file, or the folder of YOLO and Pascal VOC.
+
+    Returns:
+        The first such file; None if there is none.
+    """
+    if name in SUFFIXES:
+        return path if path.is_file() and path.stat().st_size and not _has_predictions(name, path) else None
+    folder, pattern = PLACES[name]
+    files = (file for file in sorted((path / folder).glob(pattern)) if file.name != CLASSES)
+    return next((file for file in files if not _has_predictions(name, file)), None)
+
+
+def _has_predictions(name: FormatName, file: Path) -> bool:
+    """Whether a file looks like one of predictions: its objects have scores."""
+    if name == "parquet":
+        with file.open("rb") as opened:
+            return opened.read(4) == b"PAR1"
+    text = file.read_text(encoding="utf-8", errors="replace")
+    if name == "coco":  # annotations are an object
+        return text.lstrip().startswith("[")
+    if name == "csv":
+        return text.partition("\n")[0].strip() == ",".join(COLUMNS)
+    if name == "voc":
+        return text.count("<score>") >= text.count("<object>")
+    return all(len(line.split()) in (0, 6) for line in text.splitlines())  # annotations have 5 numbers, or polygons
 
 
 def write_predictions(name: FormatName, path: Path, images: Sequence[ImagePredictions], classes: Classes) -> None:
@@ -142,7 +177,7 @@ def _write_parquet(path: Path, images: Sequence[ImagePredictions], classes: Clas
 
 
 def _write_yolo(path: Path, images: Sequence[ImagePredictions], classes: Classes) -> None:
-    folder = path / "labels"
+    folder = path / PLACES["yolo"][0]
     folder.mkdir(parents=True, exist_ok=True)
     _write_classes(path, classes)
     for image, stem in zip(images, _stems(images), strict=True):
@@ -157,7 +192,7 @@ def _write_yolo(path: Path, images: Sequence[ImagePredictions], classes: Classes
 
 
 def _write_voc(path: Path, images: Sequence[ImagePredictions], classes: Classes) -> None:
-    folder = path / "annotations"
+    folder = path / PLACES["voc"][0]
     folder.mkdir(parents=True, exist_ok=True)
     _write_classes(folder, classes)
     for image, stem in zip(images, _stems(images), strict=True):
@@ -182,17 +217,17 @@ def _write_voc(path: Path, images: Sequence[ImagePredictions], classes: Classes)
 
 def _write_classes(folder: Path, classes: Classes) -> None:
     if classes.names:
-        (folder / "classes.txt").write_text("".join(f"{name}\n" for name in classes.names), encoding="utf-8")
+        (folder / CLASSES).write_text("".join(f"{name}\n" for name in classes.names), encoding="utf-8")
 
 
 def _stems(images: Sequence[ImagePredictions]) -> list[str]:
     """Return a file name for each image, without suffix: the image's own, after its id if two images share it."""
     stems = [Path(image.file_name or str(image.image_id)).stem for image in images]
     counts = Counter(stem.casefold() for stem in stems)
-    return [
-        f"{image.image_id}_{stem}" if counts[stem.casefold()] > 1 else stem
-        for image, stem in zip(images, stems, strict=True)
-    ]
+    with_ids = [f"{image.image_id}_{stem}" for image, stem in zip(images, stems, strict=True)]
+    names = [w if counts[stem.casefold()] > 1 else stem for w, stem in zip(with_ids, stems, strict=True)]
+    is_unique = len({name.casefold() for name in names}) == len(names)  # another image may have such a name
+    return names if is_unique else with_ids
 
 
 WRITERS: dict[str, Callable[[Path, Sequence[ImagePredictions], Classes], None]] = {

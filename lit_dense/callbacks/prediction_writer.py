@@ -1,5 +1,6 @@
 """A callback that writes predictions in one of several formats and, optionally, as images with boxes and crops."""
 
+import operator
 import os
 import tempfile
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from .prediction_formats import (
     FormatName,
     ImagePredictions,
     check_format,
+    find_other_file,
     folder_names,
     write_predictions,
 )
@@ -59,7 +61,8 @@ class PredictionWriter(BasePredictionWriter):
     Raises:
         UsageError: If ``score_thresh`` is not between 0 and 1, the format is unknown or needs a package that is not
             installed, or the path has the suffix of another format; before prediction starts, if the file or the folder
-            of images cannot be written; for predictions without an ``image_id``.
+            of images cannot be written, if annotations would be replaced, or if images would be drawn into the folder
+            of the predicted images; for predictions without an integer ``image_id``.
     """
 
     def __init__(
@@ -88,7 +91,9 @@ class PredictionWriter(BasePredictionWriter):
         folder = Path(trainer.log_dir or trainer.default_root_dir)
         reduce = Reduce()
         self._start(reduce.gather_objects(self._place(folder))[0])
-        faults = reduce.gather_objects(self._find_fault(trainer.is_global_zero))
+        sources = getattr(getattr(trainer, "datamodule", None), "predict", None) or []
+        fault = self._find_loss(sources) if trainer.is_global_zero else ""
+        faults = reduce.gather_objects(fault or self._find_fault(trainer.is_global_zero))
         if fault := next(filter(None, faults), ""):
             path = self._file if self.path is None else self.path
             raise UsageError(f"Predictions cannot be written to --predictions.path={path}: {fault}.")
@@ -113,7 +118,7 @@ class PredictionWriter(BasePredictionWriter):
                     "PredictionWriter: a prediction has no image_id, which identifies the image in the file; give each "
                     f"target one. It has {', '.join(detections)}."
                 )
-            place = dataloader_idx, int(detections["image_id"])
+            place = dataloader_idx, _image_id(detections)
             self._repeated += place in self._results
             self._results[place] = ImagePredictions(
                 place[1],
@@ -133,19 +138,34 @@ class PredictionWriter(BasePredictionWriter):
             gathered.update(results)
             failures += failed
             repeated += again
-        if not trainer.is_global_zero:
-            return
+        if trainer.is_global_zero:
+            self._write_all(gathered, pl_module)
+            if repeated:
+                rank_zero_warn(
+                    f"{repeated} images had a repeated image_id: the file contains only the last image of each id."
+                )
+            scores = [row["score"] for image in gathered.values() for row in image.results]
+            self._log_summary(scores, failures, pl_module)
+        self._results = {}
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Write the results so far, such as those before an image that cannot be read; with one process only."""
+        if self._results and trainer.world_size == 1:
+            results, self._results = self._results, {}
+            self._write_all(results, pl_module)
+            rank_zero_warn(
+                f"The run stopped at an error ({type(exception).__name__}): the file contains only the predictions of "
+                f"the first {len(results)} images."
+            )
+
+    def _write_all(self, gathered: Results, pl_module: LightningModule) -> None:
+        """Write the results of each loader, and log where they are."""
         classes = Classes(label_categories(pl_module))
         for loader in sorted({loader for loader, _ in gathered}) or [0]:
             images = [gathered[place] for place in sorted(gathered) if place[0] == loader]
             written = _write(self.format, _of_loader(self._file, loader, self.format in SUFFIXES), images, classes)
             number = sum(len(image.results) for image in images)
             rank_zero_info(f"{number} detections of {len(images)} images: {written.resolve()}")
-        if repeated:
-            rank_zero_warn(
-                f"{repeated} images had a repeated image_id: the file contains only the last image of each id."
-            )
-        self._log_summary([row["score"] for image in gathered.values() for row in image.results], failures, pl_module)
 
     def _log_summary(self, scores: list[float], failures: list[str], pl_module: LightningModule) -> None:
         """Log the folder of the images, and the reason if there are none or no boxes are drawn."""
@@ -202,6 +222,30 @@ class PredictionWriter(BasePredictionWriter):
         place = _of_loader(self._file, loader, self.format in SUFFIXES)
         return place.with_suffix("") if self.format in SUFFIXES else place
 
+    def _find_loss(self, sources: Sequence[str | Path]) -> str:
+        """Return why writing would replace annotations, or draw among the images; empty if it would not.
+
+        Args:
+            sources: Files and folders of the images.
+        """
+        try:
+            other = find_other_file(self.format, self._file)
+        except OSError:  # _find_fault says why
+            return ""
+        if other is not None:
+            return f"{other} would be replaced, and does not look like predictions; choose another path"
+        if not self.pictures and not self.crops:
+            return ""
+        folder = self._folder().resolve()
+        for source in map(Path, [sources] if isinstance(sources, str | Path) else sources):
+            images = (source if source.is_dir() else source.parent).resolve()
+            if folder == images or (source.is_dir() and images in folder.parents):
+                return (
+                    f"drawn images would go into {folder}, among the images of {source}, and the next run would detect "
+                    "objects in them; choose a path outside of this folder"
+                )
+        return ""
+
     def _find_fault(self, writes_file: bool) -> str:
         """Return the reason why this process cannot write its files; empty if it can."""
         place = self._file.parent
@@ -244,6 +288,22 @@ def _of_loader(place: Path, loader: int, is_file: bool) -> Path:
     """Return the file or folder of a loader."""
     stem, suffix = (place.stem, place.suffix) if is_file else (place.name, "")
     return place.with_name(f"{stem}_dataloader_idx_{loader}{suffix}") if loader else place
+
+
+def _image_id(detections: dict[str, Any]) -> int:
+    """Return the id of a prediction's image.
+
+    Raises:
+        UsageError: If it is not an integer.
+    """
+    image_id = detections["image_id"]
+    try:
+        return operator.index(image_id.item() if hasattr(image_id, "item") else image_id)
+    except TypeError as error:
+        raise UsageError(
+            f"PredictionWriter: image_id must be an integer, not {image_id!r}: number the images, and give their names "
+            "as file_name."
+        ) from error
 
 
 def _image_name(detections: dict[str, Any]) -> str:

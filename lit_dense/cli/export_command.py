@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.errors import UsageError
+from ..core.errors import UsageError, check_range
 from ..data import CocoDataModule
 from ..data.label_map import match_labels, offered_categories
 from ..export.graph import DetectionGraph
@@ -21,6 +21,8 @@ from ..training import LitDetector
 
 NOISE_IMAGES = 4
 """Number of random images for the comparison if there is no validation set."""
+CANDIDATES = 300
+"""Number of candidates of an image that are compared without non-maximum suppression."""
 LARGEST_AP_LOSS = 0.01
 """A larger loss of AP by the input size is told."""
 Detections = dict[str, Tensor]
@@ -52,20 +54,26 @@ def run_export(
         images: Largest number of validation images.
 
     Raises:
-        UsageError: If the detector or the format is not supported, or the file does not compute the same detections.
+        UsageError: If the detector or the format is not supported, the output is a folder, or the file does not compute
+            the same detections.
     """
+    file = output or ckpt_path.with_suffix(SUFFIXES.get(format, ""))
+    if file.is_dir():
+        inside = file / ckpt_path.with_suffix(SUFFIXES.get(format, "")).name
+        raise UsageError(f"--output={file} is a folder: give a file, such as --output={inside}.")
+    check_range("export", "images", images, 0)
     load_weights(model, ckpt_path)
     originals = list(validation_images(datamodule, images))
     graph = model.export_graph(image_size(model, size, [image.shape for image, _ in originals]), nms)
-    file = output or ckpt_path.with_suffix(SUFFIXES.get(format, ""))
     run = export(graph, file, format, model.column_names)
     lines = [
         f"{file}: {size_of(file) / 2**20:.1f} MiB, {format}, {type(model.model).__name__}, "
         f"input uint8 [{'1' if nms else 'N'}, 3, {graph.size[0]}, {graph.size[1]}]"
     ]
     if not nms:
-        largest = compare_candidates(graph, run)
-        lines.append(f"Largest difference of the candidates' scores to the model, on random images: {largest:.1e}")
+        difference = compare_candidates(graph, run)
+        lines += report(difference, "random images")
+        check(difference, str(file))
         return "\n".join(lines)
     samples = [on_canvas(image, target, graph.size) for image, target in originals]
     noise = not samples
@@ -77,7 +85,8 @@ def run_export(
         ]
     expected, found = detections_of(model, graph, run, [image for image, _ in samples])
     difference = compare(expected, found, graph.size)
-    lines += report(difference, noise)
+    which = "random images; give --config or --data for validation images" if noise else "validation images"
+    lines += report(difference, which)
     if not noise:
         lines += report_ap(model, datamodule, originals, samples, expected, found)
     check(difference, str(file))
@@ -211,10 +220,11 @@ def report_ap(
 
 
 @torch.no_grad()
-def compare_candidates(graph: DetectionGraph, run: Run) -> float:
-    """Return the largest difference of the scores of a batch of three random images."""
+def compare_candidates(graph: DetectionGraph, run: Run) -> Difference:
+    """Compare the best candidates of a batch of three random images."""
     batch = torch.randint(0, 256, (3, 3, *graph.size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    return float((run(batch)[1] - graph(batch)[1]).abs().max())
+    expected, found = (as_detections([o[:, :CANDIDATES] for o in out], -1.0) for out in (graph(batch), run(batch)))
+    return compare(expected, found, graph.size)
 
 
 def mean_ap(model: LitDetector, datamodule: Any, detections: list[Detections], targets: list[dict[str, Any]]) -> float:
@@ -233,14 +243,13 @@ def mean_ap(model: LitDetector, datamodule: Any, detections: list[Detections], t
     return value if value >= 0 else math.nan
 
 
-def report(difference: Difference, noise: bool) -> list[str]:
+def report(difference: Difference, which: str) -> list[str]:
     """Return the lines about a comparison.
 
     Args:
         difference: The difference of file and model.
-        noise: Whether the images were random.
+        which: What the images were.
     """
-    which = "random images; give --config or --data for validation images" if noise else "validation images"
     return [
         f"Compared on {difference.images} {which}: {difference.detections} detections",
         f"Largest difference: score {difference.score:.1e}, box {difference.box:.1e} pixels; "

@@ -104,7 +104,7 @@ class CheckingTrainer(Trainer):
             format: ``onnx``, ``pt2`` (torch.export), ``torchscript`` or ``openvino``.
             output: The file; by default beside the checkpoint.
             size: Height and width of the images that the file takes, as ``[480, 640]``, or one number for squares; by
-                default squares of the model's ``min_size``.
+                default the size to which the model scales most validation images.
             nms: Whether the file applies non-maximum suppression and takes one image. Without it, the file takes
                 batches and returns the best candidates.
             images: Number of validation images to compare.

@@ -10,6 +10,8 @@ from typing import Any
 
 from ..core.errors import UsageError
 from ..losses import LOSSES
+from ..metrics.arguments import read_limits
+from ..metrics.backends import Protocol
 from ..weighters import WEIGHTERS
 from .configuration import differences, read_configuration
 from .files import RECORD, RUN, write_json
@@ -144,19 +146,25 @@ def plan(
         extra: Further arguments of every run.
 
     Raises:
-        UsageError: If a seed is given twice, a configuration is not accepted, or the length of training is missing.
+        UsageError: If a seed is given twice, a configuration is not accepted, the length of training is missing, or a
+            run is evaluated by rules of its own.
     """
     if repeated := _repeated(seeds):
         raise UsageError(f"--seeds has {', '.join(map(str, repeated))} more than once.")
     first = [f"--config={path}" for path in configs]
     length = [] if steps is None else [f"--trainer.max_steps={steps}", "--trainer.max_epochs=-1"]
     base = read_configuration([*first, *length, *extra], "the common configuration")
-    common = [*length, *_cadence(base["trainer"], validations), *extra]
+    cadence = _cadence(base["trainer"], validations)
     data_seed_given = any(argument.startswith("--data.seed") for argument in extra)
     runs = []
     for choice in choices:
-        arguments = [*first, *choice.words, *common]
+        arguments = [*first, *choice.words, *length, *cadence, *extra]
         config = read_configuration(arguments, f"run {choice.name!r}")
+        own_cadence = _cadence(config["trainer"], validations)
+        if own_cadence != cadence:  # its files set another length or accumulation
+            arguments = [*first, *choice.words, *length, *own_cadence, *extra]
+            config = read_configuration(arguments, f"run {choice.name!r}")
+        _check_rules(choice.name, evaluation_rules(config["model"]), evaluation_rules(base["model"]))
         vary_data = not config["data"]["val_split"] and not data_seed_given  # its seed also decides the split
         for seed in seeds:
             own = [f"--seed_everything={seed}", *([f"--data.seed={seed}"] if vary_data else [])]
@@ -167,6 +175,29 @@ def plan(
     shared = {name: value for name, value in base.items() if name not in ONLY_ITS_OWN}
     shared["validations"] = validations
     return sorted(runs, key=lambda run: list(seeds).index(run.seed)), shared
+
+
+def evaluation_rules(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that decide what AP is, with the values that are used; AP of other rules is another measure.
+
+    Args:
+        model: The options of the model.
+    """
+    protocol: Protocol = model.get("eval_protocol") or "coco"
+    return {
+        "eval_protocol": protocol,
+        "eval_max_detections": read_limits(model.get("eval_max_detections"), protocol)[-1],
+    }
+
+
+def _check_rules(name: str, own: Mapping[str, Any], common: Mapping[str, Any]) -> None:
+    for option, value in own.items():
+        if value != common[option]:
+            raise UsageError(
+                f"--runs: {name} is evaluated with {option}={value}, and the common configuration with "
+                f"{option}={common[option]}: their AP would be different measures. Give --model.{option}={value} to "
+                "all runs, or leave it out."
+            )
 
 
 def _cadence(trainer: Mapping[str, Any], validations: int) -> list[str]:

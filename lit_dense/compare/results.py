@@ -19,7 +19,7 @@ from ..metrics.detection_table import DetectionTable
 from ..metrics.evaluation import Evaluation
 from .committed import Committed
 from .files import CHECKPOINT, FAILURE, JOINED, RECORD, RESAMPLED, RESULT, ROWS, RUN, TABLES, load_tables, write_arrays
-from .plan import Run, check_baseline
+from .plan import Run, check_baseline, evaluation_rules
 from .statistics import RESAMPLES, Array, Difference, Spread, align_counts, compare, draw_counts
 
 State = Literal["finished", "failed", "stopped", "not begun"]
@@ -89,6 +89,23 @@ class Result:
         """Return the detections and objects of the validation images."""
         return DetectionTable.load(self.folder / ROWS)
 
+    def unlike(self, other: "Result") -> str:
+        """Return why AP of this and of another result cannot be compared; empty if it can.
+
+        Args:
+            other: The result to compare with.
+        """
+        rules, others = evaluation_rules(self.run.config["model"]), evaluation_rules(other.run.config["model"])
+        changed = [
+            f"{name}={value} instead of {others[name]}" for name, value in rules.items() if value != others[name]
+        ]
+        if changed:
+            return f"is evaluated with {' and '.join(changed)}"
+        own, data = ((result.found.get("data") or {}).get("val") for result in (self, other))
+        if own and data and any(own[fact] != data[fact] for fact in ("images", "boxes", "digest")):
+            return f"is validated on other data, with {own['boxes']:,} boxes instead of {data['boxes']:,}"
+        return "" if np.array_equal(self.image_ids(), other.image_ids()) else "is validated on other images"
+
     @property
     def max_detections(self) -> int | None:
         """The limit of detections of the evaluation; None for the default."""
@@ -114,7 +131,8 @@ class CommittedResult(Result):
     @classmethod
     def of(cls, committed: Committed, out: Path) -> "CommittedResult":
         """Return the result of a file, whose resamples are kept in the folder of the report."""
-        return cls(committed.run, out / JOINED, "finished", committed.found, arrays=committed.arrays)
+        found = {**committed.found, "data": committed.data}
+        return cls(committed.run, out / JOINED, "finished", found, arrays=committed.arrays)
 
     @cached_property
     def tables(self) -> Evaluation:
@@ -184,21 +202,25 @@ class Comparison:
         return Spread(known) if known else None
 
     @cached_property
+    def unlike(self) -> dict[str, str]:
+        """Why configurations cannot be compared with the baseline, by name: other data or rules of evaluation."""
+        base = next(iter(self.finished(self.baseline).values()), None)
+        if base is None:
+            return {}
+        reasons = {name: [result.unlike(base) for result in self.finished(name).values()] for name in self.shown}
+        return {name: next(filter(None, some)) for name, some in reasons.items() if any(some)}
+
+    @cached_property
     def samples(self) -> dict[str, dict[int, dict[Number, Array]]]:
-        """Resampled AP by name and seed, of the runs that were evaluated on the same images as the first.
+        """Resampled AP by name and seed, of the configurations that can be compared with the baseline.
 
         Empty with LVIS's protocol, because the resampling supports only COCO's.
         """
-        images: Array | None = None
-        resampled: dict[str, dict[int, dict[Number, Array]]] = {name: {} for name in self.names}
-        if self.protocol != "coco":
-            return resampled
-        for name in self.shown:
-            for seed, result in self.finished(name).items():
-                images = result.image_ids() if images is None else images
-                if np.array_equal(images, result.image_ids()):
-                    resampled[name][seed] = result.resampled()
-        return resampled
+        known = [name for name in self.shown if name not in self.unlike] if self.protocol == "coco" else []
+        return {
+            name: {seed: r.resampled() for seed, r in self.finished(name).items()} if name in known else {}
+            for name in self.names
+        }
 
     def difference(self, name: str, number: Number = "map") -> Difference | None:
         """Return a configuration minus the baseline; None if they have no finished seed in common."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..metrics.evaluation import Evaluation
 from ..visualization.page import Table
 from .curves import LARGEST_GAIN, Flattening, flattening, mean_curve
 from .results import Comparison, Result
@@ -45,6 +46,9 @@ def summary(comparison: Comparison) -> str:
     if single:
         of = "" if len(single) == len(compared) else f" (of {_listed(single)})"
         sentence += f" One seed{of} is not enough: the spread over seeds is unknown. Use at least three."
+    for name in compared:
+        if reason := comparison.unlike.get(name):
+            sentence += f" {name} {reason}: its difference is one of measures, not of models."
     names = [name for name in comparison.shown if name == comparison.baseline or name in compared]
     rising = [name for name in names if curve_of(comparison, name).shape == "still rising"]
     if not rising:
@@ -173,11 +177,17 @@ def groups_table(comparison: Comparison) -> Table | None:
     names = class_names(comparison)
     rows = []
     for name in comparison.shown:
-        means = {g: [mean_of(r.tables.ap, ls) for r in comparison.finished(name).values()] for g, ls in groups.items()}
+        tables = [result.tables for result in comparison.finished(name).values()]
+        means = {g: [mean_of(t.ap, _labels(t, [names[i] for i in some])) for t in tables] for g, some in groups.items()}
         rows.append([name, *(_range_of(values) for values in means.values())])
     listed = "; ".join(f"{group}: {', '.join(names[label] for label in labels)}" for group, labels in groups.items())
     note = "AP of thirds of the classes, by their number of training boxes"
     return Table(["run", *groups], rows, [f"{note}: {listed}." if len(names) <= 30 else f"{note}."])
+
+
+def _labels(tables: Evaluation, names: Sequence[str]) -> list[int]:
+    """Return the labels of classes in a run, whose data may have the classes in another order."""
+    return [tables.class_names.index(name) for name in names if name in tables.class_names]
 
 
 def _range_of(values: Sequence[float]) -> str:

@@ -72,7 +72,7 @@ class RunCLI(LitDenseCLI):
         callbacks = [callback for callback in given if not issubclass(_class(callback), Checkpoint)]
         plots: list[tuple[type, dict[str, Any]]] = [(DetectionPlots, {})]
         if trainer["check_val_every_n_epoch"] is None:  # plots at the interval of validations, given in batches
-            every = int(trainer["val_check_interval"]) // trainer["accumulate_grad_batches"]
+            every = max(1, int(trainer["val_check_interval"]) // trainer["accumulate_grad_batches"])
             plots.append((LossPlots, {"every_n_steps": every}))
             for callback in callbacks:
                 if issubclass(_class(callback), EveryNSteps):

@@ -56,7 +56,7 @@ def as_class_counts(counts: ClassCounts | Sequence[float] | None) -> ClassCounts
         counts: :class:`ClassCounts`, the number of boxes of each class [C], or None, which is returned as it is.
 
     Raises:
-        UsageError: If a number is negative, infinite or NaN.
+        UsageError: If a number is negative, between 0 and 1, infinite or NaN.
     """
     if counts is None or isinstance(counts, ClassCounts):
         return counts
@@ -67,4 +67,6 @@ def as_class_counts(counts: ClassCounts | Sequence[float] | None) -> ClassCounts
         raise UsageError(wrong) from error
     if numbers.dim() != 1 or not bool(((numbers >= 0) & numbers.isfinite()).all()):
         raise UsageError(wrong)
+    if bool(((numbers > 0) & (numbers < 1)).any()):
+        raise UsageError(f"class_counts must be the number of boxes of each class, not shares of them: {counts!r}.")
     return ClassCounts(numbers, numbers, num_images=int(numbers.sum()))

@@ -148,6 +148,11 @@ class ClassWeights(Component):
             return torch.tensor(self.given, dtype=torch.float64)
         assert isinstance(self.given, dict)  # for the type checker: "balanced" has no numbers
         names = list(self.names or [])
+        if len(names) > number:
+            raise UsageError(
+                f"class_weights: the data has {len(names)} classes, but the head has {number}: build the model with "
+                f"num_classes={len(names)}, or more where labels start at 1."
+            )
         by_name = [float(self.given.get(name, 1.0)) for name in names]
         return torch.tensor([*by_name, *[1.0] * (number - len(names))], dtype=torch.float64)
 

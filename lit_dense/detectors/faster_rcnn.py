@@ -79,6 +79,10 @@ class FasterRCNNAdapter(RoIStage, RPNStage):
                 f"{type(criterion.loss).__name__} needs columns besides those of classes, but the region proposal "
                 "network has objectness only: take a loss of single logits for stage 'rpn', such as bce or focal."
             )
+        if stage == "rpn" and criterion.class_weights is not None:
+            raise UsageError(
+                "The only class of stage 'rpn' is that of all objects, so class_weights has no effect: leave it out."
+            )
         super().check(stage, criterion)
         own = stage == "roi" and type(module).postprocess_detections is not RoIHeads.postprocess_detections
         if own and criterion.calibrator is not None:

@@ -1,6 +1,7 @@
 """The stage ``roi`` of Faster R-CNN: the loss of the box head in torchvision's RoI heads."""
 
 from collections.abc import Sequence
+from functools import cache
 from types import FunctionType
 from typing import Any, NamedTuple
 
@@ -86,7 +87,7 @@ class RoIStage(DetectorAdapter):
         heads = self.detector.roi_heads
         forward = type(heads).forward
         if forward is RoIHeads.forward and isinstance(forward, FunctionType) and LOSS in forward.__code__.co_names:
-            forward = rebound(forward, LOSS, _no_loss)
+            forward = _without_loss(forward)
         return forward(heads, *args, **kwargs)
 
     @property
@@ -204,6 +205,12 @@ class RoIStage(DetectorAdapter):
             )
         listed, replaced = ", ".join(terms), " and ".join(sorted(TERMS.values()))
         return f"{type(heads).__name__} has the loss terms {listed}, without {replaced}, which are to be replaced."
+
+
+@cache
+def _without_loss(forward: FunctionType) -> FunctionType:
+    """Return a copy of ``RoIHeads.forward`` without torchvision's loss, the same in each step."""
+    return rebound(forward, LOSS, _no_loss)
 
 
 def _no_loss(logits: Tensor, *args: Any) -> tuple[Tensor, Tensor]:

@@ -58,7 +58,6 @@ class SetPredictionAdapter(DetectorAdapter):
         Raises:
             UsageError: If the criterion does not fit.
         """
-        super().check(stage, criterion)
         name, columns, loss = type(self.detector).__name__, self.columns(stage), criterion.loss
         if criterion.box_loss_weight != 1:
             raise UsageError(
@@ -71,6 +70,7 @@ class SetPredictionAdapter(DetectorAdapter):
             raise UsageError(
                 f"{name} matches and detects by {own}, which is not what {type(loss).__name__} trains: {cure}."
             )
+        super().check(stage, criterion)
 
     def set_class_bias(self, bias: Tensor, stage: str) -> None:
         """Reject a prior, unless a subclass can set the bias of its classifiers.

@@ -167,7 +167,8 @@ class TransformersAdapter(SetPredictionAdapter):
         stock, recorder = self.stock_loss(), _Recorder(self.family)
         # the same code with one name bound to another class: other models of the process do not change
         name = self.family.criterion
-        run = rebound(stock, name, recorder.recording(stock.__globals__[name]))
+        # not compiled: each step has a copy of its own
+        run = torch.compiler.disable(rebound(stock, name, recorder.recording(stock.__globals__[name])))
         loss, terms, auxiliary = run(*args, **kwargs)
         own = self.own_terms(recorder)
         return loss + torch.stack(list(own.values())).sum(), {**terms, **own}, auxiliary

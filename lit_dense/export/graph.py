@@ -1,5 +1,6 @@
 """``DetectionGraph``: a detector as one traceable function, from a uint8 image of fixed size to its detections."""
 
+import math
 from typing import Any
 
 import torch
@@ -68,6 +69,7 @@ class DetectionGraph(nn.Module):
         self.size, self.score_thresh, self.suppress = size, score_thresh, suppress
         self.detections_per_img = detections_per_img
         self.detector: Any = adapter.detector.eval()
+        self._side = math.ceil(math.sqrt(adapter.columns(adapter.stages[0]).classes))
         self._adapter = [adapter]  # in a list, so that it is not treated as a part of the module
         transform = self.detector.transform
         device = next(self.detector.parameters()).device
@@ -131,8 +133,10 @@ class DetectionGraph(nn.Module):
 
     def _suppressed(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Suppress boxes of one image within their class; the output has a fixed number of rows."""
-        longest = float(max(self.size)) + 1
-        kept = nms(boxes + labels.unsqueeze(1) * longest, scores, self.detector.nms_thresh)
+        # each class in its own cell of a grid: in one row, coordinates of many classes would be too large for float32
+        longest, side = float(max(self.size)) + 1, self._side
+        cells = torch.stack([labels % side, labels.div(side, rounding_mode="floor")] * 2, 1)
+        kept = nms(boxes + cells * longest, scores, self.detector.nms_thresh)
         rows = self.detections_per_img
         # rows of padding, so that the number of rows does not depend on the data
         scores = torch.cat([scores[kept], scores.new_zeros(rows)])[:rows]

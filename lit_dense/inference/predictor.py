@@ -92,7 +92,7 @@ class Predictor:
         """
         if score_thresh is not None:
             check_range("predict", "score_thresh", score_thresh, 0, 1)
-        with self._threshold(score_thresh), torch.inference_mode():
+        with self._threshold(score_thresh), torch.no_grad():
             if _is_one(source):
                 return self._predict(source, score_thresh)
             return [self._predict(one, score_thresh) for one in _images(source)]

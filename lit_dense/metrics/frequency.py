@@ -30,5 +30,5 @@ def frequency_groups(class_images: Sequence[int], bounds: Sequence[int] = (10, 1
         )
     groups: dict[str, list[int]] = {group: [] for group in GROUPS}
     for label, images in enumerate(class_images):
-        groups[GROUPS[(images > bounds[0]) + (images > bounds[1])]].append(label)
+        groups[GROUPS[int(images > bounds[0]) + int(images > bounds[1])]].append(label)  # int: of tensors too
     return groups

@@ -90,7 +90,8 @@ def batch_rows(preds: Items, targets: Items, federated: bool, device: torch.devi
     if any(UNKNOWN_LABELS in target for target in targets):
         in_unknown = _of_unknown_classes(targets, labels)
         kinds_of_rows = torch.where(_join(in_unknown, device), UNKNOWN, kinds_of_rows)
-    columns = _join(boxes, device).to(torch.float32), _join(extras, device).to(torch.float32)[:, None]
+    # each tensor by itself: cat would round integer boxes to the half precision of other tensors
+    columns = _join(_floats(boxes), device), _join(_floats(extras), device)[:, None]
     return BatchRows(
         counts.sum(0).tolist(),
         torch.cat(columns, 1),
@@ -103,6 +104,11 @@ def _of_unknown_classes(targets: Items, labels: Sequence[Sequence[Tensor]]) -> l
     given = _with_default(targets, UNKNOWN_LABELS, [0] * len(targets), NO_CROWD)
     unknown = _integers(given, UNKNOWN_LABELS, "targets")
     return [[torch.isin(o, u.to(o.device)) for o, u in zip(own, unknown, strict=True)] for own in labels]
+
+
+def _floats(lists: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
+    """Return the tensors of lists in float32."""
+    return [[part.to(torch.float32) for part in own] for own in lists]
 
 
 def _join(lists: Sequence[Sequence[Tensor]], device: torch.device) -> Tensor:

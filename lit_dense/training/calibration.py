@@ -19,6 +19,7 @@ from ..detectors.attach import attached
 from ..metrics import DetectionMAP
 from ..metrics.calibration import Reliability, reliability, true_positives
 from ..metrics.detection_table import DETECTION, DetectionTable
+from .checkpoint_content import replace_state
 from .lit_detector import LitDetector
 
 LEAST_SCORE = 1e-4
@@ -37,6 +38,7 @@ class CalibrationReport:
         curves: Reliability curves without and with calibration.
         score_thresh: Smallest score of a detection that the evaluation counts.
         path: The checkpoint that was written.
+        note: What the numbers differ from; empty if nothing.
     """
 
     calibrator: Calibrator
@@ -45,6 +47,7 @@ class CalibrationReport:
     curves: tuple[Reliability, Reliability]
     score_thresh: float
     path: Path
+    note: str = ""
 
     @property
     def text(self) -> str:
@@ -68,7 +71,7 @@ class CalibrationReport:
             lines.append(f"{index / 10:.1f} to {(index + 1) / 10:.1f}    {''.join(cells)}".rstrip())
         if not self.curves[1].counts.sum():
             lines += ["", f"No calibrated score reaches {self.score_thresh:g}. Lower --model.eval_score_thresh."]
-        return "\n".join([*lines, "", f"Written to {self.path}"])
+        return "\n".join([*lines, *([""] if self.note else []), self.note, f"Written to {self.path}"])
 
 
 def _number(value: float) -> str:
@@ -144,7 +147,15 @@ def calibrate(
     plain, changed = stored.with_calibrator(None), stored.with_calibrator(fitted)
     curves = stored.reliability(plain), stored.reliability(changed)
     numbers = stored.numbers(plain), stored.numbers(changed)
-    report = CalibrationReport(fitted, *numbers, curves, rules.score_thresh, written)
+    note = (
+        ""
+        if topk >= candidates
+        else (
+            f"topk_candidates={topk} is less than --candidates={candidates}: here each pyramid level has more "
+            "detections than in an evaluation, whose numbers differ."
+        )
+    )
+    report = CalibrationReport(fitted, *numbers, curves, rules.score_thresh, written, note)
     _write(source, written, fitted)
     return report
 
@@ -217,8 +228,9 @@ def _write(source: Path, path: Path, calibrator: Calibrator) -> None:
     """Write a checkpoint with a calibrator."""
     checkpoint: dict[str, Any] = torch.load(source, map_location="cpu", weights_only=True)
     prefix = "criterion.calibrator."
-    state = {name: value for name, value in checkpoint["state_dict"].items() if not name.startswith(prefix)}
-    checkpoint["state_dict"] = state | {f"{prefix}{name}": value for name, value in calibrator.state_dict().items()}
+    # with averaged weights, state_dict has the average, and current_model_state what training goes on with
+    for key in {"state_dict", "current_model_state"} & checkpoint.keys():
+        replace_state(checkpoint[key], prefix, calibrator)
     checkpoint.setdefault("hyper_parameters", {})["calibrator"] = calibrator.spec
     checkpoint.setdefault("lit_dense", {}).setdefault("criterion", {})["calibrator"] = calibrator.spec
     path.parent.mkdir(parents=True, exist_ok=True)

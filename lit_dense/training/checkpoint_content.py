@@ -1,11 +1,15 @@
 """The content of a checkpoint beside the arguments of a module: what must agree, and what the module replaces."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import nn
 
 from ..box_losses import BOX_LOSSES, BoxLoss
+from ..core.component import agrees
 from ..core.errors import UsageError
+from ..criterion import named_spec
 from ..losses import LOSSES, DenseLoss
 
 
@@ -59,6 +63,35 @@ def _described(part: DenseLoss | BoxLoss) -> str:
     """Return the name of a loss, with its number of bins if it has one."""
     reg_max = part.spec["init_args"].get("reg_max")
     return f"{part.spec['class_path']}{'' if reg_max is None else f', reg_max={reg_max}'}"
+
+
+def name_of_class(module: nn.Module) -> dict[str, str]:
+    """Return the name of a module's class for a checkpoint; empty for a class of this package."""
+    cls = type(module)
+    return {} if cls.__module__.partition(".")[0] == "lit_dense" else {"class": cls.__qualname__}
+
+
+def warn_of_differences(module: nn.Module, saved: Mapping[str, Any], own: Mapping[str, Mapping[str, Any]]) -> None:
+    """Warn if a checkpoint was trained with other components, or written by a class of the user and not loaded into it.
+
+    Args:
+        module: The module that loads it.
+        saved: What the module that wrote it had stored.
+        own: For each criterion of the module, by its name in checkpoints, the specs of its components.
+    """
+    for owner, specs in own.items():
+        for component, spec in named_spec(saved.get(owner, {})).items():
+            if not agrees(spec, specs[component]):
+                argument = f"rpn.{component}" if owner == "rpn" else component
+                rank_zero_warn(f"The checkpoint was trained with {argument} {spec}; this model has {specs[component]}.")
+    name = saved.get("class")
+    if name is not None and name not in {cls.__qualname__ for cls in type(module).__mro__}:
+        cls = name.rpartition(".")[2]
+        rank_zero_warn(
+            f"The checkpoint was written by the class {name}, and is loaded into {type(module).__name__}, which lacks "
+            f"what {name} overrides: results can differ. In Python, use {cls}.load_from_checkpoint(PATH), and "
+            f"Predictor({cls}.load_from_checkpoint(PATH)) for prediction; for commands, LightningCLI({cls}, ...)."
+        )
 
 
 def replace_state(state: dict[str, Any], prefix: str, part: nn.Module | None) -> None:

@@ -6,8 +6,10 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from ..core.errors import UsageError
+from ..core.per_class_table import PerClassTable
 from ..criterion import Criterion
 from ..data.label_map import LabelMap, match_labels, offered_categories, unique_names
+from ..data.training_counts import training_counts
 
 
 class KnownClasses(LightningModule):
@@ -128,6 +130,8 @@ class KnownClasses(LightningModule):
         """
         self.check_num_classes()
         self.label_map.check()
+        if self._stage != "fit":
+            self._count_for_calibrator()
         if not self.untrained:
             if self.label_map.note:
                 rank_zero_info(self.label_map.note)
@@ -137,6 +141,19 @@ class KnownClasses(LightningModule):
                 f"the results of {self._stage} are meaningless. Give --ckpt_path=PATH, or in Python ckpt_path=PATH or "
                 "LitRetinaNet.load_from_checkpoint(PATH)."
             )
+
+    def _count_for_calibrator(self) -> None:
+        """Give class counts to a calibrator that lacks them, because evaluation does not read the training set."""
+        calibrator = self.criterion.calibrator
+        parts = calibrator.modules() if calibrator is not None else ()
+        tables = [part for part in parts if isinstance(part, PerClassTable) and part.values.isnan().any()]
+        counts = training_counts(getattr(self.trainer, "datamodule", None)) if tables else None
+        if counts is None:  # the calibrator says what it needs
+            return
+        if self.label_map.columns is not None:
+            counts = counts.in_columns(self.label_map.columns, self.num_classes or 0)
+        for table in tables:
+            table.receive_class_counts(counts)
 
     def on_fit_start(self) -> None:
         """Reject data with other classes, or take their names from the data if the model has none."""

@@ -14,7 +14,6 @@ from ..assigners import AssignerLike
 from ..box_losses import BoxLossLike
 from ..calibrators import CalibratorLike
 from ..core.class_weights import ClassWeightOn, ClassWeightsLike
-from ..core.component import agrees
 from ..core.errors import check_choice
 from ..core.nan_guard import check_finite_weights
 from ..criterion import Criterion, CriterionArgs, named_spec
@@ -26,7 +25,7 @@ from ..losses import LossLike
 from ..metrics.backends import BackendName, Protocol
 from ..normalizers import NormalizerLike
 from ..weighters import WeightersLike
-from .checkpoint_content import check_same_number, check_same_outputs, replace_state
+from .checkpoint_content import check_same_number, check_same_outputs, name_of_class, replace_state, warn_of_differences
 from .evaluation_settings import EvaluationSettings, check_outputs, check_precision
 from .exportable import Exportable
 from .learning_rates import LearningRates, refuse_finders, warn_of_ended_schedule
@@ -342,8 +341,10 @@ class LitDetector(Exportable):
             check_all_sizes(data.values(), longest)
 
     def on_fit_start(self) -> None:
-        """Check the classes of the data; warn once if the backbone starts from random weights."""
+        """Check the classes of the data; warn once if the backbone has random weights; leave the evaluation mode."""
         super().on_fit_start()
+        if not self.model.training:  # after predictions; Lightning keeps the mode
+            self.train()
         if self._untrained_backbone:
             self._untrained_backbone = False
             rank_zero_warn(
@@ -372,7 +373,7 @@ class LitDetector(Exportable):
         refuse_finders(self.trainer)
         backbone: Any = self.model.backbone
         own = [group for criterion in self._named_criteria().values() for group in criterion.param_groups()]
-        groups, factors = self.optimization.groups(self, getattr(backbone, "body", None), self.lr, own)
+        groups, factors = self.optimization.groups(self, getattr(backbone, "body", backbone), self.lr, own)
         self._rates = LearningRates(self.lr, factors)
         optimizer = build_optimizer(self.optimization.optimizer, groups, self.lr)
         schedule = self.optimization.schedule_of(self.trainer.estimated_stepping_batches)
@@ -395,14 +396,15 @@ class LitDetector(Exportable):
         self._adapter.nan_guard.flush()
         check_finite_weights(self)
         specs = {name: criterion.spec for name, criterion in self._named_criteria().items()}
-        checkpoint["lit_dense"] = {**specs, "lr": self.lr, "random": random_states(self), **self.classes_to_save()}
+        own = {"lr": self.lr, "random": random_states(self), **name_of_class(self)}
+        checkpoint["lit_dense"] = {**specs, **own, **self.classes_to_save()}
         saved = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
         saved.update({name: spec for name, spec in self._specs().items() if name in saved})
         if "num_classes" in saved:
             saved["num_classes"] = self.num_classes
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the classes, and warn if the checkpoint was trained with other components.
+        """Restore the classes; warn if the checkpoint was trained with other components or by another class.
 
         Raises:
             UsageError: If the checkpoint has another number of classes than requested, or its head other box outputs.
@@ -432,12 +434,7 @@ class LitDetector(Exportable):
             criterion.follow_spec(saved_specs)
             if saved_specs and saved_specs.get("calibrator") != criterion.spec["calibrator"]:
                 replace_state(checkpoint["state_dict"], f"{owner}.calibrator.", criterion.calibrator)
-            for name, spec in saved_specs.items():
-                if not agrees(spec, criterion.spec[name]):
-                    argument = f"rpn.{name}" if owner == "rpn" else name
-                    rank_zero_warn(
-                        f"The checkpoint was trained with {argument} {spec}; this model has {criterion.spec[name]}."
-                    )
+        warn_of_differences(self, saved, {owner: c.spec for owner, c in self._named_criteria().items()})
 
     def _named_criteria(self) -> dict[str, Criterion]:
         """Return the criterion of each stage, by its name in checkpoints."""

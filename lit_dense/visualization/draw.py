@@ -172,7 +172,9 @@ def _enlarged(image: Tensor, side: int) -> tuple[Image.Image, float]:
     Of images with more than three channels, such as satellite images, the first three are shown; with two, the first.
     """
     shown = image[:3] if len(image) >= 3 else image[:1]
-    canvas: Image.Image = F.to_pil_image(shown.detach().cpu()).convert("RGB")
+    shown = shown.detach().cpu()
+    shown = shown.float() if shown.is_floating_point() else shown  # half precision cannot be converted
+    canvas: Image.Image = F.to_pil_image(shown).convert("RGB")
     factor = max(1.0, side / min(canvas.size))
     return canvas.resize((round(canvas.width * factor), round(canvas.height * factor))), factor
 
@@ -181,7 +183,8 @@ def _draw_object(draw: ImageDraw.ImageDraw, box: Sequence[float]) -> None:
     """Draw a thin white line on black, which is visible on any image."""
     draw.rectangle(tuple(box), outline="black", width=3)
     x1, y1, x2, y2 = box
-    draw.rectangle((x1 + 1, y1 + 1, x2 - 1, y2 - 1), outline="white")
+    if min(x2 - x1, y2 - y1) >= 2:  # a thinner object has no inside
+        draw.rectangle((x1 + 1, y1 + 1, x2 - 1, y2 - 1), outline="white")
 
 
 def _draw_anchor(draw: ImageDraw.ImageDraw, box: Sequence[float], positive: bool) -> None:

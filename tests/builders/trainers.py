@@ -37,7 +37,7 @@ class FakeTrainer(SimpleNamespace):
     """What hooks of callbacks ask of a trainer."""
 
     default_root_dir, is_global_zero, sanity_checking, loggers, callbacks, global_step = ".", True, False, (), (), 0
-    checkpoint_callbacks, ckpt_path = (), None
+    checkpoint_callbacks, ckpt_path, world_size = (), None, 1
 
     def __init__(self, log_dir, **values):
         super().__init__(folder=log_dir and str(log_dir), **values)

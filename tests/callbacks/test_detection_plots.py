@@ -154,6 +154,7 @@ def test_detection_plots__go_to_the_folder_of_the_logger_or_of_the_trainer(tmp_p
     [
         ({"num_images": 0}, "num_images must be at least 1, not 0"),
         ({"score_thresh": 30}, r"score_thresh must be in \[0, 1\], not 30"),
+        ({"file_name": "found"}, "file_name='found' needs the suffix of an image format, such as found.png"),
     ],
 )
 def test_detection_plots__refuse_impossible_arguments(arguments, message):

@@ -165,3 +165,11 @@ def test_yolo__one_process_writes_for_both(two_processes, tmp_path):
     two_processes(_predict, str(tmp_path))
     assert names_in(tmp_path / "predictions/labels") == ["0.txt", "1.txt", "2.txt"]
     assert all(len(Path(p).read_text().splitlines()) == 2 for p in (tmp_path / "predictions/labels").iterdir())
+
+
+def test_yolo__a_name_with_an_id_may_be_that_of_another_image(tmp_path):
+    names = {1: "a/7.png", 4: "b/7.png", 9: "b/4_7.png"}
+    predict(tmp_path, [{**FOUND, "image_id": i, "file_name": n} for i, n in names.items()], format="yolo")
+    assert [n for n in names_in(tmp_path) if "labels" in n] == [
+        f"predictions/labels/{n}.txt" for n in ("1_7", "4_7", "9_4_7")
+    ]

@@ -324,3 +324,76 @@ def test_prediction_writer__one_process_writes_and_logs_for_both(two_processes, 
     assert "6 detections of 3 images" in lines[0]
     assert "2 images could not be drawn, the first of them image 1" in lines[2]
     assert len(lines) == 3
+
+
+@pytest.mark.parametrize(
+    ("format", "name", "text"),
+    [
+        ("yolo", "labels/7.txt", "0 0.5 0.5 0.25 0.25\n"),
+        ("yolo", "labels/7.txt", "0 0.1 0.1 0.2 0.1 0.2 0.2\n"),
+        ("voc", "annotations/7.xml", "<annotation><object><name>a</name></object></annotation>"),
+        ("coco", "train.json", '{"images": [], "annotations": []}'),
+        ("csv", "train.csv", "image_path,xmin,ymin,xmax,ymax,label\nx.png,1,2,3,4,a\n"),
+    ],
+)
+def test_prediction_writer__annotations_are_not_replaced(tmp_path, format, name, text):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(text)
+    path = tmp_path / name if Path(name).parent == Path() else tmp_path
+    with pytest.raises(UsageError, match=f"{name} would be replaced, and does not look like predictions"):
+        predict(tmp_path, format=format, path=str(path))
+    assert (tmp_path / name).read_text() == text
+
+
+@pytest.mark.parametrize("format", ["coco", "csv", "yolo", "voc"])
+def test_prediction_writer__predictions_are_replaced(tmp_path, format):
+    for _ in range(2):
+        predict(
+            tmp_path, [{**FOUND, "image_id": 5}, {**NOTHING, "image_id": 6}], format=format, path=str(tmp_path / "p")
+        )
+    assert len(names_in(tmp_path)) == {"coco": 1, "csv": 1}.get(format, 3)
+
+
+@pytest.mark.parametrize(
+    ("source", "path", "is_refused"),
+    [
+        ("photos", "photos.json", True),
+        ("photos", "photos/out.json", True),
+        ("photos/a.png", "photos.json", True),
+        ("photos/a.png", "photos/out.json", False),
+        ("photos", "photos_2.json", False),
+    ],
+)
+def test_prediction_writer__drawings_do_not_go_among_the_images(tmp_path, source, path, is_refused):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").touch()
+    trainer = FakeTrainer(tmp_path, datamodule=SimpleNamespace(predict=[str(tmp_path / source)]))
+    writer = PredictionWriter(str(tmp_path / path), pictures=True)
+    if not is_refused:
+        writer.on_predict_start(trainer, SimpleNamespace())
+        return
+    with pytest.raises(
+        UsageError, match=r"drawn images would go into .*, among the images of .*outside of this folder"
+    ):
+        writer.on_predict_start(trainer, SimpleNamespace())
+    PredictionWriter(str(tmp_path / path)).on_predict_start(trainer, SimpleNamespace())  # nothing is drawn
+
+
+def test_prediction_writer__an_error_loses_no_predictions(tmp_path, said):
+    writer, trainer, module = PredictionWriter(), FakeTrainer(tmp_path), SimpleNamespace(categories=CATEGORIES)
+    writer.on_predict_start(trainer, module)
+    images = [torch.zeros(3, 16, 16)]
+    writer.write_on_batch_end(trainer, module, [{**FOUND, "image_id": 5}], None, (images, None), 0, 0)
+    writer.on_exception(trainer, module, OSError("truncated"))
+    assert len(json.loads((tmp_path / "predictions.json").read_text())) == 2
+    assert said[-1].startswith("The run stopped at an error (OSError): the file contains only the predictions of the f")
+    (tmp_path / "predictions.json").unlink()
+    writer.on_exception(trainer, module, OSError("another"))
+    predict(tmp_path).on_exception(trainer, module, OSError("of a later run"))
+    assert said[-1].startswith("2 detections of 1 images")
+
+
+@pytest.mark.parametrize("image_id", ["a7", 1.5, torch.tensor(1.5)])
+def test_prediction_writer__ids_that_are_no_integers_are_refused(tmp_path, image_id):
+    with pytest.raises(UsageError, match="PredictionWriter: image_id must be an integer, not"):
+        predict(tmp_path, [{**FOUND, "image_id": image_id}])

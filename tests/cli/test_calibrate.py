@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from lightning.pytorch import callbacks
 
 from lit_dense import LitRetinaNet
 from lit_dense.__main__ import main
@@ -84,3 +85,33 @@ def test_lit_detector__another_calibrator_than_that_of_the_checkpoint_is_told(tr
     with pytest.warns(UserWarning, match="The checkpoint was trained with calibrator .*logit_adjustment.*has None"):
         module = LitRetinaNet.load_from_checkpoint(tmp_path / "a.ckpt", map_location="cpu")
     assert module.criterion.calibrator is None
+
+
+@pytest.mark.parametrize("name", ["logit_adjustment", "fracal"])
+def test_validate__a_calibrator_takes_class_counts_from_the_training_set(trained, name):
+    config, checkpoint = trained
+    cli = run(["validate", f"--config={config}", f"--ckpt_path={checkpoint}", f"--model.calibrator={name}"])
+    cli.datamodule.setup("fit")
+    counts = cli.datamodule.class_counts
+    expected = counts.instances if name == "logit_adjustment" else counts.frequencies
+    assert next(iter(cli.model.criterion.calibrator.state_dict().values())).tolist() == pytest.approx(expected.tolist())
+
+
+def test_calibrate__says_when_an_evaluation_has_fewer_candidates(trained, tmp_path, capsys):
+    config, checkpoint = trained
+    command = ["calibrate", f"--config={config}", f"--ckpt_path={checkpoint}", "--calibrator=temperature"]
+    for topk, is_said in ((20, True), (1000, False)):
+        run([*command, f"--output={tmp_path / 'c.ckpt'}", f"--model.topk_candidates={topk}"])
+        assert (f"topk_candidates={topk} is less than --candidates=1000" in capsys.readouterr().out) == is_said
+
+
+def test_calibrate__a_run_with_averaged_weights_goes_on_from_its_checkpoint(tmp_path):
+    average = {"class_path": "lightning.pytorch.callbacks.EMAWeightAveraging"}
+    if not hasattr(callbacks, "EMAWeightAveraging"):
+        pytest.skip("this lightning has no averages")
+    config, checkpoint = one_step(tmp_path, limit_val_batches=2, callbacks=[average], max_steps=1)
+    output = tmp_path / "calibrated.ckpt"
+    counts = "--calibrator=logit_adjustment"
+    run(["calibrate", f"--config={config}", f"--ckpt_path={checkpoint}", counts, f"--output={output}"])
+    cli = run(["fit", f"--config={config}", f"--ckpt_path={output}", "--trainer.max_steps=2"])
+    assert cli.trainer.global_step == 2

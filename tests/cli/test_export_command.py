@@ -100,3 +100,24 @@ def test_size_of__weights_of_openvino_count(tmp_path):
         (tmp_path / name).write_bytes(bytes(size))
     assert size_of(tmp_path / "a.xml") == 43
     assert size_of(tmp_path / "a.onnx") == 500
+
+
+def test_run_export__wrong_candidates_are_refused(checkpoint, tmp_path, monkeypatch):
+    def export(graph, *_):
+        def shifted(batch):
+            boxes, scores, labels = graph(batch)
+            return boxes + 5, scores, labels
+
+        (tmp_path / "m.pt2").touch()
+        return shifted
+
+    monkeypatch.setattr(export_command, "export", export)
+    with pytest.raises(UsageError, match=r"m\.pt2 was written but does not compute the detections of the model"):
+        run_export(small_module(), None, checkpoint, "pt2", tmp_path / "m.pt2", None, False, 3)
+
+
+def test_run_export__a_folder_and_a_negative_number_are_refused_before_the_export(checkpoint, tmp_path):
+    with pytest.raises(UsageError, match=f"--output={tmp_path} is a folder: give a file, such as .*best.pt2"):
+        run_export(small_module(), None, checkpoint, "pt2", tmp_path, None, True, 3)
+    with pytest.raises(UsageError, match="export: images must be at least 0, not -1"):
+        run_export(small_module(), None, checkpoint, "pt2", None, None, True, -1)

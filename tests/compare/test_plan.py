@@ -109,6 +109,27 @@ def test_plan__validations_are_spread_over_the_run(steps, validations, extra, in
     assert (trainer["val_check_interval"], trainer["check_val_every_n_epoch"]) == (interval, epochs)
 
 
+def test_plan__a_run_with_a_length_of_its_own_is_validated_as_often(tmp_path):
+    slow, long = tmp_path / "slow.yaml", tmp_path / "long.yaml"
+    slow.write_text("trainer: {accumulate_grad_batches: 8}\n")
+    long.write_text("trainer: {max_steps: 40, max_epochs: -1}\n")
+    runs, _ = planned("focal", str(slow), validations=2, steps=20)
+    assert [run.config["trainer"]["val_check_interval"] for run in runs] == [10, 80]
+    runs, _ = planned("focal", str(long), validations=2, steps=None)
+    assert [run.config["trainer"]["val_check_interval"] for run in runs] == [1.0, 20]
+    assert read_configuration(runs[1].words, "it") == runs[1].config
+
+
+@pytest.mark.parametrize("model", ["{eval_protocol: lvis}", "{eval_max_detections: 300}"])
+def test_plan__a_run_with_rules_of_evaluation_of_its_own_is_refused(tmp_path, model):
+    file = tmp_path / "own.yaml"
+    file.write_text(f"model: {model}\n")
+    option = model.strip("{}").replace(": ", "=")
+    with pytest.raises(UsageError, match=f"own is evaluated with {option}.*to all runs, or leave it out"):
+        planned("focal", str(file))
+    assert len(planned("focal", str(file), extra=[f"--model.{option}"])[0]) == 2
+
+
 def test_plan__a_run_without_an_end_is_refused():
     with pytest.raises(UsageError, match="give --steps"):
         planned("focal", steps=None, extra=["--trainer.max_epochs=-1"])

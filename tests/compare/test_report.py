@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
@@ -9,12 +10,13 @@ import pytest
 from matplotlib.colors import to_rgba
 
 from lit_dense.compare import results
+from lit_dense.compare.committed import export_all, load_folders
 from lit_dense.compare.files import FAILURE
 from lit_dense.compare.plan import Run
 from lit_dense.compare.report import write
 from lit_dense.compare.results import read
 from lit_dense.compare.sections import costs_table, groups_table, main_table, summary
-from tests.builders.comparisons import NUM_IMAGES, detections, write_folder, write_run
+from tests.builders.comparisons import DATA, NUM_IMAGES, detections, write_folder, write_run
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +107,51 @@ def test_read__runs_on_other_images_have_no_interval(tmp_path):
     shifted = type(rows)(rows.image_ids + 1, rows.images, rows.boxes, rows.labels, rows.kinds, rows.scores)
     write_run(out, "other", 0, shifted, ("cat", "dog"), (50, 5))
     assert read(out).difference("other").verdict == "not known"
+
+
+def test_read__a_run_on_other_images_takes_no_interval_from_the_others(tmp_path):
+    out = write_folder(tmp_path, {"other": 0.3, "focal": 0.8, "bad": 0.3})
+    for seed in (0, 1, 2):
+        rows = detections(np.random.default_rng([5, seed]), 0.3, 2)
+        shifted = type(rows)(rows.image_ids + 1, rows.images, rows.boxes, rows.labels, rows.kinds, rows.scores)
+        write_run(out, "other", seed, shifted, ("cat", "dog"), (50, 5))
+    found = read(out, "focal")
+    assert (found.difference("other").verdict, found.difference("bad").verdict) == ("not known", "worse")
+    assert "other is validated on other images: its difference is one of measures" in summary(found)
+
+
+def test_read__runs_on_other_annotations_of_the_same_images_have_no_verdict(tmp_path):
+    out = write_folder(tmp_path, {"focal": 0.5, "bad": 0.1}, data=DATA)
+    fewer = {**DATA, "val": {**DATA["val"], "digest": "f" * 16, "boxes": 120}}
+    for seed in (0, 1, 2):
+        rows = detections(np.random.default_rng([1, seed]), 0.1, 2)
+        write_run(out, "bad", seed, rows, ("cat", "dog"), (50, 5), data=fewer)
+    found = read(out)
+    assert found.difference("bad").verdict == "not known"
+    assert "bad is validated on other data, with 120 boxes instead of 180" in summary(found)
+    write_run(out, "bad", 0, rows, ("cat", "dog"), (50, 5), data=DATA)
+    assert read(out).difference("bad").verdict == "not known"  # one seed with other data is enough
+    export_all(out)
+    joined = read(tmp_path / "joined", "focal", load_folders([out / "results"]))
+    assert joined.difference("bad").verdict == "not known"
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        ({"eval_protocol": "lvis"}, "eval_protocol=lvis instead of coco and eval_max_detections=300 instead of 100"),
+        ({"eval_max_detections": 20}, "eval_max_detections=20 instead of 100"),
+        ({"eval_max_detections": 100, "eval_protocol": "coco"}, ""),
+    ],
+)
+def test_read__runs_with_other_rules_of_evaluation_have_no_verdict(tmp_path, model, reason):
+    out = write_folder(tmp_path, {"focal": 0.8, "bad": 0.3})
+    for seed in (0, 1, 2):
+        rows = detections(np.random.default_rng([1, seed]), 0.3, 2)
+        write_run(out, "bad", seed, rows, ("cat", "dog"), (50, 5), {"model": model})
+    found = read(out)
+    assert found.difference("bad").verdict == ("not known" if reason else "worse")
+    assert (f"bad is evaluated with {reason}: " in summary(found)) == bool(reason)
 
 
 def test_write__the_page_needs_no_other_file(out):
@@ -208,6 +255,20 @@ def with_curve(out, name, *values):
     for path in (out / name).rglob("result.json"):
         curve = [{"step": 10 * step, "map": value, "map_50": value} for step, value in enumerate(values, 1)]
         path.write_text(json.dumps({**json.loads(path.read_text()), "curve": curve}))
+
+
+def test_groups_table__classes_in_another_order_are_found_by_name(tmp_path):
+    names = ("cat", "dog", "owl")
+    out = write_folder(tmp_path, {"focal": 0.8, "other": 0.8}, classes=names, training_boxes=(50, 5, 1))
+    rows = detections(np.random.default_rng([0, 0]), 0.8, 3)
+    turned = type(rows)(rows.image_ids, rows.images, rows.boxes, 2 - rows.labels, rows.kinds, rows.scores)
+    write_run(out, "other", 0, turned, names[::-1], (1, 5, 50))
+    for seed in (1, 2):
+        shutil.rmtree(out / "focal" / f"seed-{seed}")
+        shutil.rmtree(out / "other" / f"seed-{seed}")
+    first, second = groups_table(read(out)).rows
+    assert first[1:] == second[1:]
+    assert len(set(first[1:])) == 3
 
 
 def test_summary__says_when_the_curves_have_not_become_flat(tmp_path):

@@ -27,3 +27,9 @@ def test_as_class_counts__numbers_of_boxes_are_enough(counts):
 def test_as_class_counts__refuses_what_is_no_number_of_boxes(counts):
     with pytest.raises(UsageError, match="class_counts must be the number of boxes of each class, at least 0, not"):
         as_class_counts(counts)
+
+
+def test_as_class_counts__refuses_shares():
+    with pytest.raises(UsageError, match=r"number of boxes of each class, not shares of them: \[0.6, 0.3, 0.1\]"):
+        as_class_counts([0.6, 0.3, 0.1])
+    assert as_class_counts([0.0, 1.0, 2.5]).instances.tolist() == [0.0, 1.0, 2.5]  # a mean over folds is a count

@@ -87,6 +87,7 @@ def test_class_weights__numbers_beyond_float32():
         ({"dent": "x"}, None, r"class_weights\[dent\] must be a number, not 'x'"),
         (3.0, None, "must be balanced, a list or a dict, not 3.0"),
         ({"scratsch": 2}, NAMES, "unknown class 'scratsch'. Did you mean 'scratch'. Classes: dent, scratch, bonnet"),
+        ({"dent": 2}, [*NAMES, "e", "f"], "the data has 6 classes, but the head has 4: build .* num_classes=6"),
         ({"dent": 2}, None, r"names classes \(dent\), and the names of the head's columns are unknown"),
         ("balanced", None, "class_weights='balanced' needs to know how often each class occurs"),
     ],

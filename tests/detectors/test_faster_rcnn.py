@@ -17,7 +17,7 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import MultiScaleRoIAlign
 
-from lit_dense.core.errors import NonFiniteLossError
+from lit_dense.core.errors import NonFiniteLossError, UsageError
 from lit_dense.detectors import attached, patch, unpatch
 from lit_dense.detectors import roi_heads as own_roi_heads
 from tests.builders.detectors import NUM_CLASSES, gradients, random_batch, small_faster_rcnn
@@ -239,7 +239,7 @@ def test_faster_rcnn__an_exception_within_a_step_changes_no_later_step(place, mo
     with monkeypatch.context() as broken:
         owner, name = {
             "box_head": (model.roi_heads.box_head, "forward"),
-            "skipped loss": (own_roi_heads, "_no_loss"),
+            "skipped loss": (own_roi_heads, "_without_loss"),
             "rpn box_coder": (model.rpn.box_coder, "encode"),
             "rpn loss": (criteria["rpn"], "forward"),
             "roi loss": (criteria["roi"], "forward"),
@@ -344,3 +344,23 @@ def test_faster_rcnn__losses_on_a_gpu_are_those_of_the_cpu_and_an_evaluation_dra
         assert attached(on_gpu).losses_and_detections(*moved)[0] == first
     assert torch.equal(torch.get_rng_state(), states[0])
     assert torch.equal(torch.cuda.get_rng_state(), states[1])
+
+
+def test_faster_rcnn__class_weights_of_the_rpn_are_refused():
+    with pytest.raises(UsageError, match=r"only class of stage 'rpn' is that of all objects.*no effect: leave it out"):
+        patch(small_faster_rcnn(), "focal", stage="rpn", class_weights={"scratch": 5})
+
+
+def test_faster_rcnn__compiled_training_gives_the_loss_of_each_step():
+    model = small_faster_rcnn()
+    patch(model)
+    compiled = torch.compile(model, backend="eager")
+    images, targets = random_batch((2, 1), NUM_CLASSES)
+    targets = [{**target, "labels": target["labels"] + 1} for target in targets]
+
+    def loss(network):
+        torch.manual_seed(0)
+        return sum(network(images, copy.deepcopy(targets)).values()).item()
+
+    plain = loss(model)
+    assert [loss(compiled) for _ in range(3)] == pytest.approx([plain] * 3, rel=1e-5)

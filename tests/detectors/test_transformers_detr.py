@@ -148,7 +148,7 @@ def test_samples__fields_without_a_meaning_are_an_error(field):
     ("make", "given", "message"),
     [
         (models.detr, {"loss": "focal"}, r"by a softmax over classes and 'no object'.*FocalLoss trains: name softmax"),
-        (models.detr, {"loss": "seesaw"}, "SeesawLoss needs 2 columns"),
+        (models.detr, {"loss": "seesaw"}, "by a softmax over classes.*SeesawLoss trains: name softmax"),
         (
             models.deformable_detr,
             {"loss": "softmax"},
@@ -311,3 +311,18 @@ def test_class_weights__of_a_set_predictor_weight_the_positives_of_the_class():
     patch(plain)
     patch(weighted, class_weights=weights)
     assert step(weighted)[1]["loss_ce"] != step(plain)[1]["loss_ce"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [models.detr, models.rt_detr])
+def test_transformers_adapter__compiled_training_gives_the_loss_of_each_step(make):
+    model = make()
+    patch(model)
+    compiled = torch.compile(model, backend="eager")
+    plain = step(model)[0].item()
+    assert [step(compiled)[0].item() for _ in range(3)] == pytest.approx([plain] * 3, rel=1e-5)
+
+
+def test_transformers_adapter__a_loss_with_other_scores_is_refused_before_its_columns_are_counted():
+    with pytest.raises(UsageError, match="detects by a sigmoid of each class, which is not what SoftmaxLoss trains"):
+        patch(models.deformable_detr(), "softmax", class_counts=[1] * CLASSES)

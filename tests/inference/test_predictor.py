@@ -15,6 +15,8 @@ from lit_dense.core.errors import UsageError
 from lit_dense.data import DataError
 from lit_dense.detectors.backbones import loads_checkpoint
 from lit_dense.inference import Prediction, Predictor, hub
+from tests.builders.detectors import NUM_CLASSES
+from tests.builders.trainers import loader, trainer_in
 
 CATEGORIES = [{"id": 3, "name": "a"}, {"id": 7, "name": "b"}]
 
@@ -323,3 +325,59 @@ def test_from_pretrained__what_is_no_model_is_named(tmp_path):
 def test_load__on_a_gpu_gives_results_on_the_cpu(checkpoint, pixels):
     result = lit_dense.load(checkpoint).predict(pixels)
     assert result.boxes.device.type == "cpu"
+
+
+def test_predictor__its_results_may_be_changed_in_place(predictor, pixels):
+    predictor.predict(pixels).boxes.mul_(2)
+
+
+class Own(lit_dense.LitRetinaNet):
+    """Somebody's class, with another normalisation."""
+
+    def build_model(self, num_classes):
+        model = super().build_model(num_classes)
+        model.transform.image_mean = [0.0, 0.0, 0.0]
+        return model
+
+
+def fitted(module, folder):
+    trainer = trainer_in(folder, max_epochs=1, limit_train_batches=1)
+    trainer.fit(module, loader(0))
+    return trainer
+
+
+def small(cls=lit_dense.LitRetinaNet):
+    return cls(NUM_CLASSES, "tiny", fpn_channels=16, min_size=64, max_size=64)
+
+
+def test_load__a_checkpoint_of_another_class_is_told(tmp_path, recwarn):
+    path = tmp_path / "own.ckpt"
+    fitted(small(Own), tmp_path).save_checkpoint(path)
+    recwarn.clear()
+    Own.load_from_checkpoint(path, weights_only=True)
+    assert not [one for one in recwarn if "class Own" in str(one.message)]
+    with pytest.warns(UserWarning, match=r"written by the class Own, and is loaded into LitDetector.*Predictor\(Own"):
+        lit_dense.load(path, "cpu")
+    fitted(small(), tmp_path).save_checkpoint(tmp_path / "plain.ckpt")
+    recwarn.clear()
+    Own.load_from_checkpoint(tmp_path / "plain.ckpt", weights_only=True)  # a class may begin from the package's
+    assert not [one for one in recwarn if "class" in str(one.message)]
+
+
+@pytest.mark.parametrize("word", ["retinanet", "ssd"])
+def test_predictor__its_module_can_be_trained_further(word, pixels, tmp_path):
+    module = lit_dense.LitDetector(word, num_classes=NUM_CLASSES, backbone="tiny", fpn_channels=16, max_size=64)
+    Predictor(module, "cpu").predict(pixels)
+    weights = next(p for p in module.parameters() if p.requires_grad).detach().clone()
+    fitted(module, tmp_path)
+    assert module.model.training
+    assert not torch.equal(weights, next(p for p in module.parameters() if p.requires_grad))
+
+
+def test_pretrained__of_a_module_that_was_just_trained(pixels, tmp_path):
+    pytest.importorskip("safetensors")
+    module = small()
+    fitted(module, tmp_path)
+    predictor = Predictor(module, "cpu")
+    folder = predictor.save_pretrained(tmp_path / "model")
+    assert same(Predictor.from_pretrained(folder, "cpu").predict(pixels), predictor.predict(pixels))

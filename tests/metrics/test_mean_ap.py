@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from lit_dense.metrics import DetectionMAP
+from lit_dense.metrics import DetectionMAP, frequency_groups
 from tests.builders.detection_images import (
     BOX,
     NAMES,
@@ -301,3 +301,22 @@ def test_detection_map__states_and_result_live_on_the_metrics_device():
     assert all(rows.device.type == "cuda" for rows in metric.boxes)
     assert all(value.device.type == "cuda" for value in result.values())
     assert {key: value.item() for key, value in result.items()} == compute(images)
+
+
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_detection_map__half_precision_detections_do_not_round_integer_objects(half):
+    boxes = torch.tensor([[1001, 1001, 1033, 1033]])
+    pred = {"boxes": boxes.to(half), "labels": torch.tensor([0]), "scores": torch.tensor([0.5], dtype=half)}
+
+    def numbers(kind):
+        metric = DetectionMAP(["a"])
+        metric.update([pred], [{"boxes": boxes.to(kind), "labels": torch.tensor([0]), "area": torch.tensor([1027])}])
+        return {name: value.item() for name, value in metric.compute().items() if not value.dim()}
+
+    assert numbers(torch.int64) == numbers(torch.float32)
+    assert numbers(torch.int64)["map_small"] == -1  # 1027 is more than 32 * 32; in bfloat16 it would be 1024
+
+
+def test_detection_map__numbers_of_images_may_be_an_array():
+    for images in ([3, 40, 5000], torch.tensor([3, 40, 5000]), np.array([3, 40, 5000])):
+        assert frequency_groups(images) == {"rare": [0], "common": [1], "frequent": [2]}

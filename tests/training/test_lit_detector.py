@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from lit_dense.core.errors import UsageError
 from lit_dense.criterion import Criterion
 from lit_dense.detectors import attached, patch
 from lit_dense.detectors.from_arguments import NETWORKS
+from tests.builders.detectors import NUM_CLASSES, small_ssd
 from tests.builders.trainers import trainer_in
 
 WORDS = tuple(NETWORKS)
@@ -196,3 +198,18 @@ def test_lit_detector__whole_detectors_are_torchvisions(word, name, monkeypatch)
 def test_patch__replaces_the_criterion_of_lit_detector():
     module = small("fcos")
     assert patch(module.model, "bce") is attached(module.model).criteria[""]
+
+
+def test_lit_detector__backbones_without_a_body_have_the_rate_of_the_backbone():
+    class Own(LitDetector):
+        def build_model(self, num_classes):
+            return small_ssd()
+
+    module = Own("ssd", num_classes=NUM_CLASSES, lr=1e-2, backbone_lr_factor=0.1)
+    module.configure_model()
+    assert not hasattr(module.model.backbone, "body")
+    module._trainer = SimpleNamespace(estimated_stepping_batches=10, callbacks=[], world_size=1)
+    groups = module.configure_optimizers()["optimizer"].param_groups
+    backbone = {id(p) for p in module.model.backbone.parameters()}
+    rates = {id(p) in backbone: group["initial_lr"] for group in groups for p in group["params"]}
+    assert rates == {True: pytest.approx(1e-3), False: pytest.approx(1e-2)}

@@ -1,8 +1,8 @@
 import pytest
 import torch
-from PIL import ImageChops
+from PIL import Image, ImageChops, ImageDraw
 
-from lit_dense.visualization.draw import draw_boxes, draw_error, side_by_side
+from lit_dense.visualization.draw import _draw_object, draw_boxes, draw_error, side_by_side
 
 
 def test_draw_boxes__boxes_are_drawn_where_they_are():
@@ -75,3 +75,16 @@ def test_draw_error__shows_the_surroundings_of_the_error():
 def test_draw_error__of_a_box_outside_the_image(box):
     image = torch.zeros(1, 30, 40, dtype=torch.uint8)
     assert max(draw_error(image, torch.zeros(0, 4), torch.tensor(box), None, 100).size) == 100
+
+
+@pytest.mark.parametrize("size", [(0.0, 0.0), (0.5, 30.0), (1.9, 1.9), (2.0, 2.0), (30.0, 0.5)])
+def test_draw_weights__objects_without_an_inside_are_drawn(size):
+    canvas = Image.new("RGB", (64, 64), "grey")
+    _draw_object(ImageDraw.Draw(canvas), (10.0, 10.0, 10 + size[0], 10 + size[1]))
+    assert canvas.getpixel((10, 10)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_draw_boxes__images_of_every_float_are_drawn(kind):
+    picture = draw_boxes(torch.full((3, 16, 16), 0.5, dtype=kind), torch.zeros(0, 4), torch.zeros(0), [], side=16)
+    assert picture.getpixel((3, 3)) == (127, 127, 127)
