@@ -147,14 +147,12 @@ def calibrate(
     plain, changed = stored.with_calibrator(None), stored.with_calibrator(fitted)
     curves = stored.reliability(plain), stored.reliability(changed)
     numbers = stored.numbers(plain), stored.numbers(changed)
-    note = (
-        ""
-        if topk >= candidates
-        else (
+    note = ""
+    if topk < candidates:
+        note = (
             f"topk_candidates={topk} is less than --candidates={candidates}: here each pyramid level has more "
             "detections than in an evaluation, whose numbers differ."
         )
-    )
     report = CalibrationReport(fitted, *numbers, curves, rules.score_thresh, written, note)
     _write(source, written, fitted)
     return report
