@@ -104,6 +104,7 @@ def checked_interval(owner: str, name: str, values: Sequence[float], low: float,
     Raises:
         UsageError: If it is no such interval.
     """
-    if len(values) != 2 or values[0] > values[1]:
-        raise UsageError(f"{owner}: {name} must be two numbers, the smaller first, not {list(values)}.")
+    is_pair = isinstance(values, Sequence) and not isinstance(values, str) and len(values) == 2
+    if not is_pair or values[0] > values[1]:
+        raise UsageError(f"{owner}: {name} must be two numbers, the smaller first, not {values!r}.")
     return check_range(owner, name, values[0], low, high), check_range(owner, name, values[1], low, high)

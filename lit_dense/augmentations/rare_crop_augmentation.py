@@ -41,7 +41,8 @@ class RareCrop(Augmentation):
     def receive_objects(self, objects: Objects, labels: Ints) -> None:
         """Count the objects of each class."""
         counts = np.bincount(labels[~objects.iscrowd], minlength=int(labels.max(initial=-1)) + 1)
-        self._class_weights = np.maximum(counts, 1) ** -self.power
+        # the last entry is that of higher labels, which only mirrored pictures have
+        self._class_weights = np.append(np.maximum(counts, 1) ** -self.power, 1.0)
 
     def forward(
         self, picture: Picture, partners: Sequence[int], images: TrainingImages, rng: np.random.Generator
@@ -53,7 +54,8 @@ class RareCrop(Augmentation):
         objects = (picture.fields["iscrowd"] == 0).nonzero().squeeze(1)
         x1, y1, x2, y2 = 0.0, 0.0, float(width), float(height)
         if len(objects):
-            weights = self._class_weights[picture.fields["labels"][objects].numpy()]
+            labels = picture.fields["labels"][objects].numpy()
+            weights = self._class_weights[np.minimum(labels, len(self._class_weights) - 1)]
             row = objects[rng.choice(len(objects), p=weights / weights.sum())]
             x1, y1, x2, y2 = picture.boxes[row].tolist()
         x, y = crop_start(x1, x2, width, self.size, rng), crop_start(y1, y2, height, self.size, rng)

@@ -66,6 +66,8 @@ class Albumentations(v2.Transform):  # type: ignore[misc]  # torchvision has no 
         pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
         boxes = target["boxes"].as_subclass(Tensor).numpy()
         found = self._compose(image=pixels, bboxes=boxes, rows=np.arange(len(boxes)))
+        if isinstance(found["image"], Tensor):
+            raise UsageError("Albumentations: leave ToTensorV2 out: the image becomes a tensor after all transforms.")
         changed = tv_tensors.Image(torch.from_numpy(np.ascontiguousarray(found["image"])).permute(2, 0, 1))
         corners = torch.as_tensor(np.asarray(found["bboxes"], np.float32).reshape(-1, 4))
         moved = tv_tensors.BoundingBoxes(corners, format="XYXY", canvas_size=changed.shape[-2:])

@@ -17,16 +17,20 @@ Order = Callable[[np.random.Generator], Ints]
 """Returns the indices of the images of an epoch."""
 
 
-def with_background(data: CocoData, background: CocoData, others: Iterable[CocoData], problems: Problems) -> CocoData:
+def with_background(
+    data: CocoData, background: CocoData, others: Iterable[CocoData], listed: Iterable[Path], problems: Problems
+) -> CocoData:
     """Append images without objects to a training set.
 
     Args:
         data: The training set.
         background: Images without boxes; file names are relative to the current folder.
-        others: The splits of evaluation.
+        others: The splits of evaluation that were read.
+        listed: Paths of images in the annotation files of other splits.
         problems: Images that are in an annotation file are added to it.
     """
     known = {os.path.realpath(one.folder / name) for one in (data, *others) for name in one.file_names}
+    known |= {os.path.realpath(path) for path in listed}
     paths = [os.path.realpath(name) for name in background.file_names]
     if annotated := [name for name, path in zip(background.file_names, paths, strict=True) if path in known]:
         problems.add(

@@ -137,7 +137,8 @@ class CocoData:
             self,
             categories=categories,
             category_ids=renumbered(self.category_ids),
-            federated=self.federated and self.federated.renumbered(renumbered),
+            federated=self.federated
+            and self.federated.renumbered(new, np.split(self.category_ids, self.offsets[1:-1])),
         )
 
     def labels(self, category_ids: Ints) -> Ints:

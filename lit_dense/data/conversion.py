@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -82,7 +83,7 @@ def convert(datamodule: "CocoDataModule", to: FormatLike, folder: Path | str) ->
     folder.mkdir(parents=True, exist_ok=True)
     try:
         _check_names(splits, folder)
-        losses = target.write(splits, folder)
+        losses = [*target.write(splits, folder), *_left_out(datamodule)]
     except UsageError:
         if not any(folder.iterdir()):
             folder.rmdir()
@@ -96,7 +97,7 @@ def convert(datamodule: "CocoDataModule", to: FormatLike, folder: Path | str) ->
 
 def _read(datamodule: "CocoDataModule", problems: Problems) -> tuple[dict[str, Annotations], Mapping[str, Path]]:
     """Return the checked annotations and the image folder of each split."""
-    reader = SourceReader(datamodule.sources, datamodule.weight_key, masks=SPLITS)
+    reader = SourceReader(datamodule.sources, datamodule.weight_key, SPLITS, datamodule.ignore_key)
     splits, places = {}, {}
     for split, source in datamodule.sources.items():
         content = reader.content(source, problems)
@@ -112,8 +113,19 @@ def _read(datamodule: "CocoDataModule", problems: Problems) -> tuple[dict[str, A
     return splits, places
 
 
+def _left_out(datamodule: "CocoDataModule") -> list[str]:
+    return ["images of background_images, which are left out"] if datamodule.background_images else []
+
+
 def _check_names(splits: Mapping[str, Annotations], folder: Path) -> None:
-    """Reject images that would be one file, on a file system that does not distinguish upper and lower case."""
+    """Reject files with several entries, and images that would be one file where upper and lower case are equal."""
+    for split, content in splits.items():
+        counts = Counter(entry["file_name"] for entry in content.images)
+        if repeated := [name for name, count in counts.items() if count > 1]:
+            raise UsageError(
+                f"{split}: {repeated[0]} has {counts[repeated[0]]} entries, and annotations of one image cannot be in "
+                f"several: join the entries ({len(repeated)} images have several), then convert."
+            )
     if not ignores_case(folder):
         return
     for split, content in splits.items():

@@ -7,7 +7,7 @@ from ..core.component import name_or_path
 from .coco_data import Category, CocoData
 from .formats.base import Format
 from .problems import Problems
-from .sources import Given, Source, SourceReader, complete_sources, demo_sources, find_sources
+from .sources import Given, Source, SourceReader, complete_sources, demo_sources, find_sources, image_folder
 
 
 class DataFiles:
@@ -88,6 +88,17 @@ class DataFiles:
             problems: All problems are added to it.
         """
         return self.reader.split(self.sources[split], problems)
+
+    def images(self, split: str) -> list[Path]:
+        """Return the paths of the images in the annotations of a split, without checking them.
+
+        Args:
+            split: One of ``splits``.
+        """
+        source = self.sources[split]
+        content = self.reader.content(source, Problems())
+        folder = None if content is None else image_folder(content, source)
+        return [] if folder is None or content is None else [folder / str(one["file_name"]) for one in content.images]
 
     @property
     def label_splits(self) -> list[str]:

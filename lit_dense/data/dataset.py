@@ -192,6 +192,12 @@ def _transform(
     before = _sides(boxes)  # transforms may change the boxes in place
     image, target = transforms(image, {"boxes": boxes, "labels": fields["labels"], "row": torch.arange(len(boxes))})
     moved, labels, rows = target["boxes"], target["labels"], target["row"]
+    if not isinstance(moved, tv_tensors.BoundingBoxes):
+        raise DataError(
+            f"A transform returned boxes as {type(moved).__name__}, without the size of the image: return "
+            "torchvision.tv_tensors.BoundingBoxes, and leave ToPureTensor out."
+        )
+    moved = v2.functional.convert_bounding_box_format(moved, new_format=tv_tensors.BoundingBoxFormat.XYXY)
     if len(moved) != len(rows):
         raise DataError(
             "A transform removed boxes without their labels. This is not needed: boxes smaller than a pixel are "

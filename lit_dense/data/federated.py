@@ -1,6 +1,6 @@
 """The data of LVIS's federated annotations: for each image, absent classes and classes annotated only in part."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -50,10 +50,24 @@ class Federated(NamedTuple):
         """Select the lists of some images."""
         return Federated(*(lists.select(indices) for lists in self))
 
-    def renumbered(self, renumber: Callable[[Ints], Ints]) -> "Federated":
-        """Replace the ids of categories.
+    def renumbered(self, new: Mapping[int, int], shown: Sequence[Ints]) -> "Federated":
+        """Replace the ids of categories, of which several may become one.
+
+        A united category is absent if all of its old ones are. It is not exhaustive if an old one is, or if the image
+        shows one and is not annotated for another.
 
         Args:
-            renumber: Returns the new ids of categories.
+            new: The new id of each category, by its id.
+            shown: The ids of categories with a box in each image [I].
         """
-        return Federated(*(Ragged(lists.offsets, renumber(lists.values)) for lists in self))
+        old: dict[int, set[int]] = {}
+        for number, united in new.items():
+            old.setdefault(united, set()).add(number)
+        absent, partial = [], []
+        for index, present in enumerate(map(set[int], (row.tolist() for row in shown))):
+            missing, partly = (set(lists.row(index).tolist()) for lists in self)
+            listed = sorted({new[number] for number in missing | partly | present})
+            absent.append([one for one in listed if old[one] <= missing])
+            known = (missing | present) - partly
+            partial.append([one for one in listed if old[one] & (partly | present) and not old[one] <= known])
+        return Federated(*(Ragged.of(np.array(ids, np.int64) for ids in lists) for lists in (absent, partial)))

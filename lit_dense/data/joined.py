@@ -191,6 +191,14 @@ class JoinedFiles:
         names = dict.fromkeys(name for one in self._labelled for name in one.classes(problems))
         return {name: number for number, name in enumerate(names, start=1)}
 
+    def images(self, split: str) -> list[Path]:
+        """Return the paths of the images in the annotations of a split, of all sources.
+
+        Args:
+            split: One of ``splits``.
+        """
+        return [path for one in self._with(split) for path in one.files.images(split)]
+
     def read(self, split: str, problems: Problems) -> CocoData | None:
         """Read, check and join the images and boxes of a split; None if no images can be used.
 

@@ -294,8 +294,9 @@ class CocoDataModule(DataModule):
         if "train" in usable and self.background_images:
             background = read_images(self.background_images, problems, "background images")
             if background is not None:
-                others = [data for split, data in {**self.data, **usable}.items() if split in ("val", "test")]
-                usable["train"] = with_background(usable["train"], background, others, problems)
+                others = {split: data for split, data in {**self.data, **usable}.items() if split in ("val", "test")}
+                listed = [p for s in self._files.sources if s not in {"train", *others} for p in self._files.images(s)]
+                usable["train"] = with_background(usable["train"], background, others.values(), listed, problems)
         check_splits({**self.data, **usable}, usable.keys(), self._files.data_sets, problems)
         if read.keys() - {"predict"}:
             categories = self._read_categories(problems)

@@ -128,7 +128,10 @@ class EpochSampler(DistributedSampler[Draw]):
             return np.zeros(len(positions))
         return np.minimum((self.epoch + positions / self._draws) / self.run_epochs, 1)
 
-    def _checked(self, order: Ints) -> Ints:
+    def _checked(self, given: Any) -> Ints:
+        order: Ints = np.asarray(given)
+        if order.ndim != 1 or not np.issubdtype(order.dtype, np.integer):
+            raise UsageError(f"The sampler gives {order.dtype} of shape {list(order.shape)}: it must give integers.")
         if len(order) != self._draws:
             raise UsageError(
                 f"The sampler gives {len(order)} images in epoch {self.epoch}, and {self._draws} in epoch 0. All "

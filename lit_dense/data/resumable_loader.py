@@ -1,5 +1,6 @@
 """A loader that resumes in the middle of an epoch, even with another batch size or number of processes."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -164,5 +165,6 @@ def run_epochs(trainer: Trainer, batches: int) -> float | None:
     used = min(limit, batches) if isinstance(limit, int) else int(batches * limit)
     epochs = [float(trainer.max_epochs)] if trainer.max_epochs is not None and trainer.max_epochs > 0 else []
     if trainer.max_steps > 0 and used > 0:
-        epochs.append(trainer.max_steps * trainer.accumulate_grad_batches / used)
+        steps = math.ceil(used / trainer.accumulate_grad_batches)  # Lightning steps at the end of an epoch too
+        epochs.append(trainer.max_steps / steps)
     return min(epochs, default=None)

@@ -8,6 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
+from ..core.errors import UsageError
+
 MEAN_COLOUR = (124, 116, 104)  # ImageNet's mean; normalisation maps it to 0, the value of the detector's padding
 
 
@@ -28,9 +30,36 @@ def default_train_transforms() -> list[v2.Transform]:
     return [v2.RandomHorizontalFlip(), v2.RandomApply([scale], p=0.5), v2.RandomApply([light], p=0.5)]
 
 
-def compose(transforms: Sequence[v2.Transform]) -> Callable[..., Any] | None:
-    """Compose transforms, None for an empty list; ``SanitizeBoundingBoxes`` removes whole rows of the target."""
-    return v2.Compose([_with_rows(transform) for transform in transforms]) if transforms else None
+def compose(transforms: Sequence[v2.Transform] | v2.Transform) -> Callable[..., Any] | None:
+    """Compose transforms, None for an empty list; ``SanitizeBoundingBoxes`` removes whole rows of the target.
+
+    Args:
+        transforms: A list of transforms, or a single one.
+
+    Raises:
+        UsageError: If one is no transform of images with boxes.
+    """
+    listed = list(transforms) if isinstance(transforms, Sequence) and not isinstance(transforms, str) else [transforms]
+    for transform in listed:
+        _check(transform)
+    return v2.Compose([_with_rows(transform) for transform in listed]) if listed else None
+
+
+def _check(transform: Any) -> None:
+    module, name = type(transform).__module__, type(transform).__name__
+    if not callable(transform):
+        raise UsageError(f"transforms: {transform!r} is no transform; give objects such as v2.RandomHorizontalFlip().")
+    if module == "torchvision.transforms.transforms":
+        raise UsageError(
+            f"transforms: {name} of torchvision.transforms changes images without their boxes: take v2.{name} of "
+            "torchvision.transforms.v2."
+        )
+    if module.partition(".")[0] == "albumentations":
+        raise UsageError(
+            f"transforms: put {name} of Albumentations into lit_dense.data.Albumentations([...]), which moves boxes."
+        )
+    if isinstance(transform, v2.ToPureTensor):
+        raise UsageError("transforms: leave ToPureTensor out: boxes are checked after the last transform.")
 
 
 def _with_rows(transform: v2.Transform) -> v2.Transform:

@@ -63,10 +63,11 @@ def merge_tiles(
     """Merge the detections in tiles into those of the whole image.
 
     This is non-maximum suppression between detections of one class from different tiles. Detections of one tile do not
-    suppress each other. Two detections show the same object if the IoU of their parts within the region that both tiles
-    show exceeds ``iou_thresh``. So the part of an object in one tile matches the whole object in another. The detection
-    with the highest score is kept. If it ends at an edge of its tile that is not an edge of the image, the box is
-    extended in this direction to the boxes that it suppresses. Tiles without a common region are not merged.
+    suppress each other: a detection suppresses at most one of each other tile, that of largest IoU. Two detections show
+    the same object if the IoU of their parts within the region that both tiles show exceeds ``iou_thresh``. So the part
+    of an object in one tile matches the whole object in another. The detection with the highest score is kept. If it
+    ends at an edge of its tile that is not an edge of the image, the box is extended in this direction to the boxes
+    that it suppresses. Tiles without a common region are not merged.
 
     The time grows with the square of the number of detections of a class. Synchronises the device.
 
@@ -126,8 +127,8 @@ def _merged_class(
         group, waiting = [row], [row]
         while waiting:
             one = waiting.pop()
-            rows = np.flatnonzero(free & (owner != owner[one]))
-            same = rows[_common_iou(boxes, windows, one, rows) > iou_thresh]
+            rows = np.flatnonzero(free & ~np.isin(owner, owner[group]))
+            same = _best_of_tiles(rows, owner, _common_iou(boxes, windows, one, rows), iou_thresh)
             free[same] = False
             group += same.tolist()
             if is_cut[row].any():  # otherwise the first tile shows the whole object, and all others overlap it
@@ -136,6 +137,16 @@ def _merged_class(
         kept.append(row)
         merged.append(np.where(is_cut[row], np.concatenate([low, high]), boxes[row]))
     return kept, np.asarray(merged)
+
+
+def _best_of_tiles(
+    rows: npt.NDArray[np.int64], owner: npt.NDArray[np.int64], iou: Floats, iou_thresh: float
+) -> npt.NDArray[np.int64]:
+    """Return the row of largest IoU of each tile, if the IoU exceeds a threshold."""
+    order = np.argsort(-iou, kind="stable")
+    order = order[iou[order] > iou_thresh]
+    _, first = np.unique(owner[rows[order]], return_index=True)
+    return rows[order[np.sort(first)]]
 
 
 def _common_iou(boxes: Floats, windows: Floats, one: int, rows: npt.NDArray[np.int64]) -> Floats:

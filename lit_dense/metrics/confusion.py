@@ -4,23 +4,25 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .detection_table import CROWD, DETECTION, OBJECT, Array, DetectionTable
+from .detection_table import ABSENT, CROWD, DETECTION, NOT_EXHAUSTIVE, OBJECT, Array, DetectionTable
 
 CONFUSION_IOU = 0.5
 """Smallest IoU of a detection and its object in the confusion matrix."""
 
 
-def confusion_matrix(rows: DetectionTable, labels: Sequence[int], score: float) -> Array:
+def confusion_matrix(rows: DetectionTable, labels: Sequence[int], score: float, lvis: bool = False) -> Array:
     """Count pairs of ground truth (rows) and detections (columns), the last of each is background [K + 1, K + 1].
 
     Detections are matched with objects of any class, in the order of descending scores; the earlier comes first if
     scores are equal. Each detection takes the object of largest IoU, at least 0.5, that no better detection has taken;
-    the later object if IoUs are equal. Unmatched detections inside a crowd of their own class are not counted.
+    the later object if IoUs are equal. Unmatched detections inside a crowd of their own class are not counted. With
+    ``lvis``, neither are unmatched ones of classes that are not annotated, or only in part, in the image.
 
     Args:
         rows: Detections and ground truth.
         labels: The K labels in ascending order, including every label of detections and objects.
         score: Smallest score of a detection, at least 0; compared in float32, the type of scores.
+        lvis: Whether the images are annotated for some classes only.
 
     Returns:
         Counts, int64 [K + 1, K + 1].
@@ -31,6 +33,8 @@ def confusion_matrix(rows: DetectionTable, labels: Sequence[int], score: float) 
     matched, taken = match_boxes(rows, detections, objects)
     is_missed, is_false = np.ones(len(objects), bool), np.ones(len(detections), bool)
     is_missed[taken] = is_false[matched] = is_false[inside_crowds(rows, detections, crowds)] = False
+    if lvis:
+        is_false &= has_annotated_class(rows.groups, rows.kinds, detections)
     background = len(labels)
     size = background + 1
     true, predicted = (np.searchsorted(labels, rows.labels[part]) for part in (objects, detections))
@@ -42,6 +46,20 @@ def confusion_matrix(rows: DetectionTable, labels: Sequence[int], score: float) 
         ]
     )
     return np.bincount(pairs, minlength=size * size).reshape(size, size).astype(np.int64)
+
+
+def has_annotated_class(groups: Array, kinds: Array, detections: Array) -> Array:
+    """Return whether the class of each detection is annotated exhaustively in its image, or known to be absent [D].
+
+    Args:
+        groups: Number of the image and the class of each row [N].
+        kinds: Kind of each row [N].
+        detections: Rows of detections [D].
+    """
+    known = np.unique(groups[np.isin(kinds, (OBJECT, ABSENT))])
+    partly = np.unique(groups[kinds == NOT_EXHAUSTIVE])
+    annotated: Array = np.isin(groups[detections], known) & ~np.isin(groups[detections], partly)
+    return annotated
 
 
 def best_first(images: Array, scores: Array) -> Array:

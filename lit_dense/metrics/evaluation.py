@@ -124,7 +124,7 @@ def evaluate(
         ap_50=ap[IOU_50, :, 0],
         precision_50=precision[IOU_50, :, :, 0].T,
         scores_50=tables.scores[IOU_50, :, :, 0].T,
-        confusion=confusion_matrix(counted, list(classes), confusion_score),
+        confusion=confusion_matrix(counted, list(classes), confusion_score, protocol == "lvis"),
         confusion_score=confusion_score,
         rows=rows,
     )

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .confusion import best_first, inside_crowds, match_boxes
-from .detection_table import ABSENT, CROWD, DETECTION, NOT_EXHAUSTIVE, OBJECT, Array, DetectionTable
+from .confusion import best_first, has_annotated_class, inside_crowds, match_boxes
+from .detection_table import CROWD, DETECTION, OBJECT, Array, DetectionTable
 
 
 class Matches(NamedTuple):
@@ -46,7 +46,5 @@ def match_own_class(rows: DetectionTable, lvis: bool = False) -> Matches:
     counts = np.ones(len(detections), bool)
     counts[inside_crowds(table, detections, crowds)] = False
     if lvis:
-        known = np.unique(table.images[np.isin(table.kinds, (OBJECT, ABSENT))])
-        partly = np.unique(table.images[table.kinds == NOT_EXHAUSTIVE])
-        counts &= np.isin(table.images[detections], known) & ~np.isin(table.images[detections], partly)
+        counts &= has_annotated_class(table.images, table.kinds, detections)
     return Matches(sorted_rows[detections], taken, counts | (taken >= 0))

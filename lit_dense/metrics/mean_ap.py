@@ -130,7 +130,7 @@ class DetectionMAP(Metric):
         if backend is not None:
             load_backend(backend)  # raises an error now, and on every process
         self.evaluation: Evaluation | None = None
-        self._warned_of_cut = False
+        self._warned_of_cut = self._warned_of_lists = False
         self._reduce = Reduce(enabled=False)
         for name in STATES:
             self.add_state(name, default=[], dist_reduce_fx="cat")
@@ -163,6 +163,14 @@ class DetectionMAP(Metric):
         ids = read_ids(image_ids, len(preds))
         if not ids:
             return
+        if self.protocol == "coco" and not self._warned_of_lists and any("neg_labels" in target for target in targets):
+            self._warned_of_lists = True
+            warnings.warn(
+                "The targets have LVIS's lists of classes (neg_labels), which the protocol coco does not read: "
+                "detections of classes that an image is not annotated for count as false positives. Set "
+                "protocol='lvis', or --model.eval_protocol=lvis.",
+                stacklevel=2,
+            )
         rows = batch_rows(preds, targets, self.protocol == "lvis", self.device)
         images = [(*image_id, count) for image_id, count in zip(ids, rows.counts, strict=True)]
         self.images.append(torch.tensor(images, device=self.device))

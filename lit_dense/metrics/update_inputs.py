@@ -166,7 +166,9 @@ def _tensors(items: Items, key: str, name: str) -> list[Tensor]:
             where = f"{name}[{index}]"
             if key in items[index]:
                 raise UsageError(f"{where}[{key!r}] is a {type(value).__name__}; a tensor is expected.")
-            raise UsageError(f"{where} has no {key!r}; it has {', '.join(map(repr, items[index])) or 'no keys'}.")
+            needed = " The protocol lvis needs it; data without LVIS's lists of classes has the protocol coco."
+            hint = needed if key in FEDERATED.values() else ""
+            raise UsageError(f"{where} has no {key!r}; it has {', '.join(map(repr, items[index])) or 'no keys'}.{hint}")
     return values
 
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from lit_dense.augmentations import AUGMENTATIONS
 from lit_dense.augmentations.mosaic_augmentation import Mosaic, mosaic_places
 from lit_dense.core.errors import UsageError
 from tests.builders.pictures import Images, picture
@@ -79,10 +80,16 @@ def test_mosaic__boxes_stay_inside_and_nothing_is_changed_in_place(seed):
     [
         ({"p": 1.5}, r"p must be in \[0, 1\], not 1.5"),
         ({"close_after": -0.1}, r"close_after must be in \[0, 1\]"),
-        ({"scale": (1.0, 0.5)}, r"mosaic: scale must be two numbers, the smaller first, not \[1\.0, 0\.5\]"),
+        ({"scale": (1.0, 0.5)}, r"mosaic: scale must be two numbers, the smaller first, not \(1\.0, 0\.5\)"),
         ({"centre": (0.5, 2)}, r"centre must be in \[0, 1\], not 2"),
     ],
 )
 def test_mosaic__wrong_arguments(options, message):
     with pytest.raises(UsageError, match=message):
         Mosaic(**options)
+
+
+@pytest.mark.parametrize("scale", [0.5, "0.5", [0.5], [1.0, 0.5]])
+def test_mosaic__an_interval_has_two_ends(scale):
+    with pytest.raises(UsageError, match="scale must be two numbers, the smaller first, not"):
+        AUGMENTATIONS.build({"class_path": "mosaic", "init_args": {"scale": scale}})

@@ -99,3 +99,9 @@ def test_rare_crop__class_whose_objects_lie_outside_is_absent():
 def test_rare_crop__wrong_arguments(options, message):
     with pytest.raises(UsageError, match=message):
         RareCrop(**options)
+
+
+def test_rare_crop__a_mirrored_picture_may_have_a_class_without_objects():
+    one = picture(200, 150, boxes=[(100, 70, 120, 85)])
+    one.fields["labels"][:] = 3
+    assert crop(one, counts=(100, 1)).size == (40, 40)

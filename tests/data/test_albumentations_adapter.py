@@ -57,3 +57,15 @@ def test_albumentations__random_numbers_are_those_of_the_sample(tmp_path):
 def test_albumentations__mistakes_are_explained():
     with pytest.raises(UsageError, match=r"no transform 'HorizontlFlip'\. Did you mean 'HorizontalFlip'"):
         Albumentations([{"name": "HorizontlFlip"}])
+
+
+def test_albumentations__a_tensor_image_is_refused(tmp_path):
+    pytest.importorskip("albumentations.pytorch")
+    with pytest.raises(UsageError, match="leave ToTensorV2 out"):
+        dataset(tmp_path, [as_tensor()]).dataset[Draw(1, 0)]
+
+
+def as_tensor():
+    from albumentations.pytorch import ToTensorV2
+
+    return ToTensorV2()

@@ -132,6 +132,7 @@ def test_epoch_sampler__partners_are_drawn_from_the_order():
         ({"max_epochs": 12}, 12),
         ({"max_epochs": -1, "max_steps": 50}, 5),
         ({"max_epochs": -1, "max_steps": 50, "accumulate_grad_batches": 2}, 10),
+        ({"max_epochs": -1, "max_steps": 30, "accumulate_grad_batches": 4}, 10),  # three steps: the last of two batches
         ({"max_epochs": 3, "max_steps": 50}, 3),
         ({"max_epochs": -1, "max_steps": 50, "limit_train_batches": 5}, 10),
         ({"max_epochs": -1, "max_steps": 50, "limit_train_batches": 0.5}, 10),
@@ -324,3 +325,12 @@ def test_empty_share__needs_images_without_objects(tmp_path):
     data.setup("fit")
     with pytest.raises(UsageError, match=r"empty_share=0\.1: there are no training images without objects"):
         data.train_dataloader()
+
+
+def test_background_images__of_a_test_file_that_is_not_read_are_left_out(folder):
+    write_noise(folder, 4, "test", first_id=50)
+    options = {"test_images": "test", "test_annotations": "test.json", "background_images": ["test"]}
+    data = data_module(folder, "train", "val", **options)
+    with pytest.warns(UserWarning, match="background images that are in an annotation file: 4"):
+        data.setup("fit")
+    assert len(data.data["train"]) == 9

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lit_dense.data.coco_data import CocoData
+from lit_dense.data.federated import Federated, Ragged
 
 IDS = np.array([3, 7, 9])
 
@@ -64,3 +65,14 @@ def test_without_boxes__images_are_numbered_from_one():
     data = CocoData.without_boxes(["a.png", "b.png"], np.array([[1, 2], [3, 4]]))
     assert data.image_ids.tolist() == [1, 2]
     assert data.class_counts(np.array([], np.int64)).instances.shape == (0,)
+
+
+def test_federated__a_united_category_is_absent_only_if_all_of_its_parts_are():
+    new = {1: 1, 2: 1, 5: 5}  # 1 and 2 become one
+    absent = Ragged.of([np.array(a, np.int64) for a in ([2, 5], [1, 2], [2], [], [])])
+    partial = Ragged.of([np.array(p, np.int64) for p in ([], [], [], [], [1])])
+    shown = [np.array(s, np.int64) for s in ([1], [5], [], [1], [1, 2])]
+    found = Federated(absent, partial).renumbered(new, shown)
+    # shown and absent; both absent; one absent, the other not annotated; one shown, the other not annotated; partial
+    assert [found.absent.row(i).tolist() for i in range(5)] == [[5], [1], [], [], []]
+    assert [found.not_exhaustive.row(i).tolist() for i in range(5)] == [[], [], [], [1], [1]]

@@ -307,3 +307,35 @@ def test_convert__images_of_another_file_system_are_copied(tmp_path, monkeypatch
     convert(source(tmp_path), "coco", tmp_path / "copied")
     assert (tmp_path / "copied/images/train/a.png").read_bytes() == (tmp_path / "images/a.png").read_bytes()
     write_images(tmp_path / "images")
+
+
+@pytest.mark.parametrize("kind", ["coco", "yolo", "voc", "csv"])
+def test_convert__ignore_regions_of_a_key_stay_ignore_regions(tmp_path, kind):
+    write_noise(tmp_path / "source", 3)
+    entries = content(tmp_path / "source", "train.json")
+    for one in entries["annotations"]:
+        one["difficult"] = one["id"] % 2
+    (tmp_path / "source" / "train.json").write_text(json.dumps(entries))
+    convert(source(tmp_path / "source", train_images="train", ignore_key="difficult"), kind, tmp_path / "out")
+    objects = sum(not one["difficult"] for one in entries["annotations"])
+    assert 0 < objects < len(entries["annotations"])
+    data = converted(tmp_path / "out", kind)
+    data.setup("fit")
+    assert int((~data.data["train"].iscrowd).sum()) == objects
+
+
+def test_convert__a_file_with_two_entries_is_refused(tmp_path):
+    write_noise(tmp_path / "source", 3)
+    entries = content(tmp_path / "source", "train.json")
+    entries["images"].append(entries["images"][0] | {"id": 99})
+    (tmp_path / "source" / "train.json").write_text(json.dumps(entries))
+    with pytest.raises(UsageError, match="has 2 entries, and annotations of one image cannot be in several"):
+        convert(source(tmp_path / "source", train_images="train"), "yolo", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_convert__background_images_are_told_to_be_left_out(tmp_path):
+    write_noise(tmp_path / "source", 3)
+    write_image(tmp_path / "empty" / "a.png")
+    data = source(tmp_path / "source", train_images="train", background_images=str(tmp_path / "empty"))
+    assert "images of background_images, which are left out" in convert(data, "coco", tmp_path / "out").losses

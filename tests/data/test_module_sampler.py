@@ -184,6 +184,7 @@ def test_image_sampler__a_custom_one(folder):
         (Backwards([5, 5, 4]), r"gives 4 images in epoch 0, and 5 .* must be equally long"),
         (Backwards([5], offset=1), "images 7 to 11; the data set has 0 to 10"),
         (Backwards([11], offset=-1), "images -1 to 9"),
+        (Backwards([5], offset=0.5), r"gives float64 of shape \[5\]: it must give integers"),
     ],
 )
 def test_image_sampler__an_order_that_cannot_be_followed(folder, sampler, message):

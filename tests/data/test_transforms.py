@@ -6,10 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.demos.boring_classes import BoringModel
+from torchvision import transforms as v1
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from lit_dense.data import CocoDataModule, default_train_transforms
+from lit_dense.core.errors import UsageError
+from lit_dense.data import CocoDataModule, DataError, default_train_transforms
+from lit_dense.data.dataset import _transform
 from lit_dense.data.transforms import compose
 
 # older torchvision takes members of an enumeration alone, which jsonargparse reads by their names
@@ -121,3 +124,48 @@ def test_default_train_transforms__move_boxes_with_their_objects():
         places.add(tuple(found.tolist()))
         assert (target["boxes"][0] - found).abs().max() < 1
     assert len(places) > 5
+
+
+@pytest.mark.parametrize(
+    ("transforms", "message"),
+    [
+        (
+            [v1.RandomHorizontalFlip()],
+            "RandomHorizontalFlip of torchvision.transforms changes images without their boxes",
+        ),
+        ([v2.ToPureTensor()], "leave ToPureTensor out"),
+        (["flip"], "'flip' is no transform; give objects such as"),
+        ({"class_path": "flip"}, "is no transform; give objects such as"),
+    ],
+)
+def test_compose__refuses_what_does_not_move_boxes(transforms, message):
+    with pytest.raises(UsageError, match=message):
+        compose(transforms)
+
+
+def sample(transforms):
+    data = torch.zeros(3, 40, 40, dtype=torch.uint8)
+    boxes = tv_tensors.BoundingBoxes([[5.0, 5, 25, 25], [10, 20, 30, 40]], format="XYXY", canvas_size=(40, 40))
+    fields = {"labels": torch.tensor([0, 1]), "area": torch.tensor([400.0, 400.0])}
+    return _transform(compose(transforms), tv_tensors.Image(data), boxes, fields)
+
+
+def test_compose__one_transform_needs_no_list():
+    flips = [v2.RandomHorizontalFlip(1.0), v2.RandomVerticalFlip(1.0)]
+    for one, listed in ((v2.Compose(flips), flips), (flips[0], flips[:1])):
+        assert torch.equal(sample(one)[1], sample(listed)[1])
+
+
+@pytest.mark.parametrize("box_format", ["CXCYWH", "XYWH"])
+def test_coco_dataset__boxes_of_another_format_are_converted_back(box_format):
+    plain, converted = sample([v2.Identity()]), sample([v2.ConvertBoundingBoxFormat(box_format)])
+    assert torch.equal(plain[1], converted[1])
+    assert torch.equal(plain[2]["area"], converted[2]["area"])
+
+
+def test_coco_dataset__boxes_that_are_plain_tensors_are_an_error():
+    def plain(image, target):
+        return image, {**target, "boxes": target["boxes"].as_subclass(torch.Tensor)}
+
+    with pytest.raises(DataError, match="A transform returned boxes as Tensor, without the size of the image"):
+        sample([plain])

@@ -2,6 +2,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from torchvision.ops import box_iou, nms
 
 from lit_dense.functional.tiles import merge_tiles, tile_boxes, tile_starts
 
@@ -108,3 +109,23 @@ def test_merge_tiles__without_detections():
     merged = merge_tiles([found(), found()], [LEFT, RIGHT])
     assert merged["boxes"].shape == (0, 4)
     assert merged["labels"].dtype == torch.int64
+
+
+def test_merge_tiles__neighbours_of_one_class_stay_apart():
+    tiles = [(0, 0, 500, 100), (400, 0, 900, 100)]
+    objects = [(340, 0, 480, 100, 0, 0.9), (400, 0, 450, 100, 0, 0.8)]
+    assert len(merge_tiles(seen(objects, tiles), tiles)["boxes"]) == 2
+
+
+def test_merge_tiles__a_crowd_of_people_loses_nobody():
+    generator = torch.Generator().manual_seed(0)
+    tiles = tile_boxes((640, 1600), 640, 0.2)
+    for _ in range(20):
+        corners = torch.rand(200, 2, generator=generator) * torch.tensor([1500.0, 60.0])
+        sides = torch.tensor([40.0, 120.0]) + torch.rand(200, 2, generator=generator) * torch.tensor([40.0, 80.0])
+        boxes = torch.cat([corners, corners + sides], 1)
+        boxes = boxes[nms(boxes, torch.ones(200), 0.5)]
+        objects = [(*box, 0, 0.9 - 0.001 * number) for number, box in enumerate(boxes.tolist())]
+        found = merge_tiles(seen(objects, tiles), tiles)
+        assert len(found["boxes"]) == len(objects)
+        assert (box_iou(boxes, found["boxes"]).max(1).values > 0.99).all()

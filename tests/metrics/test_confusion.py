@@ -7,7 +7,7 @@ import pytest
 from hotcoco import COCO, COCOeval
 
 from lit_dense.metrics.confusion import confusion_matrix
-from lit_dense.metrics.detection_table import CROWD, DETECTION, OBJECT
+from lit_dense.metrics.detection_table import ABSENT, CROWD, DETECTION, NOT_EXHAUSTIVE, OBJECT, DetectionTable
 from tests.builders.detection_images import random_rows, rows_of
 
 A, FAR = (0, 0, 10, 10), (200, 200, 220, 220)
@@ -115,3 +115,22 @@ def test_confusion_matrix__a_score_equal_to_the_threshold_counts():
     rows = rows_of((0, DETECTION, A, 0, 0.7), (0, OBJECT, A, 0, np.nan))
     assert float(rows.scores[0]) < 0.7  # kept as float32
     assert confusion_matrix(rows, [0], 0.7)[0, 0] == 1
+
+
+def test_confusion_matrix__with_lvis_classes_that_are_not_annotated_do_not_count():
+    row = {"boxes": [A, FAR, FAR, FAR], "scores": [np.nan, 0.9, 0.9, 0.9]}
+    for kind, counted in ((ABSENT, 1), (NOT_EXHAUSTIVE, 0), (None, 0)):
+        kinds, labels = [OBJECT, DETECTION, DETECTION], [0, 0, 1]
+        if kind is not None:
+            kinds, labels = [*kinds, kind], [*labels, 1]
+        rows = DetectionTable(
+            np.array([7]),
+            np.zeros(len(kinds), np.int64),
+            np.array(row["boxes"][: len(kinds)], np.float32),
+            np.array(labels, np.int32),
+            np.array(kinds, np.int32),
+            np.array([*row["scores"][:3], *[np.nan] * (len(kinds) - 3)], np.float32),
+        )
+        matrix = confusion_matrix(rows, [0, 1], 0.3, lvis=True)
+        assert matrix[2].tolist() == [1, counted, 0]  # class 0 is annotated, so its false positive counts
+        assert confusion_matrix(rows, [0, 1], 0.3)[2].tolist() == [1, 1, 0]

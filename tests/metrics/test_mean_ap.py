@@ -1,5 +1,6 @@
 import copy
 import pickle
+import warnings
 
 import lightning.pytorch as pl
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
+from lit_dense.core.errors import UsageError
 from lit_dense.metrics import DetectionMAP, frequency_groups
 from tests.builders.detection_images import (
     BOX,
@@ -320,3 +322,16 @@ def test_detection_map__half_precision_detections_do_not_round_integer_objects(h
 def test_detection_map__numbers_of_images_may_be_an_array():
     for images in ([3, 40, 5000], torch.tensor([3, 40, 5000]), np.array([3, 40, 5000])):
         assert frequency_groups(images) == {"rare": [0], "common": [1], "frequent": [2]}
+
+
+def test_detection_map__lists_of_classes_need_the_protocol_lvis():
+    images = make_images(2)
+    lists = {"neg_labels": torch.tensor([1]), "not_exhaustive_labels": torch.zeros(0, dtype=torch.int64)}
+    metric = DetectionMAP(NAMES)
+    with pytest.warns(UserWarning, match=r"LVIS's lists of classes .* which the protocol coco does not read"):
+        metric.update([images[0][0]], [images[0][1] | lists])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        metric.update([images[1][0]], [images[1][1] | lists])  # said once
+    with pytest.raises(UsageError, match=r"has no 'neg_labels'.*data without LVIS's lists of classes has the protocol"):
+        DetectionMAP(NAMES, "lvis").update([images[0][0]], [images[0][1]])
