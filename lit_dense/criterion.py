@@ -210,20 +210,19 @@ class Criterion(nn.Module):
             counts: Class frequencies of the training set.
 
         Raises:
-            UsageError: If there are more classes than the head has.
+            UsageError: If there are more classes than the head has, or fewer in a list that a user gave.
         """
         self.class_counts = counts
         if self.num_classes is None:
             return
-        if len(counts.images) > self.num_classes:
-            number, extra = len(counts.images), self.loss.extra_logits
-            hint = (
-                f" {type(self.loss).__name__} takes {extra} of its {self.num_classes + extra} columns: build the model "
-                f"with num_classes={number + extra}."
-            )
-            raise UsageError(
-                f"class_counts has {number} classes, but the head has {self.num_classes}.{hint if extra else ''}"
-            )
+        number, extra = len(counts.images), self.loss.extra_logits
+        if number > self.num_classes or (counts.is_complete and number < self.num_classes):
+            hint = " Give one number for each column; 0 for one without a class, such as an unused column 0."
+            if number > self.num_classes:
+                columns, needed = self.num_classes + extra, number + extra
+                hint = f" {type(self.loss).__name__} takes {extra} of its {columns} columns: build the model with "
+                hint = f"{hint}num_classes={needed}." if extra else ""
+            raise UsageError(f"class_counts has {number} classes, but the head has {self.num_classes}.{hint}")
         for part in self.parts:
             part.receive_class_counts(counts)
 
@@ -287,6 +286,8 @@ class Criterion(nn.Module):
             samples: The batch. If it has no context, it gets the context of this step. Cross-process sums are used only
                 in training, because in evaluation the processes can have different numbers of batches.
         """
+        if not isinstance(samples, DenseSamples):
+            raise UsageError(f"A criterion takes DenseSamples.of(logits, labels, ...), not a {type(samples).__name__}.")
         samples = self.in_this_step(samples)
         self.prepare(samples.num_classes)
         if (training := torch.is_grad_enabled()) not in self._checked:

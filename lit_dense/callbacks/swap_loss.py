@@ -6,12 +6,14 @@ from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from ..assigners import AssignerLike
 from ..box_losses import BoxLossLike
 from ..calibrators import CalibratorLike
 from ..core.class_counts import ClassCounts
 from ..core.class_weights import ClassWeightOn, ClassWeightsLike
+from ..core.component import agrees
 from ..core.distributed import Reduce
 from ..core.errors import UsageError
 from ..core.nan_guard import check_finite_weights
@@ -347,7 +349,16 @@ class SwapLoss(Callback):
         spec = self._restored.get("spec")
         _check_same_parts(spec, criterion.spec)
         criterion.follow_spec(spec)
-        criterion.load_state_dict(self._restored["criterion"])
+        for name, part in named_spec(spec or {}).items():
+            if name in REGISTRIES and not agrees(part, criterion.spec[name]):
+                rank_zero_warn(f"The checkpoint was trained with {name} {part}; SwapLoss has {criterion.spec[name]}.")
+        try:
+            criterion.load_state_dict(self._restored["criterion"])
+        except RuntimeError as error:  # tensors of another size
+            raise UsageError(
+                f"SwapLoss: the state of the checkpoint does not fit: {str(error).splitlines()[-1].strip()} Use the "
+                "arguments of the checkpoint, or start a new run from the model's weights only."
+            ) from error
 
 
 def _check_same_parts(saved: dict[str, Any] | None, own: dict[str, Any]) -> None:

@@ -59,12 +59,24 @@ class FirstScreen(Callback):
             lines = [*data_lines(trainer), *model_lines(trainer, pl_module), *checkpoint_lines(trainer)]
             rank_zero_info("\n".join([*lines, f"results: {folder}"]))
 
+    def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the evaluation of the sanity check: it is one of a few batches and untrained weights."""
+        for metric in (getattr(pl_module, "val_map", None), *getattr(pl_module, "more_val_maps", ())):
+            if metric is not None:
+                metric.evaluation = None
+
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the AP of each class, the places of the results and the next command."""
         folder = _folder(trainer)
         if not trainer.is_global_zero:
             return
-        lines = class_table(getattr(getattr(pl_module, "val_map", None), "evaluation", None))
+        evaluation = getattr(getattr(pl_module, "val_map", None), "evaluation", None)
+        lines = class_table(evaluation)
+        if evaluation is None and trainer.enable_validation:
+            lines.append(
+                f"No validation ran in {trainer.global_step:,} steps: there is no AP, and a checkpoint that monitors "
+                "it is not written. Train longer, or set --trainer.val_check_interval."
+            )
         lines.append(f"Logs and plots: {folder}")
         callbacks = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.best_model_path]
         if callbacks:

@@ -17,6 +17,8 @@ FORMAT = (
 )
 UNKNOWN_LABELS = "unknown_labels"
 """Key of a target's unknown classes: those that the image is not annotated for [any]."""
+IGNORE_BOXES = "ignore_boxes"
+"""Key of the ignore regions in a target [M, 4], in the format of ``boxes``."""
 CLASS_LISTS = (UNKNOWN_LABELS, "neg_labels", "not_exhaustive_labels")
 """Keys of lists of classes in a target, which do not have one entry per box."""
 OVERRIDE = "For another format override LitRetinaNet.unpack_batch."
@@ -119,17 +121,28 @@ def _target_problem(target: Mapping[str, Any]) -> str | None:
     boxes, labels, crowd = target["boxes"], target["labels"], target.get("iscrowd")
     if boxes.dim() != 2 or boxes.shape[1] != 4 or labels.shape != boxes.shape[:1]:
         return f"boxes of shape {list(boxes.shape)} and labels of shape {list(labels.shape)}; expected [G, 4] and [G]."
-    if labels.is_floating_point():
+    if labels.is_floating_point() or labels.dtype is torch.bool:
         return f"labels of type {labels.dtype}, not whole numbers."
     if crowd is not None and crowd.shape != labels.shape:
         return f"iscrowd of shape {list(crowd.shape)} for {len(labels)} boxes; expected [G]."
-    unknown = target.get(UNKNOWN_LABELS, labels)
-    if not isinstance(unknown, Tensor) or unknown.dim() != 1 or (unknown.is_floating_point() and len(unknown)):
-        return f"{UNKNOWN_LABELS} that are {_describe(unknown)}; expected is an integer tensor of shape [any]."
     form = getattr(getattr(boxes, "format", None), "value", "XYXY")  # tv_tensors have a format
     if form != "XYXY":
         convert = 'torchvision.transforms.v2.ConvertBoundingBoxFormat("XYXY")'
         return f"boxes of the format {form}: convert them with {convert}."
+    return _list_problem(target)
+
+
+def _list_problem(target: Mapping[str, Any]) -> str | None:
+    """Return the fault of the unknown classes or the ignore regions of a target; None if they are correct."""
+    boxes, labels = target["boxes"], target["labels"]
+    unknown = target.get(UNKNOWN_LABELS, labels)
+    if not isinstance(unknown, Tensor) or unknown.dim() != 1 or (unknown.is_floating_point() and len(unknown)):
+        return f"{UNKNOWN_LABELS} that are {_describe(unknown)}; expected is an integer tensor of shape [any]."
+    if unknown.dtype is torch.bool:
+        return f"{UNKNOWN_LABELS} as a mask; expected are labels: mask.nonzero().flatten()."
+    regions = target.get(IGNORE_BOXES, boxes)
+    if not isinstance(regions, Tensor) or regions.dim() != 2 or regions.shape[1] != 4:
+        return f"{IGNORE_BOXES} that are {_describe(regions)}; expected is a tensor of shape [M, 4]."
     return None
 
 

@@ -18,12 +18,14 @@ class ClassCounts:
         images: Number of images that contain each class [C].
         num_images: Number of training images, including images without boxes.
         num_annotated: Number of images with at least one box; None if every image has one.
+        is_complete: Whether there must be a number for each class of the head, as in a list that a user gives.
     """
 
     instances: Tensor
     images: Tensor
     num_images: int
     num_annotated: int | None = None
+    is_complete: bool = False
 
     @property
     def frequencies(self) -> Tensor:
@@ -69,4 +71,4 @@ def as_class_counts(counts: ClassCounts | Sequence[float] | None) -> ClassCounts
         raise UsageError(wrong)
     if bool(((numbers > 0) & (numbers < 1)).any()):
         raise UsageError(f"class_counts must be the number of boxes of each class, not shares of them: {counts!r}.")
-    return ClassCounts(numbers, numbers, num_images=int(numbers.sum()))
+    return ClassCounts(numbers, numbers, num_images=int(numbers.sum()), is_complete=True)

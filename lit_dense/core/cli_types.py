@@ -79,8 +79,13 @@ class _NamedMeta(ABCMeta):
         if len(fields) == 1 and (name := next(iter(fields))) in registry.points:
             raise _refusal(f"For a {registry.kind} with arguments write {{class_path: {name}, init_args: {{...}}}}.")
         cls.given = given = _names(fields.get("init_args"))
+        outside = [name for name in _names(fields) if name not in ("class_path", "init_args", "dict_kwargs")]
         if not isinstance(path := fields.get("class_path"), str):
+            if outside and "class_path" not in fields:
+                raise _refusal(registry.outside_args("NAME", outside))
             return
+        if outside:
+            raise _refusal(registry.outside_args(path, outside))
         if path.isidentifier() and not registry.has(path):
             raise _refusal(registry.unknown(path))
         try:

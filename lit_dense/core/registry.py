@@ -182,6 +182,8 @@ class Registry(Generic[ComponentT]):
                 f"A {self.kind} is given as a {self.base.__name__}, a name or a dict with class_path and init_args, "
                 f"not as {value!r}."
             )
+        if outside := [name for name in described if name not in ("class_path", "init_args")]:
+            raise UsageError(self.outside_args(described["class_path"], outside))
         cls, args = self.find(described["class_path"]), described.get("init_args") or {}
         if problem := self.unknown_args(cls, args) or self.missing_args(cls, args):
             raise UsageError(problem)
@@ -253,6 +255,14 @@ class Registry(Generic[ComponentT]):
         return (
             f"{self._title(cls)} has no argument {listed}.{nearest(bad[0], accepted)} "
             f"Accepted: {', '.join(map(str, accepted.values())) or 'none'}."
+        )
+
+    def outside_args(self, path: str, outside: Sequence[str]) -> str:
+        """Return the error message for arguments that stand beside ``init_args``."""
+        listed = ", ".join(f"{name}: ..." for name in outside)
+        return (
+            f"A {self.kind} has only class_path and init_args: its arguments belong into init_args, as in "
+            f"{{class_path: {path}, init_args: {{{listed}}}}}."
         )
 
     def missing_args(self, cls: type, given: Iterable[str]) -> str | None:

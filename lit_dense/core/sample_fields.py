@@ -55,6 +55,8 @@ def fields_of_rows(
         count = largest + 1 if objects is None else len(objects)
         gt_labels = labels.new_zeros(count).index_put((matched[positives],), labels[positives])
         gt_images = labels.new_zeros(count).index_put((matched[positives],), image_idxs[positives])
+    if objects is not None:
+        _check_objects(objects)
     lacking = "boxes=[A, 4] and gt_boxes=[A, 4], or deltas, anchors and box_coder"
     return {
         "logits": rows,
@@ -74,6 +76,35 @@ def fields_of_rows(
         "image_idxs": image_idxs,
         "largest_label": largest_label,
     }
+
+
+def with_target_fields(fields: dict[str, Any], own_objects: bool, more: dict[str, Any]) -> dict[str, Any]:
+    """Add other fields; ``target_fields`` with a value for each row become those of the objects.
+
+    Args:
+        fields: The result of :func:`fields_of_rows`.
+        own_objects: Whether each positive has a ground truth of its own.
+        more: The other fields.
+
+    Raises:
+        UsageError: If a target field has another number of values.
+    """
+    given = more.get("target_fields")
+    if given is None:
+        return {**fields, **more}
+    matched, objects, chosen = fields["matched_idxs"], len(fields["gt_labels"]), {}
+    for name, values in given.items():
+        number = len(values)
+        if number == objects:
+            chosen[name] = values
+        elif own_objects and number == len(matched):
+            chosen[name] = values[matched >= 0]
+        else:
+            rows = f" or one for each of the {len(matched)} rows" if own_objects else ""
+            raise UsageError(
+                f"target_fields: {name!r} has {number} values: give one for each of the {objects} objects{rows}."
+            )
+    return {**fields, **more, "target_fields": chosen}
 
 
 def repeated_images(num_images: int, number: int, device: torch.device) -> Tensor:
@@ -123,6 +154,16 @@ def _check_labels(labels: Tensor, columns: int) -> int:
         f"Labels run from {low} to {high}, but the logits have {columns} columns: labels must be 0 to {columns - 1}, "
         f"-1 for background or -2 for ignored anchors.{hint}"
     )
+
+
+def _check_objects(boxes: Tensor) -> None:
+    """Check the boxes of objects, which synchronises the device once."""
+    wrong = ~(boxes.isfinite().all(1) & (boxes[:, 2:] >= boxes[:, :2]).all(1))
+    if bool(wrong.any()):
+        raise UsageError(
+            f"gt_boxes of an object is {boxes[wrong][0].tolist()}; x1, y1, x2, y2 are expected. "
+            "torchvision.ops.box_convert converts other formats."
+        )
 
 
 def _check_matches(matched: Tensor, count: int | None) -> int:

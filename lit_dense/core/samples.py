@@ -22,7 +22,7 @@ from .dual_weights import DualWeights
 from .errors import UsageError
 from .geometry import Geometry
 from .native_divisor import NativeDivisor
-from .sample_fields import checked_unknown, fields_of_rows, on_device, repeated_images
+from .sample_fields import checked_unknown, fields_of_rows, on_device, repeated_images, with_target_fields
 from .step_context import StepContext
 
 NEGATIVE = -1
@@ -129,7 +129,7 @@ class DenseSamples:
             box_coder: Encodes and decodes deltas, as torchvision's ``BoxCoder``.
             images: Image of each row [A], or the number of images if all have the same number of rows; by default B of
                 [B, K, C], otherwise 1.
-            more: Other fields, such as ``geometry`` and ``target_fields``.
+            more: Other fields, such as ``geometry``; each of ``target_fields`` has a value for each row or object.
 
         Raises:
             UsageError: If shapes do not fit together, a label or an index is out of range, or the logits seem to be
@@ -140,9 +140,8 @@ class DenseSamples:
             >>> samples.num_images, len(samples.positives)
             (2, 4)
         """
-        return cls(
-            **fields_of_rows(logits, labels, boxes, gt_boxes, matched_idxs, deltas, anchors, box_coder, images), **more
-        )
+        given = logits, labels, boxes, gt_boxes, matched_idxs, deltas, anchors, box_coder, images
+        return cls(**with_target_fields(fields_of_rows(*given), matched_idxs is None, more))
 
     @property
     def device(self) -> torch.device:

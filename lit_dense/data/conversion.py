@@ -68,7 +68,7 @@ def convert(datamodule: "CocoDataModule", to: FormatLike, folder: Path | str) ->
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is not empty: choose another folder to write to.")
     if datamodule.val_split:
-        raise UsageError("convert writes the splits of the files: leave out val_split.")
+        raise UsageError("convert writes the splits of the files: leave val_split out, or add --data.val_split=0.")
     if datamodule.is_joined:
         raise UsageError(
             "convert writes a data set whose images are annotated for all classes: convert the sources of join singly."

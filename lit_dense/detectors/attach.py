@@ -341,6 +341,9 @@ def find_detector(model: nn.Module, module: str | None = None) -> DetectorAdapte
     Raises:
         UsageError: If there is no detector, or more than one; the message lists what the model contains.
     """
+    if not isinstance(model, nn.Module):
+        given = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+        raise UsageError(f"A detector, or a module that contains one, is needed, not {given}.")
     detectors = detectors_inside(_submodule(model, module))
     if len(detectors) == 1:
         detector, adapter_class = next(iter(detectors.values()))

@@ -12,6 +12,7 @@ from ..core.errors import UsageError
 from ..criterion import Criterion, CriterionArgs
 from .base import Detections, Terms
 from .columns import Columns, loss_columns, own_scores
+from .input_checks import InputChecks
 from .roi_heads import TERMS as ROI_TERMS
 from .roi_heads import RoIStage
 from .rpn import TERMS as RPN_TERMS
@@ -30,7 +31,7 @@ SEAMS = {
 SMOOTH_L1 = {"class_path": "smooth_l1", "init_args": {"beta": 1 / 9}}
 
 
-class FasterRCNNAdapter(RoIStage, RPNStage):
+class FasterRCNNAdapter(InputChecks, RoIStage, RPNStage):
     """Adapter of torchvision's Faster R-CNN (both versions) and of the box heads of Mask R-CNN and Keypoint R-CNN.
 
     Stage ``roi`` is the loss of the classes and boxes of proposals. Stage ``rpn`` is the loss of the region proposal
@@ -109,6 +110,7 @@ class FasterRCNNAdapter(RoIStage, RPNStage):
     def install(self) -> None:
         """Replace the losses of the stages that have a criterion; only these stages read ignore regions."""
         self.install_ignore_regions()
+        self.hook_inputs()
         if "rpn" in self.criteria:
             self.install_rpn()
         if "roi" in self.criteria:

@@ -6,11 +6,9 @@ from typing import Any
 from torch import Tensor, nn
 from torchvision.models.detection.transform import resize_boxes
 
+from ..core.batch_format import IGNORE_BOXES
 from ..functional.ignore_regions import without_ignored
 from .base import DetectorAdapter
-
-IGNORE_BOXES = "ignore_boxes"
-"""Key of the ignore regions in the targets [M, 4], in the format of ``boxes``."""
 
 
 class ScaledIgnoreRegions(DetectorAdapter):

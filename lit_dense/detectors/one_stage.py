@@ -9,18 +9,17 @@ from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
 from ..assigners import Assigner, AssignInput, Assignment
-from ..core.batch_format import check_format
 from ..core.errors import UsageError
 from ..core.geometry import Geometry
 from ..core.samples import NEGATIVE, BoxCoder, DenseSamples
-from ..functional.tracing import records_graph
 from .base import Detections, Terms
 from .columns import Columns
 from .ignore_regions import ScaledIgnoreRegions, without_ignored_anchors
+from .input_checks import InputChecks
 from .torchvision_batch import all_labels, check_labels, collect_samples, unknown_columns
 
 
-class OneStageAdapter(ScaledIgnoreRegions):
+class OneStageAdapter(InputChecks, ScaledIgnoreRegions):
     """Base class of adapters of a detector with ``head.compute_loss(targets, head_outputs, anchors, matched_idxs)``.
 
     The outputs of the head are ``cls_logits`` [B, K, L], ``bbox_regression`` [B, K, n], and outputs that a subclass
@@ -126,10 +125,7 @@ class OneStageAdapter(ScaledIgnoreRegions):
 
     def hook_inputs(self) -> None:
         """Check the inputs of each batch, and that a training batch computes the replaced loss."""
-        # another forward may take another format; what its transform gets is torchvision's
-        own_forward = not type(self.detector).forward.__module__.startswith("torchvision.")
-        checked = self.detector.transform if own_forward else self.detector
-        self.hook(checked, self._check_inputs, pre=True, with_kwargs=True)
+        super().hook_inputs()
         self.hook(self.detector, self._note_start, pre=True)
         self.hook(self.detector, self._check_loss_is_used)
 
@@ -408,14 +404,6 @@ class OneStageAdapter(ScaledIgnoreRegions):
         outputs = {**head_outputs, "bbox_regression": levels}
         detections: Detections = type(detector).postprocess_detections(detector, outputs, anchors, image_shapes)
         return detections
-
-    def _check_inputs(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Reject a batch in another format with a clear message before torchvision fails on it."""
-        if self.batch_is_checked or records_graph():
-            return
-        inputs = {**dict(zip(("images", "targets"), args, strict=False)), **kwargs}
-        detector = self.detector
-        check_format(detector, list(inputs["images"]), inputs.get("targets"), objects=detector.training)
 
     def _convert_outputs(self, head: nn.Module, args: Any, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         outputs = self._per_anchor(outputs)

@@ -6,13 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.batch_format import CLASS_LISTS
+from ..core.batch_format import CLASS_LISTS, IGNORE_BOXES
 from ..core.errors import UsageError
 from ..criterion import Criterion, CriterionArgs
 from ..normalizers.native_normalizer import NativeNormalizer
 from .base import Terms
 from .columns import Columns
-from .ignore_regions import IGNORE_BOXES
 from .set_prediction import Output, SetPredictionAdapter
 
 TERM = "loss_ce"

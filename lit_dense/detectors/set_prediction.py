@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core.batch_format import IGNORE_BOXES
 from ..core.errors import UsageError
 from ..core.missing_field import MissingField
 from ..core.native_divisor import NativeDivisor
@@ -16,7 +17,6 @@ from ..criterion import Criterion
 from ..functional.ignore_regions import without_ignored
 from .base import DetectorAdapter
 from .columns import own_scores
-from .ignore_regions import IGNORE_BOXES
 from .torchvision_batch import all_labels, check_labels, fields_of_targets, unknown_columns
 
 NOMINAL_SIZE = 1024.0

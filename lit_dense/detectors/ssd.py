@@ -13,6 +13,7 @@ from ..core.samples import DenseSamples
 from ..criterion import Criterion, CriterionArgs
 from .base import Detections, DetectorAdapter, Terms
 from .columns import Columns, loss_columns, own_scores
+from .input_checks import InputChecks
 from .one_stage import OneStageAdapter
 
 
@@ -75,6 +76,7 @@ class SSDAdapter(OneStageAdapter):
     def install(self) -> None:
         """Replace the detector's loss, and its post-processing if the loss does not train softmax scores."""
         self.install_ignore_regions()
+        InputChecks.hook_inputs(self)  # SSD has no head whose loss could be left out
         self.override(self.detector, "compute_loss", "compute_loss")
         if self.criteria[""].calibrator or not own_scores(self.columns(""), self.criteria[""].loss):
             self.override(self.detector, "postprocess_detections", "postprocess_detections")

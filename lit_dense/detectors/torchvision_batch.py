@@ -6,11 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.batch_format import CLASS_LISTS, UNKNOWN_LABELS
+from ..core.batch_format import CLASS_LISTS, IGNORE_BOXES, UNKNOWN_LABELS
 from ..core.errors import UsageError
 from ..core.sample_fields import image_of_rows
 from ..core.samples import DenseSamples
-from .ignore_regions import IGNORE_BOXES
 
 
 def collect_samples(

@@ -12,12 +12,13 @@ from PIL import Image
 from torch import Tensor
 
 from ..cli.checkpoint_file import check_checkpoint
+from ..core.batch_values import warn_of_range
 from ..core.errors import UsageError, check_range, nearest
 from ..data.image_files import find_images, image_to_tensor, read_image
 from ..data.label_map import unique_names
 from ..detectors.backbones import loads_checkpoint
 from ..training import LitDetector
-from ..training.batch import checked_batch, warn_of_range
+from ..training.batch import checked_batch
 from .hub import pull, push, write_pretrained
 from .prediction import SHOWN_SCORE, Prediction
 

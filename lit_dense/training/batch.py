@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
-from ..core.batch_format import CLASS_LISTS, UNKNOWN_LABELS, Batch, image_name
+from ..core.batch_format import CLASS_LISTS, IGNORE_BOXES, UNKNOWN_LABELS, Batch, image_name
+from ..core.batch_values import normalised_error, seem_normalised, warn_of_range
 from ..core.errors import UsageError
 from ..data.checks.thin_images import check_sizes
-from ..detectors.ignore_regions import IGNORE_BOXES
 
 
 def checked_batch(
@@ -53,20 +52,6 @@ class BatchChecks:
         return batch
 
 
-def warn_of_range(images: Sequence[Tensor]) -> None:
-    """Warn about float images with values outside [0, 1], which is the range that the detector expects.
-
-    Args:
-        images: Images [C, H, W].
-    """
-    floats = [i for i in images if i.is_floating_point() and i.numel()]
-    low, high = min((float(i.min()) for i in floats), default=0.0), max((float(i.max()) for i in floats), default=0.0)
-    if high > 2:
-        rank_zero_warn(f"Float images must lie in [0, 1], and this one reaches {high:g}: give uint8, or divide by 255.")
-    elif low < -0.1:
-        rank_zero_warn(f"Float images must lie in [0, 1], and this one has {low:g}: the detector normalises itself.")
-
-
 def float_images(images: Sequence[Tensor]) -> list[Tensor]:
     """Convert images to float32 in [0, 1]; they are copied to the device as uint8, which is a quarter of the size.
 
@@ -85,6 +70,9 @@ def without_crowd(targets: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     flags = [t["iscrowd"] for t in targets if "iscrowd" in t]
     if not flags or not bool(torch.cat(flags).any()):
         return list(targets)
+    given = torch.cat(flags)
+    if bool(((given != 0) & (given != 1)).any()):
+        raise UsageError(f"iscrowd must be 0 or 1, and is {given[(given != 0) & (given != 1)][0].item():g} for a box.")
     return [_without_crowd(t) if "iscrowd" in t else t for t in targets]
 
 
@@ -125,10 +113,10 @@ def check_targets(targets: Sequence[dict[str, Any]], num_classes: int) -> None:
     bad = torch.cat(
         [_bad_boxes(t["boxes"]) | _bad_labels(t["labels"], num_classes) for t in targets]
         + [_bad_labels(t[UNKNOWN_LABELS], num_classes) for t in targets if UNKNOWN_LABELS in t]
+        + [_bad_boxes(t[IGNORE_BOXES]) for t in targets if IGNORE_BOXES in t]
     )
     boxes = torch.cat([t["boxes"].float() for t in targets])
-    normalised = (boxes <= 1).all() & (boxes != boxes.round()).any()
-    if not bool(bad.any() | normalised):
+    if not bool(bad.any() | seem_normalised(boxes)):
         return
     for index, target in enumerate(targets):
         name, own, labels = image_name(target, index), target["boxes"], target["labels"]
@@ -145,10 +133,10 @@ def check_targets(targets: Sequence[dict[str, Any]], num_classes: int) -> None:
                 f"The target of {name} has {int(wrong[0])} in {UNKNOWN_LABELS}, but the head takes labels 0 to "
                 f"{num_classes - 1}."
             )
-    raise UsageError(
-        f"All boxes of the batch lie between 0 and 1, as normalised boxes do; the first is {boxes[0].tolist()}. Boxes "
-        "are in pixels: multiply x by the image's width and y by its height."
-    )
+        regions = target.get(IGNORE_BOXES, own)
+        if len(wrong := regions[_bad_boxes(regions)]):
+            raise UsageError(f"The target of {name} has an ignore region without area: {wrong[0].tolist()}.")
+    raise normalised_error(boxes)
 
 
 def _bad_boxes(boxes: Tensor) -> Tensor:

@@ -79,7 +79,7 @@ class DetectorSteps(KnownClasses):
 
     def _checked(self, batch: Any, objects: bool = True) -> Batch:
         """Unpack and check a batch, and convert its images to floats; without ``objects``, targets need no boxes."""
-        images, targets = self.unpack_batch(batch)
+        images, targets = unpack(self.unpack_batch(batch))
         check_format(self.model, images, targets, objects)
         return self._batch_checks(images, targets, self._num_labels if objects else None, self.longest_side)
 
@@ -120,7 +120,7 @@ class DetectorSteps(KnownClasses):
         Labels are those of the data; ``data_categories`` has their names. Images whose targets have ``tiling`` (the
         side of a tile in pixels and the overlap) are predicted in tiles. ``detections_per_img`` then limits each tile.
         """
-        images, targets = self.unpack_batch(batch)
+        images, targets = unpack(self.unpack_batch(batch))
         check_format(self.model, images, targets, objects=False)
         detections = predict_in_tiles(self._predict, images, targets)
         fields = [{name: value for name, value in target.items() if name != TILING} for target in targets]

@@ -29,6 +29,7 @@ from .checkpoint_content import check_same_number, check_same_outputs, name_of_c
 from .evaluation_settings import EvaluationSettings, check_outputs, check_precision
 from .exportable import Exportable
 from .learning_rates import LearningRates, refuse_finders, warn_of_ended_schedule
+from .network_arguments import check_network
 from .optimization import Optimization, OptimizerName, ScheduleName, build_optimizer
 from .random_states import random_states, restore_random_states
 
@@ -206,6 +207,7 @@ class LitDetector(Exportable):
             "calibrator": calibrator,
         }
         network = NETWORKS[detector]
+        check_network(num_classes, fpn_channels, head_convs, (min_size, max_size), anchor_sizes, aspect_ratios)
         self.criterion, self.rpn_criterion = network.criteria(backbone, chosen, rpn)
         self.detector_name = detector
         self.network_options: dict[str, Any] = {

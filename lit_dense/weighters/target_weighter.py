@@ -13,7 +13,8 @@ class TargetWeighter(Weighter):
     """Weights positives by a number given for each ground-truth box, such as its difficulty.
 
     The numbers are a field of the targets with one value per box. ``CocoDataModule`` reads it from the annotation key
-    ``weight_key``. No collectives. Background anchors, including those of images without objects, have weight 1.
+    ``weight_key``. No collectives. Synchronises the device. Background anchors, including those of images without
+    objects, have weight 1.
 
     Args:
         field: Name of the field in the targets.
@@ -22,7 +23,7 @@ class TargetWeighter(Weighter):
         schedule: ``warmup_steps`` and ``fade_steps``, the arguments of every weighter.
 
     Raises:
-        UsageError: In training, if the targets do not have the field.
+        UsageError: In training, if the targets do not have the field, or one of its numbers is negative or not finite.
     """
 
     def __init__(self, field: str = "weight", classification: bool = True, box: bool = True, **schedule: Any) -> None:
@@ -34,9 +35,17 @@ class TargetWeighter(Weighter):
         if self.field not in samples.target_fields:
             known = ", ".join(samples.target_fields) or "none"
             raise UsageError(
-                f"target_weights: the targets have no field {self.field!r} with one number for each box (fields: "
-                f"{known}). Set data.weight_key to the annotation's key, or add the field to the targets."
+                f"target_weights: the targets have no field {self.field!r} with one number for each box in every image "
+                f"(fields: {known}). Set data.weight_key to the annotation's key, or add the field to the targets."
             )
-        pos_weights = samples.target_fields[self.field].to(values.box)[samples.pos_matched_idxs]
+        given = samples.target_fields[self.field]
+        if given.dim() != 1:
+            raise UsageError(
+                f"target_weights: {self.field!r} must have one number for each box [G], not {list(given.shape[1:])}."
+            )
+        if bool(((given < 0) | ~given.isfinite()).any()):
+            wrong = given[(given < 0) | ~given.isfinite()][0].item()
+            raise UsageError(f"target_weights: {self.field!r} must be finite numbers of at least 0, not {wrong:g}.")
+        pos_weights = given.to(values.box)[samples.pos_matched_idxs]
         weights = torch.ones_like(values.classification).index_put((samples.positives,), pos_weights)
         return Weights(weights if self.classification else None, pos_weights if self.box else None)

@@ -11,7 +11,7 @@ from lit_dense.losses import BCELoss, GHMLoss
 from lit_dense.weighters import SWNWeighter
 from tests.builders.detectors import COUNTS, random_batch, small_faster_rcnn, small_retinanet
 from tests.builders.lit_modules import Foreign
-from tests.builders.trainers import loader, trainer_in
+from tests.builders.trainers import FakeTrainer, loader, trainer_in
 
 
 def fit(module, *callbacks, checkpoint=None, **arguments):
@@ -326,3 +326,24 @@ def test_swap_loss__one_weighter_needs_no_list():
 def test_swap_loss__a_module_without_a_network_yet_gets_the_same_message():
     with pytest.raises(UsageError, match="LitRetinaNet has its own arguments for the loss, weighters and other parts"):
         SwapLoss("bce").setup(SimpleNamespace(), LitRetinaNet(), "fit")
+
+
+def test_swap_loss__other_arguments_than_those_of_the_checkpoint_are_told():
+    saved, module = SwapLoss({"class_path": "ghm", "init_args": {"bins": 30}}), Foreign()
+    saved.setup(FakeTrainer("."), module, "fit")
+    state = saved.state_dict()
+    other = SwapLoss({"class_path": "ghm", "init_args": {"bins": 10}})
+    other.load_state_dict(state)
+    with (
+        pytest.warns(UserWarning, match=r"trained with loss .*'bins': 30.*; SwapLoss has .*'bins': 10"),
+        pytest.raises(
+            UsageError, match=r"does not fit: size mismatch for loss\..* Use the arguments of the checkpoint"
+        ),
+    ):
+        other.setup(FakeTrainer("."), Foreign(), "fit")
+    focal = SwapLoss({"class_path": "focal", "init_args": {"gamma": 2.0}})
+    focal.setup(FakeTrainer("."), Foreign(), "fit")
+    changed = SwapLoss({"class_path": "focal", "init_args": {"gamma": 0.0}})
+    changed.load_state_dict(focal.state_dict())
+    with pytest.warns(UserWarning, match=r"'gamma': 2\.0.*; SwapLoss has .*'gamma': 0\.0"):
+        changed.setup(FakeTrainer("."), Foreign(), "fit")

@@ -188,6 +188,10 @@ def test_cli__arguments_that_are_not_accepted(door, config, capsys):
     said = message(door, config, capsys, "--model.loss=focal", "--model.loss.gama=1")
     assert "Loss 'focal' has no argument 'gama'. Did you mean 'gamma'?" in said
     assert "Accepted: alpha: float = 0.25, gamma: float = 2.0, pos_weight: float | " in said
+    for given, path in (("class_path: focal, gamma: 1.5", "focal"), ("gamma: 1.5", "NAME")):
+        said = message(door, config, capsys, f"--model.loss={{{given}}}")
+        assert "A loss has only class_path and init_args: its arguments belong into init_args, as in" in said
+        assert f"{{class_path: {path}, init_args: {{gamma: ...}}}}" in said
     said = message(door, config, capsys, "--model.loss=focal", "--model.loss.gamma=abc")
     assert "gamma" in said
     assert re.search(r"Expected a (<class 'float'>|float). Got value: abc", said)

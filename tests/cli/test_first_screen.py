@@ -110,3 +110,14 @@ def test_checkpoint_lines__name_the_checkpoints_of_an_earlier_run(tmp_path):
     assert checkpoint_lines(trainer) == [f"checkpoints of an earlier run: best.ckpt, last.ckpt in {tmp_path}"]
     trainer.ckpt_path = "last.ckpt"
     assert checkpoint_lines(trainer) == []
+
+
+def test_first_screen__the_sanity_check_is_no_result(lines):
+    metric = SimpleNamespace(evaluation=object())
+    module = SimpleNamespace(val_map=metric, more_val_maps=[])
+    trainer = FakeTrainer("log", enable_validation=True, global_step=2)
+    screen = FirstScreen()
+    screen.on_sanity_check_end(trainer, module)
+    assert metric.evaluation is None
+    screen.on_fit_end(trainer, module)
+    assert lines[0].startswith("No validation ran in 2 steps: there is no AP")

@@ -171,3 +171,12 @@ def test_registry__entry_points_of_an_installation_that_is_out_of_date_are_an_er
         LOSSES.build("nothing")
     with pytest.raises(AttributeError, match="Gone"):
         LOSSES.attribute("Gone")
+
+
+def test_build__arguments_beside_init_args_are_refused():
+    with pytest.raises(
+        UsageError, match=r"loss has only class_path and init_args.*\{class_path: focal, init_args: \{ga"
+    ):
+        LOSSES.build({"class_path": "focal", "gamma": 0.0})
+    with pytest.raises(UsageError, match="weighter has only class_path and init_args"):
+        WEIGHTERS.build_list([{"class_path": "ohem", "ratio": 9}])

@@ -250,3 +250,23 @@ def test_labels__of_a_column_that_the_loss_uses_are_refused(loss, extra):
 def test_dense_samples_of__indices_out_of_range_are_refused(arguments, message):
     with pytest.raises(UsageError, match=message):
         DenseSamples.of(torch.randn(2, 3), torch.tensor([0, 1]), **{k: torch.tensor(v) for k, v in arguments.items()})
+
+
+def test_of__target_fields_are_of_rows_or_of_objects():
+    labels = torch.tensor([-1, -1, 0, -1, 1, 2])
+    of_objects, of_rows = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.0, 0, 1, 0, 2, 3])
+    logits = torch.randn(6, 3)
+    for given in (of_objects, of_rows):
+        samples = DenseSamples.of(logits, labels, target_fields={"weight": given})
+        assert samples.target_fields["weight"].tolist() == [1, 2, 3]
+    with pytest.raises(
+        UsageError, match="'weight' has 2 values: give one for each of the 3 objects or one for each of"
+    ):
+        DenseSamples.of(logits, labels, target_fields={"weight": of_objects[:2]})
+
+
+@pytest.mark.parametrize("box", [[30.0, 30, 10, 10], [0.0, 0, float("nan"), 5]])
+def test_of__boxes_of_objects_are_corners(box):
+    boxes = torch.tensor([[0.0, 0, 5, 5], box, [9.0, 9, 1, 1]])
+    with pytest.raises(UsageError, match=r"gt_boxes of an object is .*x1, y1, x2, y2 are expected.*box_convert"):
+        DenseSamples.of(torch.randn(3, 2), torch.tensor([0, 1, -1]), boxes=boxes.abs(), gt_boxes=boxes)

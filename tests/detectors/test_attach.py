@@ -184,6 +184,7 @@ def test_patch__synchronises_less_often_than_torchvision_and_no_more_for_a_large
     stock, patched = small_retinanet(), small_retinanet()
     patch(patched, "focal", weighters=weighters)
     small, large = random_batch((2, 0, 5)), random_batch((2, 0, 5, 1, 3, 4))
+    patched(*small)  # the values of the first batch are checked
     number, ours = reads_of_a_step(patched, large)
     assert reads_of_a_step(patched, small)[1] == ours
     assert len(ours) == 3  # labels are checked, positives found, and on the processor alone terms looked at

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning.pytorch import LightningModule
+from torchvision.models.detection import FCOS
 
 from lit_dense import SwapLoss
 from lit_dense.core.errors import UsageError
@@ -120,3 +121,49 @@ def test_swap_loss__another_loss_than_the_checkpoints_is_one_line(build):
     said = "SwapLoss: the checkpoint was trained with loss focal, and this callback has ghm. Use the same"
     with pytest.raises(UsageError, match=said):
         other.setup(TRAINER, Teaching(build), "fit")
+
+
+def with_boxes(targets, change):
+    return [target | {"boxes": change(target["boxes"])} for target in targets]
+
+
+@pytest.mark.parametrize("make", [small_retinanet, small_fcos, small_ssd, small_faster_rcnn])
+def test_patch__inputs_are_checked_in_every_detector(make):
+    model = make()
+    patch(model)
+    images, targets = random_batch((2, 1))
+    first = int(make in (small_ssd, small_faster_rcnn))
+    targets = [target | {"labels": target["labels"] + first} for target in targets]
+    with pytest.raises(UsageError, match="All boxes of the batch lie between 0 and 1"):
+        model(images, with_boxes(targets, lambda boxes: boxes / 100))
+    with pytest.raises(UsageError, match=r"takes float images in \[0, 1\], and the batch has uint8: give it"):
+        model([(255 * image).to(torch.uint8) for image in images], targets)
+    with pytest.raises(UsageError, match=r"labels of type torch\.float32"):
+        model(images, [target | {"labels": target["labels"].float()} for target in targets])
+    with pytest.warns(UserWarning, match=r"Float images must lie in \[0, 1\], and this one reaches"):
+        model([255 * image for image in images], targets)
+    model(images, with_boxes(targets, lambda boxes: boxes.round()))
+    model.eval()(images)
+
+
+@pytest.mark.parametrize("change", [{"unknown_labels": torch.tensor([True, False])}, {"ignore_boxes": torch.ones(4)}])
+def test_patch__lists_of_a_target_are_checked(change):
+    model = small_retinanet()
+    patch(model)
+    images, targets = random_batch((2,))
+    with pytest.raises(UsageError, match=f"{next(iter(change))} (as a mask|that are a tensor of shape)"):
+        model(images, [targets[0] | change])
+
+
+def test_patch__needs_a_module():
+    with pytest.raises(UsageError, match="a module that contains one, is needed, not a NoneType"):
+        patch(None)
+    with pytest.raises(UsageError, match="is needed, not the class FCOS"):
+        patch(FCOS)
+
+
+def test_patch__class_counts_have_a_number_for_each_column():
+    with pytest.raises(
+        UsageError, match=r"class_counts has 3 classes, but the head has 4\. Give one number for each col"
+    ):
+        patch(small_retinanet(4), "bce", class_weights="balanced", class_counts=[100, 10, 1])

@@ -213,3 +213,24 @@ def test_lit_detector__backbones_without_a_body_have_the_rate_of_the_backbone():
     backbone = {id(p) for p in module.model.backbone.parameters()}
     rates = {id(p) in backbone: group["initial_lr"] for group in groups for p in group["params"]}
     assert rates == {True: pytest.approx(1e-3), False: pytest.approx(1e-2)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_classes": "3"}, "num_classes must be a whole number, not '3'"),
+        ({"num_classes": 3.0}, r"num_classes must be a whole number, not 3\.0"),
+        ({"num_classes": 0}, "num_classes must be at least 1, not 0"),
+        ({"fpn_channels": "16"}, "fpn_channels must be a whole number, not '16'"),
+        ({"min_size": "64"}, "min_size must be a whole number, not '64'"),
+        ({"min_size": [64, 0]}, "min_size must be at least 1, not 0"),
+        ({"max_size": [64]}, r"max_size must be a whole number, not \[64\]"),
+        ({"anchor_sizes": [8, 16]}, r"anchor_sizes must be a list of lists of numbers.*, not 8"),
+        ({"anchor_sizes": [["8"]]}, "anchor_sizes must be a list of lists of numbers"),
+        ({"aspect_ratios": 1.0}, r"aspect_ratios must be a list of numbers, not 1\.0"),
+        ({"aspect_ratios": [0, 1]}, r"aspect_ratios must be a list of numbers above 0, not \[0, 1\]"),
+    ],
+)
+def test_lit_detector__numbers_of_another_kind_are_named(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        LitDetector(**{"num_classes": 2, "backbone": "tiny"} | arguments)

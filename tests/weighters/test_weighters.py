@@ -130,7 +130,9 @@ def test_target_weights__are_those_of_the_data():
     model = small_retinanet()
     patch(model, weighters=["target_weights"])
     images, targets = random_batch((2, 3))
-    with pytest.raises(UsageError, match=r"no field 'weight' with one number for each box \(fields: none\)"):
+    with pytest.raises(
+        UsageError, match=r"no field 'weight' with one number for each box in every image \(fields: none\)"
+    ):
         model(images, targets)
     stock = model(images, [t | {"weight": torch.ones(len(t["boxes"]))} for t in targets])
     torch.testing.assert_close(stock, small_retinanet()(images, targets))
@@ -302,3 +304,19 @@ def test_ohem__gradients_of_few_anchors_are_computed_once_the_effect_is_complete
     with torch.no_grad():
         criterion(replace(samples, context=None))
     assert late == [False, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        ([1.0, -1.0], "'weight' must be finite numbers of at least 0, not -1"),
+        ([1.0, float("nan")], "'weight' must be finite numbers of at least 0, not nan"),
+        ([[1.0], [2.0]], r"'weight' must have one number for each box \[G\], not \[1\]"),
+    ],
+)
+def test_target_weights__wrong_numbers_are_refused(weight, message):
+    model = small_retinanet()
+    patch(model, weighters=["target_weights"])
+    images, targets = random_batch((2,))
+    with pytest.raises(UsageError, match=message):
+        model(images, [targets[0] | {"weight": torch.tensor(weight)}])
