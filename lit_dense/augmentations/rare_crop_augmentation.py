@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from ..core.array_types import Doubles, Ints
@@ -39,7 +40,13 @@ class RareCrop(Augmentation):
         self._class_weights: Doubles = np.zeros(0)
 
     def receive_objects(self, objects: Objects, labels: Ints) -> None:
-        """Count the objects of each class."""
+        """Count the objects of each class; warn if no image is larger than a crop."""
+        sizes = getattr(objects, "sizes", None)
+        if sizes is not None and len(sizes) and sizes.max() <= self.size:
+            rank_zero_warn(
+                f"rare_crop: no training image has a side of more than size={self.size} pixels, so none is cropped; the "
+                f"largest has {sizes.max()}. Give a smaller size."
+            )
         counts = np.bincount(labels[~objects.iscrowd], minlength=int(labels.max(initial=-1)) + 1)
         # the last entry is that of higher labels, which only mirrored pictures have
         self._class_weights = np.append(np.maximum(counts, 1) ** -self.power, 1.0)

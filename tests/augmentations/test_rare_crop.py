@@ -105,3 +105,12 @@ def test_rare_crop__a_mirrored_picture_may_have_a_class_without_objects():
     one = picture(200, 150, boxes=[(100, 70, 120, 85)])
     one.fields["labels"][:] = 3
     assert crop(one, counts=(100, 1)).size == (40, 40)
+
+
+@pytest.mark.parametrize(("largest", "is_told"), [(40, True), (41, False)])
+def test_rare_crop__a_size_that_crops_no_image_is_told(largest, is_told, recwarn):
+    objects = SimpleNamespace(iscrowd=np.zeros(1, bool), sizes=np.array([[30, 20], [17, largest]]))
+    RareCrop(size=40).receive_objects(objects, np.zeros(1, np.int64))
+    told = [str(one.message) for one in recwarn]
+    assert bool(told) == is_told
+    assert all("no training image has a side of more than size=40 pixels" in one for one in told)
