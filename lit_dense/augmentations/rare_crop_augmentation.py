@@ -44,8 +44,8 @@ class RareCrop(Augmentation):
         sizes = getattr(objects, "sizes", None)
         if sizes is not None and len(sizes) and sizes.max() <= self.size:
             rank_zero_warn(
-                f"rare_crop: no training image has a side of more than size={self.size} pixels, so none is cropped; the "
-                f"largest has {sizes.max()}. Give a smaller size."
+                f"rare_crop: no training image has a side of more than size={self.size} pixels, so none is cropped; "
+                f"the largest has {sizes.max()}. Give a smaller size."
             )
         counts = np.bincount(labels[~objects.iscrowd], minlength=int(labels.max(initial=-1)) + 1)
         # the last entry is that of higher labels, which only mirrored pictures have
