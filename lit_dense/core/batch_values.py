@@ -1,8 +1,8 @@
 """Checks of the values of a batch; each synchronises the device."""
 
+import warnings
 from collections.abc import Sequence
 
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from .errors import UsageError
@@ -17,9 +17,14 @@ def warn_of_range(images: Sequence[Tensor]) -> None:
     floats = [i for i in images if i.is_floating_point() and i.numel()]
     low, high = min((float(i.min()) for i in floats), default=0.0), max((float(i.max()) for i in floats), default=0.0)
     if high > 2:
-        rank_zero_warn(f"Float images must lie in [0, 1], and this one reaches {high:g}: give uint8, or divide by 255.")
+        warnings.warn(
+            f"Float images must lie in [0, 1], and this one reaches {high:g}: give uint8, or divide by 255.",
+            stacklevel=2,
+        )
     elif low < -0.1:
-        rank_zero_warn(f"Float images must lie in [0, 1], and this one has {low:g}: the detector normalises itself.")
+        warnings.warn(
+            f"Float images must lie in [0, 1], and this one has {low:g}: the detector normalises itself.", stacklevel=2
+        )
 
 
 def seem_normalised(boxes: Tensor) -> Tensor:

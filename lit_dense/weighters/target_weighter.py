@@ -13,8 +13,8 @@ class TargetWeighter(Weighter):
     """Weights positives by a number given for each ground-truth box, such as its difficulty.
 
     The numbers are a field of the targets with one value per box. ``CocoDataModule`` reads it from the annotation key
-    ``weight_key``. No collectives. Synchronises the device. Background anchors, including those of images without
-    objects, have weight 1.
+    ``weight_key``. No collectives. Background anchors, including those of images without objects, have weight 1. A
+    number that is negative or not finite is an error on a CPU, and makes the loss NaN, which is an error, on a GPU.
 
     Args:
         field: Name of the field in the targets.
@@ -43,9 +43,11 @@ class TargetWeighter(Weighter):
             raise UsageError(
                 f"target_weights: {self.field!r} must have one number for each box [G], not {list(given.shape[1:])}."
             )
-        if bool(((given < 0) | ~given.isfinite()).any()):
-            wrong = given[(given < 0) | ~given.isfinite()][0].item()
+        is_valid = (given >= 0) & given.isfinite()
+        if given.device.type == "cpu" and not bool(is_valid.all()):
+            wrong = given[~is_valid][0].item()
             raise UsageError(f"target_weights: {self.field!r} must be finite numbers of at least 0, not {wrong:g}.")
-        pos_weights = given.to(values.box)[samples.pos_matched_idxs]
+        given = given.to(values.box).masked_fill(~is_valid, float("nan"))  # on a GPU the loss is NaN: an error, no wait
+        pos_weights = given[samples.pos_matched_idxs]
         weights = torch.ones_like(values.classification).index_put((samples.positives,), pos_weights)
         return Weights(weights if self.classification else None, pos_weights if self.box else None)

@@ -216,7 +216,7 @@ def test_convert__refusals(tmp_path):
     with pytest.raises(UsageError, match="RoboflowFormat cannot be written"):
         convert(data, "roboflow", tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    with pytest.raises(UsageError, match="leave out val_split"):
+    with pytest.raises(UsageError, match=r"leave val_split out, or add --data\.val_split=0"):
         convert(source(tmp_path, val_split=0.3), "yolo", tmp_path / "out")
     with pytest.raises(UsageError, match="There is nothing to convert"):
         convert(CocoDataModule(tmp_path), "yolo", tmp_path / "out")
