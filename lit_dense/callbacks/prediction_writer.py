@@ -92,7 +92,7 @@ class PredictionWriter(BasePredictionWriter):
         reduce = Reduce()
         self._start(reduce.gather_objects(self._place(folder))[0])
         sources = getattr(getattr(trainer, "datamodule", None), "predict", None) or []
-        fault = self._find_loss(sources) if trainer.is_global_zero else ""
+        fault = self._find_conflict(sources) if trainer.is_global_zero else ""
         faults = reduce.gather_objects(fault or self._find_fault(trainer.is_global_zero))
         if fault := next(filter(None, faults), ""):
             path = self._file if self.path is None else self.path
@@ -222,7 +222,7 @@ class PredictionWriter(BasePredictionWriter):
         place = _of_loader(self._file, loader, self.format in SUFFIXES)
         return place.with_suffix("") if self.format in SUFFIXES else place
 
-    def _find_loss(self, sources: Sequence[str | Path]) -> str:
+    def _find_conflict(self, sources: Sequence[str | Path]) -> str:
         """Return why writing would replace annotations, or draw among the images; empty if it would not.
 
         Args:
