@@ -217,11 +217,12 @@ class Criterion(nn.Module):
             return
         number, extra = len(counts.images), self.loss.extra_logits
         if number > self.num_classes or (counts.is_complete and number < self.num_classes):
-            hint = " Give one number for each column; 0 for one without a class, such as an unused column 0."
-            if number > self.num_classes:
-                columns, needed = self.num_classes + extra, number + extra
-                hint = f" {type(self.loss).__name__} takes {extra} of its {columns} columns: build the model with "
-                hint = f"{hint}num_classes={needed}." if extra else ""
+            hint = ""
+            if number < self.num_classes:
+                hint = " Give one number for each column; 0 for one without a class, such as an unused column 0."
+            elif extra:
+                taken = f"{extra} of its {self.num_classes + extra} columns"
+                hint = f" {type(self.loss).__name__} takes {taken}: build the model with num_classes={number + extra}."
             raise UsageError(f"class_counts has {number} classes, but the head has {self.num_classes}.{hint}")
         for part in self.parts:
             part.receive_class_counts(counts)

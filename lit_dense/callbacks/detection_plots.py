@@ -35,8 +35,8 @@ class DetectionPlots(Callback):
 
     Raises:
         UsageError: If ``num_images`` is below 1, ``score_thresh`` not between 0 and 1, or ``file_name`` without the
-            suffix of an image format; after the first batch, if
-            ``validation_step`` returns a dictionary without ``detections``, or if the batch has another form.
+            suffix of an image format; after the first batch, if ``validation_step`` returns a dictionary without
+            ``detections``, or if the batch has another form.
     """
 
     def __init__(self, num_images: int = 8, score_thresh: float = 0.3, file_name: str = "detections.png") -> None:

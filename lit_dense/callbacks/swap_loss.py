@@ -13,7 +13,7 @@ from ..box_losses import BoxLossLike
 from ..calibrators import CalibratorLike
 from ..core.class_counts import ClassCounts
 from ..core.class_weights import ClassWeightOn, ClassWeightsLike
-from ..core.component import agrees
+from ..core.component import differing
 from ..core.distributed import Reduce
 from ..core.errors import UsageError
 from ..core.nan_guard import check_finite_weights
@@ -349,9 +349,9 @@ class SwapLoss(Callback):
         spec = self._restored.get("spec")
         _check_same_parts(spec, criterion.spec)
         criterion.follow_spec(spec)
-        for name, part in named_spec(spec or {}).items():
-            if name in REGISTRIES and not agrees(part, criterion.spec[name]):
-                rank_zero_warn(f"The checkpoint was trained with {name} {part}; SwapLoss has {criterion.spec[name]}.")
+        saved = {name: part for name, part in named_spec(spec or {}).items() if name in REGISTRIES}
+        for name, before, now in differing(saved, criterion.spec):
+            rank_zero_warn(f"The checkpoint was trained with {name} {before}; SwapLoss has {now}.")
         try:
             criterion.load_state_dict(self._restored["criterion"])
         except RuntimeError as error:  # tensors of another size

@@ -57,10 +57,10 @@ def run_export(
         UsageError: If the detector or the format is not supported, the output is a folder, or the file does not compute
             the same detections.
     """
-    file = output or ckpt_path.with_suffix(SUFFIXES.get(format, ""))
+    beside = ckpt_path.with_suffix(SUFFIXES.get(format, ""))
+    file = output or beside
     if file.is_dir():
-        inside = file / ckpt_path.with_suffix(SUFFIXES.get(format, "")).name
-        raise UsageError(f"--output={file} is a folder: give a file, such as --output={inside}.")
+        raise UsageError(f"--output={file} is a folder: give a file, such as --output={file / beside.name}.")
     check_range("export", "images", images, 0)
     load_weights(model, ckpt_path)
     originals = list(validation_images(datamodule, images))

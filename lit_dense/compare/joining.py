@@ -11,7 +11,7 @@ from ..data.joined import FILES
 from .committed import Committed, changes_of, portable
 from .configuration import differences
 from .plan import Run
-from .provenance import NOT_RECORDED, READ_BY, read_fingerprints, versions
+from .provenance import NOT_RECORDED, READ_BY, read_fingerprints, same_data, versions
 
 DECISIVE = ("lit-dense", "code", "torch", "torchvision")
 """Versions that must be equal."""
@@ -210,7 +210,7 @@ def _check_data(results: Sequence[Committed]) -> list[str]:
 
 def _compare_data(before: Committed, now: Committed, split: str, name: str) -> list[str]:
     one, other = ((result.data or {}).get(split, {}) for result in (before, now))
-    if any(one.get(fact) != other.get(fact) for fact in ("images", "boxes", "digest")):
+    if not same_data(one, other):
         raise UsageError(
             f"--results: results of different data are not joined: the {name} of {before.path} has {_described(one)}, "
             f"that of {now.path} {_described(other)}. Train them on the same data, or report them separately."

@@ -95,6 +95,16 @@ def fingerprints(data: Mapping[str, CocoData]) -> dict[str, Any]:
     return {split: fingerprint(data[split]) for split in ("train", "val") if split in data}
 
 
+def same_data(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two fingerprints are those of the same images and boxes; the bytes of images do not count.
+
+    Args:
+        one: The result of :func:`fingerprint`; empty for no data.
+        other: Another one.
+    """
+    return all(one.get(fact) == other.get(fact) for fact in ("images", "boxes", "digest"))
+
+
 def read_fingerprints(options: Mapping[str, Any], working_folder: str, prepare: bool = False) -> dict[str, Any]:
     """Read the data of a configuration and return its fingerprints.
 

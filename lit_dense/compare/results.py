@@ -20,6 +20,7 @@ from ..metrics.evaluation import Evaluation
 from .committed import Committed
 from .files import CHECKPOINT, FAILURE, JOINED, RECORD, RESAMPLED, RESULT, ROWS, RUN, TABLES, load_tables, write_arrays
 from .plan import Run, check_baseline, evaluation_rules
+from .provenance import same_data
 from .statistics import RESAMPLES, Array, Difference, Spread, align_counts, compare, draw_counts
 
 State = Literal["finished", "failed", "stopped", "not begun"]
@@ -102,7 +103,7 @@ class Result:
         if changed:
             return f"is evaluated with {' and '.join(changed)}"
         own, data = ((result.found.get("data") or {}).get("val") for result in (self, other))
-        if own and data and any(own[fact] != data[fact] for fact in ("images", "boxes", "digest")):
+        if own and data and not same_data(own, data):
             return f"is validated on other data, with {own['boxes']:,} boxes instead of {data['boxes']:,}"
         return "" if np.array_equal(self.image_ids(), other.image_ids()) else "is validated on other images"
 

@@ -2,7 +2,7 @@
 
 import inspect
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -144,6 +144,18 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
     return value
+
+
+def differing(saved: Mapping[str, Any], own: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the name, the saved spec and the own spec of each component that does not agree with its saved spec.
+
+    Args:
+        saved: Specs of components by name.
+        own: Specs of at least these components now.
+    """
+    for name, spec in saved.items():
+        if not agrees(spec, own[name]):
+            yield name, spec, own[name]
 
 
 def agrees(saved: Any, spec: Any) -> bool:

@@ -68,11 +68,11 @@ def without_crowd(targets: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         targets: Targets; ``iscrowd`` [G], if present, marks the boxes of crowds.
     """
     flags = [t["iscrowd"] for t in targets if "iscrowd" in t]
-    if not flags or not bool(torch.cat(flags).any()):
+    given = torch.cat(flags) if flags else torch.zeros(0)
+    if not bool(given.any()):
         return list(targets)
-    given = torch.cat(flags)
-    if bool(((given != 0) & (given != 1)).any()):
-        raise UsageError(f"iscrowd must be 0 or 1, and is {given[(given != 0) & (given != 1)][0].item():g} for a box.")
+    if len(wrong := given[(given != 0) & (given != 1)]):
+        raise UsageError(f"iscrowd must be 0 or 1, and is {wrong[0].item():g} for a box.")
     return [_without_crowd(t) if "iscrowd" in t else t for t in targets]
 
 

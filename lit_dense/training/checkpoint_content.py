@@ -7,7 +7,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import nn
 
 from ..box_losses import BOX_LOSSES, BoxLoss
-from ..core.component import agrees
+from ..core.component import differing
 from ..core.errors import UsageError
 from ..criterion import named_spec
 from ..losses import LOSSES, DenseLoss
@@ -80,10 +80,9 @@ def warn_of_differences(module: nn.Module, saved: Mapping[str, Any], own: Mappin
         own: For each criterion of the module, by its name in checkpoints, the specs of its components.
     """
     for owner, specs in own.items():
-        for component, spec in named_spec(saved.get(owner, {})).items():
-            if not agrees(spec, specs[component]):
-                argument = f"rpn.{component}" if owner == "rpn" else component
-                rank_zero_warn(f"The checkpoint was trained with {argument} {spec}; this model has {specs[component]}.")
+        for component, before, now in differing(named_spec(saved.get(owner, {})), specs):
+            argument = f"rpn.{component}" if owner == "rpn" else component
+            rank_zero_warn(f"The checkpoint was trained with {argument} {before}; this model has {now}.")
     name = saved.get("class")
     if name is not None and name not in {cls.__qualname__ for cls in type(module).__mro__}:
         cls = name.rpartition(".")[2]
