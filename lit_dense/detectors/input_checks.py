@@ -14,11 +14,14 @@ from .base import DetectorAdapter
 
 
 class InputChecks(DetectorAdapter):
-    """An adapter that checks the format of each batch, and the values of the first, because that synchronises."""
+    """An adapter that checks the format of each batch, and the values of the first, because that synchronises.
+
+    The first batch with boxes may come after evaluations without targets, such as a sanity check.
+    """
 
     def __init__(self, detector: Any) -> None:
         super().__init__(detector)
-        self._values_are_checked = False
+        self._range_is_checked = self._boxes_are_checked = False
 
     def hook_inputs(self) -> None:
         """Check the inputs of each batch."""
@@ -38,10 +41,12 @@ class InputChecks(DetectorAdapter):
                 f"{type(detector).__name__} takes float images in [0, 1], and the batch has uint8: give it "
                 "[image.float() / 255 for image in images]."
             )
-        if self._values_are_checked:
+        if not self._range_is_checked:
+            self._range_is_checked = True
+            warn_of_range(images)
+        if self._boxes_are_checked:
             return
-        warn_of_range(images)
         boxes = [target["boxes"].float() for target in targets or () if "boxes" in target and len(target["boxes"])]
         if boxes and bool(seem_normalised(torch.cat(boxes))):
             raise normalised_error(torch.cat(boxes))
-        self._values_are_checked = bool(boxes) or not detector.training
+        self._boxes_are_checked = bool(boxes)  # an evaluation before training has none

@@ -134,14 +134,16 @@ def test_patch__inputs_are_checked_in_every_detector(make):
     images, targets = random_batch((2, 1))
     first = int(make in (small_ssd, small_faster_rcnn))
     targets = [target | {"labels": target["labels"] + first} for target in targets]
+    model.eval()  # as in a sanity check before training
+    with pytest.warns(UserWarning, match=r"Float images must lie in \[0, 1\], and this one reaches"):
+        model([255 * image for image in images])
+    model.train()
     with pytest.raises(UsageError, match="All boxes of the batch lie between 0 and 1"):
         model(images, with_boxes(targets, lambda boxes: boxes / 100))
     with pytest.raises(UsageError, match=r"takes float images in \[0, 1\], and the batch has uint8: give it"):
         model([(255 * image).to(torch.uint8) for image in images], targets)
     with pytest.raises(UsageError, match=r"labels of type torch\.float32"):
         model(images, [target | {"labels": target["labels"].float()} for target in targets])
-    with pytest.warns(UserWarning, match=r"Float images must lie in \[0, 1\], and this one reaches"):
-        model([255 * image for image in images], targets)
     model(images, with_boxes(targets, lambda boxes: boxes.round()))
     model.eval()(images)
 
