@@ -35,7 +35,6 @@ def write_pretrained(module: LitDetector, folder: Path) -> Path:
     arguments = {name: value for name, value in module.hparams.items() if name not in OF_CLI}
     checkpoint: dict[str, Any] = {ARGUMENTS: arguments}
     module.on_save_checkpoint(checkpoint)
-    checkpoint["lit_dense"].pop("random", None)  # of a training that goes on
     config = {
         "library_name": "lit_dense",
         "lit_dense_version": __version__,

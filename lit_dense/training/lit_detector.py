@@ -31,7 +31,7 @@ from .exportable import Exportable
 from .learning_rates import LearningRates, refuse_finders, warn_of_ended_schedule
 from .network_arguments import check_network
 from .optimization import Optimization, OptimizerName, ScheduleName, build_optimizer
-from .random_states import random_states, restore_random_states
+from .random_states import RandomStates, random_states, restore_random_states
 
 
 class LitDetector(Exportable):
@@ -237,7 +237,7 @@ class LitDetector(Exportable):
         self._untrained_backbone = self._from_scratch = False
         self._first_bias: Tensor | None = None
         self._rates: LearningRates | None = None
-        self._random_states: dict[str, Tensor] = {}  # of the run that is resumed, until it starts
+        self._random_states: Sequence[RandomStates] = ()  # of the run that is resumed, until it starts
         names = known_categories(detector, backbone, weights)
         if names is not None and num_classes == len(names) and self.network_options["keep_classifier"]:
             self.categories = [{"id": label, "name": name} for label, name in enumerate(names, network.background)]
@@ -357,7 +357,7 @@ class LitDetector(Exportable):
     def on_train_start(self) -> None:
         """Update rates, schedule and random states after a checkpoint; warn if a finished run is resumed."""
         restore_random_states(self, self._random_states)
-        self._random_states = {}
+        self._random_states = ()
         if not warn_of_ended_schedule(self) and self._rates is not None:
             self._rates.start(self)
 
@@ -398,7 +398,9 @@ class LitDetector(Exportable):
         self._adapter.nan_guard.flush()
         check_finite_weights(self)
         specs = {name: criterion.spec for name, criterion in self._named_criteria().items()}
-        own = {"lr": self.lr, "random": random_states(self), **name_of_class(self)}
+        own = {"lr": self.lr, **name_of_class(self)}
+        if "optimizer_states" in checkpoint:  # a trainer saves it, in all processes, and training can resume from it
+            own["random"] = random_states(self)
         checkpoint["lit_dense"] = {**specs, **own, **self.classes_to_save()}
         saved = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
         saved.update({name: spec for name, spec in self._specs().items() if name in saved})
@@ -427,7 +429,7 @@ class LitDetector(Exportable):
         self.take_classes(saved)
         if self._stage and self._trainer is not None:  # the trainer loads the checkpoint after setup
             if self._stage == "fit":
-                self.lr, self._random_states = saved.get("lr", self.lr), saved.get("random", {})
+                self.lr, self._random_states = saved.get("lr", self.lr), saved.get("random", ())
             self.match_classes(self._stage)
         elif "val_map" in self._modules:
             self._make_metrics()
