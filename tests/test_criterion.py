@@ -123,7 +123,12 @@ def test_criterion__soft_targets_reach_the_loss():
             {"loss": "efl", "weighters": [SoftTargets()]},
             "soft targets, which the loss EqualizedFocalLoss does not use",
         ),
-        ({"loss": OwnNormalizer(), "normalizer": "batch"}, "OwnNormalizer brings its own normalizer.*BatchNormalizer"),
+        (
+            {"loss": OwnNormalizer(), "box_loss": "ghm_r", "normalizer": "batch"},
+            "OwnNormalizer brings its own normalizer for the classification loss and GHMRLoss brings its own "
+            "normalizer for the box loss, so BatchNormalizer has nothing to divide",
+        ),
+        ({"loss": OwnNormalizer(), "box_loss": None, "normalizer": "batch"}, "BatchNormalizer has nothing to divide"),
     ],
 )
 def test_criterion__parts_that_decide_the_same_thing_are_named(arguments, message):
@@ -136,6 +141,18 @@ def test_criterion__a_loss_with_its_own_normalizer_is_summed():
     own = Criterion(OwnNormalizer())(samples)["classification"]
     torch.testing.assert_close(own, Criterion(normalizer="none")(samples)["classification"])
     assert Criterion(**Criterion(OwnNormalizer()).spec).loss.exclusive == {"normalizer"}
+
+
+@pytest.mark.parametrize("normalizer", ["batch", "none"])
+def test_criterion__a_normalizer_divides_the_term_that_is_not_normalised(normalizer):
+    samples = samples_of()
+    plain, given = Criterion(normalizer=normalizer)(samples), Criterion(OwnNormalizer(), normalizer=normalizer)
+    terms = given(samples)
+    torch.testing.assert_close(terms["bbox_regression"], plain["bbox_regression"])
+    torch.testing.assert_close(terms["classification"], Criterion(OwnNormalizer())(samples)["classification"])
+    assert Criterion(**given.spec).normalizer.spec == given.normalizer.spec
+    boxes = Criterion(box_loss="ghm_r", normalizer=normalizer)(samples)
+    torch.testing.assert_close(boxes["classification"], plain["classification"])
 
 
 def test_criterion__state_is_committed_once_per_training_step_and_never_in_evaluation():

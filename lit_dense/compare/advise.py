@@ -14,6 +14,7 @@ from ..data.advice import MOST, Advice, InputSize, Trial, advise, findings, meas
 from ..data.coco_data import CocoData
 from ..detectors.from_arguments import NETWORKS
 from ..losses import LOSSES
+from ..normalizers import ImageNormalizer
 from .command import passed_on
 from .configuration import build_data, differences, read_configuration
 
@@ -54,8 +55,8 @@ def report(arguments: Sequence[str]) -> str:
     extra = passed_on("advise", parser, unknown)
     if not options.config:
         raise UsageError("advise needs --config, the configuration that the comparisons start from.")
-    data, input_size = read_training_set(options.config, extra)
-    figures = measure(data, input_size)
+    data, input_size, divided_by_image = read_training_set(options.config, extra)
+    figures = measure(data, input_size, divided_by_image)
     parts = [f"{data.path}:\n{findings(figures)}"]
     suggested = advise(figures)
     filters = Filter(options.config, extra) if suggested else None
@@ -68,8 +69,10 @@ def report(arguments: Sequence[str]) -> str:
     return "\n\n".join(parts)
 
 
-def read_training_set(configs: Sequence[str], extra: Sequence[str]) -> tuple[CocoData, InputSize]:
-    """Read the training set and the model's input size; no network is built.
+def read_training_set(configs: Sequence[str], extra: Sequence[str]) -> tuple[CocoData, InputSize, bool]:
+    """Read the training set, the model's input size, and whether it divides each image by its own positives.
+
+    No network is built.
 
     Args:
         configs: Configuration files.
@@ -84,7 +87,8 @@ def read_training_set(configs: Sequence[str], extra: Sequence[str]) -> tuple[Coc
     smallest, options = model.network_options["min_size"], model.network_options
     shorter = smallest if isinstance(smallest, int) else smallest[-1]
     squares = NETWORKS[model.detector_name].squares
-    return datamodule.data["train"], InputSize(int(shorter), int(options["max_size"]), squares)
+    divided_by_image = isinstance(model.criterion.normalizer, ImageNormalizer)
+    return datamodule.data["train"], InputSize(int(shorter), int(options["max_size"]), squares), divided_by_image
 
 
 class Filter:

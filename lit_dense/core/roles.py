@@ -7,7 +7,7 @@ from .component import Component
 from .errors import UsageError
 
 BRINGS_OWN_NORMALIZER = {"normalizer": "the classification loss", "box_normalizer": "the box loss"}
-"""Entries of ``exclusive`` of losses that normalise themselves, and the term they normalise."""
+"""Entries of ``exclusive`` of components that normalise a term themselves, and the term."""
 
 
 def check_roles(
@@ -18,7 +18,7 @@ def check_roles(
     normalizer: Component | None,
     class_weight_on: str | None = None,
 ) -> None:
-    """Raise an error if two components decide the same thing, or if the loss does not use another's output.
+    """Raise an error if two components decide the same thing, or if one has no effect because of another.
 
     Args:
         loss: The classification loss.
@@ -43,12 +43,10 @@ def check_roles(
         if "weights" in part.exclusive and others:
             both = f"{type(part).__name__} and {type(others[0]).__name__}"
             raise UsageError(f"{both} both decide the weights: use only one of them.")
-    if normalizer is not None:
-        for role in sorted(BRINGS_OWN_NORMALIZER.keys() & owners.keys()):
-            raise UsageError(
-                f"{owners[role]} brings its own normalizer for {BRINGS_OWN_NORMALIZER[role]}, but "
-                f"{type(normalizer).__name__} was given too: remove one of them."
-            )
+    terms = BRINGS_OWN_NORMALIZER if box_loss is not None else {"normalizer": BRINGS_OWN_NORMALIZER["normalizer"]}
+    if normalizer is not None and terms.keys() <= owners.keys():
+        bring = " and ".join(f"{owners[role]} brings its own normalizer for {term}" for role, term in terms.items())
+        raise UsageError(f"{bring}, so {type(normalizer).__name__} has nothing to divide: remove it.")
     _check_outputs(loss, weighters, assigner, class_weight_on)
 
 

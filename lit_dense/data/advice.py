@@ -17,6 +17,7 @@ TAIL_CLASSES, TAIL_IMBALANCE = 50, 100.0
 SMALL_SIDE, SMALL_SHARE = 32.0, 0.3
 OVERLAP, CROWDED_SHARE = 0.3, 0.1
 EMPTY_SHARE = 0.5
+UNEVEN = 0.5  # standard deviation of the number of objects of an image, as a share of its mean
 FEW_IMAGES = 500
 CHUNK_PAIRS, MAX_PAIRS = 1_000_000, 100_000_000  # most pairs of boxes whose IoU is computed at once, and in all
 
@@ -59,6 +60,9 @@ class Figures(NamedTuple):
         input_side: Median side of an object at the model's input size, in pixels.
         small_share: Share of objects with a side below 32 pixels at the model's input size.
         crowded_share: Share of objects that overlap another one of the image by an IoU of at least 0.3.
+        objects_per_image: Mean number of objects of an image.
+        objects_spread: Standard deviation of the number of objects of an image, as a share of its mean.
+        divided_by_image: Whether the model divides the loss of each image by the positives of this image.
         federated: Whether the data says which classes each image is annotated for, as LVIS does.
         input_size: The model's input size.
     """
@@ -76,6 +80,9 @@ class Figures(NamedTuple):
     input_side: float
     small_share: float
     crowded_share: float
+    objects_per_image: float
+    objects_spread: float
+    divided_by_image: bool
     federated: bool
     input_size: InputSize
 
@@ -103,12 +110,13 @@ class Advice(NamedTuple):
     trials: tuple[Trial, ...]
 
 
-def measure(data: CocoData, input_size: InputSize) -> Figures:
+def measure(data: CocoData, input_size: InputSize, divided_by_image: bool = True) -> Figures:
     """Compute the figures of a training set.
 
     Args:
         data: The training set, after repairs, with categories.
         input_size: The model's input size.
+        divided_by_image: Whether the model divides the loss of each image by the positives of this image.
     """
     counts = data.class_counts(np.array([category["id"] for category in data.categories]))
     instances = counts.instances.numpy()
@@ -122,6 +130,7 @@ def measure(data: CocoData, input_size: InputSize) -> Figures:
     most = instances.argmax() if len(instances) else 0
     least = present[instances[present].argmin()] if len(present) else 0
     names = [category["name"] for category in data.categories] or [""]
+    of_images = np.bincount(image_index, minlength=len(data))
     return Figures(
         images=len(data),
         empty_share=1 - (counts.num_annotated or 0) / max(1, len(data)),
@@ -136,6 +145,9 @@ def measure(data: CocoData, input_size: InputSize) -> Figures:
         input_side=float(np.median(scaled)) if len(boxes) else 0.0,
         small_share=float((scaled < SMALL_SIDE).mean()) if len(boxes) else 0.0,
         crowded_share=_crowded_share(boxes, image_index),
+        objects_per_image=float(of_images.mean()) if len(data) else 0.0,
+        objects_spread=float(of_images.std() / of_images.mean()) if len(boxes) else 0.0,
+        divided_by_image=divided_by_image,
         federated=data.federated is not None,
         input_size=input_size,
     )
@@ -177,6 +189,19 @@ def advise_federated(figures: Figures) -> Advice | None:
         "The data lists the classes that each image is annotated for: other classes may be in it without a label.",
         "missing-labels",
         (Trial("federated", {"model": {"loss": "federated"}}),),
+    )
+
+
+def advise_uneven(figures: Figures) -> Advice | None:
+    """Suggest to divide by the positives of the batch, if the number of objects differs between images."""
+    if not figures.divided_by_image or figures.objects_spread < UNEVEN:
+        return None
+    return Advice(
+        "uneven_images",
+        f"Images have {figures.objects_per_image:.1f} objects with a standard deviation of "
+        f"{figures.objects_spread:.0%} of that, and the loss of each image is divided by its own positives.",
+        "images-with-different-numbers-of-objects",
+        (Trial("batch_normalizer", {"model": {"normalizer": "batch"}}),),
     )
 
 
@@ -259,6 +284,7 @@ def advise_few(figures: Figures) -> Advice | None:
 
 RULES: tuple[Callable[[Figures], Advice | None], ...] = (
     advise_federated,
+    advise_uneven,
     advise_imbalance,
     advise_small,
     advise_crowded,
@@ -281,6 +307,11 @@ def findings(figures: Figures) -> str:
         ("images", f"{f.images:,}, without objects {f.empty_share:.1%}", (advise_few, advise_empty)),
         ("boxes", f"{f.boxes:,} of {f.classes:,} classes; classes without boxes: {f.absent:,}", ()),
         ("imbalance", f"{f.imbalance:,.1f} ({f.frequent} : {f.rare})", (advise_imbalance,)),
+        (
+            "objects",
+            f"{f.objects_per_image:.1f} in an image, standard deviation {f.objects_spread:.0%}",
+            (advise_uneven,),
+        ),
         ("object side", f"median {f.relative_side:.1%} of the image's, {f.input_side:.0f} pixels at {scaled}", ()),
         ("small objects", f"{f.small_share:.1%} below {SMALL_SIDE:.0f} pixels at this size", (advise_small,)),
         ("crowded", f"{f.crowded_share:.1%} overlap another object by an IoU of 0.3 or more", (advise_crowded,)),

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from lit_dense.__main__ import main
-from lit_dense.compare.advise import Filter, command, report
+from lit_dense.compare.advise import Filter, command, read_training_set, report
 from lit_dense.compare.command import read_words
 from lit_dense.compare.plan import choose, plan
 from lit_dense.core.errors import UsageError
@@ -17,7 +17,14 @@ from tests.builders.project_files import CONFIGS
 from tests.data.test_advice import BALANCED
 
 WRONG = BALANCED._replace(
-    images=10, federated=True, imbalance=500.0, rare_images=0.01, small_share=0.5, crowded_share=1.0, empty_share=0.6
+    images=10,
+    federated=True,
+    imbalance=500.0,
+    rare_images=0.01,
+    small_share=0.5,
+    crowded_share=1.0,
+    empty_share=0.6,
+    objects_spread=1.0,
 )
 LARGE = WRONG._replace(small_share=0.0)
 
@@ -50,6 +57,19 @@ def test_report__the_printed_commands_are_accepted_by_compare(config):
         assert len(runs) == 3 * len(options.runs)
         assert {run.config["model"]["lr"] for run in runs} == {0.01}
         assert runs[0].name == "as_is"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], True),
+        (["--model.normalizer=batch"], False),
+        (["--model.detector=fcos"], False),  # torchvision's FCOS divides by the positives of the batch
+        (["--model.assigner=tal"], False),  # brings a normalizer
+    ],
+)
+def test_read_training_set__knows_whether_images_are_divided_by_their_own_positives(config, words, expected):
+    assert read_training_set([config], words)[2] is expected
 
 
 def trials(figures):

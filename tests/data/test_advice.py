@@ -23,6 +23,9 @@ BALANCED = Figures(
     input_side=160.0,
     small_share=0.0,
     crowded_share=0.0,
+    objects_per_image=4.0,
+    objects_spread=0.4,
+    divided_by_image=True,
     federated=False,
     input_size=InputSize(800, 1333),
 )
@@ -67,6 +70,8 @@ def test_measure__the_numbers():
     assert figures.input_side == pytest.approx((30 + 1.5 * 200**0.5) / 2)
     assert figures.relative_side == pytest.approx((0.1 + 20 / 20000**0.5) / 2)
     assert figures.crowded_share == 0.5  # IoU 0.5; the crowd box is not counted
+    assert figures.objects_per_image == pytest.approx(4 / 3)  # 3, 1 and 0 objects
+    assert figures.objects_spread == pytest.approx((14 / 9) ** 0.5 * 3 / 4)
 
 
 def test_measure__squares():
@@ -93,6 +98,7 @@ def test_measure__no_objects(crowd):
     figures = measure(data, InputSize(100, 100))
     assert (figures.boxes, figures.empty_share, figures.imbalance) == (0, 1, 1)
     assert topics(figures) == ["empty_images", "few_images"]
+    assert (figures.objects_per_image, figures.objects_spread) == (0, 0)
     assert "0 of 0 classes" in findings(figures)
 
 
@@ -120,6 +126,14 @@ def test_advise_imbalance__a_long_tail_has_other_runs():
     assert runs(figures) == ["repeat_factor", "eql_v2", "seesaw"]
     assert topics(figures._replace(classes=49)) == ["imbalance"]
     assert topics(figures._replace(imbalance=99.0)) == ["imbalance"]
+
+
+def test_advise_uneven__limit_and_models_that_divide_by_the_batch():
+    assert "uneven_images" not in topics(BALANCED)
+    uneven = BALANCED._replace(objects_spread=0.5)
+    assert runs(uneven) == ["batch_normalizer"]
+    assert "4.0 objects with a standard deviation of 50% of that" in advise(uneven)[0].reason
+    assert "uneven_images" not in topics(uneven._replace(divided_by_image=False))
 
 
 def test_advise_small__limit_and_sizes():
@@ -155,7 +169,13 @@ def test_advise_federated__comes_first():
 
 def test_advise__sections_of_the_page_exist():
     figures = BALANCED._replace(
-        images=10, federated=True, imbalance=500.0, small_share=1.0, crowded_share=1.0, empty_share=0.6
+        images=10,
+        federated=True,
+        imbalance=500.0,
+        small_share=1.0,
+        crowded_share=1.0,
+        empty_share=0.6,
+        objects_spread=1.0,
     )
     page = Path(__file__).parents[2].joinpath("docs/choosing.md").read_text(encoding="utf-8")
     headings = {line[3:].lower().replace(" ", "-") for line in page.splitlines() if line.startswith("## ")}

@@ -173,7 +173,7 @@ def test_dw__is_off_in_evaluation_and_the_assignment_stays():
         ({"loss": "rs"}, "RankSortLoss and DWWeighter both decide"),
         ({"box_loss": "ghm_r"}, "GHMRLoss and DWWeighter both decide the box normalizer"),
         ({"assigner": "tal"}, "DWWeighter and TaskAlignedAssigner both decide the assignment"),
-        ({"normalizer": "batch"}, "DWWeighter brings its own normalizer .* BatchNormalizer was given too"),
+        ({"normalizer": "batch"}, "DWWeighter brings its own normalizer .* BatchNormalizer has nothing to divide"),
         ({"weighters": ["dw", "pisa"]}, "DWWeighter and PISAWeighter both decide the weights"),
         ({"weighters": ["pisa", "dw"]}, "DWWeighter and PISAWeighter both decide the weights"),
         ({"weighters": {"class_path": "dw", "init_args": {"pos_weight": -1}}}, "dw: pos_weight must be at least 0"),
