@@ -206,7 +206,7 @@ def advise_uneven(figures: Figures) -> Advice | None:
 
 
 def advise_imbalance(figures: Figures) -> Advice | None:
-    """Suggest losses, class weights or a sampler, if the class counts differ."""
+    """Suggest class weights and samplers, or losses for a long tail, if the class counts differ."""
     tail = figures.classes >= TAIL_CLASSES and figures.imbalance >= TAIL_IMBALANCE
     if not tail and (figures.imbalance < IMBALANCED or figures.classes < 2):
         return None
@@ -214,14 +214,15 @@ def advise_imbalance(figures: Figures) -> Advice | None:
     sampler = {"class_path": "repeat_factor", "init_args": {"threshold": threshold}}
     # a class in more than a quarter of the images cannot be repeated twice
     repeated = [Trial("repeat_factor", {"data": {"sampler": sampler}})] if figures.rare_images <= 0.25 else []
-    losses = [Trial(name, {"model": {"loss": name}}) for name in (("eql_v2", "seesaw") if tail else ("ghm",))]
+    losses = [Trial(name, {"model": {"loss": name}}) for name in ("eql_v2", "seesaw")]
     weights = Trial("class_weights", {"model": {"class_weights": "balanced"}})
+    aware = Trial("class_aware", {"data": {"sampler": "class_aware"}})
     return Advice(
         "long_tail" if tail else "imbalance",
         f"{figures.frequent} has {figures.imbalance:,.0f} times the boxes of {figures.rare}, which is in "
         f"{figures.rare_images:.1%} of the images with objects.",
         "a-long-tail-of-hundreds-of-classes" if tail else "a-rare-class-is-not-found",
-        (*repeated, *losses) if tail else (weights, *losses, *repeated),
+        (*repeated, *losses) if tail else (weights, aware, *repeated),
     )
 
 
@@ -245,7 +246,7 @@ def advise_small(figures: Figures) -> Advice | None:
 
 
 def advise_crowded(figures: Figures) -> Advice | None:
-    """Suggest another matching and a higher threshold of non-maximum suppression, if objects overlap."""
+    """Suggest a higher threshold of non-maximum suppression, and other matching, if objects overlap."""
     if figures.crowded_share < CROWDED_SHARE:
         return None
     return Advice(
@@ -255,7 +256,7 @@ def advise_crowded(figures: Figures) -> Advice | None:
         (
             Trial("nms_60", {"model": {"nms_thresh": 0.6}}),
             Trial("simota", {"model": {"assigner": "simota"}}),
-            Trial("atss", {"model": {"assigner": "atss"}}),
+            Trial("dw", {"model": {"weighters": ["dw"], "assigner": None, "normalizer": None}}),  # it decides both
         ),
     )
 

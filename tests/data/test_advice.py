@@ -112,12 +112,12 @@ def test_advise_imbalance__limit():
     assert topics(BALANCED._replace(imbalance=9.9)) == []
     figures = BALANCED._replace(imbalance=10.0, rare_images=0.01)
     assert topics(figures) == ["imbalance"]
-    assert runs(figures) == ["class_weights", "ghm", "repeat_factor"]
+    assert runs(figures) == ["class_weights", "class_aware", "repeat_factor"]
     assert "cat has 10 times the boxes of dog, which is in 1.0%" in advise(figures)[0].reason
     assert "10.0 (cat : dog)  -> imbalance" in findings(figures)
     sampler = advise(figures)[0].trials[2].settings["data"]["sampler"]
     assert sampler["init_args"]["threshold"] == 0.04  # sqrt(0.04 / 0.01) = 2
-    assert runs(figures._replace(rare_images=0.26)) == ["class_weights", "ghm"]
+    assert runs(figures._replace(rare_images=0.26)) == ["class_weights", "class_aware"]
 
 
 def test_advise_imbalance__a_long_tail_has_other_runs():
@@ -147,7 +147,7 @@ def test_advise_small__limit_and_sizes():
 
 def test_advise_crowded__limit():
     assert topics(BALANCED._replace(crowded_share=0.09)) == []
-    assert runs(BALANCED._replace(crowded_share=0.1)) == ["nms_60", "simota", "atss"]
+    assert runs(BALANCED._replace(crowded_share=0.1)) == ["nms_60", "simota", "dw"]
 
 
 def test_advise_empty__limit():
