@@ -7,6 +7,7 @@ import numpy as np
 from ..metrics.evaluation import Evaluation
 from ..visualization.page import Table
 from .curves import LARGEST_GAIN, Flattening, flattening, mean_curve
+from .divisors import note_on_divisors
 from .results import Comparison, Result
 from .statistics import RESAMPLES, Difference, Spread, Verdict, mean_of, thirds
 
@@ -126,6 +127,9 @@ def main_table(comparison: Comparison) -> Table:
         f"Curve: still rising if AP gained more than {_percent(LARGEST_GAIN)} of its final value over the last third "
         f"of the steps; {DASH} with fewer than three validations.",
     ]
+    models = {n: next(iter(comparison.finished(n).values())).run.config["model"] for n in comparison.shown}
+    if note := note_on_divisors(models):
+        notes.append(note)
     if len({r.found["steps"] for n in comparison.shown for r in comparison.finished(n).values()}) > 1:
         notes.append("The runs differ in their number of steps, see Time and memory: --steps gives all the same.")
     headers = ["run", "AP", "difference", "95 % interval", "verdict", "AP50", "AP75", "seeds", "curve"]

@@ -290,6 +290,14 @@ def test_summary__says_when_the_curves_have_not_become_flat(tmp_path):
     assert "still rises" not in summary(read(out))
 
 
+def test_main_table__says_that_the_runs_divide_their_losses_differently(tmp_path):
+    out = write_folder(tmp_path, {"focal": 0.8, "ghm": 0.6}, seeds=(0,))
+    assert not any("normalizers" in note for note in main_table(read(out)).notes)
+    path = out / "ghm" / "seed-0" / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "config": {"model": {"loss": "ghm"}}}))
+    assert any("(image: focal; its own: ghm)" in note for note in main_table(read(out)).notes)
+
+
 def test_main_table__other_numbers_of_steps_and_other_machines_are_said(tmp_path):
     out = write_folder(tmp_path, {"focal": 0.8, "bce": 0.6}, seeds=(0,))
     assert not any("--steps" in note for note in main_table(read(out)).notes)
