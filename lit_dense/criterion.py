@@ -58,7 +58,7 @@ class Criterion(nn.Module):
         loss: The classification loss: a name, an object, or a dict with class_path and init_args.
         box_loss: The box loss, given in the same way; None for a detector that has its own box loss.
         weighters: One weighter or a list of weighters, whose weights multiply.
-        normalizer: What the sums are divided by; by default ``image``, unless a loss has its own normalizer.
+        normalizer: What the sums are divided by; by default ``image``. A loss with its own normalizer is not divided.
         assigner: Matches anchors and ground-truth boxes; by default the matcher of the detector is used.
         loss_weight: Factor of the classification term; at least 0.
         box_loss_weight: Factor of the box term; at least 0.
