@@ -227,7 +227,7 @@ def advise_imbalance(figures: Figures) -> Advice | None:
 
 
 def advise_small(figures: Figures) -> Advice | None:
-    """Suggest larger images, and matching and a box loss for small objects, if many objects are small."""
+    """Suggest larger images, and matching for small objects, if many objects are small."""
     if figures.small_share < SMALL_SHARE:
         return None
     smallest, largest, squares = figures.input_size
@@ -237,11 +237,7 @@ def advise_small(figures: Figures) -> Advice | None:
         "small_objects",
         f"{figures.small_share:.0%} of the objects have a side below 32 pixels at the model's input size.",
         "small-objects",
-        (
-            *trials,
-            Trial("nwd_assigner", {"model": {"assigner": "nwd"}}),
-            Trial("nwd_box_loss", {"model": {"box_loss": "nwd"}}),
-        ),
+        (*trials, Trial("nwd_assigner", {"model": {"assigner": "nwd"}})),
     )
 
 

@@ -139,10 +139,10 @@ def test_advise_uneven__limit_and_models_that_divide_by_the_batch():
 def test_advise_small__limit_and_sizes():
     assert topics(BALANCED._replace(small_share=0.29)) == []
     figures = BALANCED._replace(small_share=0.3)
-    assert runs(figures) == ["larger", "nwd_assigner", "nwd_box_loss"]
+    assert runs(figures) == ["larger", "nwd_assigner"]
     assert advise(figures)[0].trials[0].settings == {"model": {"min_size": 1200, "max_size": 2000}}
     squares = figures._replace(input_size=InputSize(320, 320, squares=True))
-    assert runs(squares) == ["nwd_assigner", "nwd_box_loss"]
+    assert runs(squares) == ["nwd_assigner"]
 
 
 def test_advise_crowded__limit():
