@@ -39,7 +39,7 @@ def restore_random_states(module: LightningModule, states: Sequence[RandomStates
     """
     if isinstance(states, dict):
         states = [states] if states else []
-    if len(states) != module.trainer.world_size:
+    if not states or len(states) != module.trainer.world_size:
         return
     own = states[module.trainer.global_rank]
     torch.set_rng_state(own["cpu"].cpu())

@@ -1,5 +1,7 @@
 """A resumed run draws the random numbers that the uninterrupted run would have drawn."""
 
+import os
+
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -44,6 +46,7 @@ def test_random_states__a_resumed_run_equals_the_uninterrupted_one(options, stop
 
 def _resumed_in_process(rank, images, folder):
     """The weights, and the next random number, of an uninterrupted and of a resumed run."""
+    os.environ.pop("PL_GLOBAL_SEED", None)  # of an earlier test: Lightning would give both processes this seed
     options = {"rank": rank, "head_convs": 1, "min_size": [48, 64, 80], "max_size": 96}
     states, numbers = [], []
     for name, seed, ckpt_path in (("whole", 1, None), ("rest", 2, folder / "whole" / "step=2.ckpt")):
