@@ -39,7 +39,7 @@ def resampled_ap(rows: DetectionTable, counts: Array, num_classes: int, max_dete
     matches: dict[int, list[ClassMatches]] = {label: [] for label in classes}
     for match in with_backend(None, lambda backend: backend.matches(rows, classes, max_detections)):
         matches[match.label].append(match)
-    weights = np.asarray(counts, np.float64)
+    weights = np.asarray(counts, np.int32)
     values = np.stack([_class_ap(of_class, weights) for of_class in matches.values()])  # [K, S, T]
     exists = values > -1
     sums = np.where(exists, values, 0.0)
@@ -67,36 +67,39 @@ def _class_ap(matches: list[ClassMatches], weights: Array) -> Array:
     positives = weights[:, images] @ np.array([m.num_objects for m in matches])
     order = np.argsort(-np.concatenate([m.scores for m in matches]), kind="stable")
     of_image = np.repeat(images, [len(m.scores) for m in matches])[order]
-    matched = np.concatenate([m.matched for m in matches], 1)[:, order]
-    ignored = np.concatenate([m.ignored for m in matches], 1)[:, order]
+    counted = ~np.concatenate([m.ignored for m in matches], 1)[:, order]  # not matched with a crowd, for example
+    true = np.concatenate([m.matched for m in matches], 1)[:, order] & counted
     values = np.full((samples, thresholds), -1.0)
     step = max(1, _ELEMENTS // max(1, len(order)))
     for start in range(0, samples, step):
         chunk = slice(start, start + step)
         of_detection = weights[chunk][:, of_image]
+        all_detections = of_detection.cumsum(1, dtype=np.int32)
         for t in range(thresholds):
-            values[chunk, t] = _average(of_detection, matched[t] & ~ignored[t], ~ignored[t], positives[chunk])
+            if counted[t].all():  # without ignored detections, the sums are those of each threshold
+                sums = all_detections
+            else:
+                sums = np.where(counted[t], of_detection, 0).cumsum(1, dtype=np.int32)
+            hits = of_detection[:, true[t]].cumsum(1, dtype=np.int32)
+            values[chunk, t] = _average(hits, sums[:, true[t]], positives[chunk])
     return np.where(positives[:, None] > 0, values, -1.0)
 
 
-def _average(weights: Array, true: Array, counted: Array, positives: Array) -> Array:
+def _average(hits: Array, detections: Array, positives: Array) -> Array:
     """Average precision over COCO's recalls [S].
 
     Only true positives are evaluated, because each maximum of precision and each increase of recall is at one of them.
 
     Args:
-        weights: Number of draws of each detection in each sample, best detection first [S, D].
-        true: Mask of true positives [D].
-        counted: Mask of detections that are not ignored, such as those matched with a crowd [D].
+        hits: Number of true positives up to and with each of the P true positives, best first, integers [S, P].
+        detections: Number of detections up to and with it, without ignored ones, integers [S, P].
         positives: Number of objects in each sample [S].
     """
-    hits = weights[:, true].cumsum(1)
-    all_counted = np.where(counted, weights, 0.0).cumsum(1)[:, true]
-    precision = hits / np.maximum(all_counted, np.finfo(float).tiny)
+    precision = hits / np.maximum(detections, 1)
     envelope = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
     recall = hits / np.maximum(positives, 1)[:, None]
-    values = np.zeros(len(weights))
-    for s in range(len(weights)):
+    values = np.zeros(len(hits))
+    for s in range(len(hits)):
         index = np.searchsorted(recall[s], RECALLS, side="left")
         reached = index < recall.shape[1]
         values[s] = envelope[s, index[reached]].sum() / len(RECALLS)
