@@ -25,6 +25,7 @@ NOISE = re.compile(
     r"Expected a <class 'NoneType'>|Expected a <class 'collections.abc.Sequence'>$|Subclass types expect one of|"
     r"a class path \(str\)|a dict with"
 )
+NO_COMPONENT = re.compile(r"Not a valid subclass of \w+Like$")  # such as a list in place of one loss
 A_LIST = "Expected a <class 'collections.abc.Sequence'>"  # said only if nothing else is
 
 
@@ -109,6 +110,7 @@ def _check_file(path: Path) -> None:
 def _plain_types(line: str) -> str:
     """Replace Python's notation of types in a line of jsonargparse."""
     line = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", line)
+    line = NO_COMPONENT.sub("Expected one name, or {class_path: NAME, init_args: {...}}", line.removesuffix("."))
     line = re.sub(r"Expected an? typing\.Literal\[(.*?)\]", r"Expected one of \1", line)
     return line.replace("Expected a int", "Expected an int").replace("Expected a Sequence", "Expected a list, [a, b]")
 

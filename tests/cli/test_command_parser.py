@@ -80,6 +80,11 @@ def line_of(capsys, *words):
             "--trainer.callbacks: Expected a dot import path string: EarlyStoping. Did you",
         ),
         ("--trainer.callbacks+=EarlyStoping", "Did you mean 'EarlyStopping'?"),
+        (
+            "--model.loss=[focal,ghm]",
+            "--model.loss: Expected one name, or {class_path: NAME, init_args: {...}}, not ['focal', 'ghm'].",
+        ),
+        ("--model.assigner={}", "--model.assigner: Expected one name, or {class_path: NAME, init_args: {...}}, not {}."),
         ("--model.loss.pos_weight=x", "--pos_weight: Expected a float, not x."),
         ("--config=nowhere.yaml", "nowhere.yaml"),
         ("stray", "lit-dense: unrecognized arguments: stray."),
