@@ -84,7 +84,7 @@ def line_of(capsys, *words):
             "--model.loss=[focal,ghm]",
             "--model.loss: Expected one name, or {class_path: NAME, init_args: {...}}, not ['focal', 'ghm'].",
         ),
-        ("--model.assigner={}", "--model.assigner: Expected one name, or {class_path: NAME, init_args: {...}}, not {}."),
+        ("--model.loss={}", "--model.loss: Expected one name, or {class_path: NAME, init_args: {...}}, not {}."),
         ("--model.loss.pos_weight=x", "--pos_weight: Expected a float, not x."),
         ("--config=nowhere.yaml", "nowhere.yaml"),
         ("stray", "lit-dense: unrecognized arguments: stray."),
