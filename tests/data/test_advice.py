@@ -132,7 +132,13 @@ def test_advise_uneven__limit_and_models_that_divide_by_the_batch():
     assert "uneven_images" not in topics(BALANCED)
     uneven = BALANCED._replace(objects_spread=0.5)
     assert runs(uneven) == ["batch_normalizer"]
-    assert "4.0 objects with a standard deviation of 50% of that" in advise(uneven)[0].reason
+    assert "4.0 objects on average, with a standard deviation of 50% of the mean" in advise(uneven)[0].reason
+    imbalanced = uneven._replace(imbalance=10.0, rare_images=0.3)
+    assert runs(imbalanced) == ["batch_normalizer", "class_weights", "class_aware_batch"]
+    assert advise(imbalanced)[1].trials[1].settings == {
+        "data": {"sampler": "class_aware"},
+        "model": {"normalizer": "batch"},
+    }
     assert "uneven_images" not in topics(uneven._replace(divided_by_image=False))
 
 
