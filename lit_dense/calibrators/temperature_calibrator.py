@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core.errors import check_range
+from ..core.errors import UsageError, check_range
 from .base import Calibrator, StoredDetections
 
 LEAST, LARGEST, STEPS = 0.05, 20.0, 60
@@ -34,9 +34,18 @@ class TemperatureCalibrator(Calibrator):
         return logits / self.temperature
 
     def fitted(self, stored: StoredDetections) -> "TemperatureCalibrator":
-        """Find the temperature of lowest cross-entropy, in [0.05, 20], by golden-section search."""
+        """Find the temperature of lowest cross-entropy, in [0.05, 20], by golden-section search.
+
+        Raises:
+            UsageError: If no detection is a true positive.
+        """
         if not len(stored.logits):
             return TemperatureCalibrator(self.temperature)
+        if not stored.is_true.any():
+            raise UsageError(
+                f"temperature: none of the {len(stored.logits):,} detections of the validation set is a true positive, "
+                "so there is nothing to fit. Train longer, or check the boxes and classes of the validation set."
+            )
         target = stored.is_true.double()
 
         def cost(log_temperature: Tensor) -> Tensor:

@@ -250,6 +250,11 @@ def report(difference: Difference, which: str) -> list[str]:
         difference: The difference of file and model.
         which: What the images were.
     """
+    if not difference.detections and not difference.unmatched:
+        return [
+            f"Not compared: neither model nor file has a detection in {difference.images} {which}. Give --config with "
+            "validation images, or a lower --model.score_thresh."
+        ]
     return [
         f"Compared on {difference.images} {which}: {difference.detections} detections",
         f"Largest difference: score {difference.score:.1e}, box {difference.box:.1e} pixels; "

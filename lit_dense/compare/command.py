@@ -181,7 +181,7 @@ def main(arguments: Sequence[str]) -> int:
         with alone(options.out):
             record(options.out, runs, shared, options.baseline, names)
             failed = _train(runs, options)
-    elif options.config or extra:
+    elif options.config or extra or options.seeds or options.steps:
         raise UsageError("compare: give --runs to train, or only --out to report existing runs.")
     elif not given and not (options.out / RECORD).is_file():
         raise UsageError(f"compare: there is no comparison in {options.out}; give --config and --runs to make one.")
@@ -192,7 +192,7 @@ def main(arguments: Sequence[str]) -> int:
 def _write_report(options: argparse.Namespace, given: "Sequence[Committed]") -> None:
     from .committed import export_all, load_folders
     from .files import RESULT, RESULTS
-    from .joining import join, version_notes
+    from .joining import data_notes, join, version_notes
     from .report import write
     from .results import read
     from .sections import summary
@@ -206,7 +206,7 @@ def _write_report(options: argparse.Namespace, given: "Sequence[Committed]") -> 
     if given:
         joined, notes = join([*given, *own], options.mix_versions)
     else:
-        notes = version_notes(own, mix_versions=True)
+        notes = [*data_notes(own), *version_notes(own, mix_versions=True)]
     comparison = read(options.out, options.baseline, joined, notes)
     paths = write(comparison)
     print(summary(comparison))

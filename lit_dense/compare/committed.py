@@ -127,10 +127,10 @@ def load_folders(folders: Iterable[Path]) -> list[Committed]:
     results: list[Committed] = []
     for folder in folders:
         paths = sorted(folder.glob("*.json"))
-        if not paths:
-            inside = folder / RESULTS
+        inside = folder / RESULTS
+        if not paths or ((folder / RECORD).is_file() and inside.is_dir()):  # the folder of a comparison
             hint = f" Did you mean {inside}?" if inside.is_dir() else ""
-            what = "has no results (*.json)" if folder.is_dir() else "is not a folder"
+            what = "has no results of runs (*.json)" if folder.is_dir() else "is not a folder"
             raise UsageError(f"--results: {folder} {what}.{hint}")
         results += map(Committed.load, paths)
     return sorted(results, key=lambda result: (result.name, result.seed))

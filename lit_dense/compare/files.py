@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.errors import UsageError
 from ..metrics.detection_table import Array
 from ..metrics.evaluation import Evaluation
 
@@ -39,6 +40,24 @@ def write_text(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
+
+
+def read_record(out: Path) -> dict[str, Any] | None:
+    """Read the names, the baseline and the common configuration of a comparison; None if the folder has none.
+
+    Raises:
+        UsageError: If the file is damaged or not that of a comparison.
+    """
+    path = out / RECORD
+    if not path.exists():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{path} is damaged: {error}. Remove it, or use another --out.") from error
+    if not isinstance(record, dict) or not {"names", "baseline", "shared"} <= record.keys():
+        raise UsageError(f"{path} is not the record of a comparison. Use another --out.")
+    return record
 
 
 def last_lines(path: Path, number: int = 15) -> str:

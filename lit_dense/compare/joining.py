@@ -200,9 +200,7 @@ def _check_data(results: Sequence[Committed]) -> list[str]:
                 "Repeat lit-dense compare --out with the folder of the run, on the machine that has its data and the "
                 "detections: this records the data."
             )
-        own = {name: value for name, value in result.changes.get("data", {}).items() if name in READ_BY}
-        own.pop("seed", None)
-        before = seen.setdefault(result.name if own else None, result)
+        before = seen.setdefault(_data_key(result), result)
         for split, name in SPLITS.items():
             notes += _compare_data(before, result, split, name)
     return notes
@@ -221,6 +219,33 @@ def _compare_data(before: Committed, now: Committed, split: str, name: str) -> l
         f"The image files of the {name} differ in size between {_label(before)} and {_label(now)}: the images may have "
         "been encoded again."
     ]
+
+
+def data_notes(results: Sequence[Committed]) -> list[str]:
+    """Return a sentence for each data set that changed between runs of the same data options.
+
+    Args:
+        results: Results of one folder, whose report is not refused; without recorded data they are not compared.
+    """
+    notes = []
+    for split, name in SPLITS.items():
+        groups: dict[str | None, dict[str, list[str]]] = {}
+        for result in results:
+            if result.data is not None:
+                values = groups.setdefault(_data_key(result), {})
+                values.setdefault(_described(result.data.get(split, {})), []).append(_label(result))
+        notes += [
+            f"The {name} changed between runs: {_by_value(values)}. A difference can come from the data."
+            for values in groups.values()
+            if len(values) > 1
+        ]
+    return notes
+
+
+def _data_key(result: Committed) -> str | None:
+    """Return the name of a run with data options of its own, None for the common data."""
+    own = {name for name in result.changes.get("data", {}) if name in READ_BY} - {"seed"}
+    return result.name if own else None
 
 
 def _described(data: Mapping[str, Any]) -> str:

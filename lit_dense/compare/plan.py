@@ -14,7 +14,7 @@ from ..metrics.arguments import read_limits
 from ..metrics.backends import Protocol
 from ..weighters import WEIGHTERS
 from .configuration import differences, read_configuration
-from .files import RECORD, RUN, write_json
+from .files import RECORD, RUN, read_record, write_json
 
 ONLY_ITS_OWN = ("seed_everything",)
 
@@ -90,9 +90,10 @@ def _repeated(values: Sequence[Any]) -> list[Any]:
 
 
 def _choose(value: str) -> Choice:
-    name, given, path = value.rpartition("=")
+    named = "=" in value and not Path(value).is_file()  # a file's name may contain the sign, a run's may not
+    name, path = value.split("=", 1) if named else ("", value)
     described = re.fullmatch(r"(.+\.ya?ml)(?:\+(.*))?", path)
-    if given or described:
+    if named or described:
         file, added = described.groups() if described else (path, None)
         if not Path(file).is_file():
             raise UsageError(f"--runs: there is no file {file}.")
@@ -230,8 +231,7 @@ def record(
         UsageError: If the folder has another common configuration or a run of the same name with another configuration,
             or if the baseline is not the name of a run.
     """
-    path = out / RECORD
-    old = json.loads(path.read_text()) if path.exists() else {"names": [], "baseline": None, "shared": shared}
+    old = read_record(out) or {"names": [], "baseline": None, "shared": shared}
     _refuse(differences(old["shared"], shared), f"{out} has runs of another common configuration")
     for run in runs:
         if (run.folder(out) / RUN).exists():
@@ -241,7 +241,7 @@ def record(
     names = list(dict.fromkeys([*old["names"], *names, *(run.name for run in runs)]))
     baseline = check_baseline(baseline, names) or old["baseline"] or names[0]
     out.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"names": names, "baseline": baseline, "shared": shared})
+    write_json(out / RECORD, {"names": names, "baseline": baseline, "shared": shared})
     for run in runs:
         if not (run.folder(out) / RUN).exists():
             run.save(out)

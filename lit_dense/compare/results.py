@@ -18,7 +18,19 @@ from ..metrics.compact_table import load_compact, load_image_ids
 from ..metrics.detection_table import DetectionTable
 from ..metrics.evaluation import Evaluation
 from .committed import Committed
-from .files import CHECKPOINT, FAILURE, JOINED, RECORD, RESAMPLED, RESULT, ROWS, RUN, TABLES, load_tables, write_arrays
+from .files import (
+    CHECKPOINT,
+    FAILURE,
+    JOINED,
+    RESAMPLED,
+    RESULT,
+    ROWS,
+    RUN,
+    TABLES,
+    load_tables,
+    read_record,
+    write_arrays,
+)
 from .plan import Run, check_baseline, evaluation_rules
 from .provenance import same_data
 from .statistics import RESAMPLES, Array, Difference, Spread, align_counts, compare, draw_counts
@@ -205,10 +217,15 @@ class Comparison:
     @cached_property
     def unlike(self) -> dict[str, str]:
         """Why configurations cannot be compared with the baseline, by name: other data or rules of evaluation."""
-        base = next(iter(self.finished(self.baseline).values()), None)
-        if base is None:
+        bases = self.finished(self.baseline)
+        if not bases:
             return {}
-        reasons = {name: [result.unlike(base) for result in self.finished(name).values()] for name in self.shown}
+        first = next(iter(bases.values()))
+        reasons = {
+            name: [result.unlike(bases.get(seed, first)) for seed, result in self.finished(name).items()]
+            for name in self.shown
+            if name != self.baseline
+        }
         return {name: next(filter(None, some)) for name, some in reasons.items() if any(some)}
 
     @cached_property
@@ -224,9 +241,10 @@ class Comparison:
         }
 
     def difference(self, name: str, number: Number = "map") -> Difference | None:
-        """Return a configuration minus the baseline; None if they have no finished seed in common."""
+        """Return a configuration minus the baseline; None if they have no finished seed with this number in common."""
         run, base = (
-            {seed: result.numbers[number] for seed, result in self.finished(n).items()} for n in (name, self.baseline)
+            {seed: value for seed, result in self.finished(n).items() if (value := result.numbers[number]) > -1}
+            for n in (name, self.baseline)
         )
         samples, base_samples = (
             {seed: arrays[number] for seed, arrays in self.samples[n].items()} for n in (name, self.baseline)
@@ -248,8 +266,7 @@ def read(
     Raises:
         UsageError: If there is no run with the name of the baseline, or no baseline.
     """
-    path = out / RECORD
-    record = json.loads(path.read_text()) if path.exists() else {"names": [], "baseline": None}
+    record = read_record(out) or {"names": [], "baseline": None}
     others = sorted({result.name for result in joined} - set(record["names"]))
     names = [*record["names"], *others]
     baseline = check_baseline(baseline, names) or record["baseline"]

@@ -28,8 +28,12 @@ def summary(comparison: Comparison) -> str:
         return "No run is finished yet."
     base = comparison.spread(comparison.baseline, "map")
     compared = {name: comparison.difference(name) for name in others(comparison)}
+    missing = not comparison.finished(comparison.baseline)
+    if base is None and not missing:
+        return (
+            f"There is nothing to compare: {comparison.baseline} has no AP, because its validation set has no objects."
+        )
     if base is None or not compared:
-        missing = not comparison.finished(comparison.baseline)
         return f"There is nothing to compare yet: {'the baseline' if missing else 'no other run'} is " + (
             "not finished." if missing else "finished with the seeds of the baseline."
         )
@@ -146,7 +150,8 @@ def _difference_cells(comparison: Comparison, name: str) -> list[str]:
         return ["", "", "baseline"]
     difference = comparison.difference(name) if name in others(comparison) else None
     if difference is None:
-        return [DASH, DASH, "no seed in common with the baseline"]
+        known = comparison.spread(name, "map") and comparison.spread(comparison.baseline, "map")
+        return [DASH, DASH, "no seed in common with the baseline" if known else "no AP"]
     verdict = str(difference.verdict)
     if np.isnan(difference.low):
         return [signed(difference.mean), DASH, verdict]

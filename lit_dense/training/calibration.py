@@ -104,12 +104,15 @@ def calibrate(
         candidates: Number of detections of an image to store.
 
     Raises:
-        UsageError: If there are several processes, or if the detector's scores are not those of classes only.
+        UsageError: If there are several processes, the output is a folder, the detector's scores are not those of
+            classes only, or the calibrator has nothing to fit.
     """
     if trainer.world_size > 1:
         raise UsageError("calibrate needs all detections on one process: set --trainer.devices=1.")
     source = Path(ckpt_path)
     written = source.with_name(f"{source.stem}-calibrated{source.suffix}") if output is None else Path(output)
+    if written.is_dir():
+        raise UsageError(f"--output={written} is a folder: give a file, such as --output={written / source.name}.")
     datamodule.prepare_data()
     datamodule.setup("fit")
     module.criterion.calibrates = False

@@ -87,6 +87,8 @@ def test_temperature__finds_the_temperature_of_the_data():
     fitted = TemperatureCalibrator().fitted(stored(3 * true_logits, is_true))
     assert fitted.temperature == pytest.approx(3, rel=0.02)
     assert TemperatureCalibrator(2.0).fitted(stored(true_logits[:0], is_true[:0])).temperature == 2
+    with pytest.raises(UsageError, match="none of the 5 detections of the validation set is a true positive"):
+        TemperatureCalibrator().fitted(stored(true_logits[:5], torch.zeros(5).bool()))
 
 
 def test_logit_adjustment__takes_the_tau_of_largest_ap():

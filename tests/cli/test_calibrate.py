@@ -44,8 +44,11 @@ def test_calibrate__writes_a_checkpoint_that_validation_uses(trained, tmp_path, 
     assert before[0] == before[1]  # the detections without calibration
 
 
-def test_calibrate__mistakes_are_one_line(trained, capsys):
-    config, _ = trained
+def test_calibrate__mistakes_are_one_line(trained, tmp_path, capsys):
+    config, checkpoint = trained
+    with pytest.raises(SystemExit):
+        main(["calibrate", f"--config={config}", f"--ckpt_path={checkpoint}", f"--output={tmp_path}"])
+    assert f"--output={tmp_path} is a folder: give a file, such as --output={tmp_path}/" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["calibrate", f"--config={config}"])
     assert "calibrate needs a trained model: give --ckpt_path=PATH." in capsys.readouterr().err

@@ -5,9 +5,10 @@ import torch
 from lightning.pytorch import Trainer
 
 from lit_dense.cli import export_command
-from lit_dense.cli.export_command import image_size, report_ap, run_export, size_of
+from lit_dense.cli.export_command import image_size, report, report_ap, run_export, size_of
 from lit_dense.core.errors import UsageError
 from lit_dense.data import CocoDataModule
+from lit_dense.export.verification import Difference
 from tests.builders.coco_files import data_arguments, write_shape_splits
 from tests.builders.exported import small_module
 
@@ -29,6 +30,12 @@ def test_run_export__writes_a_file_beside_the_checkpoint(checkpoint):
     assert (checkpoint.parent / "best.pt2").is_file()
     assert "Compared on 4 random images" in report
     assert "0 detections without a counterpart" in report
+
+
+def test_report__says_that_nothing_was_compared_if_there_are_no_detections():
+    (line,) = report(Difference(2, 0, 0, 0.0, 0.0), "random images")
+    assert line.startswith("Not compared: neither model nor file has a detection in 2 random images.")
+    assert report(Difference(2, 0, 3, 0.0, 0.0), "random images")[1].endswith("3 detections without a counterpart")
 
 
 def test_run_export__uses_the_weights_of_the_checkpoint(checkpoint, tmp_path):

@@ -213,9 +213,11 @@ def test_export_all__data_that_cannot_be_read_is_said_once_and_recorded_later(tm
 
 def test_load__what_is_no_result_is_refused(out, tmp_path):
     exported(out)
-    for folder, said in ((tmp_path / "nowhere", "is not a folder"), (tmp_path, r"has no results \(\*\.json\)")):
+    for folder, said in ((tmp_path / "nowhere", "is not a folder"), (tmp_path, "has no results of runs")):
         with pytest.raises(UsageError, match=said):
             load_folders([folder])
+    with pytest.raises(UsageError, match=r"Did you mean .*out/results\?"):
+        load_folders([out])
     (out / RECORD).rename(tmp_path / "record")
     with pytest.raises(UsageError, match=r"Did you mean .*out/results\?"):
         load_folders([out])

@@ -7,7 +7,7 @@ import pytest
 
 from lit_dense.compare import joining
 from lit_dense.compare.committed import Committed
-from lit_dense.compare.joining import comparable, join, missing
+from lit_dense.compare.joining import comparable, data_notes, join, missing
 from lit_dense.compare.plan import Run
 from lit_dense.core.errors import UsageError
 from tests.builders.comparisons import DATA, VERSIONS
@@ -118,6 +118,18 @@ def test_join__image_files_of_another_size_are_only_said():
     assert notes == [
         "The image files of the validation set differ in size between focal seed 0 and ghm seed 0: the images may have "
         "been encoded again."
+    ]
+
+
+def test_data_notes__runs_of_one_folder_on_data_that_changed_are_said():
+    other = changed(DATA, "train", to={"images": 1206, "boxes": 2, "digest": "77", "image_bytes": 4})
+    own = result("own", data=other, changes={"data": {"train_annotations": "clean.json"}})
+    assert data_notes([result(), result(seed=1), own, result("old", data=None)]) == []
+    one = DATA["train"]
+    assert data_notes([result(), result(seed=1), result("ghm", data=other)]) == [
+        f"The training set changed between runs: {one['images']} images and {one['boxes']} boxes (digest "
+        f"{one['digest']}) (focal seed 0, focal seed 1), 1,206 images and 2 boxes (digest 77) (ghm seed 0). "
+        "A difference can come from the data."
     ]
 
 

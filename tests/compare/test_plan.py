@@ -59,6 +59,15 @@ def test_plan__a_file_may_have_a_plus_in_its_name(tmp_path):
     assert (run.name, model["loss"], model["weighters"]) == ("a.yaml+b+pisa", "bce", ["pisa"])
 
 
+def test_plan__a_file_may_have_the_sign_between_name_and_file_in_its_name(tmp_path):
+    path = tmp_path / "lr=0.1.yaml"
+    path.write_text("model: {loss: bce}")
+    (run,), _ = planned(f"mine={path}")
+    assert (run.name, run.config["model"]["loss"]) == ("mine", "bce")
+    with pytest.raises(UsageError, match=r"'lr=0\.1' is not a valid name of a run"):
+        choose([str(path)])
+
+
 def test_plan__a_weighter_that_assigns_replaces_the_assigner():
     (run,), _ = planned("focal+cleanliness")
     assert run.config["model"]["assigner"] is None
@@ -168,6 +177,14 @@ def test_record__another_configuration_in_the_same_folder_is_refused(tmp_path):
     mine.write_text("model: {loss: {class_path: focal, init_args: {gamma: 2.0}}}")
     with pytest.raises(UsageError, match=r"(?s)mine/seed-0 has a run.*gamma: 1.0 before, 2.0 now"):
         record(tmp_path / "out", *planned(f"mine={mine}"), None)
+
+
+@pytest.mark.parametrize(("text", "said"), [("{", "is damaged"), ("[]", "is not the record of"), ("{}", "is not the")])
+def test_record__what_is_no_record_is_refused(tmp_path, text, said):
+    runs, shared = planned("focal")
+    (tmp_path / "compare.json").write_text(text)
+    with pytest.raises(UsageError, match=f"compare.json {said}"):
+        record(tmp_path, runs, shared, None)
 
 
 def test_differences__options_of_a_later_version_are_none():

@@ -136,6 +136,33 @@ def test_read__runs_on_other_annotations_of_the_same_images_have_no_verdict(tmp_
     assert joined.difference("bad").verdict == "not known"
 
 
+def test_read__seeds_are_compared_with_the_same_seed_of_the_baseline(tmp_path):
+    out = write_folder(tmp_path, {"focal": 0.8, "bad": 0.3}, data=DATA)
+    fewer = {**DATA, "val": {**DATA["val"], "digest": "f" * 16, "boxes": 120}}
+    for number, (name, share) in enumerate({"focal": 0.8, "bad": 0.3}.items()):
+        rows = detections(np.random.default_rng([number, 1]), share, 2)
+        write_run(out, name, 1, rows, ("cat", "dog"), (50, 5), data=fewer)
+    found = read(out)
+    assert (found.unlike, found.difference("bad").verdict) == ({}, "worse")
+    write_run(out, "bad", 1, rows, ("cat", "dog"), (50, 5), data=DATA)
+    assert "bad is validated on other data, with 180 boxes instead of 120" in summary(read(out))
+
+
+def test_summary__without_objects_there_is_no_ap_to_compare(tmp_path):
+    out = write_folder(tmp_path, {"focal": 0.8, "bad": 0.3})
+    for path in out.rglob("result.json"):
+        found = json.loads(path.read_text())
+        found["numbers"] = dict.fromkeys(found["numbers"], -1.0)
+        path.write_text(json.dumps(found))
+    found = read(out)
+    assert summary(found) == (
+        "There is nothing to compare: focal has no AP, because its validation set has no objects."
+    )
+    assert main_table(found).rows[1][2:5] == ["\N{EN DASH}", "\N{EN DASH}", "no AP"]
+    assert found.difference("bad") is None
+    write(found)
+
+
 @pytest.mark.parametrize(
     ("model", "reason"),
     [

@@ -1,6 +1,6 @@
 """The errors of an evaluation, and the tables and figures about them, for one run or several."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -185,11 +185,15 @@ def largest_table(errors: Mapping[str, Errors]) -> Table:
     rows = []
     for k in shown:
         cells = []
+        name = first.evaluation.class_names[k]
         for one in errors.values():
-            costs = one.tide.class_costs[: len(ERRORS), k]
+            if name not in (names := one.evaluation.class_names):  # a run with other annotations
+                cells.append(DASH)
+                continue
+            costs = one.tide.class_costs[: len(ERRORS), names.index(name)]
             largest = int(costs.argmax())
             cells.append(f"{ERRORS[largest]} {costs[largest]:.3f}" if costs[largest] > 0 else DASH)
-        rows.append([short(first.evaluation.class_names[k]), *cells])
+        rows.append([short(name), *cells])
     notes = ["The type of error whose correction gains most AP50 of the class, and the gain.", *_rest(known, shown)]
     return Table(["class", *errors], rows, notes)
 
@@ -224,22 +228,20 @@ def sizes_table(errors: Errors) -> Table:
 def confusions_table(errors: Mapping[str, Errors]) -> Table | None:
     """Return the table of the most frequent confusions of two classes in each run; None if there are none."""
     first = next(iter(errors.values())).evaluation
-    matrices = [
-        one.evaluation.confusion[:-1, :-1] * ~np.eye(len(first.class_names), dtype=bool) for one in errors.values()
-    ]
+    names = list(dict.fromkeys(name for one in errors.values() for name in one.evaluation.class_names))
+    matrices, objects = zip(*(_by_name(one.evaluation, names) for one in errors.values()), strict=True)
     total = np.sum(matrices, 0)
     pairs = np.flatnonzero(total)
     if not len(pairs):
         return None
     shown = pairs[np.argsort(-total.ravel()[pairs], kind="stable")][:MOST_CONFUSIONS]
-    objects = [one.evaluation.confusion.sum(1) for one in errors.values()]
     rows = []
     for true, detected in zip(*np.unravel_index(shown, total.shape), strict=True):
         cells = []
         for matrix, number in zip(matrices, objects, strict=True):
             count = int(matrix[true, detected])
             cells.append(f"{count:,} ({100 * count / max(1, number[true]):.0f} %)")
-        rows.append([short(first.class_names[true]), short(first.class_names[detected]), *cells])
+        rows.append([short(names[true]), short(names[detected]), *cells])
     notes = [
         f"Detections of score {first.confusion_score:g} or more whose best object, at IoU 0.5 or more, has another "
         "class. In brackets: their share of the objects of the class."
@@ -258,3 +260,13 @@ def signed(value: float) -> str:
     """Format a number with a typographic minus; zero has no sign."""
     text = f"{value:.3f}"
     return text.replace("-", MINUS) if float(text) else "0.000"
+
+
+def _by_name(evaluation: Evaluation, names: Sequence[str]) -> tuple[Array, Array]:
+    """Return the confusions of two classes [K, K] and the objects of each class [K], in the order of ``names``."""
+    labels = [names.index(name) for name in evaluation.class_names]
+    matrix = np.zeros((len(names), len(names)), np.int64)
+    matrix[np.ix_(labels, labels)] = evaluation.confusion[:-1, :-1] * ~np.eye(len(labels), dtype=bool)
+    objects = np.zeros(len(names), np.int64)
+    objects[labels] = evaluation.confusion.sum(1)[:-1]
+    return matrix, objects

@@ -90,6 +90,21 @@ def test_confusions_table__most_frequent_pairs(confused):
     assert sections.confusions_table({"b": errors_of(rows_of(*found_cat(0)))}) is None
 
 
+def test_tables_of_several_runs__find_classes_by_name(confused):
+    rows = confused.rows
+    swapped = type(rows)(rows.image_ids, rows.images, rows.boxes, 1 - rows.labels, rows.kinds, rows.scores)
+    both = {"a": confused, "b": errors_of(swapped, ("dog", "cat"))}
+    for table in (sections.largest_table(both), sections.confusions_table(both)):
+        assert all(row[-1] == row[-2] for row in table.rows)
+    fewer = {"a": confused, "b": errors_of(rows_of(*found_cat(0)), ("cat",))}
+    assert column(sections.largest_table(fewer), "b") == {"cat": DASH, "dog": DASH}
+    for runs in (fewer, dict(reversed(fewer.items()))):
+        table = sections.confusions_table(runs)
+        assert {row[0]: dict(zip(runs, row[2:], strict=True)) for row in table.rows} == {
+            "cat": {"a": "1 (50 %)", "b": "0 (0 %)"}
+        }
+
+
 def test_runs_table__has_the_costs_of_each_run(confused):
     table = sections.runs_table({"a": confused})
     assert table.rows[0][:2] == ["a", f"{confused.tide.mean_ap_50:.3f}"]
