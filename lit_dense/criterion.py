@@ -188,7 +188,7 @@ class Criterion(nn.Module):
             num_classes: Number of classes of the head, without additional columns of the loss.
 
         Raises:
-            UsageError: If the criterion was trained with another number of classes.
+            UsageError: If the criterion was trained with other classes, or a component with another criterion.
         """
         if self.num_classes == num_classes:
             return
@@ -200,6 +200,7 @@ class Criterion(nn.Module):
         self.num_classes = num_classes
         for part in self.parts:
             part.prepare(num_classes)
+            part.check_fresh()
         if self.class_counts is not None:
             self.receive_class_counts(self.class_counts)
 

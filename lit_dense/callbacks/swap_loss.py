@@ -27,6 +27,7 @@ from ..detectors.attach import (
     detach,
     detectors_inside,
     set_prior,
+    warn_of_copies,
     warn_of_own_losses,
 )
 from ..losses import LossLike
@@ -115,10 +116,14 @@ class SwapLoss(Callback):
         self.stage, self.module = stage, module
         self._restored: dict[str, Any] = {}
         self._optimizer: torch.optim.Optimizer | None = None
-        self._trained: weakref.ref[torch.nn.Module] | None = None  # the network of the last fit
+        self._trained: weakref.ref[torch.nn.Module] | None = None  # the network that the state belongs to
         self._step_before = 0
         self._unused_batches: int | None = 0  # None: the loss has been computed
         self.criterion: Criterion | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state for pickles and copies, without the reference to the trained network."""
+        return {**self.__dict__, "_trained": None}
 
     @property
     def state_key(self) -> str:
@@ -154,11 +159,19 @@ class SwapLoss(Callback):
                 return own[0]
         return find_detector(pl_module, self.module)
 
-    def _attach(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def _attach(
+        self, trainer: Trainer, pl_module: LightningModule, stage: str, loaded: bool = False
+    ) -> DetectorAdapter:
         """Attach the criterion; it is built on the first call.
 
         Called again when the run begins: the module may have replaced its network, or the network's head, after
         ``setup``.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The module.
+            stage: ``fit``, ``validate``, ``test`` or ``predict``.
+            loaded: Whether the network has the weights of a checkpoint.
         """
         # Lightning evaluates in inference mode; what is created there could not be trained later
         with torch.inference_mode(False), torch.enable_grad():
@@ -172,32 +185,37 @@ class SwapLoss(Callback):
                 self._built.add(self.criterion)
             adapter = attach(adapter, {own_stage: self.criterion})
             self.criterion.to(pl_module.device)
-            data = getattr(trainer, "datamodule", None)
             if own_stage == adapter.stages[0]:
-                if (categories := offered_categories(data)) is not None:
-                    self.criterion.receive_class_names([category["name"] for category in categories])
-                if (counts := getattr(data, "class_counts", None)) is not None and self.criterion.class_counts is None:
-                    self.criterion.receive_class_counts(counts)
+                _pass_classes(getattr(trainer, "datamodule", None), self.criterion)
             if first and self._restored:
                 self._restore(self.criterion)
-            if stage == "fit":
-                self._begin_training(trainer, adapter, own_stage, self.criterion)
+            if stage != "fit" and self._restored:
+                self._trained = weakref.ref(adapter.detector)  # whose weights the trainer has loaded as well
+            elif stage == "fit":
+                if first:
+                    warn_of_copies(pl_module, adapter, own_stage, self.criterion)
+                self.criterion.check_ready()
+                if not self.criterion.step and not self._belongs_to(adapter):
+                    self._trained = weakref.ref(adapter.detector)
+                    if self._prior is not None and not loaded:
+                        set_prior(adapter, own_stage, self.criterion, self._prior)
+            return adapter
 
-    def _begin_training(self, trainer: Trainer, adapter: DetectorAdapter, stage: str, criterion: Criterion) -> None:
-        """Set the prior of a network that this callback has not trained yet."""
-        criterion.check_ready()
-        if self._trained is not None and self._trained() is adapter.detector:
-            return
-        self._trained = weakref.ref(adapter.detector)
-        if self._restored or getattr(trainer, "ckpt_path", None) is not None:
-            return
-        if criterion.step:
+    def _belongs_to(self, adapter: DetectorAdapter) -> bool:
+        return self._trained is not None and self._trained() is adapter.detector
+
+    def _check_network(self, adapter: DetectorAdapter, loaded: bool) -> None:
+        """Refuse to train a network with the state of another one; after ``setup``, which does not know the checkpoint.
+
+        Raises:
+            UsageError: If the state is not that of the network, nor of the checkpoint from which the run continues.
+        """
+        if not self._belongs_to(adapter) and not loaded and not self._restored:
             raise UsageError(
-                f"{self._described()} has the state of {criterion.step} training steps of another network: give each "
-                "run a new SwapLoss."
+                f"{self._described()} has the state of {self._ready().step} training steps of another network: give "
+                "each run a new SwapLoss."
             )
-        if self._prior is not None:
-            set_prior(adapter, stage, criterion, self._prior)
+        self._trained = weakref.ref(adapter.detector)
 
     def _check_alone(self, trainer: Trainer, adapter: DetectorAdapter, stage: str) -> None:
         """Refuse to replace the loss of another callback or of ``patch``, which would no longer be trained."""
@@ -241,9 +259,11 @@ class SwapLoss(Callback):
         self._attach(trainer, pl_module, "predict")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Restore the detector's own losses."""
+        """Restore the detector's own losses; a restored state was that of this run."""
         for adapter in adapters_with(pl_module, self.criterion):
             detach(adapter, [self._ready()])
+        if self.criterion is not None:
+            self._restored = {}
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Restore the detector's own losses, because Lightning does not call ``teardown`` after an exception."""
@@ -254,6 +274,15 @@ class SwapLoss(Callback):
         criterion = self._ready()
         # not at the start of an epoch: Lightning leaves that hook out where a run resumes at the end of another
         criterion.epoch, self._step_before = trainer.current_epoch, criterion.step
+        if self._optimizer is not None and all(p.grad is None for p in pl_module.parameters()):
+            self._optimizer.zero_grad()  # the module has dropped its gradients, as with manual optimisation
+
+    def on_before_zero_grad(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Drop gradients of the weighters' networks together with those of the module."""
+        if self._optimizer is not None:
+            self._optimizer.zero_grad()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -279,7 +308,8 @@ class SwapLoss(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Create the optimiser of the weighters' networks, and broadcast their parameters to all processes."""
-        self._attach(trainer, pl_module, "fit")
+        loaded = getattr(trainer, "ckpt_path", None) is not None
+        self._check_network(self._attach(trainer, pl_module, "fit", loaded), loaded)
         criterion = self._ready()
         if not list(criterion.parameters()):
             return
@@ -359,6 +389,14 @@ class SwapLoss(Callback):
                 f"SwapLoss: the state of the checkpoint does not fit: {str(error).splitlines()[-1].strip()} Use the "
                 "arguments of the checkpoint, or start a new run from the model's weights only."
             ) from error
+
+
+def _pass_classes(data: Any, criterion: Criterion) -> None:
+    """Pass the class names and counts that a data module offers."""
+    if (categories := offered_categories(data)) is not None:
+        criterion.receive_class_names([category["name"] for category in categories])
+    if (counts := getattr(data, "class_counts", None)) is not None and criterion.class_counts is None:
+        criterion.receive_class_counts(counts)
 
 
 def _check_same_parts(saved: dict[str, Any] | None, own: dict[str, Any]) -> None:

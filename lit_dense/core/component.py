@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from .class_counts import ClassCounts
+from .errors import UsageError
 
 NAME_FINDERS: list[Callable[[type], str | None]] = []
 """Functions that look up the registered name of a class, one for each registry."""
@@ -37,6 +38,7 @@ class Component(nn.Module):
     exclusive: frozenset[str] = frozenset()
     added_args: ClassVar[Mapping[str, Any]] = {}
     _init_args: dict[str, Any]
+    _initial: dict[str, Tensor]  # of parameters and buffers that training changes, before its first step
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Accept a class attribute ``owns``, which is the name of ``exclusive`` in version 0.1.0."""
@@ -130,8 +132,26 @@ class Component(nn.Module):
 
     def commit(self) -> None:
         """Write the staged values into the buffers."""
+        if "_initial" not in self.__dict__:
+            self.__dict__["_initial"] = {name: value.detach().clone() for name, value in self.named_parameters()}
         for name, value in self.__dict__.pop("_staged", {}).items():
-            getattr(self, name).copy_(value)
+            buffer = getattr(self, name)
+            self._initial.setdefault(name, buffer.clone())
+            buffer.copy_(value)
+
+    def check_fresh(self) -> None:
+        """Check that no other criterion has trained this component; called after ``prepare`` by a new criterion.
+
+        Raises:
+            UsageError: If it has the state of other training steps, which would change the numbers without a word.
+        """
+        for name, initial in self.__dict__.get("_initial", {}).items():
+            now = self.get_parameter(name) if name in dict(self.named_parameters()) else getattr(self, name)
+            if now.shape == initial.shape and not now.detach().cpu().equal(initial.cpu()):
+                raise UsageError(
+                    f"This {type(self).__name__} has the state of training steps with another criterion: give each "
+                    "run, and each stage of a detector, a name, a dict or a new object."
+                )
 
     def discard(self) -> None:
         """Drop the staged values: the step was an evaluation."""

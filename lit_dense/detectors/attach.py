@@ -275,6 +275,29 @@ def warn_of_own_losses(adapter: DetectorAdapter, stage: str, given: CriterionArg
             )
 
 
+def warn_of_copies(model: nn.Module, adapter: DetectorAdapter, stage: str, criterion: Criterion) -> None:
+    """Warn if another detector of the class, such as a teacher, keeps scores that the criterion's loss does not train.
+
+    Args:
+        model: The module that contains the detectors.
+        adapter: The adapter that is attached.
+        stage: Name of the stage.
+        criterion: The criterion of the stage.
+    """
+    columns, own = adapter.columns(stage), adapter.detector
+    if own_scores(columns, criterion.loss):
+        return
+    others = {path: other for path, (other, _) in detectors_inside(model).items() if type(other) is type(own)}
+    if paths := [path for path, other in others.items() if other is not own and attached(other) is None]:
+        loss = type(criterion.loss).__name__
+        warnings.warn(
+            f"The {type(own).__name__} {', '.join(map(repr, paths))} computes scores with a {columns.scores}, which "
+            f"{loss} does not train. If it takes over the weights that {loss} trains, as a teacher does, call "
+            "lit_dense.patch on it with the same arguments.",
+            stacklevel=3,
+        )
+
+
 def _module_of(module: nn.Module, method: str) -> str:
     """Return the name of the Python module that defines a method; torchvision's if there is no such method."""
     return str(getattr(getattr(type(module), method, None), "__module__", "torchvision."))

@@ -204,7 +204,7 @@ class OneStageAdapter(InputChecks, ScaledIgnoreRegions):
         if not len(target["boxes"]):
             return torch.full((len(anchors),), NEGATIVE, device=anchors.device)
         first = self.columns("").first_label
-        criterion, labels = self.criteria[""], target["labels"] - first
+        criterion, labels = self.criteria[""], target["labels"].long() - first
         logits, deltas = self.loss_logits(outputs)[index], outputs["bbox_regression"][index]
         references = self.references(anchors)
 

@@ -11,6 +11,7 @@ from torch.nn import ModuleList
 from ..core.batch_format import CLASS_LISTS, Batch, check_format, unpack
 from ..core.errors import UsageError
 from ..core.score_threshold import keep_scores
+from ..criterion import Criterion
 from ..data.tiling import TILING
 from ..detectors.attach import attached
 from ..detectors.base import ATTRIBUTE, DetectorAdapter
@@ -20,6 +21,7 @@ from ..metrics.map_logging import log_maps
 from .batch import BatchChecks, float_images, metric_targets, without_crowd
 from .evaluation_settings import EvaluationSettings
 from .known_classes import KnownClasses
+from .optimization import check_all_trained
 from .tiled_prediction import predict_in_tiles
 
 
@@ -52,6 +54,16 @@ class DetectorSteps(KnownClasses):
         """Largest length of an image's longer side in pixels; None if images are scaled to squares."""
         transform: Any = self.model.transform
         return None if getattr(transform, "fixed_size", None) is not None else int(transform.max_size)
+
+    def on_fit_start(self) -> None:
+        """Check the data, and that the optimisers have the parameters of the weighters' networks.
+
+        Raises:
+            UsageError: If the data has other classes, or an optimiser of a subclass leaves out these parameters.
+        """
+        super().on_fit_start()
+        parameters = (p for module in self.modules() if isinstance(module, Criterion) for p in module.parameters())
+        check_all_trained(parameters, self.trainer.optimizers)
 
     def match_classes(self, stage: str) -> None:
         """Match the labels of the data with the columns, and create the metrics for these labels.

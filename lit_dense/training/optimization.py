@@ -114,6 +114,24 @@ def build_optimizer(name: OptimizerName, groups: list[dict[str, Any]], lr: float
     return torch.optim.AdamW(groups, lr=lr)
 
 
+def check_all_trained(parameters: Iterable[nn.Parameter], optimizers: Iterable[torch.optim.Optimizer]) -> None:
+    """Check that optimisers have the parameters of weighters' networks, which are not those of the detector.
+
+    Args:
+        parameters: The parameters of the criteria; frozen ones are ignored.
+        optimizers: The optimisers of the trainer.
+
+    Raises:
+        UsageError: If a parameter is in none of them.
+    """
+    taken = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    if any(p.requires_grad and id(p) not in taken for p in parameters):
+        raise UsageError(
+            "configure_optimizers leaves out the parameters of a weighter's network, which would not be trained: give "
+            "the optimizer self.parameters(), or [{'params': self.model.parameters()}, *self.criterion.param_groups()]."
+        )
+
+
 class WarmupSchedule:
     """Factor of the learning rate at each optimiser step: a linear warm-up, then a schedule.
 

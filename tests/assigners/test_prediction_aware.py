@@ -55,6 +55,17 @@ def test_aware_assigners__train_each_one_stage_detector(detector, name):
         assert 0 < first.quality.max() <= 1
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+@pytest.mark.parametrize("name", AWARE)
+def test_aware_assigners__labels_may_be_of_any_integer_type(name, dtype):
+    model = small_retinanet()
+    patch(model, loss="bce", assigner=spec(name))
+    images, targets = random_batch((2, 0, 5))
+    expected = model(images, targets)
+    found = model(images, [{**target, "labels": target["labels"].to(dtype)} for target in targets])
+    assert {n: float(v) for n, v in found.items()} == {n: float(v) for n, v in expected.items()}
+
+
 @pytest.mark.parametrize("name", ["tal", "simota", "paa"])
 def test_aware_assigners__are_refused_by_a_detector_that_matches_itself(name):
     with pytest.raises(UsageError, match=r"FasterRCNN matches .* itself .*, and .* cannot replace its matcher"):

@@ -1,8 +1,12 @@
+import copy
+import pickle
+import warnings
 from types import SimpleNamespace
 
 import pytest
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.tuner import Tuner
 
 from lit_dense import LitRetinaNet, SwapLoss
 from lit_dense.core.errors import UsageError
@@ -54,6 +58,80 @@ def test_swap_loss__state_of_version_0_1_without_a_spec_keeps_the_arguments_of_i
     later.setup(SimpleNamespace(), Foreign(), "fit")
     assert later.criterion.loss.power == later.criterion.box_loss.power == 1
     assert later.state_dict()["spec"]["loss"]["init_args"]["power"] == 1
+
+
+def test_swap_loss__a_state_that_was_loaded_for_another_network_is_refused(tmp_path):
+    first = SwapLoss("bce", normalizer="ema")
+    path = tmp_path / "a.ckpt"
+    fit(Foreign(), first).save_checkpoint(path)
+    callback, evaluated = SwapLoss("bce", normalizer="ema", prior=0.2), Foreign()
+    trainer = trainer_in(None, callback)
+    trainer.validate(evaluated, loader(0, counts=(2, 1)), ckpt_path=path)
+    with pytest.raises(UsageError, match="has the state of 3 training steps of another network"):
+        trainer.fit(Foreign(), loader(0, counts=(2, 1)))
+    trainer.fit(evaluated, loader(0, counts=(2, 1)))  # it has the weights of the checkpoint, too
+    assert callback.criterion.step == 4
+    continued = SwapLoss("bce", normalizer="ema")
+    fit(Foreign(), continued, checkpoint=path, max_epochs=2)
+    with pytest.raises(UsageError, match="has the state of 6 training steps of another network"):
+        fit(Foreign(), continued)
+
+
+def test_swap_loss__sets_the_prior_after_a_search_for_a_rate_with_another_network(tmp_path):
+    callback, module = SwapLoss("bce", prior=0.2), Foreign()
+    Tuner(trainer_in(tmp_path, callback)).lr_find(Foreign(), loader(*range(20)), num_training=4, update_attr=False)
+    callback.setup(SimpleNamespace(), module, "fit")
+    torch.testing.assert_close(
+        module.net.head.classification_head.cls_logits.bias.sigmoid().unique(), torch.tensor([0.2])
+    )
+
+
+def test_swap_loss__a_component_with_the_state_of_another_run_is_refused():
+    trained, fresh = GHMLoss(momentum=0.9), BCELoss()
+    fit(Foreign(), SwapLoss(trained))
+    with pytest.raises(UsageError, match="This GHMLoss has the state of training steps with another criterion"):
+        fit(Foreign(), SwapLoss(trained))
+    for _ in range(2):
+        fit(Foreign(), SwapLoss(fresh))  # without state
+
+
+def test_swap_loss__gradients_of_weighters_are_dropped_with_those_of_the_module():
+    callback, module = SwapLoss(weighters=["swn"]), Foreign()
+    trainer = FakeTrainer(None, current_epoch=0)
+    callback.setup(trainer, module, "fit")
+    callback.on_fit_start(trainer, module)
+    parameters = list(callback.criterion.parameters())
+
+    def with_gradients():
+        for parameter in (*parameters, *module.parameters()):
+            parameter.grad = torch.ones_like(parameter)
+
+    with_gradients()
+    callback.on_train_batch_start(trainer, module, None, 0)  # accumulation: they stay
+    assert all(p.grad is not None for p in parameters)
+    module.zero_grad()
+    callback.on_train_batch_start(trainer, module, None, 0)
+    assert all(p.grad is None for p in parameters)
+    with_gradients()
+    callback.on_before_zero_grad(trainer, module, None)
+    assert all(p.grad is None for p in parameters)
+
+
+def test_swap_loss__warns_of_a_teacher_that_computes_other_scores():
+    module = Foreign(small_faster_rcnn())
+    module.teacher = copy.deepcopy(module.net)
+    other = copy.deepcopy(module)
+    with pytest.warns(UserWarning, match="FasterRCNN .teacher. computes scores with a softmax, which FocalLoss"):
+        SwapLoss("focal", module="net").setup(SimpleNamespace(), module, "fit")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        SwapLoss("softmax", module="net").setup(SimpleNamespace(), other, "fit")
+
+
+def test_swap_loss__is_pickled_after_a_run():
+    callback = SwapLoss("ghm")
+    fit(Foreign(), callback)
+    assert pickle.loads(pickle.dumps(callback)).criterion.step == 3
 
 
 def test_swap_loss__refuses_modules_that_cannot_be_swapped():

@@ -240,6 +240,18 @@ def test_configure_optimizers__has_the_rates_and_decays_that_are_asked_for():
     assert schedule["scheduler"].get_last_lr()[0] == pytest.approx(0.1 / 5)
 
 
+def test_on_fit_start__an_optimiser_without_the_network_of_a_weighter_is_refused():
+    module = SmallRetinaNet(4, weighters="swn")
+    detector = torch.optim.SGD(module.model.parameters(), lr=0.1)
+    whole = torch.optim.SGD(module.parameters(), lr=0.1)
+    with pytest.raises(UsageError, match="leaves out the parameters of a weighter's network"):
+        attached(module, optimizers=[detector]).on_fit_start()
+    attached(module, optimizers=[whole]).on_fit_start()
+    module.criterion.requires_grad_(False)
+    attached(module, optimizers=[detector]).on_fit_start()
+    attached(SmallRetinaNet(4), optimizers=[]).on_fit_start()
+
+
 def test_configure_model__a_network_that_exists_is_not_built_again():
     module = LoggedRetinaNet(4)
     model = module.model
