@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..visualization.plot_style import LINES
+from ..visualization.plot_style import LINES, short_name
 from .statistics import Difference
 
 REAL, NOISE = "#0072B2", "#888888"
@@ -35,7 +35,9 @@ def curves_figure(curves: Mapping[str, Sequence[Sequence[tuple[int, float]]]], l
         colour, style = LINES[number % len(LINES)], "-" if number < len(LINES) else (0, (4, 2))
         mean = [float(np.mean(v)) for v in values]
         marker = MARKERS[number % len(MARKERS)]
-        axes.plot(steps, mean, color=colour, linestyle=style, marker=marker, markersize=6, linewidth=2, label=name)
+        axes.plot(
+            steps, mean, color=colour, linestyle=style, marker=marker, markersize=6, linewidth=2, label=short_name(name)
+        )
         axes.fill_between(steps, [min(v) for v in values], [max(v) for v in values], color=colour, alpha=0.15, lw=0)
     axes.set(xlabel="training step", ylabel=label, xlim=(0, None), ylim=(0, None))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))

@@ -34,7 +34,8 @@ def percent_formatter() -> FuncFormatter:
 
 
 def short_name(name: str) -> str:
-    """Shorten a class name, and escape the dollar signs that mark formulas in matplotlib."""
+    """Shorten a name, escape the dollar signs that mark formulas in matplotlib, and keep ``_x`` in its legends."""
     if len(name) > NAME_LENGTH:
         name = name[: NAME_LENGTH - 9] + "…" + name[-8:]
-    return name.replace("$", r"\$")
+    name = name.replace("$", r"\$")
+    return f" {name}" if name.startswith("_") else name  # matplotlib leaves labels out that begin with it

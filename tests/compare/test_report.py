@@ -355,6 +355,8 @@ def test_figures__rows_of_charts_are_named_and_means_leave_out_missing_values():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["ghm", "bce"]
     curves = figures.curves_figure({name: [[(1, 0.1)]] for name in "abcdefgh"}, "AP").axes[0].get_lines()
     assert len({line.get_marker() for line in curves}) == 8  # told apart without colours
+    (legend,) = figures.curves_figure({name: [[(1, 0.1)]] for name in ("_a", "b")}, "AP").legends
+    assert [text.get_text() for text in legend.get_texts()] == [" _a", "b"]  # matplotlib would leave "_a" out
     (left, right) = figures.costs_figure({"ghm": 0.1, "bce": 0.2}, {"ghm": 2**30, "bce": None}, "memory").axes
     assert [label.get_text() for label in left.get_yticklabels()] == ["ghm", "bce"]
     assert {bar.get_facecolor() for axes in (left, right) for bar in axes.patches} == {to_rgba(figures.LINES[0])}

@@ -35,6 +35,15 @@ def test_ece__worked_value():
     torch.testing.assert_close(number, torch.tensor(expected))
 
 
+def test_ece__has_the_limit_of_detections_of_ap():
+    boxes = torch.tensor([[float(place), 0, place + 9, 9] for place in range(150)])
+    metric = DetectionMAP(["a"], calibration_score=0.0)
+    found = {"boxes": boxes, "scores": torch.full((150,), 0.5), "labels": torch.zeros(150).long()}
+    metric.update([found], [{"boxes": boxes[149:], "labels": torch.zeros(1).long()}])
+    numbers = metric.compute()
+    assert (float(numbers["mar_100"]), float(numbers["ece"])) == (0, 0.5)  # the 150th would be a true positive
+
+
 def test_ece__is_there_on_request_only():
     assert "ece" not in filled().compute()
     none = DetectionMAP(["a"], calibration_score=0.5)
