@@ -110,6 +110,9 @@ def test_compare__nothing_to_read_and_nothing_to_start_from_is_an_error():
         main(["--out", "empty"])
     with pytest.raises(UsageError, match="--runs needs --config"):
         main(["--runs", "focal"])
+    for words in (["--config", CONFIG], ["--seeds", "7"], ["--steps", "50"]):
+        with pytest.raises(UsageError, match="give --runs to train"):
+            main([*words, "--out", "empty"])
     with pytest.raises(UsageError, match="give --runs"):
         main(["--config", CONFIG])
     with pytest.raises(UsageError, match="--mix-versions needs --results"):
