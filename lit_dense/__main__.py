@@ -6,12 +6,16 @@
 """
 
 import os
+import select
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from .cli.listing import list_names
 from .cli.user_errors import message_of, tracebacks_wanted
+
+CLOSED_PIPE = 141
+"""Exit status if the reader of the output has ended, as of a command that the signal SIGPIPE stops."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -22,7 +26,20 @@ def main(args: Sequence[str] | None = None) -> None:
     Args:
         args: Command-line arguments; by default those of the process.
     """
-    arguments = list(sys.argv[1:] if args is None else args)
+    try:
+        _run(list(sys.argv[1:] if args is None else args))
+        sys.stdout.flush()
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            sys.exit(CLOSED_PIPE)
+        message = message_of(error)
+        if message is None or tracebacks_wanted():
+            raise
+        print(f"lit-dense: {message}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _run(arguments: list[str]) -> None:
     if arguments[:1] == ["list"]:
         print(list_names())
         return
@@ -30,30 +47,35 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.path.insert(0, here)  # --model.loss=mylocal.MyLoss works as it does under `python train.py`
     # before torch is imported: busy-waiting threads make a run on a loaded CPU several times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    try:
-        if arguments[:1] == ["compare"]:
-            from .compare.command import main as compare
+    if arguments[:1] == ["compare"]:
+        from .compare.command import main as compare
 
-            sys.exit(compare(arguments[1:]))
-        if arguments[:1] == ["advise"]:
-            from .compare.advise import report
+        status = compare(arguments[1:])
+        sys.stdout.flush()
+        sys.exit(status)
+    if arguments[:1] == ["advise"]:
+        from .compare.advise import report
 
-            print(report(arguments[1:]))
-            return
-        if arguments[:1] == ["convert"]:
-            from .cli.convert import main as convert
+        print(report(arguments[1:]))
+        return
+    if arguments[:1] == ["convert"]:
+        from .cli.convert import main as convert
 
-            convert(arguments[1:])
-            return
-        from .cli.lightning_cli import run
+        convert(arguments[1:])
+        return
+    from .cli.lightning_cli import run
 
-        run(arguments)
-    except Exception as error:
-        message = message_of(error)
-        if message is None or tracebacks_wanted():
-            raise
-        print(f"lit-dense: {message}", file=sys.stderr)
-        sys.exit(1)
+    run(arguments)
+
+
+def _nobody_reads() -> bool:
+    """Return whether the reader of the output has ended, as in ``lit-dense list | head -1``; the rest is dropped."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    if not any(event & select.POLLERR for _, event in output.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes the rest when it ends
+    return True
 
 
 if __name__ == "__main__":

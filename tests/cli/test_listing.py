@@ -6,6 +6,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 import pytest
 
+from lit_dense.__main__ import CLOSED_PIPE
 from lit_dense.cli.listing import BUILT, GROUPS, list_names, summary
 from lit_dense.detectors.from_arguments import NETWORKS
 
@@ -45,3 +46,11 @@ def test_list_names__imports_nothing_heavy():
         "sys.exit(str({'torch', 'lightning', 'numpy'} & sys.modules.keys() or ''))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr.strip() == ""
+
+
+def test_main__a_reader_that_has_ended_is_no_error():
+    command = [sys.executable, "-m", "lit_dense", "list"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()  # as `lit-dense list | head -1` after the first line
+        assert process.stderr.read() == ""
+    assert process.returncode == CLOSED_PIPE
