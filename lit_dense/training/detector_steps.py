@@ -62,8 +62,9 @@ class DetectorSteps(KnownClasses):
             UsageError: If the data has other classes, or an optimiser of a subclass leaves out these parameters.
         """
         super().on_fit_start()
-        parameters = (p for module in self.modules() if isinstance(module, Criterion) for p in module.parameters())
-        check_all_trained(parameters, self.trainer.optimizers)
+        if optimizers := getattr(self.trainer, "optimizers", ()):
+            criteria = (module for module in self.modules() if isinstance(module, Criterion))
+            check_all_trained((p for criterion in criteria for p in criterion.parameters()), optimizers)
 
     def match_classes(self, stage: str) -> None:
         """Match the labels of the data with the columns, and create the metrics for these labels.
