@@ -136,7 +136,8 @@ class Component(nn.Module):
             self.__dict__["_initial"] = {name: value.detach().clone() for name, value in self.named_parameters()}
         for name, value in self.__dict__.pop("_staged", {}).items():
             buffer = getattr(self, name)
-            self._initial.setdefault(name, buffer.clone())
+            if name not in self._initial:
+                self._initial[name] = buffer.clone()
             buffer.copy_(value)
 
     def check_fresh(self) -> None:
