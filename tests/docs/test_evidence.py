@@ -49,7 +49,7 @@ def test_evidence__every_folder_of_results_has_its_table():
 def test_evidence__numbers_are_those_of_the_results(folder):
     rows = TABLES[folder]
     assert set(rows) == {path.name.rsplit("-seed-", 1)[0] for path in (RESULTS / folder).glob("*.json")}
-    baseline = mean(final_ap(folder, next(iter(rows)))[0])
+    baseline = final_ap(folder, next(iter(rows)))[0]
     for name, cells in rows.items():
         seeds, averages = final_ap(folder, name)
         shown = cells.get("AP, three seeds") or cells["AP, five seeds"]
@@ -57,7 +57,8 @@ def test_evidence__numbers_are_those_of_the_results(folder):
         assert cells["mean"] == short(mean(seeds)), name
         if cells["difference"]:
             difference = float(cells["difference"].replace("\N{MINUS SIGN}", "-"))
-            assert difference == pytest.approx(mean(seeds) - baseline, abs=6e-4), name
+            of_same_seeds = baseline[: len(seeds)]  # a run with fewer seeds has the first ones
+            assert difference == pytest.approx(mean(seeds) - mean(of_same_seeds), abs=6e-4), name
         for label, cell in cells.items():
             if label.lower() in averages:
                 assert cell.split(" ")[0] == short(averages[label.lower()]), (name, label)
