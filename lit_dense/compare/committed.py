@@ -19,7 +19,7 @@ from ..metrics.backends import Protocol
 from ..metrics.compact_table import load_compact, save_compact
 from ..metrics.detection_table import DetectionTable
 from ..metrics.evaluation import evaluate
-from .files import RECORD, RESULT, RESULTS, ROWS, TABLES, write_text
+from .files import RECORD, RESULT, RESULTS, ROWS, TABLES, read_record, write_text
 from .plan import Run
 from .provenance import read_fingerprints
 
@@ -156,7 +156,9 @@ def export(folder: Path, data: dict[str, Any] | None = None) -> Path:
         before = Committed.load(path)
         if before.found == found and (before.data or not data):
             return path
-    shared = portable(json.loads((out / RECORD).read_text())["shared"], run.working_folder)
+    record = read_record(out)
+    assert record is not None  # the run was planned into it
+    shared = portable(record["shared"], run.working_folder)
     config = portable(run.config, run.working_folder)
     path.parent.mkdir(exist_ok=True)
     kept = _save_arrays(path.with_suffix(".npz"), folder, run, found["numbers"])

@@ -146,9 +146,9 @@ class Component(nn.Module):
         Raises:
             UsageError: If it has the state of other training steps, which would change the numbers without a word.
         """
+        now = {**dict(self.named_parameters()), **dict(self.named_buffers())}
         for name, initial in self.__dict__.get("_initial", {}).items():
-            now = self.get_parameter(name) if name in dict(self.named_parameters()) else getattr(self, name)
-            if now.shape == initial.shape and not now.detach().cpu().equal(initial.cpu()):
+            if now[name].shape == initial.shape and not now[name].detach().cpu().equal(initial.cpu()):
                 raise UsageError(
                     f"This {type(self).__name__} has the state of training steps with another criterion: give each "
                     "run, and each stage of a detector, a name, a dict or a new object."

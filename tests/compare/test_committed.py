@@ -211,6 +211,12 @@ def test_export_all__data_that_cannot_be_read_is_said_once_and_recorded_later(tm
     assert all(result.data for result in exported(out))
 
 
+def test_export__a_damaged_record_is_reported(out):
+    (out / RECORD).write_text("{")
+    with pytest.raises(UsageError, match=r"compare\.json is damaged"):
+        export_all(out)
+
+
 def test_load__what_is_no_result_is_refused(out, tmp_path):
     exported(out)
     for folder, said in ((tmp_path / "nowhere", "is not a folder"), (tmp_path, "has no results of runs")):
