@@ -93,6 +93,15 @@ class DetectionTable:
         keep[order[rank >= number]] = False
         return keep
 
+    def among_evaluated(self, limit: int, lvis: bool = False) -> Array:
+        """Return whether an evaluation reads a row: ground truth, and the best detections [R].
+
+        Args:
+            limit: Number of best detections of each image and class, or with LVIS's rules of each image.
+            lvis: Whether the rules are those of LVIS.
+        """
+        return self.among_best(limit, self.images if lvis else self.groups)
+
     @property
     def groups(self) -> Array:
         """A number for each pair of image and class, ascending by image and then by class, int64 [R]."""

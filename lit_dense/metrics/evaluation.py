@@ -95,7 +95,7 @@ def evaluate(
         calibration_score: Smallest score of a detection in the calibration error; None for no calibration error.
     """
     groups = groups or {}
-    counted = rows.where(rows.among_best(limits[-1], rows.images if protocol == "lvis" else rows.groups))
+    counted = rows.where(rows.among_evaluated(limits[-1], protocol == "lvis"))
     tables = with_backend(backend, lambda evaluator: evaluator.tables(counted, classes, protocol, limits))
     precision = tables.precision  # [T, R, K, A]
     # If a class has no object of a size, all of its values are -1. So the mean of class means equals COCO's mean.

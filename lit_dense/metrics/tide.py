@@ -157,7 +157,7 @@ def tide(rows: DetectionTable, num_classes: int, protocol: Protocol = "coco", ma
     detections = []
     for part in _parts(rows):
         one, found = rows.where(part), _Part(error[part], partner[part], rescues[part])
-        kept = _limited(one, protocol, max_detections)
+        kept = np.flatnonzero(one.among_evaluated(max_detections, protocol == "lvis"))
         detections.append(kept[_classify(one, kept, protocol == "lvis", found)] + part.start)
         found.partner[found.partner >= 0] += part.start
     counted = np.concatenate([np.zeros(0, np.int64), *detections])
@@ -200,10 +200,6 @@ def _parts(rows: DetectionTable) -> Iterator[slice]:
         yield slice(start, end)
         start = end
 
-
-def _limited(rows: DetectionTable, protocol: Protocol, limit: int) -> Array:
-    """Return the rows that the evaluation reads: ground truth, and the best detections."""
-    return np.flatnonzero(rows.among_best(limit, rows.images if protocol == "lvis" else rows.groups))
 
 
 def _classify(rows: DetectionTable, kept: Array, lvis: bool, found: _Part) -> Array:
