@@ -201,7 +201,6 @@ def _parts(rows: DetectionTable) -> Iterator[slice]:
         start = end
 
 
-
 def _classify(rows: DetectionTable, kept: Array, lvis: bool, found: _Part) -> Array:
     """Write the results of the kept rows of some images; return the positions of detections that count in ``kept``."""
     table = rows.where(kept)
