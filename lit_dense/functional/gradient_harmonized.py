@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .fused.anchor_loss import Rows, per_anchor
-from .fused.sigmoid_terms import SigmoidTerms, ValueAndSlope, rows_formula
+from .fused.sigmoid_terms import SigmoidTerms, ValueAndSlope, rows_formula, sum_over_classes
 from .gradient_histogram import norm_bins
 from .softplus import softplus
 
@@ -82,6 +82,7 @@ def harmonized_cross_entropy(
     bin_weights: Tensor,
     class_weights: Tensor | None = None,
     levels: Tensor | None = None,
+    positives: Tensor | None = None,
 ) -> Tensor:
     """Compute the cross-entropy of each anchor, with each term multiplied by the weight of its bin [A].
 
@@ -91,12 +92,15 @@ def harmonized_cross_entropy(
         bin_weights: Weight of each bin [bins], or of each level's bins [num_levels, bins].
         class_weights: Factor of each class's terms [C], or of its negative and positive terms [2, C]; None means 1.
         levels: Pyramid level of each anchor; required if ``bin_weights`` has levels [A].
+        positives: Indices of the anchors with a class, in ascending order; by default they are searched [P].
     """
 
     def rows(x: Tensor, labels: Tensor, levels: Tensor | None) -> Rows:
-        return rows_formula(harmonized_terms(bin_weights, levels), class_weights)(x, labels, levels)
+        return rows_formula(harmonized_terms(bin_weights, levels), class_weights).whole(x, labels, levels)
 
-    return per_anchor(logits, labels, rows, levels)[0]
+    if levels is not None:  # each anchor has its own weights
+        return per_anchor(logits, labels, rows, levels)[0]
+    return sum_over_classes(logits, labels, harmonized_terms(bin_weights), None, class_weights, positives=positives)
 
 
 def harmonized_terms(bin_weights: Tensor, levels: Tensor | None = None) -> SigmoidTerms:

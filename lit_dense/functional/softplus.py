@@ -8,6 +8,19 @@ from torch import Tensor
 
 LINEAR_FROM = 40.0
 """Logit from which softplus(x) is x: exp(-40) is below the rounding of float64. PyTorch's default 20 is not."""
+LOG2_E = 1.4426950408889634
+LOG1P_OVER_X = (
+    1.0,
+    -0.499995023,
+    0.333192706,
+    -0.248443693,
+    0.191114306,
+    -0.136747703,
+    0.0783616677,
+    -0.0295885075,
+    0.00525345793,
+)
+"""Coefficients of ``log(1 + x) / x`` in ascending order, a Chebyshev interpolation between 0 and 1."""
 WORTH_MAPPING = 4096
 """Number of elements from which mapping the page of constants is worth its two microseconds."""
 
@@ -17,7 +30,8 @@ def softplus(x: Tensor) -> Tensor:
 
     The relative error is below 2e-7 in float32 and below 1e-15 in float64, from the smallest normal number to infinity.
     NaN stays NaN. All formulas use this function instead of ``torch.nn.functional.softplus``: see
-    :func:`map_constants`.
+    :func:`map_constants`. Code that is compiled without autograd has a formula of fewer instructions in float32; the
+    rounding of its exponent adds a relative error of up to 1e-7 times the size of negative logits.
 
     Args:
         x: Logits of any shape, float32 or float64.
@@ -26,8 +40,22 @@ def softplus(x: Tensor) -> Tensor:
         >>> softplus(torch.tensor([-100.0, 0.0, 100.0]))
         tensor([3.7835e-44, 6.9315e-01, 1.0000e+02])
     """
+    if torch.compiler.is_compiling() and not torch.is_grad_enabled() and x.dtype == torch.float32:
+        return x.clamp(min=0) + _log1p_to_one(torch.exp2(x.abs() * -LOG2_E))
     map_constants(x)
     return F.softplus(x, threshold=LINEAR_FROM)
+
+
+def _log1p_to_one(x: Tensor) -> Tensor:
+    """Compute ``log(1 + x)`` for x in [0, 1], with a relative error below 2e-7 in float32.
+
+    A GPU needs a third of the instructions of ``log1p``.
+    """
+    *others, quotient = LOG1P_OVER_X
+    result = x * quotient
+    for coefficient in reversed(others):
+        result = (result + coefficient) * x
+    return result
 
 
 def log1p(x: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from torch import Tensor
 from ..core.samples import DenseSamples
 from ..functional.gradient_harmonized import HistogramUpdate, harmonized_cross_entropy
 from ..functional.gradient_histogram import classification_histogram
-from .base import DenseLoss
+from .base import DenseLoss, known_positives
 from .ghm_base import GradientHarmonizing, HistogramLevels
 
 
@@ -56,4 +56,5 @@ class GHMLoss(GradientHarmonizing, DenseLoss):
         has_unknown = samples.unknown is not None
         counts = classification_histogram(logits, labels, self.bins, class_weights, level_idxs, num_levels, has_unknown)
         weights = self.bin_weights(counts, samples)
-        return harmonized_cross_entropy(logits, labels, weights, class_weights, level_idxs)
+        known = known_positives(labels, samples)
+        return harmonized_cross_entropy(logits, labels, weights, class_weights, level_idxs, known)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.util import find_spec
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -54,6 +54,36 @@ class Rows(NamedTuple):
 
 Formula = Callable[[Tensor, Tensor, Tensor | None], Rows]
 """Computes :class:`Rows` from logits [n, L], labels [n] and targets [n] or None."""
+
+
+class OwnTerms(Protocol):
+    """Terms of one logit of each positive, that of its class, which are computed apart from all other logits."""
+
+    @property
+    def statistic(self) -> Tensor | None:
+        """Added to the sum of the other logits' statistics; None if the formula has none."""
+
+    def add_to(self, values: Tensor) -> Tensor:
+        """Add the values of the positives to the values of all anchors [A]."""
+
+    def write_to(self, slopes: Tensor, scale: Tensor) -> None:
+        """Write the slopes, multiplied by the scale of each anchor [A, 1], into those of all logits [A, L]."""
+
+
+class SplitFormula(NamedTuple):
+    """A formula in which the logit of each positive's class differs from all others.
+
+    Compiled code uses ``rest`` and ``own``. One kernel for both would compute the term of a class for every logit.
+
+    Args:
+        whole: Computes all logits.
+        rest: Computes the same with 0 for the logits of the positives' classes.
+        own: Computes the logits of the positives' classes, from logits [A, L], labels [A] and targets [A] or None.
+    """
+
+    whole: Formula
+    rest: Formula
+    own: Callable[[Tensor, Tensor, Tensor | None], OwnTerms]
 
 
 @contextmanager
@@ -235,7 +265,7 @@ def slopes_in_backward(wanted: bool = True) -> Iterator[None]:
 
 
 def per_anchor(
-    logits: Tensor, labels: Tensor, formula: Formula, targets: Tensor | None = None
+    logits: Tensor, labels: Tensor, formula: Formula | SplitFormula, targets: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """Apply a formula to all anchors, one chunk at a time.
 
@@ -246,14 +276,15 @@ def per_anchor(
     Args:
         logits: Class logits [A, L].
         labels: Class of each anchor, 0 to C - 1; -1 background, -2 ignored [A].
-        formula: Computes :class:`Rows` from logits [n, L], labels [n] and targets [n].
+        formula: Computes :class:`Rows` from logits [n, L], labels [n] and targets [n]; or three functions that do so.
         targets: Passed to the formula, sliced like the anchors [A].
 
     Returns:
         One value per anchor, 0 for ignored anchors, connected to the logits [A]; and the sum of the statistics.
     """
     if torch.compiler.is_compiling() or _plain.get():  # torch 2.4 cannot compile context variables: test them last
-        rows = formula(readable(logits), labels, targets)
+        whole = formula.whole if isinstance(formula, SplitFormula) else formula
+        rows = whole(readable(logits), labels, targets)
         return rows.values.masked_fill(labels == IGNORED, 0.0), rows.statistic
     needs_grad = torch.is_grad_enabled() and logits.requires_grad
     result: tuple[Tensor, Tensor | None] = _PerAnchor.apply(logits, labels, targets, formula, needs_grad)
@@ -285,10 +316,19 @@ def _scaled_slopes(
 class _PerAnchor(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, labels: Tensor, targets: Tensor | None, formula: Formula, needs_grad: bool
+        ctx: Any,
+        logits: Tensor,
+        labels: Tensor,
+        targets: Tensor | None,
+        formula: Formula | SplitFormula,
+        needs_grad: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        ctx.formula, ctx.compiled = formula, _rows.compiles(logits)
-        ctx.late = _late.get() and logits.device.type == "cpu"
+        ctx.compiled, ctx.own = _rows.compiles(logits), None
+        if isinstance(formula, SplitFormula):
+            ctx.own = formula.own(logits, labels, targets) if ctx.compiled else None
+            formula = formula.rest if ctx.compiled else formula.whole
+        ctx.formula = formula
+        ctx.late = _late.get() and logits.device.type == "cpu" and not ctx.compiled
         # In three cases the backward pass computes the slopes. In half precision, stored slopes would be rounded before
         # the loss scale is applied. A compiled formula is faster than reading stored slopes. Few anchors may count.
         keep = needs_grad and logits.dtype.itemsize >= 4 and not ctx.compiled and not ctx.late
@@ -307,9 +347,13 @@ class _PerAnchor(torch.autograd.Function):
         ignored = labels == IGNORED
         ctx.slopes, ctx.single_chunk = slopes, len(values) == 1
         ctx.save_for_backward(logits, labels, targets, ignored)
+        total = torch.cat(values).masked_fill_(ignored, 0.0)
+        if ctx.own is not None:
+            total = ctx.own.add_to(total)
+            statistic = statistic if ctx.own.statistic is None else statistic + ctx.own.statistic
         if statistic is not None:
             ctx.mark_non_differentiable(statistic)
-        return torch.cat(values).masked_fill_(ignored, 0.0), statistic
+        return total, statistic
 
     @staticmethod
     @once_differentiable
@@ -323,9 +367,13 @@ class _PerAnchor(torch.autograd.Function):
             return product.to(logits.dtype), None, None, None, None
         rows = scale.squeeze(1).nonzero().squeeze(1) if ctx.late else None
         if rows is None or 2 * len(rows) > len(logits):
-            return _all_slopes(ctx, logits, labels, targets, scale), None, None, None, None
+            gradient = _all_slopes(ctx, logits, labels, targets, scale)
+            if ctx.own is not None:
+                ctx.own.write_to(gradient, scale)
+            return gradient, None, None, None, None
         few = (None if tensor is None else tensor[rows] for tensor in (logits, labels, targets, scale))
-        return torch.zeros_like(logits).index_copy_(0, rows, _all_slopes(ctx, *few)), None, None, None, None
+        gradient = torch.zeros_like(logits).index_copy_(0, rows, _all_slopes(ctx, *few))
+        return gradient, None, None, None, None
 
 
 def _all_slopes(ctx: Any, logits: Any, labels: Any, targets: Any, scale: Any) -> Tensor:
