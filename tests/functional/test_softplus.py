@@ -36,6 +36,26 @@ def test_softplus__below_the_smallest_normal_number_the_absolute_error_is_neglig
     assert (softplus(x).double() - expected).abs().max() <= SMALLEST_NORMAL[torch.float32] / 2**20
 
 
+def test_softplus__compiled_without_autograd_has_the_told_precision() -> None:
+    x = torch.cat([torch.linspace(-87, 87, 20_001), torch.logspace(-40, 2, 5_001), -torch.logspace(-40, 1, 5_001)])
+    with torch.no_grad():
+        compiled = torch.compile(softplus, backend="aot_eager", fullgraph=True)(x)
+        special = torch.tensor([math.nan, math.inf, -math.inf, 0.0, 1e5, -1e5])
+        found = torch.compile(softplus, backend="aot_eager", fullgraph=True)(special)
+    expected = torch.tensor([exact(number) for number in x.double().tolist()], dtype=torch.float64)
+    bound = 2e-7 + 1e-7 * x.double().clamp(max=0).abs()
+    assert not torch.equal(compiled, softplus(x))  # it is a formula of its own
+    assert (((compiled.double() - expected) / expected).abs() <= bound).all()
+    torch.testing.assert_close(found, softplus(special), equal_nan=True)
+
+
+def test_softplus__compiled_with_autograd_has_the_derivative_at_0() -> None:
+    x = torch.zeros(3, requires_grad=True)
+    torch.compile(softplus, backend="aot_eager", fullgraph=True)(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [0.5] * 3
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("size", [1, 15, 64, WORTH_MAPPING + 3])
 def test_softplus__infinite_denormal_and_nan_logits(dtype: torch.dtype, size: int) -> None:

@@ -84,6 +84,34 @@ def test_gradient_sums__small_gradients_of_many_chunks_are_kept_beside_a_large_o
     close(sum_over_classes_and_gradients(logits, labels, elements)[1].negative, exact.negative, rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("columns", [6, 32])
+@pytest.mark.parametrize("known", [False, True])
+def test_sum_over_classes__compiled_code_computes_the_logits_of_positives_apart(known, columns, dtype, monkeypatch):
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    forget_functions(monkeypatch)
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(50, columns, generator=generator).to(dtype)
+    labels, targets = torch.randint(-2, 6, (50,), generator=generator), torch.rand(50, generator=generator)
+    weights = torch.rand(2, columns, generator=generator)
+    positives = (labels >= 0).nonzero().squeeze(1) if known else None
+    results, seen = [], []
+
+    def positive(x, labels, targets):
+        seen.append(len(x))
+        return focal_terms().positive(x, labels, targets)
+
+    terms = focal_terms()._replace(positive=positive)
+    for compiled in (False, True):
+        leaf = logits.clone().requires_grad_()
+        with compiled_formulas(compiled), rows_as_on_a_gpu():
+            values, sums = sum_over_classes_and_gradients(leaf, labels, terms, targets, weights, positives=positives)
+            (values * torch.linspace(0.5, 2, 50)).sum().backward()
+        results.append((values.detach(), leaf.grad, sums.positive, sums.negative))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-6 if dtype == torch.float32 else 1e-2, atol=1e-7)
+    assert seen[-1] == (len(positives) if known else 50)  # once, and only of positives if they are known
+
+
 @pytest.mark.parametrize("soft", [False, True])
 def test_own_logits__all_rows_and_positives_have_the_same_numbers(soft):
     generator = torch.Generator().manual_seed(0)
