@@ -193,6 +193,7 @@ def build_detector(
         UsageError: If a name is unknown or an argument does not fit.
     """
     network, backbone = NETWORKS[name], options["backbone"]
+    _note_unreachable_size(network, options["min_size"], options["max_size"])
     whole = WHOLE.get(backbone)
     if whole is not None and whole.detector != name:
         raise UsageError(f"The backbone {backbone} is a torchvision model: take detector={whole.detector}.")
@@ -208,6 +209,18 @@ def build_detector(
     if unused := [option for option in network.unused if options[option] != NEUTRAL[option]]:
         warnings.warn(f"{name} ignores {' and '.join(unused)}.", stacklevel=2)
     return network.build(num_columns, **options)
+
+
+def _note_unreachable_size(network: Network, min_size: int | Sequence[int], max_size: int) -> None:
+    """Warn if a chosen ``min_size`` is larger than ``max_size``, so that no image is scaled to it."""
+    least = max(min_size) if isinstance(min_size, Sequence) else min_size
+    if least > max_size and min_size != network.sizes[0] and not network.squares:
+        warnings.warn(
+            f"min_size={least} is larger than max_size={max_size}: the longer side of each image is scaled to "
+            f"{max_size} pixels, and the shorter one gets less than {least}. Set max_size too, for photographs to "
+            f"about {least * 5 // 3}.",
+            stacklevel=3,
+        )
 
 
 def known_categories(name: str, backbone: str, weights: str | None) -> list[str] | None:

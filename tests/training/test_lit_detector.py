@@ -142,7 +142,7 @@ def test_lit_detector__refuses_arguments_that_a_detector_cannot_use():
         warnings.simplefilter("error")
         small("fcos")
         small("retinanet", anchor_sizes=[[8], [16], [32]], head_convs=2)
-    assert list(small("fcos", min_size=[64, 80]).model.transform.min_size) == [64, 80]
+    assert list(small("fcos", min_size=[64, 80], max_size=96).model.transform.min_size) == [64, 80]
     with pytest.raises(UsageError, match="multiple of 32, not 16"):
         small("fcos", fpn_channels=16)
     with pytest.raises(UsageError, match="anchor_sizes has 2 levels, but the backbone 'tiny' gives 3"):

@@ -1,3 +1,5 @@
+import warnings
+
 import pytest
 import torch
 from torchvision.models.detection import retinanet_resnet50_fpn
@@ -44,6 +46,23 @@ def test_build_retinanet__a_backbone_by_name_detects_and_learns(backbone, stride
     sum(model([torch.rand(3, 128, 128)], [target]).values()).backward()
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
     assert model.head.classification_head.num_classes == 3
+
+
+@pytest.mark.parametrize(
+    ("sizes", "told"),
+    [
+        ({"min_size": 1600}, "min_size=1600 is larger than max_size=1333"),
+        ({"min_size": (96, 128), "max_size": 112}, "min_size=128 is larger than max_size=112"),
+        ({"min_size": 128, "max_size": 128}, None),
+        ({"max_size": 640}, None),  # it limits the default of min_size
+    ],
+)
+def test_build_detector__tells_of_a_min_size_that_no_image_gets(sizes, told):
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        build(2, "tiny", fpn_channels=16, head_convs=1, **sizes)
+    found = [str(one.message).split(":")[0] for one in seen if "max_size" in str(one.message)]
+    assert found == ([told] if told else [])
 
 
 def test_frozen_stages__get_no_gradient():
