@@ -6,12 +6,16 @@ import torch
 from torch import Tensor
 
 from .fused.anchor_loss import IGNORED, Chunked
-from .fused.sigmoid_terms import OwnLogits, may_read_numbers
+from .fused.sigmoid_terms import OwnLogits, may_read_numbers, own_mask
 from .precision import float32_or_wider
 from .unknown_classes import is_hidden
 
 FUSED_BINS = 64
 """Largest number of bins that are counted in one compiled kernel."""
+COUNT_BITS = 15
+"""Bits of a count in a compiled kernel, in which an int32 has the counts of two bins."""
+ROWS_OF_BLOCK = 64
+"""Most rows that are counted in one number. A power of two; with fewer, summing over threads takes more time."""
 COUNTERS = 4
 """Number of counters of each bin, for neighbouring columns; on a CPU three times as fast as one, and 8 as 4."""
 
@@ -25,6 +29,7 @@ def classification_histogram(
     levels: Tensor | None = None,
     num_levels: int = 1,
     has_unknown: bool = False,
+    positives: Tensor | None = None,
 ) -> Tensor:
     """Count the logits in each bin of the gradient norm ``|p - t|``, excluding ignored anchors.
 
@@ -37,6 +42,7 @@ def classification_histogram(
         levels: Pyramid level of each anchor, to compute one histogram per level [A].
         num_levels: Number of levels.
         has_unknown: Whether some logits are hidden, because the class is unknown in the image; they are not counted.
+        positives: Indices of the anchors with a class, in ascending order; by default they are searched [P].
 
     Returns:
         Counts [bins]; with ``levels`` one row per level [num_levels, bins].
@@ -46,9 +52,12 @@ def classification_histogram(
         tensor([2., 1.], dtype=torch.float64)
     """
     logits = logits.detach()
+    compiled = _chunk_histogram.compiles(logits)
+    if compiled and levels is None and bins <= FUSED_BINS and logits.shape[1] < 2**COUNT_BITS:
+        negatives = _count_negatives(logits, labels, bins, class_weights, has_unknown)
+        return negatives + _count_own(logits, labels, bins, class_weights, has_unknown, positives)
     rows, args = (logits, labels, levels), (bins, class_weights, num_levels, has_unknown)
-    chunks = [found for _, found in _chunk_histogram.over(rows, args, _chunk_histogram.compiles(logits))]
-    counts = [_sum_of_rows(found, bins, logits.shape[1]) if found.dtype == torch.int32 else found for found in chunks]
+    counts = [found for _, found in _chunk_histogram.over(rows, args, compiled)]
     return torch.stack(counts).sum(0)
 
 
@@ -72,40 +81,83 @@ def _chunk_histogram(
         used = uses_negatives.expand_as(p).clone()
         counted = counted & own.replace(used, uses_positives[own.column])
     norms = own.replace(p, 1 - own.take(p))
-    if torch.compiler.is_compiling() and bins <= FUSED_BINS and levels is None:
-        return _row_counts(norm_bins(norms, bins, torch.int32), counted, bins)
     return norm_histogram(norms, bins, counted, None if levels is None else levels.unsqueeze(1), num_levels)
 
 
-def _row_counts(index: Tensor, counted: Tensor, bins: int) -> Tensor:
-    """Count the bins of each row, in one compiled kernel; a number has the counts of several bins, int32 [G, n].
+def _count_negatives(
+    logits: Tensor, labels: Tensor, bins: int, class_weights: Tensor | None, has_unknown: bool
+) -> Tensor:
+    """Count the bins of all logits but those of the positives' classes, in compiled blocks of rows, float64 [bins]."""
+    rows_of_block = ROWS_OF_BLOCK
+    while rows_of_block * logits.shape[1] >= 2**COUNT_BITS:  # all logits of a block can be in one bin
+        rows_of_block //= 2
+    end = len(logits) - len(logits) % rows_of_block
+    counts = torch.zeros(bins, dtype=torch.float64, device=logits.device)
+    for part, compiled in ((slice(end), True), (slice(end, None), False)):
+        args = (bins, class_weights, has_unknown, rows_of_block)
+        if len(logits[part]):
+            for _, found in _chunk_negatives.over((logits[part], labels[part]), args, compiled):
+                counts += _sum_of_blocks(found, bins) if found.dtype == torch.int32 else found
+    return counts
+
+
+@Chunked
+def _chunk_negatives(
+    logits: Tensor, labels: Tensor, bins: int, class_weights: Tensor | None, has_unknown: bool, rows_of_block: int
+) -> Tensor:
+    """Count the bins of a chunk [bins], or in compiled code of each of its blocks, int32 [G, n / rows_of_block]."""
+    p = torch.sigmoid(float32_or_wider(logits))
+    counted = (labels != IGNORED).unsqueeze(1) & ~own_mask(labels, logits.shape[1])
+    if has_unknown:
+        counted = counted & ~is_hidden(logits)
+    if class_weights is not None:
+        counted = counted & (class_weights != 0).expand(2, -1)[0]
+    if torch.compiler.is_compiling():
+        return _block_counts(norm_bins(p, bins, torch.int32), counted, bins, rows_of_block)
+    return norm_histogram(p, bins, counted)
+
+
+def _block_counts(index: Tensor, counted: Tensor, bins: int, rows_of_block: int) -> Tensor:
+    """Count the bins of blocks of rows in one compiled kernel, two in each number, int32 [G, n / rows_of_block].
 
     On a GPU, ``scatter_add_`` takes several times as long, because its atomic additions wait for each other. So does a
-    kernel that has sums over all rows, one of each bin, in its registers.
+    kernel that has one sum of each bin in its registers, or sums for each row.
 
     Args:
         index: Bin of each logit, int32 [n, C].
         counted: Mask of the logits to count, broadcastable to ``index``.
         bins: Number of bins.
+        rows_of_block: Rows of a block, of which ``n`` is a multiple.
     """
-    fields, bits = _fields(index.shape[1])
-    one = torch.bitwise_left_shift(torch.ones_like(index), bits * (index % fields))
-    group = torch.where(counted, index // fields, -1)
-    groups = range(-(-bins // fields))
-    return torch.stack([torch.where(group == number, one, 0).sum(1, dtype=torch.int32) for number in groups])
+    one = torch.where(counted, (index & 1) * (2**COUNT_BITS - 1) + 1, 0)  # 1, or 1 in the upper count
+    pair = index >> 1
+    pairs = [torch.where(pair == number, one, 0) for number in range(-(-bins // 2))]
+    return torch.stack([p.view(-1, rows_of_block * index.shape[1]).sum(1, dtype=torch.int32) for p in pairs])
 
 
-def _sum_of_rows(row_counts: Tensor, bins: int, columns: int) -> Tensor:
-    """Sum the results of :func:`_row_counts` over the rows, float64 [bins]."""
-    fields, bits = _fields(columns)
-    each = [((row_counts >> bits * field) & (2**bits - 1)).sum(1) for field in range(fields)]
+def _sum_of_blocks(block_counts: Tensor, bins: int) -> Tensor:
+    """Sum the results of :func:`_block_counts` over the blocks, float64 [bins]."""
+    each = [(block_counts & (2**COUNT_BITS - 1)).sum(1), (block_counts >> COUNT_BITS).sum(1)]
     return torch.stack(each, 1).flatten()[:bins].double()
 
 
-def _fields(columns: int) -> tuple[int, int]:
-    """Return how many counts one int32 has, and their bits: each can be as large as the number of columns."""
-    fields = 3 if columns < 2**10 else 2 if columns < 2**15 else 1
-    return fields, 30 // fields
+def _count_own(
+    logits: Tensor,
+    labels: Tensor,
+    bins: int,
+    class_weights: Tensor | None,
+    has_unknown: bool,
+    positives: Tensor | None,
+) -> Tensor:
+    """Count the bins of the logits of the positives' classes, float64 [bins]."""
+    own = OwnLogits(labels, rows=positives)
+    x = own.take(logits)
+    counted = (own.labels >= 0) & ~is_hidden(x) if has_unknown else own.labels >= 0
+    if class_weights is not None:
+        counted = counted & (class_weights != 0).expand(2, -1)[1][own.column]
+    norms = 1 - torch.sigmoid(float32_or_wider(x))
+    index = torch.where(counted, norm_bins(norms, bins, torch.int32), -1)
+    return (index == torch.arange(bins, device=index.device).unsqueeze(1)).sum(1).double()
 
 
 def norm_histogram(

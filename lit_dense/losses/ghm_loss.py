@@ -53,8 +53,9 @@ class GHMLoss(GradientHarmonizing, DenseLoss):
         """Compute the weighted cross-entropy of each anchor, with weights from the whole batch [A]."""
         level_idxs, num_levels = (None, 1) if self.levels == "joint" else (samples.level_idxs, samples.num_levels)
         class_weights = samples.class_weights
-        has_unknown = samples.unknown is not None
-        counts = classification_histogram(logits, labels, self.bins, class_weights, level_idxs, num_levels, has_unknown)
+        has_unknown, known = samples.unknown is not None, known_positives(labels, samples)
+        counts = classification_histogram(
+            logits, labels, self.bins, class_weights, level_idxs, num_levels, has_unknown, known
+        )
         weights = self.bin_weights(counts, samples)
-        known = known_positives(labels, samples)
         return harmonized_cross_entropy(logits, labels, weights, class_weights, level_idxs, known)

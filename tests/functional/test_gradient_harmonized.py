@@ -1,5 +1,8 @@
 """GHM's histogram, its moving average, and what becomes of the elements."""
 
+import functools
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +11,8 @@ from hypothesis import strategies as st
 
 from lit_dense.box_losses import GHMRLoss
 from lit_dense.functional import gradient_histogram
-from lit_dense.functional.fused.anchor_loss import plain_path
-from lit_dense.functional.fused.sigmoid_terms import sum_over_classes
+from lit_dense.functional.fused.anchor_loss import compiled_formulas, plain_path
+from lit_dense.functional.fused.sigmoid_terms import rows_as_on_a_gpu, sum_over_classes
 from lit_dense.functional.gradient_harmonized import (
     harmonize,
     harmonize_levels,
@@ -17,6 +20,8 @@ from lit_dense.functional.gradient_harmonized import (
     harmonized_terms,
 )
 from lit_dense.functional.gradient_histogram import classification_histogram, norm_histogram
+from lit_dense.functional.unknown_classes import hide_unknown
+from tests.builders.chunked_functions import forget_functions
 from tests.builders.numpy_losses import cross_entropy, one_hot, random_anchors, sigmoid
 
 NORMS = np.array([0.05, 0.05, 0.05, 0.15, 0.95])
@@ -192,14 +197,45 @@ def test_ghm_r_loss__worked_values(update, expected):
     assert loss.sum().item() == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("columns", [1, 7, 1023, 1024, 40_000])
+@pytest.mark.parametrize(("columns", "rows"), [(1, 64), (7, 2), (511, 64), (2**15 - 1, 1)])
 @pytest.mark.parametrize("bins", [1, 5, 30, 64])
-def test_row_counts__hold_all_counts_of_a_row(columns, bins):
+def test_block_counts__hold_all_counts_of_a_block(columns, rows, bins):
     generator = torch.Generator().manual_seed(columns)
-    index = torch.randint(bins, (6, columns), generator=generator, dtype=torch.int32)
-    index[0] = bins - 1  # all logits of a row in one bin: the largest count
-    counted = torch.rand(6, columns, generator=generator) < 0.9
-    counted[0] = True
-    row_counts = gradient_histogram._row_counts(index, counted, bins)
-    counts = gradient_histogram._sum_of_rows(row_counts, bins, columns)
+    index = torch.randint(bins, (3 * rows, columns), generator=generator, dtype=torch.int32)
+    index[:rows] = bins - 1  # all logits of a block in one bin: the largest count
+    counted = torch.rand(3 * rows, columns, generator=generator) < 0.9
+    counted[:rows] = True
+    counts = gradient_histogram._sum_of_blocks(gradient_histogram._block_counts(index, counted, bins, rows), bins)
     assert torch.equal(counts, torch.bincount(index[counted], minlength=bins).double())
+
+
+@pytest.mark.parametrize("anchors", [0, 1, 63, 64, 200])
+@pytest.mark.parametrize("columns", [3, 1203])
+@pytest.mark.parametrize("known", [False, True])
+def test_classification_histogram__compiled_blocks_count_the_same(anchors, columns, known, monkeypatch):
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    forget_functions(monkeypatch)
+    generator = torch.Generator().manual_seed(0)
+    logits = 4 * torch.randn(anchors, columns, generator=generator)
+    labels = torch.randint(-2, 3, (anchors,), generator=generator)
+    logits = hide_unknown(logits, torch.rand(anchors, columns, generator=generator) < 0.1)
+    weights = torch.tensor([[0.0, 1.0, 1.0], [1.0, 1.0, 0.0]]).repeat(1, columns // 3)
+    positives = (labels >= 0).nonzero().squeeze(1) if known else None
+    for more in ({}, {"class_weights": weights, "has_unknown": True, "positives": positives, "bins": 7}):
+        expected = classification_histogram(logits, labels, **more)
+        with compiled_formulas(), rows_as_on_a_gpu(), warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            found = classification_histogram(logits, labels, **more)
+        assert torch.equal(found, expected)
+
+
+def test_classification_histogram__is_not_compiled_again_for_another_number_of_anchors(monkeypatch):
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    forget_functions(monkeypatch)
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    with compiled_formulas(), warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        for anchors in (200, 130, 1000):
+            assert classification_histogram(torch.zeros(anchors, 3), torch.full((anchors,), -1)).sum() == 3 * anchors
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
