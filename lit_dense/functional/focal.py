@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .fused.sigmoid_terms import SigmoidTerms, ValueAndSlope, sum_over_classes
-from .softplus import softplus
+from .softplus import power, softplus
 
 
 def focused_cost(x: Tensor, gamma: float, weight: float | Tensor) -> ValueAndSlope:
@@ -22,7 +22,7 @@ def focused_cost(x: Tensor, gamma: float, weight: float | Tensor) -> ValueAndSlo
     p, entropy = torch.sigmoid(x), softplus(x)
     # For gamma < 1 the derivative of p ** gamma is infinite at p = 0, so compute exp(gamma * log p), where
     # log p = x - softplus(x).
-    factor = weight * torch.exp(gamma * (x - entropy)) if 0 < gamma < 1 else (p**gamma).mul_(weight)
+    factor = weight * torch.exp(gamma * (x - entropy)) if 0 < gamma < 1 else power(p, gamma).mul_(weight)
     slope = torch.addcmul(p, 1 - p, entropy, value=gamma).mul_(factor)
     return entropy.mul_(factor), slope
 

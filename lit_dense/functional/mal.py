@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .fused.sigmoid_terms import SigmoidTerms, ValueAndSlope, sum_over_classes
-from .softplus import softplus
+from .softplus import power, softplus
 
 
 def mal_terms(gamma: float = 1.5) -> SigmoidTerms:
@@ -14,7 +14,7 @@ def mal_terms(gamma: float = 1.5) -> SigmoidTerms:
 
     def negative(x: Tensor, labels: Tensor) -> ValueAndSlope:
         p = torch.sigmoid(x)
-        weight = p.detach() ** gamma
+        weight = power(p.detach(), gamma)
         return weight * softplus(x), weight * p
 
     def positive(x: Tensor, labels: Tensor, targets: Tensor | None) -> ValueAndSlope:

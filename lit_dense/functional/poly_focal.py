@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .fused.sigmoid_terms import SigmoidTerms, ValueAndSlope, sum_over_classes
-from .softplus import softplus
+from .softplus import power, softplus
 
 
 def poly_focal_terms(
@@ -17,7 +17,7 @@ def poly_focal_terms(
     def cost(x: Tensor, weight: float) -> ValueAndSlope:
         """Return focal loss plus epsilon times its first polynomial term, of a negative logit."""
         p, entropy = torch.sigmoid(x), softplus(x)
-        q, factor = 1 - p, weight * p**gamma
+        q, factor = 1 - p, weight * power(p, gamma)
         added = factor * p if balanced else p ** (gamma + 1)
         slope = factor * torch.addcmul(p, q, entropy, value=gamma)
         return (

@@ -1,4 +1,4 @@
-"""Softplus, and the logarithm of 1 + x, at the full speed of a CPU (no paper)."""
+"""Softplus, the logarithm of 1 + x, and powers, at the full speed of CPU and GPU (no paper)."""
 
 from __future__ import annotations  # torch 2.4 cannot compile nested functions annotated with X | None
 
@@ -66,6 +66,25 @@ def log1p(x: Tensor) -> Tensor:
     """
     map_constants(x)
     return torch.log1p(x)
+
+
+def power(p: Tensor, exponent: float) -> Tensor:
+    """Compute ``p ** exponent`` of probabilities.
+
+    Code that is compiled without autograd computes exponents that are no integers by logarithms, in half of a GPU's
+    instructions. Their rounding adds a relative error of up to 1e-7 times the logarithm of the result.
+
+    Args:
+        p: Probabilities of any shape, in [0, 1].
+        exponent: At least 0.
+
+    Example:
+        >>> power(torch.tensor([0.0, 0.25, 1.0]), 1.5)
+        tensor([0.0000, 0.1250, 1.0000])
+    """
+    if torch.compiler.is_compiling() and not torch.is_grad_enabled() and not float(exponent).is_integer():
+        return torch.exp2(exponent * torch.log2(p))
+    return p**exponent
 
 
 def map_constants(x: Tensor) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .focal import focused_cost
 from .fused.sigmoid_terms import SigmoidTerms, ValueAndSlope, sum_over_classes
-from .softplus import softplus
+from .softplus import power, softplus
 
 
 def varifocal_terms(alpha: float = 0.75, gamma: float = 2.0, detach_weight: bool = False) -> SigmoidTerms:
@@ -17,7 +17,7 @@ def varifocal_terms(alpha: float = 0.75, gamma: float = 2.0, detach_weight: bool
         if not detach_weight:
             return focused_cost(x, gamma, alpha)
         p = torch.sigmoid(x)
-        weight = alpha * p.detach() ** gamma
+        weight = alpha * power(p.detach(), gamma)
         return weight * softplus(x), weight * p
 
     def positive(x: Tensor, labels: Tensor, targets: Tensor | None) -> ValueAndSlope:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lit_dense.functional.softplus import WORTH_MAPPING, log1p, softplus
+from lit_dense.functional.softplus import WORTH_MAPPING, log1p, power, softplus
 
 SMALLEST_NORMAL = {torch.float32: 2.0**-126, torch.float64: 2.0**-1022}
 
@@ -80,6 +80,19 @@ def test_softplus__derivatives_are_exact(number: float) -> None:
     (slope,) = torch.autograd.grad(softplus(x).sum(), x, create_graph=True)
     torch.testing.assert_close(slope, torch.sigmoid(x), rtol=1e-14, atol=0)
     torch.autograd.gradcheck(softplus, (x,))
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0, 1.5, 2.0, 4.0])
+def test_power__compiled_without_autograd_has_the_told_precision(exponent: float) -> None:
+    p = torch.cat([torch.tensor([0.0, 1.0, 2.0**-149]), torch.logspace(-37, 0, 5_001)])
+    with torch.no_grad():
+        found = torch.compile(power, backend="aot_eager", fullgraph=True)(p, exponent)
+    expected = p.double() ** exponent
+    normal = expected >= SMALLEST_NORMAL[torch.float32]
+    error = ((found.double() - expected) / expected)[normal].abs()
+    assert (error <= 2e-7 + 1e-7 * expected[normal].log().abs()).all()
+    torch.testing.assert_close(found[~normal], (p**exponent)[~normal], rtol=0, atol=1e-37)
+    assert power(torch.tensor([math.nan]), exponent).isnan().item() == (exponent > 0)
 
 
 def test_log1p__equals_pytorch() -> None:
