@@ -15,6 +15,7 @@ from .core.component import Component
 from .core.distributed import Reduce
 from .core.errors import UsageError, check_range
 from .core.loss_sums import image_scales, slopes_in_backward, weighted_total
+from .core.recomputation import Pass, check_not_repeated
 from .core.registry import Registry
 from .core.roles import check_roles
 from .core.samples import DenseSamples
@@ -116,7 +117,7 @@ class Criterion(nn.Module):
         self.box_loss_weight = check_range("criterion", "box_loss_weight", box_loss_weight, 0)
         self.class_counts = as_class_counts(class_counts)
         self.num_classes: int | None = None
-        self._checked: set[bool] = set()
+        self._checked: set[Pass] = set()
         self.step = 0
         self.epoch = 0
         self.observers: list[Observer] = []
@@ -292,9 +293,10 @@ class Criterion(nn.Module):
             raise UsageError(f"A criterion takes DenseSamples.of(logits, labels, ...), not a {type(samples).__name__}.")
         samples = self.in_this_step(samples)
         self.prepare(samples.num_classes)
-        if (training := torch.is_grad_enabled()) not in self._checked:
+        if (current := Pass.current()) not in self._checked:
             self.check_ready()
-            self._checked.add(training)
+            check_not_repeated(current, self._checked)
+            self._checked.add(current)
         with torch.autocast(samples.device.type, enabled=False):
             samples = self._with_class_weights(self._with_soft_targets(self._with_dual_weights(samples)))
             dual = samples.dual_weights
