@@ -11,8 +11,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from ..core.errors import UsageError
 from ..metrics import DetectionMAP
-from .provenance import NOT_RECORDED, code_digest
+from .provenance import NOT_RECORDED, code_digest, fingerprints, same_data
 
 KEPT_TIMES = 2000
 """Number of last steps with recorded times: enough for a median, and small in a checkpoint."""
@@ -26,6 +27,7 @@ class Recorder(Callback):
         evaluation: The metric's evaluation of the last validation; None before the first validation of this process.
         evaluated_step: The step of that validation.
         codes: Digests of the code that trained the run, in order; one unless the code changed after an interruption.
+        data: Fingerprints of the training and the validation set.
     """
 
     def __init__(self) -> None:
@@ -34,15 +36,28 @@ class Recorder(Callback):
         self.evaluated_step = -1
         self.numbers: dict[str, float] = {}
         self.codes: list[str] = []
+        self.data: dict[str, Any] = {}
         self._times: deque[float] = deque(maxlen=KEPT_TIMES)
         self._seconds, self._memory = 0.0, 0.0
         self._cuda: float | None = None
         self._batch_began = self._part_began = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock of this part of the run, and note its code."""
+        """Start the clock of this part of the run, and note its code and data.
+
+        Raises:
+            UsageError: If an interrupted run began with other data.
+        """
         self._part_began = time.perf_counter()
         self.codes = list(dict.fromkeys([*self.codes, code_digest()]))
+        data = fingerprints(trainer.datamodule.data)  # type: ignore[attr-defined]  # set by Trainer.fit
+        for split, before in self.data.items():
+            if not same_data(before, data.get(split, {})):
+                raise UsageError(
+                    f"The {split} set has changed since this run was interrupted. Restore its images and annotations, "
+                    f"or delete {trainer.default_root_dir} to begin this run again with the new data."
+                )
+        self.data = data
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Start the clock of a step."""
@@ -76,6 +91,7 @@ class Recorder(Callback):
         return {
             "curve": self.curve,
             "codes": self.codes,
+            "data": self.data,
             "times": list(self._times),
             "seconds": self._seconds_so_far(),
             "memory": self._peak_memory(),
@@ -85,7 +101,7 @@ class Recorder(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the recorded data."""
         self.curve = state_dict["curve"]
-        self.codes = state_dict.get("codes", [NOT_RECORDED])
+        self.codes, self.data = state_dict.get("codes", [NOT_RECORDED]), state_dict.get("data", {})
         self._times.extend(state_dict["times"])
         self._seconds, self._memory = state_dict["seconds"], state_dict["memory"]
         self._cuda = state_dict["cuda"]

@@ -25,7 +25,7 @@ from .committed import export
 from .configuration import without_args_warning
 from .files import CHECKPOINT, CONFIG, RESULT, ROWS, TABLES, save_tables, write_json
 from .plan import Run
-from .provenance import fingerprints, versions
+from .provenance import versions
 from .recorder import Recorder
 
 WATCH = "--until-stdin-closes"
@@ -105,7 +105,7 @@ class RunCLI(LitDenseCLI):
             "training_boxes": None if counts is None else counts.instances.tolist(),
             "machine": _machine(self.trainer.strategy.root_device),
             "versions": versions(self.recorder.codes),
-            "data": fingerprints(self.datamodule.data),
+            "data": self.recorder.data,
         }
         write_json(self.folder / RESULT, result)
         export(self.folder)

@@ -3,6 +3,7 @@
 import inspect
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -48,20 +49,45 @@ def test_versions__of_an_interrupted_run_name_every_code():
     assert {"python", "lit-dense", "torch", "torchvision", "lightning", "numpy"} < versions().keys()
 
 
+def trainer_with(**splits):
+    return SimpleNamespace(datamodule=SimpleNamespace(data=splits), default_root_dir="runs/focal/seed-0")
+
+
+def resumed(state):
+    recorder = Recorder()
+    recorder.load_state_dict(state)
+    return recorder
+
+
 def test_recorder__notes_the_code_of_each_part_of_a_run(monkeypatch):
     first = Recorder()
-    first.on_train_start(None, None)
+    first.on_train_start(trainer_with(), None)
     state = first.state_dict()
-    again = Recorder()
-    again.load_state_dict(state)
-    again.on_train_start(None, None)
+    again = resumed(state)
+    again.on_train_start(trainer_with(), None)
     assert again.codes == [code_digest()]
     monkeypatch.setattr("lit_dense.compare.recorder.code_digest", lambda: "other")
-    again.on_train_start(None, None)
+    again.on_train_start(trainer_with(), None)
     assert again.codes == [code_digest(), "other"]
-    old = Recorder()
-    old.load_state_dict({name: value for name, value in state.items() if name != "codes"})
-    assert old.codes == ["not recorded"]
+    assert resumed({name: value for name, value in state.items() if name != "codes"}).codes == ["not recorded"]
+
+
+def test_recorder__refuses_to_go_on_with_other_data():
+    train, val = images_showing([0, 1], [2], crowds=[]), images_showing([0], crowds=[])
+    first = Recorder()
+    first.on_train_start(trainer_with(train=train, val=val), None)
+    state = first.state_dict()
+    again = resumed(state)
+    again.on_train_start(trainer_with(train=train, val=val), None)
+    assert again.data == first.data
+    with pytest.raises(
+        UsageError, match=r"The val set has changed .* delete runs/focal/seed-0 to begin this run again"
+    ):
+        resumed(state).on_train_start(trainer_with(train=train, val=train), None)
+    with pytest.raises(UsageError, match="The val set has changed"):
+        resumed(state).on_train_start(trainer_with(train=train), None)
+    before = {name: value for name, value in state.items() if name != "data"}  # a checkpoint of a former version
+    resumed(before).on_train_start(trainer_with(train=train, val=train), None)
 
 
 def test_fingerprint__changes_with_whatever_training_sees():
