@@ -11,6 +11,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from lit_dense.assigners import ASSIGNERS, AssignInput, Assignment
 from lit_dense.box_losses import BOX_LOSSES
 from lit_dense.core.geometry import Geometry
+from lit_dense.core.recomputation import Pass
 from lit_dense.criterion import Criterion
 from lit_dense.detectors.retinanet.fused_towers import tower_outputs
 from lit_dense.functional.matching import match_by_iou
@@ -72,7 +73,7 @@ def test_criterion__a_step_of_every_part_stays_on_its_device(parts, mode):
         tensors["box_coder"] = criterion.box_loss.box_coder
     criterion.prepare(real.num_classes)
     criterion.check_ready()
-    criterion._checked = {False, True}  # it has just been, and looks at numbers
+    criterion._checked = {Pass(False, False), Pass(True, False)}  # it has just been, and looks at numbers
     moved_module(criterion, mode)
     samples = dataclasses.replace(real, **tensors, extra_logits=extra, score_logits=criterion.loss.score_logits)
     samples.__dict__["positives"] = moved(real.positives, mode)  # how many there are depends on numbers
