@@ -18,7 +18,7 @@ def poly_focal_terms(
         """Return focal loss plus epsilon times its first polynomial term, of a negative logit."""
         p, entropy = torch.sigmoid(x), softplus(x)
         q, factor = 1 - p, weight * power(p, gamma)
-        added = factor * p if balanced else p ** (gamma + 1)
+        added = factor * p if balanced else power(p, gamma + 1)
         slope = factor * torch.addcmul(p, q, entropy, value=gamma)
         return (
             torch.add(factor * entropy, added, alpha=epsilon),

@@ -1,6 +1,5 @@
 """GHM's histogram, its moving average, and what becomes of the elements."""
 
-import functools
 import warnings
 
 import numpy as np
@@ -21,7 +20,6 @@ from lit_dense.functional.gradient_harmonized import (
 )
 from lit_dense.functional.gradient_histogram import classification_histogram, norm_histogram
 from lit_dense.functional.unknown_classes import hide_unknown
-from tests.builders.chunked_functions import forget_functions
 from tests.builders.numpy_losses import cross_entropy, one_hot, random_anchors, sigmoid
 
 NORMS = np.array([0.05, 0.05, 0.05, 0.15, 0.95])
@@ -212,9 +210,7 @@ def test_block_counts__hold_all_counts_of_a_block(columns, rows, bins):
 @pytest.mark.parametrize("anchors", [0, 1, 63, 64, 200])
 @pytest.mark.parametrize("columns", [3, 1203])
 @pytest.mark.parametrize("known", [False, True])
-def test_classification_histogram__compiled_blocks_count_the_same(anchors, columns, known, monkeypatch):
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
-    forget_functions(monkeypatch)
+def test_classification_histogram__compiled_blocks_count_the_same(anchors, columns, known, traced):
     generator = torch.Generator().manual_seed(0)
     logits = 4 * torch.randn(anchors, columns, generator=generator)
     labels = torch.randint(-2, 3, (anchors,), generator=generator)
@@ -229,9 +225,7 @@ def test_classification_histogram__compiled_blocks_count_the_same(anchors, colum
         assert torch.equal(found, expected)
 
 
-def test_classification_histogram__is_not_compiled_again_for_another_number_of_anchors(monkeypatch):
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
-    forget_functions(monkeypatch)
+def test_classification_histogram__is_not_compiled_again_for_another_number_of_anchors(traced):
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     with compiled_formulas(), warnings.catch_warnings():

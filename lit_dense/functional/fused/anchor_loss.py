@@ -252,7 +252,7 @@ def slopes_in_backward(wanted: bool = True) -> Iterator[None]:
     """Compute gradients in the backward pass, only for anchors whose weight is not 0, within this context.
 
     It is faster where few anchors count, such as the hardest negatives. On other devices than the CPU it has no effect:
-    finding these anchors would synchronise the device.
+    finding these anchors would synchronise the device. Nor has it in compiled code.
 
     Args:
         wanted: Whether to do so.
@@ -372,8 +372,7 @@ class _PerAnchor(torch.autograd.Function):
                 ctx.own.write_to(gradient, scale)
             return gradient, None, None, None, None
         few = (None if tensor is None else tensor[rows] for tensor in (logits, labels, targets, scale))
-        gradient = torch.zeros_like(logits).index_copy_(0, rows, _all_slopes(ctx, *few))
-        return gradient, None, None, None, None
+        return torch.zeros_like(logits).index_copy_(0, rows, _all_slopes(ctx, *few)), None, None, None, None
 
 
 def _all_slopes(ctx: Any, logits: Any, labels: Any, targets: Any, scale: Any) -> Tensor:

@@ -30,8 +30,9 @@ class SigmoidTerms(NamedTuple):
         negative: Loss of logits whose target is 0. Takes logits [n, C] and labels [n]; returns values [n, C] and slopes
             [n, C].
         positive: Loss of the logits of the positives' classes. Takes logits [P], labels [P] and soft targets [P], or
-            None if all are 1; returns values [P] and slopes [P]. Where the positives are not known on a GPU it gets all
-            anchors of the chunk instead, with negative labels for background; results for background are not used.
+            None if all are 1; returns values [P] and slopes [P]. Where the positives are not known on a GPU, and in a
+            model that is compiled as a whole, it gets all anchors of the chunk instead, with negative labels for
+            background; results for background are not used.
     """
 
     negative: Callable[[Tensor, Tensor], ValueAndSlope]

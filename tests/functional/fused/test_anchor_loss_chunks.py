@@ -1,7 +1,6 @@
 """Compiled formulas: the same numbers, one kernel's worth of graph, and a way back where no compiler works."""
 
 import contextlib
-import functools
 import shutil
 import warnings
 from dataclasses import fields, replace
@@ -28,13 +27,6 @@ def _forget_compiled():
     torch._dynamo.utils.counters.clear()
     yield
     torch._dynamo.reset()
-
-
-@pytest.fixture
-def traced(monkeypatch):
-    """Compile to a graph that PyTorch runs operation by operation, which takes no compiler and little time."""
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
-    forget_functions(monkeypatch)
 
 
 def values_and_gradient(loss, samples, dtype=torch.float32):

@@ -1,7 +1,6 @@
 """Sums of gradients by class: what `efl` and `eql_v2` remember, held to float64 in scenes of a real detector's size."""
 
 import contextlib
-import functools
 
 import pytest
 import torch
@@ -12,7 +11,6 @@ from lit_dense.functional.focal import focal_terms
 from lit_dense.functional.fused import anchor_loss
 from lit_dense.functional.fused.anchor_loss import compiled_formulas
 from lit_dense.functional.fused.sigmoid_terms import rows_as_on_a_gpu, sum_over_classes_and_gradients
-from tests.builders.chunked_functions import forget_functions
 
 
 def scene(classes, positives, background, spread, anchors=403_200):
@@ -63,9 +61,7 @@ def test_gradient_sums__are_those_of_float64(described):
 
 
 @pytest.mark.parametrize("elements", [efl(1.0), eql_v2(0.5)], ids=["efl", "eql_v2"])
-def test_gradient_sums__are_those_of_the_compiled_path(elements, monkeypatch):
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
-    forget_functions(monkeypatch)
+def test_gradient_sums__are_those_of_the_compiled_path(elements, traced):
     logits, labels = scene(1, 400, -4.6, 0.3, anchors=100_000)
     found = sum_over_classes_and_gradients(logits, labels, elements(1))[1]
     with compiled_formulas():
@@ -87,9 +83,7 @@ def test_gradient_sums__small_gradients_of_many_chunks_are_kept_beside_a_large_o
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("columns", [6, 32])
 @pytest.mark.parametrize("known", [False, True])
-def test_sum_over_classes__compiled_code_computes_the_logits_of_positives_apart(known, columns, dtype, monkeypatch):
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
-    forget_functions(monkeypatch)
+def test_sum_over_classes__compiled_code_computes_the_logits_of_positives_apart(known, columns, dtype, traced):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(50, columns, generator=generator).to(dtype)
     labels, targets = torch.randint(-2, 6, (50,), generator=generator), torch.rand(50, generator=generator)
