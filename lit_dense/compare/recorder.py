@@ -42,14 +42,12 @@ class Recorder(Callback):
         self._cuda: float | None = None
         self._batch_began = self._part_began = 0.0
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock of this part of the run, and note its code and data.
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the data, also of a run that has no step left.
 
         Raises:
             UsageError: If an interrupted run began with other data.
         """
-        self._part_began = time.perf_counter()
-        self.codes = list(dict.fromkeys([*self.codes, code_digest()]))
         data = fingerprints(trainer.datamodule.data)  # type: ignore[attr-defined]  # set by Trainer.fit
         for split, before in self.data.items():
             if not same_data(before, data.get(split, {})):
@@ -58,6 +56,11 @@ class Recorder(Callback):
                     f"or delete {trainer.default_root_dir} to begin this run again with the new data."
                 )
         self.data = data
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock of this part of the run, and note its code."""
+        self._part_began = time.perf_counter()
+        self.codes = list(dict.fromkeys([*self.codes, code_digest()]))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Start the clock of a step."""

@@ -61,13 +61,13 @@ def resumed(state):
 
 def test_recorder__notes_the_code_of_each_part_of_a_run(monkeypatch):
     first = Recorder()
-    first.on_train_start(trainer_with(), None)
+    first.on_train_start(None, None)
     state = first.state_dict()
     again = resumed(state)
-    again.on_train_start(trainer_with(), None)
+    again.on_train_start(None, None)
     assert again.codes == [code_digest()]
     monkeypatch.setattr("lit_dense.compare.recorder.code_digest", lambda: "other")
-    again.on_train_start(trainer_with(), None)
+    again.on_train_start(None, None)
     assert again.codes == [code_digest(), "other"]
     assert resumed({name: value for name, value in state.items() if name != "codes"}).codes == ["not recorded"]
 
@@ -75,19 +75,19 @@ def test_recorder__notes_the_code_of_each_part_of_a_run(monkeypatch):
 def test_recorder__refuses_to_go_on_with_other_data():
     train, val = images_showing([0, 1], [2], crowds=[]), images_showing([0], crowds=[])
     first = Recorder()
-    first.on_train_start(trainer_with(train=train, val=val), None)
+    first.on_fit_start(trainer_with(train=train, val=val), None)
     state = first.state_dict()
     again = resumed(state)
-    again.on_train_start(trainer_with(train=train, val=val), None)
+    again.on_fit_start(trainer_with(train=train, val=val), None)
     assert again.data == first.data
     with pytest.raises(
         UsageError, match=r"The val set has changed .* delete runs/focal/seed-0 to begin this run again"
     ):
-        resumed(state).on_train_start(trainer_with(train=train, val=train), None)
+        resumed(state).on_fit_start(trainer_with(train=train, val=train), None)
     with pytest.raises(UsageError, match="The val set has changed"):
-        resumed(state).on_train_start(trainer_with(train=train), None)
+        resumed(state).on_fit_start(trainer_with(train=train), None)
     before = {name: value for name, value in state.items() if name != "data"}  # a checkpoint of a former version
-    resumed(before).on_train_start(trainer_with(train=train, val=train), None)
+    resumed(before).on_fit_start(trainer_with(train=train, val=train), None)
 
 
 def test_fingerprint__changes_with_whatever_training_sees():
